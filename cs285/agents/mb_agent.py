@@ -1,0 +1,119 @@
+"""The model-based agent: fit the ensemble to all real data, act by planning through it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.config import ModelConfig, PlannerConfig
+from cs285.infrastructure.episodes import MAX_ENV_SEED, EnvFactory
+from cs285.infrastructure.figures import save_losses, save_predictions
+from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
+from cs285.infrastructure.replay_buffer import Path, ReplayBuffer, stack_paths
+from cs285.infrastructure.utils import (
+    add_noise,
+    mean_prediction_error,
+    perform_actions,
+    predict_open_loop,
+)
+from cs285.models.ff_model import FFModel, fit_ensemble
+from cs285.policies.base_policy import RandomPolicy
+from cs285.policies.MPC_policy import MPCPolicy
+
+REPLAY_CAPACITY = 1_000_000
+FIGURE_HORIZON = 10  # env steps of question 1's prediction picture, as in the homework
+
+
+class MBAgent:
+    """An ensemble dynamics model and the MPC policy that plans through it."""
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        model: ModelConfig,
+        planner: PlannerConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.task, self.config, self.seed, self.device = task, model, seed, device
+        get_reward = None if model.learned_reward else task.get_reward
+        self.model = FFModel(
+            task.ob_dim,
+            task.ac_dim,
+            model,
+            learns_reward=get_reward is None,
+            generator=make_generator(seed, "model init"),
+        ).to(device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), model.learning_rate, fused=True
+        )
+        self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
+        self.actor = MPCPolicy(self.model, get_reward, task.ac_low, task.ac_high, planner, device)
+
+    def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
+        """Store the paths, with observation noise where the run asks for it."""
+        data = stack_paths(paths)
+        if self.config.add_sl_noise:
+            data = add_noise(data, make_generator(self.seed, "observation noise", iteration))
+        self.replay_buffer.add(data)
+
+    def train(self, iteration: int) -> dict[str, Tensor]:
+        """Fit the ensemble to the whole replay; the minibatches are drawn with replacement."""
+        config = self.config
+        shape = (
+            config.num_agent_train_steps_per_iter,
+            config.ensemble_size,
+            config.train_batch_size,
+        )
+        generator = make_generator(self.seed, "fit batches", iteration)
+        indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
+        data = self.replay_buffer.all()
+        return fit_ensemble(self.model, self.optimizer, data, indices.to(self.device))
+
+    def save_figures(
+        self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
+    ) -> None:
+        """Write question 1's losses and its open-loop prediction of random actions."""
+        curve = to_numpy(losses["Training Loss"])
+        buffer = io.BytesIO()  # np.save into a file reports a full disk without its errno
+        np.save(buffer, curve)
+        (folder / "itr_0_losses.npy").write_bytes(buffer.getvalue())
+        save_losses(folder / "itr_0_losses.png", curve)
+        random = RandomPolicy(self.task.ac_low, self.task.ac_high)
+        generator = make_generator(self.seed, "figure actions")
+        actions = random.get_action(np.empty(0), [generator] * FIGURE_HORIZON)
+        env = env_factory()
+        true = perform_actions(env, actions, derive_seed(self.seed, "figure env") % MAX_ENV_SEED)
+        env.close()
+        predicted = predict_open_loop(self.model, true[0], actions[: len(true) - 1]).mean(0)
+        error = mean_prediction_error(true, predicted)
+        save_predictions(folder / "itr_0_predictions.png", true, predicted, error)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, statistics, optimiser and replay.
+
+        There is no generator among them: every draw comes from one made anew of (seed, purpose,
+        iteration), and the trainer keeps the iteration.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "replay_buffer": self.replay_buffer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.replay_buffer.load_state_dict(state["replay_buffer"])
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """Return the model's weights and statistics."""
+        return {"model": self.model.state_dict()}

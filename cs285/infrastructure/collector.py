@@ -1,0 +1,145 @@
+"""Collect episodes: in worker processes on CPU, in one batched process on a GPU."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Protocol
+
+import gymnasium as gym
+import torch
+
+from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, run_episodes
+from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.worker_pool import WorkerPool
+from cs285.policies.base_policy import Policy
+
+MAX_ENVS_IN_LOCKSTEP = 64
+POLL_SECONDS = 0.5  # how often the progress is told while workers work
+
+Progress = Callable[[int], None]  # told how many env steps of a collection are taken so far
+
+
+class Backend(Protocol):
+    """Where episodes run. At most `capacity` are submitted at a time."""
+
+    capacity: int
+
+    def start(self, policy: Policy) -> None: ...
+    def submit(self, key: EpisodeKey) -> None: ...
+    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]: ...
+    def steps_taken(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class InProcess:
+    """Runs what was submitted as one lockstep batch, in this process."""
+
+    def __init__(self, env_factory: EnvFactory, capacity: int) -> None:
+        self.capacity = capacity
+        self._env_factory = env_factory
+        self._envs: dict[tuple[str, int], gym.Env] = {}  # by purpose and place in the batch
+        self._keys: list[EpisodeKey] = []
+        self._steps = 0
+
+    def start(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def submit(self, key: EpisodeKey) -> None:
+        self._keys.append(key)
+
+    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]:
+        keys, self._keys = self._keys, []
+        envs = [self._env(key.purpose, place) for place, key in enumerate(keys)]
+        with one_thread():
+            return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
+
+    def steps_taken(self) -> int:
+        return self._steps
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+        self._envs.clear()
+
+    def _env(self, purpose: str, place: int) -> gym.Env:
+        if (purpose, place) not in self._envs:
+            self._envs[purpose, place] = self._env_factory()
+        return self._envs[purpose, place]
+
+    def _count(self, taken: int) -> None:
+        self._steps += taken
+
+
+class Collector:
+    """Collects the same episodes whatever the backend: they depend on their keys alone."""
+
+    def __init__(self, backend: Backend, seed: int, ep_len: int) -> None:
+        self.backend, self.seed, self.ep_len = backend, seed, ep_len
+
+    def collect(
+        self,
+        policy: Policy,
+        min_steps: int,
+        purpose: str,
+        iteration: int,
+        progress: Progress = lambda steps: None,
+    ) -> list[Path]:
+        """Return whole episodes of at least `min_steps` env steps in all.
+
+        They are the shortest run of episodes 0, 1, 2 … that is long enough. An episode starts
+        only when the unfinished ones cannot fill the batch, even if each lasts `ep_len` steps;
+        so exactly those run, and no worker's speed can change which.
+        """
+        self.backend.start(policy)
+        steps_before = self.backend.steps_taken()
+        done: dict[int, Path] = {}
+        started = finished_steps = 0
+        while finished_steps < min_steps:
+            missing = math.ceil((min_steps - finished_steps) / self.ep_len)
+            while started - len(done) < min(missing, self.backend.capacity):
+                self.backend.submit(EpisodeKey(self.seed, purpose, iteration, started))
+                started += 1
+            for key, path in self.backend.wait(POLL_SECONDS):
+                done[key.number] = path
+                finished_steps += path.length
+            progress(self.backend.steps_taken() - steps_before)
+        return [done[number] for number in range(started)]
+
+    def close(self) -> None:
+        """Release environments and processes."""
+        self.backend.close()
+
+
+def make_backend(
+    env_factory: EnvFactory, device: torch.device, num_workers: int | None, max_episodes: int
+) -> Backend:
+    """Return the backend for `device`.
+
+    `num_workers` None means one per core on CPU and none on a GPU; never more than the
+    `max_episodes` that a collection can need.
+    """
+    if device.type != "cpu" and num_workers is None:
+        return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP)
+    workers = min(num_workers or available_cores(), max_episodes)
+    return InProcess(env_factory, 1) if workers == 1 else WorkerPool(env_factory, workers)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread():  # type: ignore[no-untyped-def]
+    """Hold torch to one thread, as a worker is: sums then come out the same to the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,125 @@
+"""Every setting of a run: frozen dataclasses, from whose fields the flags are generated."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import (
+    COUNT,
+    FREQUENCY,
+    INDEX,
+    RATE,
+    UNIT,
+    Check,
+    flag,
+    one_of,
+)
+
+_NAME = re.compile(r"[\w.+=,@ -]{1,128}")
+NAME = Check(
+    lambda value: bool(_NAME.fullmatch(value)) and value.strip(".") != "",
+    "1 to 128 letters, digits and any of . _ - + = , @ (no path separator)",
+)
+SAMPLING_STRATEGIES = ("random", "cem")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """the run"""
+
+    env_name: str = flag(
+        "", "cheetah-cs285-v0, obstacles-cs285-v0, reacher-cs285-v0 or any Gymnasium id (required)"
+    )
+    ep_len: int | None = flag(
+        None,
+        "episode cap in env steps (default: cheetah 500, reacher 200, obstacles 100, other ids "
+        "their own limit, or 200)",
+        check=COUNT,
+    )
+    exp_name: str = flag("todo", "goes into the log folder's name", check=NAME)
+    n_iter: int = flag(20, "trainer iterations", "-n", check=COUNT, free=True)
+    batch_size_initial: int = flag(
+        20000, "env steps of random actions collected in iteration 0", check=COUNT
+    )
+    batch_size: int = flag(8000, "env steps collected in each later iteration", "-b", check=COUNT)
+    eval_batch_size: int = flag(400, "env steps per evaluation", "-eb", check=COUNT)
+    seed: int = flag(1, "seed of every random draw", check=INDEX)
+    no_gpu: bool = flag(False, "stay on the CPU", "-ngpu")
+    which_gpu: int = flag(0, "index of the GPU to use", "-gpu_id", check=INDEX)
+    num_workers: int | None = flag(
+        None,
+        "processes that collect episodes (default: one per core on CPU, 1 on GPU)",
+        check=COUNT,
+        free=True,
+    )
+    video_log_freq: int = flag(
+        -1, "log videos every so many iterations; -1: never", check=FREQUENCY, free=True
+    )
+    scalar_log_freq: int = flag(
+        1, "evaluate and log every so many iterations; -1: never", check=FREQUENCY
+    )
+    save_params: bool = flag(False, "keep the agent of every logged iteration", free=True)
+    checkpoint_freq: int = flag(
+        1, "write the checkpoint every so many iterations; -1: never", check=FREQUENCY, free=True
+    )
+    data_dir: str | None = flag(None, "where log folders go (default: cs285/data)")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """the dynamics model"""
+
+    ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
+    n_layers: int = flag(2, "hidden layers", "-l", check=INDEX)
+    size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
+    learning_rate: float = flag(0.001, "Adam's learning rate", "-lr", check=RATE)
+    num_agent_train_steps_per_iter: int = flag(
+        1000, "gradient steps on the dynamics model per iteration", check=COUNT
+    )
+    train_batch_size: int = flag(
+        512, "transitions per ensemble member per gradient step", "-tb", check=COUNT
+    )
+    add_sl_noise: bool = flag(
+        False,
+        "add Gaussian noise to stored observations and next observations, std 1% of the absolute "
+        "mean of each dimension",
+        "-noise",
+    )
+    learned_reward: bool = flag(
+        False, "plan with the model's own reward head even where the task's reward is known"
+    )
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """the planner"""
+
+    mpc_horizon: int = flag(10, "steps a candidate sequence looks ahead", check=COUNT)
+    mpc_num_action_sequences: int = flag(1000, "candidate sequences per decision", check=COUNT)
+    mpc_action_sampling_strategy: str = flag(
+        "random", "random (shooting) or cem", check=one_of(*SAMPLING_STRATEGIES)
+    )
+    cem_iterations: int = flag(4, "populations drawn per decision by CEM", check=COUNT)
+    cem_num_elites: int = flag(5, "best sequences that CEM refits to", check=COUNT)
+    cem_alpha: float = flag(
+        1.0, "weight of the new elites' mean and std against the old", check=UNIT
+    )
+
+    def __post_init__(self) -> None:
+        asked_for = self.mpc_action_sampling_strategy == "cem" or self.cem_num_elites != 5
+        if asked_for and self.cem_num_elites > self.mpc_num_action_sequences:
+            raise UsageError(
+                f"--cem_num_elites {self.cem_num_elites}: allowed are 1 to "
+                f"--mpc_num_action_sequences ({self.mpc_num_action_sequences})"
+            )
+
+
+@dataclass(frozen=True)
+class MBConfig:
+    """Everything that defines one run of the MB agent."""
+
+    run: RunConfig
+    model: ModelConfig
+    planner: PlannerConfig

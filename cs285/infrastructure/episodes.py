@@ -1,0 +1,95 @@
+"""Run whole episodes of a policy: the one inner loop behind every way of collecting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.pytorch_util import derive_seed, make_generator
+from cs285.infrastructure.replay_buffer import Path
+from cs285.policies.base_policy import Policy
+
+EnvFactory = Callable[[], gym.Env]
+MAX_ENV_SEED = 2**31  # some simulators take 32-bit seeds only
+
+
+class EpisodeKey(NamedTuple):
+    """All that an episode's randomness comes from; `seed` is the run's."""
+
+    seed: int
+    purpose: str
+    iteration: int
+    number: int
+
+
+class _Recorder:
+    """One running episode."""
+
+    def __init__(self, env: gym.Env, key: EpisodeKey, device: torch.device) -> None:
+        self.env = env
+        self.generator = make_generator(
+            key.seed, f"{key.purpose} policy", key.iteration, key.number, device=device
+        )
+        env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
+        obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
+        self.obs = [np.asarray(obs, np.float32)]
+        self.acs: list[NDArray[np.float32]] = []
+        self.rewards: list[float] = []
+        self.terminated: list[bool] = []
+        self.running = True
+
+    def step(self, action: NDArray[np.float32]) -> None:
+        """Take one env step and record it."""
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        self.obs.append(np.asarray(obs, np.float32))
+        self.acs.append(action)
+        self.rewards.append(float(reward))
+        self.terminated.append(bool(terminated))
+        self.running = not (terminated or truncated)
+
+    def path(self) -> Path:
+        obs = np.stack(self.obs)
+        return Path(
+            obs=obs[:-1],
+            acs=np.stack(self.acs),
+            rewards=np.array(self.rewards, np.float32),
+            next_obs=obs[1:],
+            terminated=np.array(self.terminated),
+        )
+
+
+def run_episodes(
+    envs: Sequence[gym.Env],
+    policy: Policy,
+    keys: Sequence[EpisodeKey],
+    on_step: Callable[[int], None] = lambda count: None,
+) -> list[Path]:
+    """Run one episode per key in lockstep, each in an env of its own, deciding for all at once.
+
+    `on_step` is told how many env steps were just taken. Raises DivergedError if the policy asks
+    for a non-finite action: none ever reaches a simulator.
+    """
+    episodes = [
+        _Recorder(env, key, policy.device)
+        for env, key in zip(envs, keys, strict=True)
+    ]
+    running = episodes
+    while running:
+        obs = np.stack([episode.obs[-1] for episode in running])
+        actions = policy.get_action(obs, [episode.generator for episode in running])
+        if not np.isfinite(actions).all():
+            raise DivergedError(
+                "the policy asked for a non-finite action: no plan has a finite return under the "
+                "model; a smaller --learning_rate or more data may help"
+            )
+        for episode, action in zip(running, actions, strict=True):
+            episode.step(action)
+        on_step(len(running))
+        running = [episode for episode in running if episode.running]
+    return [episode.path() for episode in episodes]

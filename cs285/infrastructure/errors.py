@@ -1,0 +1,29 @@
+"""The ways a run ends early; each becomes one line on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+
+class RunError(Exception):
+    """Something the user must know. The message is one line; `exit_code` is the process's."""
+
+    exit_code = 1
+
+
+class UsageError(RunError):
+    """Bad input: the message names the flag, the value and what is allowed."""
+
+    exit_code = 2
+
+
+class DivergedError(RunError):
+    """The model or the policy gave non-finite numbers; the last checkpoint is still good."""
+
+
+class WorkerError(RunError):
+    """A collection worker failed for good: its episode killed it again and again, or raised."""
+
+
+class InterruptedRunError(RunError):
+    """The user stopped the run; its exit code is what a shell reports for Ctrl-C."""
+
+    exit_code = 130

@@ -1,0 +1,147 @@
+"""Command-line flags generated from dataclass fields: one line on stderr when one is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from cs285.infrastructure.errors import UsageError
+
+Config = TypeVar("Config")
+ABSENT = argparse.SUPPRESS  # the default of a flag that is absent from the parsed values
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a value must satisfy, and the words that say so."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+COUNT = Check(lambda value: value >= 1, "whole numbers from 1")
+INDEX = Check(lambda value: value >= 0, "whole numbers from 0")
+FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or whole numbers from 1")
+RATE = Check(lambda value: math.isfinite(value) and value > 0, "finite numbers above 0")
+UNIT = Check(lambda value: 0 <= value <= 1, "numbers from 0 to 1")
+ANYTHING = Check(lambda value: True, "anything")
+
+
+def one_of(*choices: str) -> Check:
+    """Return the check that a value is among `choices`."""
+    return Check(lambda value: value in choices, " or ".join(choices))
+
+
+def flag(
+    default: Any, text: str, *aliases: str, check: Check = ANYTHING, free: bool = False
+) -> Any:
+    """Declare a dataclass field that is also a flag.
+
+    `text` is its help and `check` what it may be; a `free` flag may be given anew on --resume,
+    since it does not change what has been computed so far.
+    """
+    metadata = {"help": text, "aliases": aliases, "check": check, "free": free}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but an error is one line and no abbreviation of a flag is taken for it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see --help"
+            self.error(f"unknown flag or stray value {unknown[0]}{hint}")
+        return parsed
+
+
+def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """Add a flag for every field of every group of `config_class`. Values not given stay absent."""
+    for group in groups(config_class).values():
+        section = parser.add_argument_group((group.__doc__ or group.__name__).split("\n")[0])
+        types = typing.get_type_hints(group)
+        for field in dataclasses.fields(group):
+            kind = next(t for t in (bool, int, float, str) if t in _members(types[field.name]))
+            shown = "" if field.default is None else f" (default: {field.default})"
+            options: dict[str, Any] = {
+                "default": ABSENT,
+                "help": (field.metadata["help"] + shown).replace("%", "%%"),
+            }
+            if kind is bool:
+                options["action"] = "store_true"
+            else:
+                options |= {"type": _converter(kind, field), "metavar": kind.__name__.upper()}
+            section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)
+
+
+def groups(config_class: type) -> dict[str, type]:
+    """Return the flag groups of a config class: its fields' names and dataclass types."""
+    types = typing.get_type_hints(config_class)
+    return {field.name: types[field.name] for field in dataclasses.fields(config_class)}
+
+
+def from_flat(config_class: type[Config], values: dict[str, Any]) -> Config:
+    """Build a config from {flag name: value}, defaults for the rest. Raises UsageError: bad value."""
+    built = {}
+    for name, group in groups(config_class).items():
+        own = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
+        built[name] = group(**own)
+        check_values(built[name])
+    return config_class(**built)
+
+
+def to_flat(config: Any) -> dict[str, Any]:
+    """Return {flag name: value} over all groups of a config."""
+    return {name: value for group in vars(config).values() for name, value in vars(group).items()}
+
+
+def free_flags(config_class: type) -> set[str]:
+    """Return the names of the flags that may be changed on --resume."""
+    fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]
+    return {f.name for f in fields if f.metadata["free"]}
+
+
+def check_values(group: Any) -> None:
+    """Raise UsageError at the first field of `group` whose value is not allowed."""
+    for field in dataclasses.fields(group):
+        value, check = getattr(group, field.name), field.metadata["check"]
+        if value is not None and not check.holds(value):
+            raise UsageError(f"--{field.name} {value}: allowed are {check.allowed}")
+
+
+def _converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
+    """Return the argparse type of a field; argparse adds the flag's name to its complaint."""
+
+    def convert(text: str) -> Any:
+        check = field.metadata["check"]
+        words = {int: "whole numbers", float: "numbers"}.get(kind, "anything")
+        try:
+            return kind(text)
+        except ValueError:
+            allowed = words if check is ANYTHING else check.allowed
+            raise UsageError(f"--{field.name} {text}: allowed are {allowed}") from None
+
+    return convert
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) or (annotation,)
+
+
+def parse_values(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Return {flag name: value} of the flags that were given."""
+    return vars(parser.parse_args(sys.argv[1:] if argv is None else argv))

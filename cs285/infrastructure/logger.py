@@ -1,0 +1,97 @@
+"""What a run leaves behind: TensorBoard events, progress.csv, videos, and lines on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import imageio.v2 as imageio
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cs285.infrastructure.event_file import EventFile
+
+ITERATION = "Iteration"
+GIF_STRIDE = 4  # TensorBoard's GIF shows every fourth frame; the mp4 shows all
+
+
+class Logger:
+    """Records scalars and videos of a run in its log folder, now and after a resume alike."""
+
+    def __init__(self, folder: Path, first_iteration: int = 0) -> None:
+        """Open the folder's records, dropping what they hold of `first_iteration` and later."""
+        self.folder = folder
+        self._csv = folder / "progress.csv"
+        rows = [row for row in _read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
+        self._columns = list(rows[0]) if rows else []
+        self._csv.unlink(missing_ok=True)
+        if rows:
+            _write_rows(self._csv, self._columns, rows)
+        self._events = EventFile(folder, first_iteration)
+
+    def record(self, scalars: Mapping[str, float], iteration: int) -> None:
+        """Write the scalars of an iteration everywhere; the terminal gets one line each."""
+        self._events.add_scalars(dict(scalars), iteration)
+        self._append_row({ITERATION: iteration, **scalars})
+        width = max(map(len, scalars))
+        lines = [f"  {name:<{width}}  {value:.6g}" for name, value in scalars.items()]
+        print("\n".join(lines), flush=True)
+
+    def record_video(
+        self, tag: str, frames: Sequence[NDArray[np.uint8]], fps: int, iteration: int
+    ) -> Path:
+        """Write frames (height, width, 3) as mp4 in videos/ and to TensorBoard; returns the mp4."""
+        folder = self.folder / "videos"
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{tag}_itr_{iteration}.mp4"
+        imageio.mimwrite(file, list(frames), fps=fps, macro_block_size=2, ffmpeg_log_level="error")
+        small = np.stack([frame[::2, ::2] for frame in frames[::GIF_STRIDE]])
+        buffer = io.BytesIO()
+        imageio.mimwrite(buffer, list(small), format="gif", duration=1000 * GIF_STRIDE / fps)  # type: ignore[call-overload]
+        self._events.add_video(tag, buffer.getvalue(), small, iteration)
+        return file
+
+    def close(self) -> None:
+        self._events.close()
+
+    def _append_row(self, row: dict[str, float]) -> None:
+        new_columns = [name for name in row if name not in self._columns]
+        if new_columns:  # a metric that starts later: give the earlier rows an empty cell
+            self._columns += new_columns
+            _write_rows(self._csv, self._columns, [*_read_rows(self._csv), row])
+            return
+        with self._csv.open("a", newline="") as file:
+            _writer(file, self._columns).writerow(row)
+
+
+def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the last value of each curve (steps,), with one wait for the device for all of them."""
+    last = torch.stack([curve[-1].double() for curve in metrics.values()])
+    return dict(zip(metrics, last.tolist(), strict=True))
+
+
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        complete = [line for line in stream if line.endswith("\n")]  # the last may have been cut
+    return list(csv.DictReader(complete))
+
+
+def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("w", newline="") as stream:
+        writer = _writer(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, file)
+
+
+def _writer(stream: TextIO, columns: list[str]) -> csv.DictWriter:
+    return csv.DictWriter(stream, columns, lineterminator="\n")

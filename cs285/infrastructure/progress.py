@@ -1,0 +1,54 @@
+"""How far a collection is: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+PLAIN_LINE_SECONDS = 15.0
+
+
+class CollectionProgress:
+    """Shows env steps, env steps per second and the time left. A context manager; call it to tell."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total = label, total
+        self._start = self._last_line = time.monotonic()
+        self._bar = (
+            tqdm(total=total, desc=label, unit=" env steps", file=sys.stdout, leave=False)
+            if sys.stdout.isatty()
+            else None
+        )
+
+    def __call__(self, steps: int) -> None:
+        if self._bar is not None:
+            self._bar.n = min(steps, self.total)
+            self._bar.refresh()
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            print(self.plain_line(steps, self._last_line - self._start), flush=True)
+
+    def plain_line(self, steps: int, seconds: float) -> str:
+        """Return the line that says how far `steps` env steps after `seconds` are."""
+        rate = max(steps, 1) / seconds
+        left = format_duration(max(self.total - steps, 0) / rate)
+        return f"  {self.label}: {steps} of {self.total} env steps, {rate:.1f} per second, {left} left"
+
+    def __enter__(self) -> CollectionProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as a person reads them: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,160 @@
+"""The loop: collect, add, train, evaluate, log, checkpoint; nothing of any particular agent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from cs285.agents.base_agent import BaseAgent
+from cs285.infrastructure.checkpoint import FILE, load_checkpoint, save_checkpoint
+from cs285.infrastructure.collector import Collector
+from cs285.infrastructure.config import RunConfig
+from cs285.infrastructure.episodes import EnvFactory, EpisodeKey
+from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.logger import Logger, to_floats
+from cs285.infrastructure.progress import CollectionProgress, format_duration
+from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.utils import return_statistics
+from cs285.infrastructure.video import record_episode
+from cs285.policies.base_policy import Policy
+
+
+@dataclass
+class Counters:
+    """Where a run is; saved with every checkpoint."""
+
+    next_iteration: int = 0
+    env_steps: int = 0
+    seconds: float = 0.0  # of all sittings
+    initial_return: float = 0.0
+
+
+class RL_Trainer:
+    """Runs an agent for `n_iter` iterations, from the start or from its checkpoint."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: FilePath,
+        agent: BaseAgent,
+        random_policy: Policy,
+        collector: Collector,
+        env_factory: EnvFactory,
+        render_env_factory: EnvFactory,
+        device: torch.device,
+    ) -> None:
+        """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not readable."""
+        self.config, self.folder, self.agent = config, folder, agent
+        self.random_policy, self.collector, self.device = random_policy, collector, device
+        self.env_factory, self.render_env_factory = env_factory, render_env_factory
+        self.counters = Counters()
+        if (folder / FILE).exists():
+            state = load_checkpoint(folder / FILE, device)
+            agent.load_state_dict(state["agent"])
+            self.counters = Counters(**state["counters"])
+        self._first_iteration = self.counters.next_iteration  # of this sitting
+        self.logger = Logger(folder, self._first_iteration)
+
+    def run_training_loop(self) -> None:
+        """Run what is left of the iterations.
+
+        Raises DivergedError at the first non-finite training metric, before it is saved or acted on.
+        """
+        config, counters = self.config, self.counters
+        started, seconds_before = time.monotonic(), counters.seconds
+        for iteration in range(counters.next_iteration, config.n_iter):
+            self._announce(iteration, time.monotonic() - started)
+            paths = self._collect(iteration)
+            self.agent.add_to_replay_buffer(paths, iteration)
+            counters.env_steps += sum(path.length for path in paths)
+            metrics = self._train(iteration)
+            counters.seconds = seconds_before + time.monotonic() - started
+            if _due(config.scalar_log_freq, iteration):
+                self._log(iteration, paths, metrics)
+            if _due(config.video_log_freq, iteration):
+                self._log_video(iteration)
+            counters.seconds = seconds_before + time.monotonic() - started
+            counters.next_iteration = iteration + 1
+            if _due(config.checkpoint_freq, iteration) or self._is_last(iteration):
+                self._save()
+        self.logger.close()
+
+    def _collect(self, iteration: int) -> list[Path]:
+        config = self.config
+        initial = iteration == 0
+        policy = self.random_policy if initial else self.agent.actor
+        steps = config.batch_size_initial if initial else config.batch_size
+        with CollectionProgress("collecting", steps) as progress:
+            paths = self.collector.collect(policy, steps, "train", iteration, progress)
+        if initial:
+            self.counters.initial_return = return_statistics("Train", paths)["Train_AverageReturn"]
+        return paths
+
+    def _train(self, iteration: int) -> dict[str, float]:
+        losses = self.agent.train(iteration)
+        metrics = to_floats(losses)
+        summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(f"  trained: {summary}", flush=True)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"{name} is {value} in iteration {iteration}: the model diverged; a smaller "
+                    f"--learning_rate may help; the last good checkpoint is kept in {self.folder}"
+                )
+        if iteration == 0:
+            self.agent.save_figures(self.folder, losses, self.env_factory)
+        return metrics
+
+    def _log(self, iteration: int, paths: Sequence[Path], metrics: dict[str, float]) -> None:
+        steps = self.config.eval_batch_size
+        with CollectionProgress("evaluating", steps) as progress:
+            evaluated = self.collector.collect(self.agent.actor, steps, "eval", iteration, progress)
+        scalars = {
+            **return_statistics("Eval", evaluated),
+            **return_statistics("Train", paths),
+            "Train_EnvstepsSoFar": float(self.counters.env_steps),
+            "TimeSinceStart": self.counters.seconds,
+            **metrics,
+            "Initial_DataCollection_AverageReturn": self.counters.initial_return,
+        }
+        self.logger.record(scalars, iteration)
+        if self.config.save_params:
+            file = self.folder / f"agent_itr_{iteration}.pt"
+            save_checkpoint(file, {"agent": self.agent.parameters_dict()})
+
+    def _log_video(self, iteration: int) -> None:
+        env: gym.Env = self.render_env_factory()
+        key = EpisodeKey(self.config.seed, "video", iteration, 0)
+        frames = record_episode(env, self.agent.actor, key)
+        fps = int(env.metadata.get("render_fps", 30))
+        env.close()
+        file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
+        print(f"  video: {file}", flush=True)
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "agent": self.agent.state_dict(),
+            "counters": vars(self.counters),
+        }
+        save_checkpoint(self.folder / FILE, state)
+
+    def _is_last(self, iteration: int) -> bool:
+        return self.config.checkpoint_freq > 0 and iteration + 1 == self.config.n_iter
+
+    def _announce(self, iteration: int, seconds: float) -> None:
+        """Print where the run is; `seconds` are those of this sitting."""
+        done = iteration - self._first_iteration
+        left = seconds / done * (self.config.n_iter - iteration) if done else 0.0
+        estimate = f", about {format_duration(left)} left" if done else ""
+        print(f"Iteration {iteration} of {self.config.n_iter}{estimate}", flush=True)
+
+
+def _due(frequency: int, iteration: int) -> bool:
+    return frequency > 0 and iteration % frequency == 0

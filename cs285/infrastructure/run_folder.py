@@ -1,0 +1,130 @@
+"""A run's log folder: made whole, described in config.json, held by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from cs285.infrastructure.errors import UsageError
+
+CONFIG = "config.json"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
+
+
+def default_data_dir() -> Path:
+    """Return cs285/data: of the checkout, or of the working folder for an installed package."""
+    is_checkout = (_PACKAGE.parent / "setup.py").exists()
+    return (_PACKAGE if is_checkout else Path.cwd() / "cs285") / "data"
+
+
+def create_run_folder(data_dir: str | None, exp_name: str, env_name: str, script: str,
+                      flags: dict[str, Any]) -> Path:
+    """Make `hw4_<exp_name>_<env_name>_<time>/` with its config.json, both or neither.
+
+    Raises UsageError if the data folder does not take it.
+    """
+    root = Path(data_dir) if data_dir is not None else default_data_dir()
+    fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
+    try:
+        fresh.mkdir(parents=True)
+        description = json.dumps(describe_run(script, flags), indent=2)
+        (fresh / CONFIG).write_text(description + "\n")
+        while True:
+            stamp = time.strftime("%d-%m-%Y_%H-%M-%S")
+            folder = root / f"hw4_{exp_name}_{env_name.replace('/', '-')}_{stamp}"
+            if not folder.exists():  # two runs of one name in one second: the later one waits
+                fresh.rename(folder)
+                return folder
+            time.sleep(0.2)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise UsageError(
+            f"--data_dir {root}: {error.strerror}; allowed: a folder that can be written to"
+        ) from error
+
+
+def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return what it takes to run this again: flags, command, versions, commit and machine."""
+    return {
+        "script": script,
+        "flags": flags,
+        "command": ["python", *sys.argv],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git_state(),
+        "machine": {
+            "platform": platform.platform(),
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def read_config(folder: Path, script: str) -> dict[str, Any]:
+    """Return the flags of the run in `folder`. Raises UsageError if it holds no run of `script`."""
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        made_by, flags = content["script"], dict(content["flags"])
+    except OSError as error:
+        raise UsageError(
+            f"--resume {folder}: {error.strerror} ({CONFIG}); allowed: the log folder of a run"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
+    if made_by != script:
+        raise UsageError(f"--resume {folder}: made by {made_by}; allowed: a run of {script}")
+    return flags
+
+
+def update_flags(folder: Path, flags: dict[str, Any]) -> None:
+    """Write the flags of a resumed run, which may have a higher n_iter now, to its config.json."""
+    content = json.loads((folder / CONFIG).read_text())
+    if content["flags"] != flags:
+        temporary = folder / f".{CONFIG}.tmp"
+        temporary.write_text(json.dumps({**content, "flags": flags}, indent=2) + "\n")
+        temporary.replace(folder / CONFIG)
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Hold `folder` for this process until it ends. Raises UsageError if another one has it."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UsageError(f"--resume {folder}: another process is running it") from error
+    return lock
+
+
+def processor_name() -> str:
+    """Return the processor's model name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+
+
+def _git_state() -> dict[str, Any]:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_PACKAGE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None}

@@ -1,0 +1,75 @@
+"""The homework's utilities: statistics of returns, noise, open-loop prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
+from cs285.infrastructure.replay_buffer import Path, Transitions
+from cs285.models.ff_model import FFModel
+
+NOISE_TO_SIGNAL = 0.01
+
+
+def return_statistics(prefix: str, paths: Sequence[Path]) -> dict[str, float]:
+    """Summarise the returns and lengths of paths under the homework's names, `prefix`_..."""
+    returns = [float(path.rewards.sum(dtype=np.float64)) for path in paths]
+    return {
+        f"{prefix}_AverageReturn": float(np.mean(returns)),
+        f"{prefix}_StdReturn": float(np.std(returns)),
+        f"{prefix}_MaxReturn": max(returns),
+        f"{prefix}_MinReturn": min(returns),
+        f"{prefix}_AverageEpLen": float(np.mean([path.length for path in paths])),
+    }
+
+
+def add_noise(data: Transitions, generator: torch.Generator) -> Transitions:
+    """Return `data` with Gaussian noise on obs and next_obs, each drawn anew.
+
+    The std is 1% of the absolute mean of each dimension over the B rows.
+    """
+
+    def noisy(columns: Tensor) -> Tensor:
+        std = NOISE_TO_SIGNAL * columns.mean(0).abs()
+        return columns + std * torch.randn(columns.shape, generator=generator)
+
+    return data._replace(obs=noisy(data.obs), next_obs=noisy(data.next_obs))
+
+
+def perform_actions(env: gym.Env, actions: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Reset `env` and act out `actions` (H, A), or as far as the episode goes.
+
+    Returns the observations (T + 1, O), the first one before any action.
+    """
+    obs, _ = env.reset(seed=seed)
+    observations = [obs]
+    for action in actions:
+        obs, _, terminated, truncated, _ = env.step(action)
+        observations.append(obs)
+        if terminated or truncated:
+            break
+    return np.asarray(observations, np.float32)
+
+
+@torch.inference_mode()
+def predict_open_loop(
+    model: FFModel, first_obs: NDArray[np.float32], actions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Imagine `actions` (H, A) from `first_obs` (O,) with every member: states (E, H + 1, O)."""
+    device = model.input_stats.mean.device
+    E = model.ensemble_size
+    states = [from_numpy(first_obs, device).expand(E, 1, -1)]
+    for action in from_numpy(actions, device):
+        states.append(model.predict(states[-1], action.expand(E, 1, -1))[0])
+    return to_numpy(torch.cat(states, 1))
+
+
+def mean_prediction_error(true: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
+    """Return the mean squared error of predicted states (..., T, O) against the true (T, O)."""
+    return float(np.square(predicted - true).mean())

@@ -1,0 +1,134 @@
+"""The feed-forward ensemble dynamics model (s', r) = f(s, a)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cs285.infrastructure.config import ModelConfig
+from cs285.infrastructure.pytorch_util import EnsembleMLP
+from cs285.infrastructure.replay_buffer import Transitions
+
+# A dimension whose std is below this share of its magnitude is a constant up to float32 rounding.
+CONSTANT = 1e-6
+
+
+class Normalizer(nn.Module):
+    """Mean and std of D columns, as buffers of the model.
+
+    A constant column carries no information: it normalises to 0 and denormalises to its mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("inverse_std", torch.ones(dim))
+
+    def fit(self, columns: Tensor) -> None:
+        """Take the statistics of `columns` (B, D)."""
+        std, mean = torch.std_mean(columns.double(), dim=0, correction=0)
+        varies = std > CONSTANT * (1 + mean.abs())
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(varies, std, 0.0))
+        self.inverse_std.copy_(torch.where(varies, 1 / std, 0.0))
+
+    def normalize(self, columns: Tensor) -> Tensor:
+        """(..., D) in the data's units -> (..., D) of zero mean and unit std."""
+        return (columns - self.mean) * self.inverse_std
+
+    def denormalize(self, columns: Tensor) -> Tensor:
+        """(..., D) of zero mean and unit std -> (..., D) in the data's units."""
+        return torch.addcmul(self.mean, columns, self.std)
+
+
+class FFModel(nn.Module):
+    """E tanh networks in one stack, each with its own initialisation and batches.
+
+    Predicts the normalised change of the observation and, with `learns_reward`, the reward.
+    """
+
+    def __init__(
+        self,
+        ob_dim: int,
+        ac_dim: int,
+        config: ModelConfig,
+        learns_reward: bool,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.ob_dim = ob_dim
+        self.ensemble_size = config.ensemble_size
+        self.learns_reward = learns_reward
+        out_dim = ob_dim + learns_reward
+        self.input_stats = Normalizer(ob_dim + ac_dim)
+        self.target_stats = Normalizer(out_dim)
+        widths = [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim]
+        self.network = EnsembleMLP(config.ensemble_size, widths, generator)
+
+    def fit_statistics(self, data: Transitions) -> None:
+        """Take the statistics of inputs and targets over `data` (B rows)."""
+        self.input_stats.fit(_inputs(data.obs, data.acs))
+        self.target_stats.fit(self._targets(data))
+
+    def regression_data(self, data: Transitions) -> tuple[Tensor, Tensor]:
+        """Return the normalised inputs (B, O+A) and targets (B, O or O+1) of `data`."""
+        inputs = self.input_stats.normalize(_inputs(data.obs, data.acs))
+        return inputs, self.target_stats.normalize(self._targets(data))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs (E, B, O+A) -> normalised targets (E, B, O or O+1)."""
+        return self.network(inputs)
+
+    def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Take one step with every member.
+
+        obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B) if learned.
+        """
+        inputs = self.input_stats.normalize(_inputs(obs, acs))
+        change = self.target_stats.denormalize(self.network(inputs))
+        if not self.learns_reward:
+            return obs + change, None
+        return obs + change[..., :-1], change[..., -1]
+
+    def _targets(self, data: Transitions) -> Tensor:
+        change = data.next_obs - data.obs
+        return torch.cat([change, data.rewards[:, None]], -1) if self.learns_reward else change
+
+
+def _inputs(obs: Tensor, acs: Tensor) -> Tensor:
+    return torch.cat([obs, acs], -1)
+
+
+def squared_errors(model: FFModel, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return each member's mean squared error per column, (E, O or O+1), of batches (E, B, ...)."""
+    return (model(inputs) - targets).square().mean(1)
+
+
+def fit_ensemble(
+    model: FFModel, optimizer: torch.optim.Optimizer, data: Transitions, indices: Tensor
+) -> dict[str, Tensor]:
+    """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
+
+    The loss is the mean over batch and columns, summed over members: no member's gradient then
+    depends on another's, and one Adam over the stack equals E Adams. Returns the losses of each
+    step, averaged over members: "Training Loss" (steps,) of the state change in units of its
+    variance, and "Reward Loss" (steps,) where the reward is learned.
+    """
+    model.fit_statistics(data)
+    inputs, targets = model.regression_data(data)
+    errors = torch.empty(indices.shape[0], targets.shape[1], device=targets.device)
+    for step, rows in enumerate(indices):
+        error = squared_errors(model, inputs[rows], targets[rows])
+        optimizer.zero_grad(set_to_none=True)
+        error.mean(1).sum().backward()
+        optimizer.step()
+        errors[step] = error.detach().mean(0)
+    losses = {"Training Loss": errors[:, : model.ob_dim].mean(1)}
+    if model.learns_reward:
+        losses["Reward Loss"] = errors[:, -1]
+    return losses

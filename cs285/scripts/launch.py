@@ -1,0 +1,163 @@
+"""From a command line to a finished run; what fails is said in one line.
+
+Torch and the simulators are imported only after the flags were read, so that --help and a mistyped
+flag answer at once, and so that the worker server can import them at the same time.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import math
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from cs285.infrastructure import flags as flag_tools
+from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
+from cs285.infrastructure.run_folder import (
+    create_run_folder,
+    lock_folder,
+    read_config,
+    update_flags,
+)
+
+AgentBuilder = Callable[[Any, Any, Any], Any]  # (config, TaskSpec, torch.device) -> BaseAgent
+DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+)
+
+
+def launch(
+    script: str, config_class: type, build_agent: AgentBuilder, argv: Sequence[str] | None
+) -> int:
+    """Run the program `script` and return its exit code: 0, 1 (failed), 2 (bad input) or 130."""
+    try:
+        values = flag_tools.parse_values(_parser(script, config_class), argv)
+        resumed = values.pop("resume", None)
+        if resumed is None:
+            run_anew(script, flag_tools.from_flat(config_class, values), build_agent)
+        else:
+            resume(script, config_class, Path(resumed), values, build_agent)
+    except RunError as error:
+        print(f"{script}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted before the run began", file=sys.stderr)
+        return InterruptedRunError.exit_code
+    return 0
+
+
+def run_anew(script: str, config: Any, build_agent: AgentBuilder) -> None:
+    """Check everything, then make the log folder, then run. Raises RunError."""
+    run = config.run
+    if not run.env_name:
+        raise UsageError("--env_name is required; allowed: an environment's id, see --help")
+    task, device, ep_len = _prepare(config)
+    flags = flag_tools.to_flat(config)
+    folder = create_run_folder(run.data_dir, run.exp_name, run.env_name, script, flags)
+    print(f"logging to {folder}", flush=True)
+    _train(config, folder, build_agent, task, device, ep_len)
+
+
+def resume(
+    script: str,
+    config_class: type,
+    folder: Path,
+    given: dict[str, Any],
+    build_agent: AgentBuilder,
+) -> None:
+    """Go on with the run in `folder` under its own flags. Raises RunError.
+
+    Flags `given` again must agree with them, but for those that do not change what was computed.
+    """
+    saved = read_config(folder, script)
+    allowed = flag_tools.free_flags(config_class)
+    for name, value in given.items():
+        if name not in allowed and value != saved.get(name):
+            raise UsageError(
+                f"--{name} {value}: the run was started with {saved.get(name)}; allowed with "
+                f"--resume are other values of {', '.join(sorted(allowed))}"
+            )
+    config = flag_tools.from_flat(config_class, {**saved, **given})
+    task, device, ep_len = _prepare(config)
+    update_flags(folder, flag_tools.to_flat(config))
+    print(f"resuming {folder}", flush=True)
+    _train(config, folder, build_agent, task, device, ep_len)
+
+
+def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
+    parser = flag_tools.OneLineParser(prog=script, description=config_class.__doc__)
+    parser.add_argument(
+        "--resume",
+        metavar="LOGDIR",
+        default=flag_tools.ABSENT,
+        help="go on with the run in this log folder, under its own flags, as if never stopped",
+    )
+    flag_tools.add_flags(parser, config_class)
+    return parser
+
+
+def _prepare(config: Any) -> tuple[Any, Any, int]:
+    """Check the run against this machine: (task, device, episode cap). Raises UsageError."""
+    run = config.run
+    if run.num_workers != 1:
+        multiprocessing.set_forkserver_preload(["cs285.infrastructure.worker_pool"])
+        forkserver.ensure_running()  # imports beside us, on another core
+    from cs285.envs import default_ep_len, inspect_task
+    from cs285.infrastructure.pytorch_util import keep_freed_memory, select_device
+    from cs285.infrastructure.video import choose_renderer
+
+    keep_freed_memory()
+    task = inspect_task(run.env_name)
+    if run.video_log_freq > 0:
+        choose_renderer(run.env_name)
+    device = select_device(run.no_gpu, run.which_gpu)
+    return task, device, run.ep_len or default_ep_len(run.env_name)
+
+
+def _train(
+    config: Any, folder: Path, build_agent: AgentBuilder, task: Any, device: Any, ep_len: int
+) -> None:
+    """Build the parts and run the loop in `folder`. Raises RunError."""
+    from cs285.envs import make_env
+    from cs285.infrastructure.collector import Collector, make_backend
+    from cs285.infrastructure.rl_trainer import RL_Trainer
+    from cs285.policies.base_policy import RandomPolicy
+
+    run = config.run
+    env_factory = functools.partial(make_env, run.env_name, ep_len)
+    most_steps = max(run.batch_size_initial, run.batch_size, run.eval_batch_size)
+    backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
+    collector = Collector(backend, run.seed, ep_len)
+    try:
+        with lock_folder(folder):
+            RL_Trainer(
+                config=run,
+                folder=folder,
+                agent=build_agent(config, task, device),
+                random_policy=RandomPolicy(task.ac_low, task.ac_high),
+                collector=collector,
+                env_factory=env_factory,
+                render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
+                device=device,
+            ).run_training_loop()
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(f"interrupted; go on with --resume {folder}") from error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UsageError(
+            f"--data_dir {folder.parent}: {error.strerror}; allowed: a folder that takes the "
+            f"run's files; make room, then go on with --resume {folder}"
+        ) from error
+    finally:
+        collector.close()

@@ -1,0 +1,30 @@
+"""Package cs285; requirements.txt pins the exact versions that were tested together."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+
+setup(
+    name="cs285",
+    version="0.1.0",
+    description="Model-based reinforcement learning in the form of CS285 homework 4",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["cs285", "cs285.*"]),
+    package_data={"cs285.envs.reacher": ["assets/*.xml"], "cs285": ["py.typed"]},
+    install_requires=[
+        "torch>=2.6,<2.14",  # networks and optimisers
+        "gymnasium[mujoco]>=1.1,<1.5",  # environments
+        "mujoco>=3.2,<3.16",  # from 3.16 on it warns about Gymnasium's half_cheetah.xml
+        "numpy>=1.26,<2.5",
+        "tensorboardX>=2.6.2.2,<2.7",  # event files without tensorflow
+        "matplotlib>=3.8,<3.12",  # figures, and the picture of the obstacle map
+        "tqdm>=4.65,<5",  # progress bars
+        "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
+    ],
+    entry_points={"console_scripts": ["hw4-mb = cs285.scripts.run_hw4_mb:main"]},
+)
