@@ -51,9 +51,7 @@ class MBAgent:
             learns_reward=get_reward is None,
             generator=make_generator(seed, "model init"),
         ).to(device)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), model.learning_rate, fused=True
-        )
+        self.optimizer = torch.optim.Adam(self.model.parameters(), model.learning_rate, fused=True)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.actor = MPCPolicy(self.model, get_reward, task.ac_low, task.ac_high, planner, device)
 
@@ -88,7 +86,7 @@ class MBAgent:
         save_losses(folder / "itr_0_losses.png", curve)
         random = RandomPolicy(self.task.ac_low, self.task.ac_high)
         generator = make_generator(self.seed, "figure actions")
-        actions = random.get_action(np.empty(0), [generator] * FIGURE_HORIZON)
+        actions = random.get_action(np.empty(0, np.float32), [generator] * FIGURE_HORIZON)
         env = env_factory()
         true = perform_actions(env, actions, derive_seed(self.seed, "figure env") % MAX_ENV_SEED)
         env.close()

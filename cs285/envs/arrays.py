@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
-Array = TypeVar("Array", bound=Any)  # np.ndarray in env.step, torch.Tensor in the planner
+Array: TypeAlias = Any  # np.ndarray in env.step, torch.Tensor in the planner
 
 
 def never(observations: Array) -> Array:

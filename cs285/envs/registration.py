@@ -62,7 +62,7 @@ def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None =
 
 
 def default_ep_len(env_name: str) -> int:
-    """Return the episode cap (env steps) when the user gives none. Raises UsageError: no such id."""
+    """Return the episode cap (env steps) where none is given. Raises UsageError: unknown id."""
     if env_name in HOMEWORK_EP_LEN:
         return HOMEWORK_EP_LEN[env_name]
     try:
@@ -74,12 +74,17 @@ def default_ep_len(env_name: str) -> int:
 
 
 def inspect_task(env_name: str) -> TaskSpec:
-    """Make the task once and describe it. Raises UsageError unless vectors and finite Box actions."""
+    """Make the task once and describe it.
+
+    Raises UsageError unless observations are vectors and actions vectors of finite bounds.
+    """
     env = make_env(env_name)
     try:
         obs_space, ac_space = env.observation_space, env.action_space
         if not isinstance(ac_space, Box) or len(ac_space.shape) != 1:
-            raise UsageError(f"--env_name {env_name}: its actions are {ac_space}; allowed: {ALLOWED}")
+            raise UsageError(
+                f"--env_name {env_name}: its actions are {ac_space}; allowed: {ALLOWED}"
+            )
         if not isinstance(obs_space, Box) or len(obs_space.shape) != 1:
             raise UsageError(
                 f"--env_name {env_name}: its observations are {type(obs_space).__name__}"

@@ -29,14 +29,14 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
             stream.write(buffer.getbuffer())
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, file)
+        temporary.replace(file)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
 
 
-def load_checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
+def load_checkpoint(file: Path, device: torch.device | str) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote.
 
     Raises UsageError, naming the file, if it is truncated, corrupt, or not one of ours.

@@ -75,10 +75,7 @@ def run_episodes(
     `on_step` is told how many env steps were just taken. Raises DivergedError if the policy asks
     for a non-finite action: none ever reaches a simulator.
     """
-    episodes = [
-        _Recorder(env, key, policy.device)
-        for env, key in zip(envs, keys, strict=True)
-    ]
+    episodes = [_Recorder(env, key, policy.device) for env, key in zip(envs, keys, strict=True)]
     running = episodes
     while running:
         obs = np.stack([episode.obs[-1] for episode in running])

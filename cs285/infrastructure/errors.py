@@ -1,4 +1,4 @@
-"""The ways a run ends early; each becomes one line on stderr and an exit code, never a traceback."""
+"""The ways a run ends early: each becomes one line on stderr and an exit code, no traceback."""
 
 from __future__ import annotations
 

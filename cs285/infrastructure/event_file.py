@@ -1,8 +1,7 @@
-"""One TensorBoard event file, written at once and record by record, so that a run can go on in it."""
+"""One TensorBoard event file, written record by record, so that a resumed run goes on in it."""
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ class EventFile:
         for event in kept or [Event(wall_time=time.time(), file_version="brain.Event:2")]:
             self._writer.write(event.SerializeToString())
         self._writer.flush()
-        os.replace(temporary, self.path)  # the open file follows its new name
+        temporary.replace(self.path)  # the open file follows its new name
 
     def add_scalars(self, scalars: dict[str, float], step: int) -> None:
         """Append one event with every scalar of this step."""

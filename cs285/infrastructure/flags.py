@@ -60,7 +60,7 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1)
@@ -95,7 +95,7 @@ def groups(config_class: type) -> dict[str, type]:
 
 
 def from_flat(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """Build a config from {flag name: value}, defaults for the rest. Raises UsageError: bad value."""
+    """Build a config from {flag name: value}, else the defaults. Raises UsageError: bad value."""
     built = {}
     for name, group in groups(config_class).items():
         own = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}

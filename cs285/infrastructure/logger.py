@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -53,7 +52,7 @@ class Logger:
         imageio.mimwrite(file, list(frames), fps=fps, macro_block_size=2, ffmpeg_log_level="error")
         small = np.stack([frame[::2, ::2] for frame in frames[::GIF_STRIDE]])
         buffer = io.BytesIO()
-        imageio.mimwrite(buffer, list(small), format="gif", duration=1000 * GIF_STRIDE / fps)  # type: ignore[call-overload]
+        imageio.mimwrite(buffer, list(small), format="gif", duration=1000 * GIF_STRIDE / fps)
         self._events.add_video(tag, buffer.getvalue(), small, iteration)
         return file
 
@@ -71,7 +70,7 @@ class Logger:
 
 
 def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the last value of each curve (steps,), with one wait for the device for all of them."""
+    """Return the last value of each curve (steps,), waiting once for the device."""
     last = torch.stack([curve[-1].double() for curve in metrics.values()])
     return dict(zip(metrics, last.tolist(), strict=True))
 
@@ -90,7 +89,7 @@ def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, obje
         writer = _writer(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, file)
+    temporary.replace(file)
 
 
 def _writer(stream: TextIO, columns: list[str]) -> csv.DictWriter:

@@ -11,7 +11,7 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class CollectionProgress:
-    """Shows env steps, env steps per second and the time left. A context manager; call it to tell."""
+    """Shows env steps, env steps per second and the time left; call it with the steps so far."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total = label, total
@@ -34,7 +34,9 @@ class CollectionProgress:
         """Return the line that says how far `steps` env steps after `seconds` are."""
         rate = max(steps, 1) / seconds
         left = format_duration(max(self.total - steps, 0) / rate)
-        return f"  {self.label}: {steps} of {self.total} env steps, {rate:.1f} per second, {left} left"
+        return (
+            f"  {self.label}: {steps} of {self.total} env steps, {rate:.1f} per second, {left} left"
+        )
 
     def __enter__(self) -> CollectionProgress:
         return self

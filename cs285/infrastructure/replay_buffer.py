@@ -101,4 +101,3 @@ def stack_paths(paths: Sequence[Path]) -> Transitions:
         from_numpy(next_obs),
         torch.as_tensor(terminated),
     )
-

@@ -65,7 +65,7 @@ class RL_Trainer:
     def run_training_loop(self) -> None:
         """Run what is left of the iterations.
 
-        Raises DivergedError at the first non-finite training metric, before it is saved or acted on.
+        Raises DivergedError at the first non-finite training metric, before anything acts on it.
         """
         config, counters = self.config, self.counters
         started, seconds_before = time.monotonic(), counters.seconds

@@ -27,8 +27,9 @@ def default_data_dir() -> Path:
     return (_PACKAGE if is_checkout else Path.cwd() / "cs285") / "data"
 
 
-def create_run_folder(data_dir: str | None, exp_name: str, env_name: str, script: str,
-                      flags: dict[str, Any]) -> Path:
+def create_run_folder(
+    data_dir: str | None, exp_name: str, env_name: str, script: str, flags: dict[str, Any]
+) -> Path:
     """Make `hw4_<exp_name>_<env_name>_<time>/` with its config.json, both or neither.
 
     Raises UsageError if the data folder does not take it.
@@ -109,7 +110,9 @@ def processor_name() -> str:
     """Return the processor's model name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from multiprocessing import connection
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -73,19 +73,19 @@ class WorkerPool:
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]:
         """Return the episodes that ended within `timeout` seconds, as soon as there is one."""
         busy = {worker.pipe: worker for worker in self._workers if worker.key is not None}
-        done = []
+        done: list[tuple[EpisodeKey, Path]] = []
         for pipe in connection.wait(list(busy), timeout):
-            worker = busy[pipe]  # type: ignore[index]
+            worker = busy[cast(connection.Connection, pipe)]
             try:
                 result = worker.pipe.recv()
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
-            key, worker.key = worker.key, None
+            key, worker.key = cast(EpisodeKey, worker.key), None
             if isinstance(result, Exception):
                 raise result
             done.append((key, result))
-        return done  # type: ignore[return-value]
+        return done
 
     def steps_taken(self) -> int:
         """Return about how many env steps the present workers have taken in all."""

@@ -84,15 +84,17 @@ class FFModel(nn.Module):
         """Normalised inputs (E, B, O+A) -> normalised targets (E, B, O or O+1)."""
         return self.network(inputs)
 
-    def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor | None]:
+    def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step with every member.
 
-        obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B) if learned.
+        obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B).
+
+        The rewards are 0 where the model does not learn them.
         """
         inputs = self.input_stats.normalize(_inputs(obs, acs))
         change = self.target_stats.denormalize(self.network(inputs))
         if not self.learns_reward:
-            return obs + change, None
+            return obs + change, change.new_zeros(()).expand(change.shape[:-1])
         return obs + change[..., :-1], change[..., -1]
 
     def _targets(self, data: Transitions) -> Tensor:

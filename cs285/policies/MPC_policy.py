@@ -37,7 +37,7 @@ class MPCPolicy:
     def get_action(
         self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
     ) -> NDArray[np.float32]:
-        """obs (B, O) -> the first actions (B, A) of the best plans; NaN where every plan diverges."""
+        """obs (B, O) -> first actions (B, A) of the best plans; NaN where every plan diverges."""
         search = Search(self.ac_low, self.ac_high, self.config, generators)
         returns_of = partial(self.evaluate_sequences, from_numpy(obs, self.device))
         plan = SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
@@ -56,6 +56,5 @@ class MPCPolicy:
         for step in range(H):
             acs = sequences[:, :, step].reshape(B * N, A).expand(E, -1, -1)
             states, learned_rewards = self.model.predict(states, acs)
-            rewards = self.get_reward(states, acs)[0] if self.get_reward else learned_rewards
-            returns += rewards
+            returns += self.get_reward(states, acs)[0] if self.get_reward else learned_rewards
         return returns.mean(0).view(B, N)

@@ -1,4 +1,4 @@
-"""Copy what a finished run measured from its log folder to results/: the curve, and how it was made."""
+"""Copy what a finished run measured from its log folder to results/: curve and provenance."""
 
 from __future__ import annotations
 

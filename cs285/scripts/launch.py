@@ -87,7 +87,7 @@ def resume(
                 f"--{name} {value}: the run was started with {saved.get(name)}; allowed with "
                 f"--resume are other values of {', '.join(sorted(allowed))}"
             )
-    config = flag_tools.from_flat(config_class, {**saved, **given})
+    config: Any = flag_tools.from_flat(config_class, {**saved, **given})
     task, device, ep_len = _prepare(config)
     update_flags(folder, flag_tools.to_flat(config))
     print(f"resuming {folder}", flush=True)

@@ -5,27 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from cs285.envs.arrays import Array, never
+from cs285.envs.mujoco_task import RENDER_MODES, MujocoTask
 
 OB_DIM = 21  # qpos (9), qvel (9), xyz of the torso frame (3)
 RESET_NOISE = 0.1
 
 
-class HalfCheetahEnv(MujocoEnv):
+class HalfCheetahEnv(MujocoTask):
     """Observation (21,): qpos, qvel, torso xyz. Action (6,) in [-1, 1]. One step is 0.01 s."""
 
-    metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 100}
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 100}
 
     def __init__(self, **kwargs: Any) -> None:
-        observation_space = Box(-np.inf, np.inf, (OB_DIM,), np.float64)
         camera = {"distance": 4.0}
-        super().__init__(
-            "half_cheetah.xml", 1, observation_space, default_camera_config=camera, **kwargs
-        )
+        super().__init__("half_cheetah.xml", 1, OB_DIM, default_camera_config=camera, **kwargs)
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
@@ -40,16 +36,6 @@ class HalfCheetahEnv(MujocoEnv):
         front_foot = observations[..., 8] > 0
         rewards = forward_speed - 10 * front_thigh - 10 * front_shin - 10 * front_foot
         return rewards, never(observations)
-
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
-        self.do_simulation(action, self.frame_skip)
-        observation = self._get_obs()
-        rewards, dones = self.get_reward(observation, action)
-        if self.render_mode == "human":
-            self.render()
-        return observation, float(rewards), bool(dones), False, {}
 
     def reset_model(self) -> NDArray[np.float64]:
         qpos = self.init_qpos + self.np_random.uniform(-RESET_NOISE, RESET_NOISE, self.model.nq)

@@ -43,7 +43,7 @@ RECTANGLES = (
 
 
 class Obstacles(gym.Env):
-    """Observation (4,): position, goal. Action (2,): a tenth of it is the displacement asked for."""
+    """Observation (4,): position, goal. Action (2,): ten times the displacement."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
@@ -93,8 +93,8 @@ class Obstacles(gym.Env):
             self.current = candidate
         self._trail.append(self.current)
         observation = self._get_obs()
-        rewards, dones = self.get_reward(observation, action)
-        return observation, float(rewards), bool(dones), False, {}
+        reward, done = self.get_reward(observation, action)
+        return observation, float(reward), bool(done), False, {}
 
     @staticmethod
     def is_valid(point: NDArray[np.float64]) -> bool:
@@ -102,7 +102,7 @@ class Obstacles(gym.Env):
         in_square = bool((np.abs(point) < BOUNDARY).all())
         return in_square and not any(rectangle.contains(point) for rectangle in RECTANGLES)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Draw the map and the path so far: (400, 400, 3) uint8, or None without a render mode."""
         if self.render_mode is None:
             return None

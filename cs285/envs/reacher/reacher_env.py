@@ -6,26 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from cs285.envs.arrays import Array, never
+from cs285.envs.mujoco_task import RENDER_MODES, MujocoTask
 
 MODEL = Path(__file__).parent / "assets" / "reacher.xml"
 OB_DIM = 20  # qpos (7), qvel / 10 (7), fingertip xyz (3), target xyz (3)
 TARGET = (0.1, 0.1, 0.1)  # metres
 
 
-class Reacher7DOFEnv(MujocoEnv):
-    """Observation (20,): qpos, qvel / 10, fingertip, target. Action (7,) in [-1, 1]. 0.02 s a step."""
+class Reacher7DOFEnv(MujocoTask):
+    """Observation (20,): qpos, qvel / 10, fingertip, target. Action (7,) in [-1, 1]; 0.02 s."""
 
-    metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 50}
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 50}
 
     def __init__(self, **kwargs: Any) -> None:
-        observation_space = Box(-np.inf, np.inf, (OB_DIM,), np.float64)
         camera = {"distance": 2.5, "azimuth": -120.0, "elevation": -25.0}
-        super().__init__(str(MODEL), 2, observation_space, default_camera_config=camera, **kwargs)
+        super().__init__(str(MODEL), 2, OB_DIM, default_camera_config=camera, **kwargs)
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
@@ -35,16 +33,6 @@ class Reacher7DOFEnv(MujocoEnv):
         """
         gap = observations[..., 14:17] - observations[..., 17:20]
         return -10 * (gap**2).sum(-1) ** 0.5, never(observations)
-
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
-        self.do_simulation(action, self.frame_skip)
-        observation = self._get_obs()
-        rewards, dones = self.get_reward(observation, action)
-        if self.render_mode == "human":
-            self.render()
-        return observation, float(rewards), bool(dones), False, {}
 
     def reset_model(self) -> NDArray[np.float64]:
         self.model.site("target").pos = TARGET

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# install.sh REQUIREMENTS...: create or reuse .venv, and install the requirements and cs285 into it,
+# unless exactly that was done before. PYTHON_BIN makes the environment.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+python_bin=${PYTHON_BIN:-python3}
+
+if ! "$python_bin" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))'; then
+  echo "install.sh: error: PYTHON_BIN=$python_bin: allowed is a Python from 3.10 to 3.13" >&2
+  exit 2
+fi
+[[ -x .venv/bin/python ]] || "$python_bin" -m venv .venv
+
+wanted=$(cat setup.py "$@" | cksum)
+stamp=.venv/.installed_$(printf '%s_' "$@")
+if [[ -e $stamp && $(cat "$stamp") == "$wanted" ]]; then
+  exit 0
+fi
+echo "installing $* into .venv (the first time takes a few minutes)"
+arguments=()
+for file in "$@"; do
+  arguments+=(-r "$file")
+done
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "${arguments[@]}"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+echo "$wanted" >"$stamp"

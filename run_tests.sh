@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Install into .venv, then lint, type-check and test. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+./install.sh requirements.txt requirements-dev.txt
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+.venv/bin/python -m pytest "$@"
