@@ -42,9 +42,11 @@ def load_checkpoint(file: Path, device: torch.device | str) -> dict[str, Any]:
     Raises UsageError, naming the file, if it is truncated, corrupt, or not one of ours.
     """
     try:
-        content = torch.load(file, map_location=device, weights_only=True)
+        raw = file.read_bytes()
     except OSError as error:
         raise UsageError(f"--resume: cannot read {file}: {error.strerror}") from error
+    try:
+        content = torch.load(io.BytesIO(raw), map_location=device, weights_only=True)
     except Exception as error:  # zip, pickle and unpickler errors of many types
         raise UsageError(
             f"--resume: {file} is truncated, corrupt or not a checkpoint of this program; allowed: "

@@ -1,0 +1,64 @@
+"""A tiny run of the real program, and the switches that keep two cores enough."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cs285.scripts.run_hw4_mb import main
+
+torch.set_num_threads(1)
+
+TINY: dict[str, Any] = {
+    "env_name": "obstacles-cs285-v0",
+    "exp_name": "tiny",
+    "n_iter": 2,
+    "ep_len": 20,
+    "batch_size_initial": 60,
+    "batch_size": 40,
+    "eval_batch_size": 30,
+    "num_agent_train_steps_per_iter": 5,
+    "train_batch_size": 16,
+    "size": 16,
+    "mpc_horizon": 3,
+    "mpc_num_action_sequences": 20,
+    "num_workers": 1,
+}
+TIMES = ("TimeSinceStart",)  # the one column that a repeated run does not repeat
+
+
+def arguments(**flags: Any) -> list[str]:
+    """Return the command line of these flags: True is a bare flag, None leaves one out."""
+    words: list[str] = []
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def read_curve(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of progress.csv without the wall times."""
+    with (folder / "progress.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: cell for name, cell in row.items() if name not in TIMES} for row in rows]
+
+
+@pytest.fixture
+def run_tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that runs the program in this process, and gives its log folder."""
+
+    def run(**flags: Any) -> Path:
+        before = set(tmp_path.glob("*/hw4_*"))
+        flags = {**TINY, "data_dir": tmp_path / f"data{len(before)}", **flags}
+        assert main(arguments(**flags)) == 0
+        (folder,) = set(tmp_path.glob("*/hw4_*")) - before
+        return folder
+
+    return run

@@ -1,0 +1,70 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
+from cs285.infrastructure.errors import UsageError
+
+STATE: dict[str, Any] = {"weights": {"w": torch.arange(5000.0)}, "count": 3, "rate": 0.1}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", STATE)
+    loaded = load_checkpoint(tmp_path / "c.pt", "cpu")
+    assert torch.equal(loaded["weights"]["w"], STATE["weights"]["w"])
+    assert (loaded["count"], loaded["rate"]) == (3, 0.1)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_file_is_refused_by_name(tmp_path: Path, share: float) -> None:
+    file = tmp_path / "c.pt"
+    save_checkpoint(file, STATE)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
+        load_checkpoint(file, "cpu")
+
+
+def test_foreign_files_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "c.pt"
+    torch.save({"model": torch.ones(3)}, file)
+    with pytest.raises(UsageError, match=r"c\.pt is not a checkpoint of this program"):
+        load_checkpoint(file, "cpu")
+    file.write_text("not even close")
+    with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
+        load_checkpoint(file, "cpu")
+
+
+class Bomb:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda x, f: f.write_bytes(pickle.dumps(x, 2))])
+def test_loading_never_runs_code(tmp_path: Path, save: Any) -> None:
+    harm = tmp_path / "harm"
+    save({"format": "cs285 checkpoint 1", "state": Bomb(harm)}, tmp_path / "c.pt")
+    with pytest.raises(UsageError):
+        load_checkpoint(tmp_path / "c.pt", "cpu")
+    assert not harm.exists()
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "c.pt"
+    save_checkpoint(file, STATE)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(file, {"count": 4})
+    assert load_checkpoint(file, "cpu")["count"] == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]

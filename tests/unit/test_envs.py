@@ -1,0 +1,252 @@
+from pathlib import Path
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import cs285.envs
+from cs285.envs.cheetah import HalfCheetahEnv
+from cs285.envs.obstacles import Obstacles
+from cs285.envs.reacher import Reacher7DOFEnv
+from cs285.infrastructure.errors import UsageError
+
+IDS = list(cs285.envs.HOMEWORK_EP_LEN)
+CLASSES = [HalfCheetahEnv, Obstacles, Reacher7DOFEnv]
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.filterwarnings("ignore:.*Box observation space m.*imum value is.*infinity")
+def test_gymnasium_accepts_it(env_id: str) -> None:
+    check_env(gym.make(env_id, disable_env_checker=True).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "ob_dim", "ac_dim", "limit"),
+    [
+        ("cheetah-cs285-v0", 21, 6, 1000),
+        ("obstacles-cs285-v0", 4, 2, 500),
+        ("reacher-cs285-v0", 20, 7, 500),
+    ],
+)
+def test_registered_sizes(env_id: str, ob_dim: int, ac_dim: int, limit: int) -> None:
+    env = gym.make(env_id)
+    assert env.observation_space.shape == (ob_dim,)
+    assert env.observation_space.dtype == np.float64
+    assert env.action_space.shape == (ac_dim,)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == limit
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("seed", [0, 3])
+def test_seed_decides_the_episode_also_when_it_is_zero(env_id: str, seed: int) -> None:
+    env = gym.make(env_id)
+    first, _ = env.reset(seed=seed)
+    other, _ = env.reset(seed=seed + 1)
+    again, _ = env.reset(seed=seed)
+    assert np.array_equal(first, again)
+    if env_id != "reacher-cs285-v0":  # its reset draws nothing
+        assert not np.array_equal(first, other)
+
+
+def test_cheetah_steps_as_plain_mujoco_does() -> None:
+    env = HalfCheetahEnv()
+    assert env.dt == pytest.approx(0.01)
+    assets = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
+    model = mujoco.MjModel.from_xml_path(str(assets / "half_cheetah.xml"))
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+    qpos, qvel = rng.normal(0, 0.3, 9), rng.normal(0, 1, 9)
+    env.set_state(qpos, qvel)
+    data.qpos[:], data.qvel[:] = qpos, qvel
+    mujoco.mj_forward(model, data)
+    for _ in range(20):
+        action = rng.uniform(-1, 1, 6).astype(np.float32)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        data.ctrl[:] = action
+        mujoco.mj_step(model, data)
+        torso = data.xpos[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "torso")]
+        np.testing.assert_allclose(obs, [*data.qpos, *data.qvel, *torso], rtol=0, atol=1e-12)
+        penalties = 10 * sum([obs[6] > 0.2, obs[7] > 0, obs[8] > 0])
+        assert reward == pytest.approx(obs[9] - penalties)
+        assert not (terminated or truncated)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({9: 1.5}, 1.5),
+        ({9: 1.5, 6: 0.2}, 1.5),  # at the limit is not beyond it
+        ({9: 1.5, 6: 0.21}, -8.5),
+        ({9: -2.0, 7: 0.01}, -12.0),
+        ({8: 0.01}, -10.0),
+        ({6: 1.0, 7: 1.0, 8: 1.0}, -30.0),
+    ],
+)
+def test_cheetah_reward_by_hand(changes: dict[int, float], expected: float) -> None:
+    observation = np.zeros(21)
+    for index, value in changes.items():
+        observation[index] = value
+    reward, done = HalfCheetahEnv.get_reward(observation, np.zeros(6))
+    assert reward == pytest.approx(expected)
+    assert not done
+
+
+def test_cheetah_resets_near_the_model_pose() -> None:
+    env = HalfCheetahEnv()
+    starts = np.stack([env.reset(seed=seed)[0] for seed in range(300)])
+    offsets = starts[:, :9] - env.init_qpos
+    assert np.abs(offsets).max() <= 0.1
+    assert offsets.std() == pytest.approx(0.1 / 3**0.5, rel=0.05)
+    assert starts[:, 9:18].std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_reacher_starts_where_its_links_add_up_to() -> None:
+    env = Reacher7DOFEnv()
+    assert env.dt == pytest.approx(0.02)
+    obs, _ = env.reset(seed=0)
+    np.testing.assert_allclose(obs[14:17], [0.1 + 0.4 + 0.321, -0.6, 0.0], atol=1e-6)
+    np.testing.assert_allclose(obs[17:20], [0.1, 0.1, 0.1])
+    obs, reward, *_ = env.step(np.ones(7, np.float32))
+    assert reward == pytest.approx(-10 * np.linalg.norm(obs[14:17] - obs[17:20]))
+    np.testing.assert_allclose(obs[7:14] * 10, env.data.qvel)
+
+
+def test_reacher_model_is_the_table() -> None:
+    model = Reacher7DOFEnv().model
+    assert model.opt.timestep == 0.01
+    assert model.opt.iterations == 100
+    assert not model.opt.gravity.any()
+    ranges = [
+        (-2.2854, 1.714602),
+        (-0.5236, 1.3963),
+        (-1.5, 1.7),
+        (-2.3213, 0),
+        (-1.5, 1.5),
+        (-1.094, 0),
+        (-1.5, 1.5),
+    ]
+    np.testing.assert_allclose(model.jnt_range, ranges)
+    np.testing.assert_allclose(model.jnt_axis[:, 2], [1, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(model.dof_damping, [2, 2, 0.8, 0.8, 0.8, 0.8, 0.8])
+    np.testing.assert_allclose(model.dof_armature, 0.004)
+    np.testing.assert_allclose(model.actuator_gear[:, 0], [20, 10, 10, 10, 10, 10, 10])
+    assert (model.ngeom, model.nbody) == (14, 10)
+    colliding = [model.geom(i).name or "hand" for i in range(14) if model.geom_contype[i]]
+    assert colliding == ["table", "hand"]
+
+
+def test_obstacles_moves_a_tenth_of_the_clipped_action() -> None:
+    env = Obstacles(random_starts=False)
+    obs, _ = env.reset(seed=0)
+    np.testing.assert_allclose(obs, [-0.5, 0.75, 0.7, -0.8])
+    obs, reward, done, _, _ = env.step(np.array([5.0, -0.5]))
+    np.testing.assert_allclose(obs, [-0.4, 0.7, 0.7, -0.8])
+    assert not done
+    assert reward == pytest.approx(-np.hypot(1.1, 1.5))
+    obs, *_ = env.step(np.array([0.5, -0.5]))
+    np.testing.assert_allclose(obs[:2], [-0.4, 0.7])  # into the first rectangle: stays
+    obs, *_ = env.step(np.array([-5.0, 0.0]))
+    np.testing.assert_allclose(obs[:2], [-0.5, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("point", "free"),
+    [
+        ((-0.2, 0.65), False),  # inside the first rectangle
+        ((-0.4, 0.65), True),  # on its left edge
+        ((-0.2, 0.8), True),  # on its top edge
+        ((0.65, -0.3), False),
+        ((0.725, -0.3), True),
+        ((-0.8, 0.0), False),
+        ((0.2, -0.8), False),
+        ((0.0, 0.0), False),
+        ((0.99, 0.0), False),  # on the border of the square
+        ((0.98, 0.0), True),
+    ],
+)
+def test_obstacles_edges_are_free_and_the_border_is_not(
+    point: tuple[float, float], free: bool
+) -> None:
+    assert Obstacles.is_valid(np.array(point)) is free
+
+
+def test_obstacles_ends_near_the_goal_or_outside() -> None:
+    positions = np.array([[0.7, -0.71], [0.7, -0.69], [0.99, 0.0], [-1.2, 0.5], [0.3, 0.3]])
+    observations = np.concatenate([positions, np.tile([0.7, -0.8], (5, 1))], 1)
+    rewards, dones = Obstacles.get_reward(observations, np.zeros((5, 2)))
+    assert dones.tolist() == [True, False, True, True, False]
+    assert rewards[0] == pytest.approx(-0.09)
+
+
+def test_obstacles_starts_cover_the_upper_left_and_are_valid() -> None:
+    env = Obstacles()
+    starts = np.stack([env.reset(seed=seed)[0][:2] for seed in range(500)])
+    assert all(Obstacles.is_valid(start) for start in starts)
+    assert starts.min(0) == pytest.approx([-0.99, 0.26], abs=0.05)
+    assert starts.max(0) == pytest.approx([0.59, 0.99], abs=0.05)
+    assert np.array_equal(env.start, starts[-1])
+
+
+def test_obstacles_picture_leaves_pyplot_alone() -> None:
+    from matplotlib import pyplot
+
+    env = Obstacles(render_mode="rgb_array")
+    env.reset(seed=0)
+    env.step(np.array([0.5, -0.5]))
+    picture = env.render()
+    assert picture is not None
+    assert picture.shape == (400, 400, 3)
+    assert picture.std() > 10  # something was drawn
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("env_class", CLASSES)
+def test_reward_is_the_same_from_numpy_and_torch_over_any_leading_dims(env_class: type) -> None:
+    env = env_class()
+    rng = np.random.default_rng(0)
+    observations = rng.normal(0, 0.7, (3, 5, env.observation_space.shape[0]))
+    actions = rng.uniform(-1, 1, (3, 5, env.action_space.shape[0]))
+    rewards, dones = env_class.get_reward(observations, actions)
+    as_tensors = env_class.get_reward(torch.tensor(observations), torch.tensor(actions))
+    assert rewards.shape == dones.shape == (3, 5)
+    np.testing.assert_allclose(as_tensors[0].numpy(), rewards, rtol=1e-12)
+    assert np.array_equal(as_tensors[1].numpy(), dones)
+    one_by_one = [
+        [env_class.get_reward(observations[i, j], actions[i, j])[0] for j in range(5)]
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(rewards, one_by_one, rtol=1e-12)
+
+
+@pytest.mark.parametrize("env_class", CLASSES)
+def test_step_scores_the_observation_after_the_step(env_class: type) -> None:
+    env = env_class()
+    env.reset(seed=1)
+    for _ in range(30):
+        action = env.action_space.sample()
+        obs, reward, terminated, _, _ = env.step(action)
+        expected = env_class.get_reward(obs, action)
+        assert (reward, terminated) == (expected[0], expected[1])
+
+
+@pytest.mark.parametrize("name", ["no-such-env-v0", "CartPole-v1", "Blackjack-v1"])
+def test_tasks_without_box_actions_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"--env_name {name}: .*allowed"):
+        cs285.envs.inspect_task(name)
+
+
+def test_episode_caps() -> None:
+    caps = {"cheetah-cs285-v0": 500, "reacher-cs285-v0": 200, "obstacles-cs285-v0": 100}
+    assert {name: cs285.envs.default_ep_len(name) for name in caps} == caps
+    assert cs285.envs.default_ep_len("HalfCheetah-v5") == 1000
+    env = cs285.envs.make_env("obstacles-cs285-v0", ep_len=600)  # over the registered limit
+    env.reset(seed=0)
+    steps = 1
+    while not env.step(np.zeros(2, np.float32))[3]:
+        steps += 1
+    assert steps == 600

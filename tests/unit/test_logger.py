@@ -1,0 +1,87 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboardX import SummaryWriter
+
+from cs285.infrastructure.event_file import read_events
+from cs285.infrastructure.logger import Logger, to_floats
+
+
+def event_file(folder: Path) -> Path:
+    (file,) = folder.glob("events.out.tfevents.*")
+    return file
+
+
+def scalars(folder: Path) -> list[tuple[int, str, float]]:
+    return [
+        (event.step, value.tag, value.simple_value)
+        for event in read_events(event_file(folder))
+        for value in event.summary.value
+    ]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "progress.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def fill(folder: Path, iterations: range) -> None:
+    logger = Logger(folder, iterations.start)
+    for iteration in iterations:
+        logger.record({"Return": iteration + 0.5, "Loss": 1.0}, iteration)
+    logger.close()
+
+
+def test_reader_understands_tensorboardx_own_files(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_scalar("a", 1.5, 3)
+    assert scalars(tmp_path) == [(3, "a", 1.5)]
+
+
+def test_both_records_hold_every_value(tmp_path: Path) -> None:
+    fill(tmp_path, range(2))
+    assert scalars(tmp_path) == [
+        (0, "Return", 0.5),
+        (0, "Loss", 1.0),
+        (1, "Return", 1.5),
+        (1, "Loss", 1.0),
+    ]
+    assert rows(tmp_path)[1] == {"Iteration": "1", "Return": "1.5", "Loss": "1.0"}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 15])
+def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path, cut: int) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    whole.mkdir()
+    resumed.mkdir()
+    fill(whole, range(5))
+    fill(resumed, range(4))
+    for file in (event_file(resumed), resumed / "progress.csv"):  # the kill cut the last record
+        file.write_bytes(file.read_bytes()[: -cut or None])
+    fill(resumed, range(2, 5))
+    assert scalars(resumed) == scalars(whole)
+    assert rows(resumed) == rows(whole)
+    assert not list(resumed.glob(".*"))
+
+
+def test_resume_from_the_very_start(tmp_path: Path) -> None:
+    fill(tmp_path, range(1))
+    fill(tmp_path, range(2))
+    assert [row["Iteration"] for row in rows(tmp_path)] == ["0", "1"]
+    assert len(scalars(tmp_path)) == 4
+
+
+def test_metric_that_starts_later_gets_its_column(tmp_path: Path) -> None:
+    logger = Logger(tmp_path)
+    logger.record({"Return": 1.0}, 0)
+    logger.record({"Return": 2.0, "New": 3.0}, 1)
+    logger.record({"Return": 4.0}, 2)
+    logger.close()
+    assert [row["New"] for row in rows(tmp_path)] == ["", "3.0", ""]
+
+
+def test_last_value_of_each_curve_is_what_is_logged() -> None:
+    curves = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([torch.nan, 0.1])}
+    assert to_floats(curves) == {"a": 2.0, "b": pytest.approx(0.1)}

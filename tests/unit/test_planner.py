@@ -1,0 +1,219 @@
+"""The planner on tasks whose best plan is known in closed form."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cs285.infrastructure.config import PlannerConfig
+from cs285.infrastructure.errors import UsageError
+from cs285.policies.MPC_policy import MPCPolicy
+from cs285.policies.samplers import (
+    Search,
+    cross_entropy,
+    elite_statistics,
+    rank_non_finite_last,
+)
+
+HORIZON = 4
+LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32)
+
+
+class LinearModel:
+    """s' = s + gain * a for each member, in place of a learned ensemble."""
+
+    def __init__(self, gains: list[float]) -> None:
+        self.gains = torch.tensor(gains)[:, None, None]
+        self.ensemble_size = len(gains)
+
+    def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+        return obs + self.gains * acs, torch.zeros(obs.shape[:-1])
+
+
+def quadratic_reward(observations: Any, actions: Any) -> tuple[Any, Any]:
+    """Cost of the post-step state and of the action: a linear-quadratic regulator's."""
+    cost = (observations**2).sum(-1) + 0.5 * (actions**2).sum(-1)
+    return -cost, cost < 0
+
+
+def lqr_first_action(state: np.ndarray, horizon: int) -> np.ndarray:
+    """Solve min sum_t |s_t+1|^2 + 0.5 |a_t|^2, s_t+1 = s_t + a_t, by the Riccati recursion."""
+    value = 0.0  # of the state after the last step, beyond its own cost
+    for _ in range(horizon):
+        cost = 1 + value
+        gain = cost / (cost + 0.5)
+        value = cost * 0.5 / (cost + 0.5)
+    return -gain * state
+
+
+def make_policy(model: Any, reward: Any, low: Any = LOW, high: Any = HIGH, **flags: Any) -> Any:
+    config = PlannerConfig(**{"mpc_horizon": HORIZON, **flags})
+    return MPCPolicy(model, reward, low, high, config, torch.device("cpu"))
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+CEM = {
+    "mpc_action_sampling_strategy": "cem",
+    "mpc_num_action_sequences": 2000,
+    "cem_iterations": 10,
+    "cem_num_elites": 50,
+}
+
+
+def test_cem_finds_the_linear_quadratic_optimum() -> None:
+    wide = np.array([4.0, 4.0], np.float32)
+    policy = make_policy(LinearModel([1.0]), quadratic_reward, -wide, wide, **CEM)
+    state = np.array([1.5, -0.8], np.float32)
+    action = policy.get_action(state[None], generators(0))
+    np.testing.assert_allclose(action[0], lqr_first_action(state, HORIZON), atol=0.03)
+
+
+def test_cem_stays_in_an_asymmetric_box_and_finds_its_corner() -> None:
+    policy = make_policy(LinearModel([1.0]), quadratic_reward, **CEM)
+    action = policy.get_action(np.array([[9.0, -9.0]], np.float32), generators(0))
+    np.testing.assert_allclose(action[0], [-1.0, 0.5], atol=1e-3)
+
+
+def test_more_cem_iterations_come_closer() -> None:
+    state = np.array([[1.5, -0.8]], np.float32)
+    wide = np.array([4.0, 4.0], np.float32)
+    errors = []
+    for iterations in (1, 3, 10):
+        flags = {**CEM, "cem_iterations": iterations, "mpc_num_action_sequences": 200}
+        policy = make_policy(LinearModel([1.0]), quadratic_reward, -wide, wide, **flags)
+        actions = np.concatenate([policy.get_action(state, generators(i)) for i in range(20)])
+        errors.append(np.abs(actions - lqr_first_action(state, HORIZON)).mean())
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
+    policy = make_policy(LinearModel([1.0]), quadratic_reward, mpc_num_action_sequences=64)
+    state = np.array([0.4, -0.3], np.float32)
+    action = policy.get_action(state[None], generators(5))
+    search = Search(policy.ac_low, policy.ac_high, policy.config, generators(5))
+    sequences = search.uniform()[0].numpy()
+    assert ((sequences >= LOW) & (sequences <= HIGH)).all()
+    best, best_return = None, -np.inf
+    for sequence in sequences:  # one candidate at a time, in numpy
+        position, total = state.copy(), 0.0
+        for step in sequence:
+            position = position + step
+            total -= (position**2).sum() + 0.5 * (step**2).sum()
+        if total > best_return:
+            best, best_return = sequence[0], total
+    np.testing.assert_allclose(action[0], best)
+
+
+def test_return_is_the_mean_over_members_that_follow_their_own_states() -> None:
+    policy = make_policy(LinearModel([1.0, 3.0]), quadratic_reward)
+    sequences = torch.tensor([[1.0, 0.0], [2.0, 0.0]]).view(1, 1, 2, 2)
+    returns = policy.evaluate_sequences(torch.zeros(1, 2), sequences)
+    slow = (1**2 + 0.5) + (3**2 + 0.5 * 4)
+    fast = (3**2 + 0.5) + (9**2 + 0.5 * 4)
+    assert returns.item() == pytest.approx(-(slow + fast) / 2)
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem"])
+def test_environments_in_a_batch_do_not_influence_each_other(strategy: str) -> None:
+    policy = make_policy(
+        LinearModel([0.9, 1.1]), quadratic_reward, mpc_action_sampling_strategy=strategy
+    )
+    states = np.array([[1.0, 0.2], [-0.5, 0.4], [0.0, 0.0]], np.float32)
+    together = policy.get_action(states, generators(1, 2, 3))
+    alone = [policy.get_action(states[i : i + 1], generators(i + 1))[0] for i in range(3)]
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
+    def reward(observations: Any, actions: Any) -> tuple[Any, Any]:
+        """Negative everywhere, and `bad` where the first action component is positive."""
+        diverges = actions[..., 0] > 0
+        value = torch.where(diverges, bad, -10 - actions[..., 0].abs())
+        return value, diverges
+
+    policy = make_policy(
+        LinearModel([1.0]), reward, mpc_action_sampling_strategy=strategy, cem_num_elites=100
+    )
+    actions = policy.get_action(np.zeros((5, 2), np.float32), generators(*range(5)))
+    assert (actions[:, 0] <= 0).all()
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem"])
+def test_no_finite_plan_gives_nan_and_not_some_action(strategy: str) -> None:
+    def reward(observations: Any, actions: Any) -> tuple[Any, Any]:
+        return observations[..., 0] * torch.nan, None
+
+    policy = make_policy(LinearModel([1.0]), reward, mpc_action_sampling_strategy=strategy)
+    assert np.isnan(policy.get_action(np.zeros((1, 2), np.float32), generators(0))).all()
+
+
+def test_non_finite_returns_rank_last() -> None:
+    returns = torch.tensor([[-5.0, torch.nan, torch.inf, -torch.inf, -1e30]])
+    assert rank_non_finite_last(returns).argsort(descending=True)[0, :2].tolist() == [0, 4]
+
+
+def test_elite_statistics_by_hand() -> None:
+    sequences = torch.tensor([1.0, 2.0, 4.0, 100.0]).view(1, 4, 1, 1)
+    returns = torch.tensor([[3.0, 1.0, 2.0, torch.nan]])
+    mean, std = elite_statistics(lambda _: returns, sequences, 2)
+    assert (mean.item(), std.item()) == (2.5, 1.5)  # of 1 and 4, over n
+    mean, std = elite_statistics(lambda _: returns, sequences, 4)
+    assert mean.item() == pytest.approx(7 / 3)  # the NaN candidate is no elite
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(1.0, 4.0), (0.0, 1.0), (0.25, 1.75)])
+def test_alpha_weights_the_new_elites(alpha: float, expected: float) -> None:
+    """First elite mean 1 (forced), second 4: alpha * 4 + (1 - alpha) * 1."""
+    config = PlannerConfig(
+        mpc_horizon=1,
+        mpc_num_action_sequences=1,
+        mpc_action_sampling_strategy="cem",
+        cem_iterations=2,
+        cem_num_elites=1,
+        cem_alpha=alpha,
+    )
+
+    class Scripted(Search):
+        def uniform(self) -> Tensor:
+            return torch.full((1, 1, 1, 1), 1.0)
+
+        def gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
+            assert (mean.item(), std.item()) == (1.0, 0.0)
+            return torch.full((1, 1, 1, 1), 4.0)
+
+    search = Scripted(torch.tensor([-9.0]), torch.tensor([9.0]), config, generators(0))
+    assert cross_entropy(lambda s: torch.zeros(1, 1), search).item() == pytest.approx(expected)
+
+
+def test_gaussian_population_has_the_asked_moments_and_stays_in_the_box() -> None:
+    config = PlannerConfig(mpc_horizon=2, mpc_num_action_sequences=20000)
+    search = Search(torch.tensor([-1.0]), torch.tensor([1.0]), config, generators(0))
+    mean = torch.tensor([0.2, -0.1]).view(1, 2, 1)
+    std = torch.tensor([0.1, 0.2]).view(1, 2, 1)
+    sequences = search.gaussian(mean, std)
+    torch.testing.assert_close(sequences.mean(1), mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(sequences.std(1), std, atol=0.01, rtol=0)
+    assert search.gaussian(mean, 100 * std).abs().max() == 1
+
+
+def test_planner_uses_the_models_reward_where_the_task_has_none() -> None:
+    class RewardingModel(LinearModel):
+        def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+            return obs + acs, -(acs - 0.25).square().sum(-1)
+
+    policy = make_policy(RewardingModel([1.0]), None, **CEM)
+    action = policy.get_action(np.zeros((1, 2), np.float32), generators(0))
+    np.testing.assert_allclose(action[0], [0.25, 0.25], atol=0.02)
+
+
+def test_more_elites_than_candidates_is_refused() -> None:
+    with pytest.raises(UsageError, match="--cem_num_elites 30: allowed are 1 to"):
+        PlannerConfig(mpc_num_action_sequences=20, cem_num_elites=30)
+    PlannerConfig(mpc_num_action_sequences=2)  # random shooting has no elites
