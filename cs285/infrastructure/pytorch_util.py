@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from cs285.infrastructure.errors import UsageError
 
 PADDED_TO = 32
+TANH_GAIN = nn.init.calculate_gain("tanh")
+OUTPUT_GAIN = 0.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -74,7 +76,7 @@ def to_numpy(tensor: Tensor) -> NDArray:
 class EnsembleLinear(nn.Module):
     """E independent linear layers as one product: (E, B, in) -> (E, B, out).
 
-    Every member is drawn as torch.nn.Linear draws its own, U(-1/sqrt(in), 1/sqrt(in)). The
+    Weights and biases of every member are drawn uniformly with variance gain^2 / in_features. The
     initialisers of torch.nn would take the fan of the three-dimensional tensor, which is wrong.
     """
 
@@ -84,11 +86,12 @@ class EnsembleLinear(nn.Module):
         in_features: int,
         out_features: int,
         generator: torch.Generator,
+        gain: float = 1.0,
         padding: tuple[int, int] = (0, 0),
     ) -> None:
         """`padding` adds so many inputs and outputs of weight zero to each member."""
         super().__init__()
-        bound = in_features**-0.5
+        bound = gain * (3 / in_features) ** 0.5
         weight = torch.empty(ensemble_size, in_features, out_features)
         bias = torch.empty(ensemble_size, 1, out_features)
         weight.uniform_(-bound, bound, generator=generator)
@@ -107,6 +110,9 @@ class EnsembleMLP(nn.Module):
     Hidden layers are padded to multiples of 32, which matrix products are faster at: 256 for 250.
     The networks are the same: a padding unit is tanh(0) = 0 and nothing listens to it, so its
     gradients, and with them Adam's steps, are exactly zero.
+
+    The initial gains matter where the gradient steps are few (docs/algorithms.md): 5/3 keeps the
+    variance through tanh, and a small last layer starts from predicting the mean.
     """
 
     def __init__(
@@ -114,10 +120,11 @@ class EnsembleMLP(nn.Module):
     ) -> None:
         super().__init__()
         spare = [0, *(-width % PADDED_TO for width in widths[1:-1]), 0]
+        gains = [TANH_GAIN] * (len(widths) - 2) + [OUTPUT_GAIN]
         self.layers = nn.ModuleList(
-            EnsembleLinear(ensemble_size, in_features, out_features, generator, padding)
-            for (in_features, out_features), padding in zip(
-                pairwise(widths), pairwise(spare), strict=True
+            EnsembleLinear(ensemble_size, in_features, out_features, generator, gain, padding)
+            for (in_features, out_features), gain, padding in zip(
+                pairwise(widths), gains, pairwise(spare), strict=True
             )
         )
 

@@ -65,16 +65,17 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
     np.testing.assert_allclose(losses["Training Loss"].numpy(), expected.mean(1), rtol=1e-5)
 
 
-def test_every_member_is_drawn_like_torch_draws_a_linear_layer() -> None:
+def test_every_member_is_drawn_by_its_own_fan_in() -> None:
     model = make_model(ensemble_size=5, size=64)
-    for layer, fan_in in zip(model.network.layers, [O + A, 64, 64], strict=True):
+    fans, gains = [O + A, 64, 64], [5 / 3, 5 / 3, 0.1]
+    for layer, fan_in, gain in zip(model.network.layers, fans, gains, strict=True):
         for parameter in (layer.weight, layer.bias):
             assert isinstance(parameter, nn.Parameter)
-            assert parameter.abs().max() <= fan_in**-0.5
+            assert parameter.abs().max() <= gain * (3 / fan_in) ** 0.5
             if parameter is layer.weight:
                 stds = parameter.flatten(1).std(1)
                 torch.testing.assert_close(
-                    stds, torch.full_like(stds, fan_in**-0.5 / 3**0.5), rtol=0.15, atol=0
+                    stds, torch.full_like(stds, gain * fan_in**-0.5), rtol=0.15, atol=0
                 )
         members = layer.weight.flatten(1)  # type: ignore[union-attr,operator]
         assert len({tuple(row[:5].tolist()) for row in members}) == 5

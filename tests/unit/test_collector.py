@@ -1,0 +1,166 @@
+"""The data do not depend on who collects them, and nothing is lost with a worker."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from cs285.envs import make_env
+from cs285.infrastructure.collector import Collector, InProcess, available_cores, make_backend
+from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.errors import DivergedError, WorkerError
+from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.worker_pool import WorkerPool
+from cs285.policies.base_policy import RandomPolicy
+
+EP_LEN = 30
+FACTORY = partial(make_env, "obstacles-cs285-v0", EP_LEN)
+RANDOM = RandomPolicy(np.full(2, -0.99, np.float32), np.full(2, 0.99, np.float32))
+
+
+class GoalPolicy(RandomPolicy):
+    """Walks to the goal with some noise, so that episodes end at different lengths."""
+
+    def get_action(self, obs: Any, generators: Any) -> Any:
+        noise = super().get_action(obs, generators)
+        return np.clip(5 * (obs[:, 2:] - obs[:, :2]) + 0.8 * noise, self.ac_low, self.ac_high)
+
+
+class Slow(gym.Wrapper):
+    """Leaves time to kill its process."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.02)
+        return self.env.step(action)
+
+
+def slow_env() -> gym.Env:
+    return Slow(FACTORY())
+
+
+def raising_env() -> gym.Env:
+    raise ValueError("no simulator today")
+
+
+def suicidal_env() -> gym.Env:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def flat(paths: list[Path]) -> list[np.ndarray]:
+    return [column for path in paths for column in path]
+
+
+def collect(backend: Any, policy: Any = None, steps: int = 200) -> list[Path]:
+    collector = Collector(backend, seed=4, ep_len=EP_LEN)
+    try:
+        return collector.collect(policy or GoalPolicy(*bounds()), steps, "train", 2)
+    finally:
+        collector.close()
+
+
+def bounds() -> tuple[np.ndarray, np.ndarray]:
+    return RANDOM.ac_low, RANDOM.ac_high
+
+
+def test_same_data_from_one_two_and_three_workers_and_in_lockstep() -> None:
+    backends = [
+        InProcess(FACTORY, 1),
+        InProcess(FACTORY, 16),
+        WorkerPool(FACTORY, 2),
+        WorkerPool(FACTORY, 3),
+    ]
+    expected, *others = [collect(backend) for backend in backends]
+    lengths = [path.length for path in expected]
+    assert len(set(lengths)) > 1  # some episodes ended at the goal
+    assert sum(lengths) >= 200 > sum(lengths[:-1])  # the shortest run of episodes that is enough
+    for paths in others:
+        for left, right in zip(flat(expected), flat(paths), strict=True):
+            assert np.array_equal(left, right)
+
+
+def test_purpose_iteration_and_seed_give_other_episodes() -> None:
+    def first_obs(seed: int, purpose: str, iteration: int, number: int) -> Any:
+        key = EpisodeKey(seed, purpose, iteration, number)
+        return tuple(run_episodes([FACTORY()], RANDOM, [key])[0].obs[3])
+
+    keys = [(0, "train", 0, 0), (1, "train", 0, 0), (0, "eval", 0, 0), (0, "train", 1, 0)]
+    keys.append((0, "train", 0, 1))
+    assert len({first_obs(*key) for key in keys}) == 5
+
+
+def test_path_is_what_the_environment_did() -> None:
+    (path,) = run_episodes([FACTORY()], RANDOM, [EpisodeKey(0, "train", 0, 0)])
+    assert path.length == EP_LEN
+    assert not path.terminated.any()  # the time limit is no termination
+    np.testing.assert_array_equal(path.obs[1:], path.next_obs[:-1])
+    distances = np.linalg.norm(path.next_obs[:, :2] - path.next_obs[:, 2:], axis=1)
+    np.testing.assert_allclose(path.rewards, -distances, rtol=1e-5)
+    short = min(collect(InProcess(FACTORY, 1)), key=lambda path: path.length)
+    assert short.length < EP_LEN
+    assert short.terminated.tolist() == [False] * (short.length - 1) + [True]
+
+
+def test_killed_worker_costs_nothing_but_time(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = WorkerPool(slow_env, 2)
+    expected = collect(InProcess(FACTORY, 1), steps=120)
+
+    def kill_one() -> None:
+        while not any(worker.steps.value > 5 for worker in pool._workers):
+            time.sleep(0.01)
+        os.kill(pool._workers[0].process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    paths = collect(pool, steps=120)
+    killer.join()
+    for left, right in zip(flat(expected), flat(paths), strict=True):
+        assert np.array_equal(left, right)
+    assert "died (exit code -9); running its episode" in capsys.readouterr().err
+
+
+def test_episode_that_kills_every_worker_is_given_up() -> None:
+    with pytest.raises(WorkerError, match="ended 3 workers; giving up"):
+        collect(WorkerPool(suicidal_env, 2))
+
+
+def test_exception_in_a_worker_arrives_with_its_cause() -> None:
+    with pytest.raises(WorkerError, match="no simulator today"):
+        collect(WorkerPool(raising_env, 2))
+
+
+@pytest.mark.parametrize("backend", [InProcess(FACTORY, 1), WorkerPool(FACTORY, 2)])
+def test_non_finite_action_never_reaches_the_simulator(backend: Any) -> None:
+    with pytest.raises(DivergedError, match="non-finite action"):
+        collect(backend, NanPolicy(*bounds()))
+
+
+class NanPolicy(RandomPolicy):
+    def get_action(self, obs: Any, generators: Any) -> Any:
+        return np.full((len(obs), 2), np.nan, np.float32)
+
+
+def test_closed_pool_leaves_no_process() -> None:
+    pool = WorkerPool(FACTORY, 2)
+    Collector(pool, 4, EP_LEN).collect(RANDOM, 90, "train", 0)
+    processes = [worker.process for worker in pool._workers]
+    assert len(processes) == 2
+    pool.close()
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_backend_follows_device_and_number_of_episodes() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert isinstance(make_backend(FACTORY, cpu, 1, 10), InProcess)
+    assert isinstance(make_backend(FACTORY, cpu, 8, 1), InProcess)
+    assert make_backend(FACTORY, cpu, 8, 3).capacity == 3
+    assert make_backend(FACTORY, cpu, None, 100).capacity == available_cores()
+    assert make_backend(FACTORY, gpu, None, 10).capacity > 10
+    assert isinstance(make_backend(FACTORY, gpu, 2, 10), WorkerPool)
