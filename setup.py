@@ -12,7 +12,6 @@ setup(
     description="Model-based reinforcement learning in the form of CS285 homework 4",
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["cs285", "cs285.*"]),
     package_data={"cs285.envs.reacher": ["assets/*.xml"], "cs285": ["py.typed"]},

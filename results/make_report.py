@@ -1,0 +1,142 @@
+"""Write results/README.md and results/figures/ from the files that mb_experiments.sh exported.
+
+    python results/make_report.py
+
+No number of the report is typed: each is read from a CSV or JSON beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+RESULTS = Path(__file__).parent
+
+
+class Experiment(NamedTuple):
+    """One row of the report."""
+
+    name: str
+    column: str
+    last: int  # how many last values of the column are averaged
+    stated: str
+    note: str = ""
+
+
+EXPERIMENTS = (
+    Experiment("q1_cheetah_n500_arch1x32", "Training Loss", 1, "loss < 0.2 by step 500"),
+    Experiment("q1_cheetah_n5_arch2x250", "Training Loss", 1, "worst"),
+    Experiment("q1_cheetah_n500_arch2x250", "Training Loss", 1, "best"),
+    Experiment("q2_obstacles_singleiteration", "Train_AverageReturn", 1, "about -160"),
+    Experiment("q2_obstacles_singleiteration", "Eval_AverageReturn", 1, "-70 to -50"),
+    Experiment("q3_obstacles", "Eval_AverageReturn", 3, "-25 to -20, 40 min"),
+    Experiment(
+        "q3_reacher_short", "Eval_AverageReturn", 1, "-300 to -250 (whole)", "4 x 1000 env steps"
+    ),
+    Experiment(
+        "q3_cheetah_short", "Eval_AverageReturn", 1, "250 to 350 (whole)", "4 x 1000 env steps"
+    ),
+    Experiment(
+        "q5_cheetah_random_short", "Eval_AverageReturn", 3, "-", "episodes of 200 env steps"
+    ),
+    Experiment(
+        "q5_cheetah_cem_4_short",
+        "Eval_AverageReturn",
+        3,
+        "cem above random; >= 800 (whole)",
+        "episodes of 200 env steps",
+    ),
+)
+
+
+def read_column(file: Path, column: str) -> list[float]:
+    with file.open(newline="") as stream:
+        return [float(row[column]) for row in csv.DictReader(stream)]
+
+
+def runs_of(name: str) -> list[Path]:
+    """Return the CSVs of an experiment, one per seed."""
+    return sorted(RESULTS.glob(f"q*/{name}_seed*.csv"))
+
+
+def describe(file: Path) -> dict[str, Any]:
+    return json.loads(file.with_suffix(".json").read_text())
+
+
+def report_row(experiment: Experiment) -> str:
+    files = runs_of(experiment.name)
+    values = [np.mean(read_column(file, experiment.column)[-experiment.last :]) for file in files]
+    seconds = [describe(file)["run"]["seconds"] for file in files]
+    reached = ", ".join(f"{value:.4g}" for value in values)
+    seeds = ", ".join(file.stem.rsplit("seed", 1)[1] for file in files)
+    what = experiment.column + (f", last {experiment.last}" if experiment.last > 1 else "")
+    cells = (
+        experiment.name,
+        experiment.note or "whole",
+        what,
+        experiment.stated,
+        reached,
+        seeds,
+        f"{np.mean(seconds):.0f} s",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def draw_curves(file: Path) -> None:
+    """Draw returns against env steps, one line per seed, question 3 and question 5."""
+    panels = {
+        "Q3: obstacles": {"random shooting": "q3_obstacles"},
+        "Q5: cheetah, episodes of 200 env steps": {
+            "CEM, 4 iterations": "q5_cheetah_cem_4_short",
+            "random shooting": "q5_cheetah_random_short",
+        },
+    }
+    figure = Figure(figsize=(10, 3.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, lines) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for color, (label, name) in zip(("tab:blue", "tab:orange"), lines.items(), strict=False):
+            for index, run in enumerate(runs_of(name)):
+                steps = read_column(run, "Train_EnvstepsSoFar")
+                returns = read_column(run, "Eval_AverageReturn")
+                axes.plot(steps, returns, color=color, label=label if index == 0 else None)
+        axes.set(title=title, xlabel="env steps", ylabel="evaluation return, one line per seed")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    file.parent.mkdir(exist_ok=True)
+    figure.savefig(file)
+
+
+def main() -> None:
+    rows = [report_row(experiment) for experiment in EXPERIMENTS if runs_of(experiment.name)]
+    sources = [describe(file) for file in RESULTS.glob("q*/*_seed*.csv")]
+    commits = sorted({source["git"]["commit"][:9] for source in sources})
+    machines = sorted(
+        {f"{s['machine']['processor']}, {s['machine']['cores']} cores" for s in sources}
+    )
+    text = f"""# Results
+
+Written by `python results/make_report.py` from the CSV and JSON files beside it, which
+`results/mb_experiments.sh` made. Every JSON holds its run's command, flags, commit, versions and
+machine. Values are one per seed; seconds are a run's mean, without about 4 s of start-up, on a
+machine that also did other work: benchmarks/ has the timings to compare by.
+
+Commits: {", ".join(commits)}. Machine: {"; ".join(machines)}.
+
+| experiment | form | value | stated by the assignment | reached | seeds | time |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+![Learning curves](figures/mb_curves.png)
+"""
+    (RESULTS / "README.md").write_text(text)
+    draw_curves(RESULTS / "figures" / "mb_curves.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Every flag that is accepted changes what the program does."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cs285.infrastructure.config import MBConfig
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import groups
+from cs285.infrastructure.pytorch_util import select_device
+from tests.conftest import read_curve
+
+Run = Callable[..., Path]
+
+# Flags whose effect is on the numbers of progress.csv: another value, other numbers.
+CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
+    "env_name": {"env_name": "reacher-cs285-v0"},
+    "ep_len": {"ep_len": 10},
+    "n_iter": {"n_iter": 1},
+    "batch_size_initial": {"batch_size_initial": 100},
+    "batch_size": {"batch_size": 60},
+    "eval_batch_size": {"eval_batch_size": 60},
+    "seed": {"seed": 2},
+    "scalar_log_freq": {"scalar_log_freq": 2},
+    "ensemble_size": {"ensemble_size": 2},
+    "n_layers": {"n_layers": 1},
+    "size": {"size": 32},
+    "learning_rate": {"learning_rate": 0.01},
+    "num_agent_train_steps_per_iter": {"num_agent_train_steps_per_iter": 6},
+    "train_batch_size": {"train_batch_size": 17},
+    "add_sl_noise": {"add_sl_noise": True},
+    "learned_reward": {"learned_reward": True},
+    "mpc_horizon": {"mpc_horizon": 4},
+    "mpc_num_action_sequences": {"mpc_num_action_sequences": 21},
+    "mpc_action_sampling_strategy": {"mpc_action_sampling_strategy": "cem"},
+    "cem_iterations": {"cem_iterations": 3},
+    "cem_num_elites": {"cem_num_elites": 4},
+    "cem_alpha": {"cem_alpha": 0.5},
+}
+ELSEWHERE = {  # tested below, or in the file named
+    "exp_name", "data_dir", "save_params", "checkpoint_freq", "video_log_freq", "no_gpu",
+    "which_gpu",
+    "num_workers",  # unit/test_collector.py
+}  # fmt: skip
+
+
+def test_no_flag_is_forgotten() -> None:
+    names = {f.name for group in groups(MBConfig).values() for f in dataclasses.fields(group)}
+    assert names == set(CHANGES_THE_CURVE) | ELSEWHERE
+
+
+@pytest.mark.parametrize("flag", CHANGES_THE_CURVE)
+def test_flag_changes_the_curve(flag: str, run_tiny: Run) -> None:
+    common = {"mpc_action_sampling_strategy": "cem"} if flag.startswith("cem_") else {}
+    plain, changed = run_tiny(**common), run_tiny(**{**common, **CHANGES_THE_CURVE[flag]})
+    assert read_curve(plain) != read_curve(changed)
+
+
+def test_same_flags_give_the_same_curve(run_tiny: Run) -> None:
+    assert read_curve(run_tiny()) == read_curve(run_tiny())
+
+
+def test_folder_name_files_and_config(run_tiny: Run, tmp_path: Path) -> None:
+    folder = run_tiny(exp_name="my_name", data_dir=tmp_path / "elsewhere")
+    assert folder.parent == tmp_path / "elsewhere"
+    assert folder.name.startswith("hw4_my_name_obstacles-cs285-v0_")
+    assert len(folder.name.split("_")[-2:][0]) == len("dd-mm-YYYY")
+    names = {file.name for file in folder.iterdir()}
+    assert {"itr_0_predictions.png", "itr_0_losses.png", "itr_0_losses.npy"} <= names
+    config = json.loads((folder / "config.json").read_text())
+    assert config["flags"]["size"] == 16
+    assert {"command", "versions", "git", "machine"} <= set(config)
+    assert set(read_curve(folder)[0]) == {
+        "Iteration",
+        *(f"{p}_{s}Return" for p in ("Eval", "Train") for s in ("Average", "Std", "Max", "Min")),
+        "Eval_AverageEpLen",
+        "Train_AverageEpLen",
+        "Train_EnvstepsSoFar",
+        "Training Loss",
+        "Initial_DataCollection_AverageReturn",
+    }
+
+
+def test_save_params_keeps_the_agent_of_every_logged_iteration(run_tiny: Run) -> None:
+    folder = run_tiny(save_params=True, n_iter=3)
+    files = sorted(file.name for file in folder.glob("agent_itr_*.pt"))
+    assert files == ["agent_itr_0.pt", "agent_itr_1.pt", "agent_itr_2.pt"]
+    saved = torch.load(folder / files[0], weights_only=True)["state"]["agent"]["model"]
+    later = torch.load(folder / files[1], weights_only=True)["state"]["agent"]["model"]
+    assert not torch.equal(saved["network.layers.0.weight"], later["network.layers.0.weight"])
+    assert not list(run_tiny().glob("agent_itr_*.pt"))
+
+
+def test_checkpoint_freq(run_tiny: Run) -> None:
+    assert not (run_tiny(checkpoint_freq=-1) / "checkpoint.pt").exists()
+    assert (run_tiny(checkpoint_freq=5) / "checkpoint.pt").exists()  # the last one, always
+
+
+def test_scalars_can_be_switched_off(run_tiny: Run) -> None:
+    assert not (run_tiny(scalar_log_freq=-1, n_iter=1) / "progress.csv").exists()
+
+
+def test_video(run_tiny: Run) -> None:
+    folder = run_tiny(video_log_freq=2)
+    assert [file.name for file in (folder / "videos").iterdir()] == ["eval_rollouts_itr_0.mp4"]
+    assert (folder / "videos" / "eval_rollouts_itr_0.mp4").stat().st_size > 2000
+    (events,) = folder.glob("events*")
+    assert b"eval_rollouts" in events.read_bytes()
+    assert b"GIF89a" in events.read_bytes()
+
+
+def test_device_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert select_device(False, 1) == torch.device("cuda", 1)
+    assert select_device(True, 1) == torch.device("cpu")
+    with pytest.raises(UsageError, match="--which_gpu 2: allowed are 0 to 1"):
+        select_device(False, 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert select_device(False, 0) == torch.device("cpu")

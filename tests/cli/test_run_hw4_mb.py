@@ -1,0 +1,204 @@
+"""The program as a process: started, killed, resumed, interrupted, starved."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cs285.infrastructure.event_file import read_events
+from cs285.scripts.run_hw4_mb import main
+from tests.conftest import TIMES, TINY, arguments, read_curve
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = "scripts/run_hw4_mb.py"
+Run = Callable[..., Path]
+
+
+def start(*words: str, script: str = SCRIPT, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / script), *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def only_folder(data: Path) -> Path:
+    (folder,) = data.glob("hw4_*")
+    return folder
+
+
+def events(folder: Path) -> list[tuple[int, str, float]]:
+    (file,) = folder.glob("events.out.tfevents.*")
+    return [
+        (event.step, value.tag, value.simple_value)
+        for event in read_events(file)
+        for value in event.summary.value
+        if value.tag not in TIMES
+    ]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return every live descendant of a process."""
+    listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True)
+    rows = [line.split() for line in listing.stdout.splitlines()]
+    alive = [(int(child), int(parent)) for child, parent, state in rows if state[0] != "Z"]
+    found, frontier = [], [pid]
+    while frontier:
+        frontier = [child for child, parent in alive if parent in frontier]
+        found += frontier
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("script", [SCRIPT, f"cs285/{SCRIPT}"])
+def test_both_spellings_of_the_command(script: str) -> None:
+    process = start("--help", script=script)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "--mpc_horizon" in out
+    assert err == ""
+
+
+def test_normal_run_is_quiet_on_stderr_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    words = arguments(**{**TINY, "num_workers": 2, "data_dir": tmp_path / "data"})
+    words += ["--env_name", "cheetah-cs285-v0"]
+    process = start(*words, cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "Iteration 1 of 2" in out
+    assert "Eval_AverageReturn" in out
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.45])
+def test_killed_and_resumed_equals_never_stopped(
+    delay: float, tmp_path: Path, run_tiny: Run
+) -> None:
+    flags = {**TINY, "n_iter": 6, "add_sl_noise": True, "num_workers": 2}
+    whole = run_tiny(**flags)
+    process = start(*arguments(**{**flags, "data_dir": tmp_path / "killed"}))
+    wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*/checkpoint.pt"))))
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    folder = only_folder(tmp_path / "killed")
+    assert main(["--resume", str(folder)]) == 0
+    assert read_curve(folder) == read_curve(whole)
+    assert events(folder) == events(whole)
+    states = [torch.load(f / "checkpoint.pt", weights_only=True)["state"] for f in (folder, whole)]
+    resumed, expected = (state["agent"]["model"] for state in states)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_killed_before_the_first_checkpoint(tmp_path: Path, run_tiny: Run) -> None:
+    process = start(*arguments(**{**TINY, "data_dir": tmp_path / "killed"}))
+    wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*"))))
+    process.kill()
+    process.communicate()
+    folder = only_folder(tmp_path / "killed")
+    assert main(["--resume", str(folder)]) == 0
+    assert read_curve(folder) == read_curve(run_tiny())
+
+
+def test_resume_extends_a_run_but_changes_nothing_else(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(n_iter=2)
+    before = read_curve(folder)
+    assert main(["--resume", str(folder)]) == 0  # nothing is left to do
+    assert read_curve(folder) == before
+    assert main(["--resume", str(folder), "--size", "99"]) == 2
+    assert "--size 99: the run was started with 16; allowed" in capsys.readouterr().err
+    assert main(["--resume", str(folder), "--size", "16", "--n_iter", "3"]) == 0
+    assert read_curve(folder) == read_curve(run_tiny(n_iter=3))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "config"])
+def test_damaged_run_is_refused_by_name(
+    damage: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny()
+    broken = folder / ("config.json" if damage == "config" else "checkpoint.pt")
+    if damage == "foreign":
+        torch.save({"model": 1}, broken)
+    else:
+        broken.write_bytes(broken.read_bytes()[:200])
+    kept = (folder / "progress.csv").read_text()
+    assert main(["--resume", str(folder), "--n_iter", "9"]) == 2
+    err = capsys.readouterr().err
+    assert broken.name in err
+    assert err.count("\n") == 1
+    assert (folder / "progress.csv").read_text() == kept
+
+
+def test_one_process_per_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    process = start(*arguments(**{**TINY, "n_iter": 500, "data_dir": tmp_path}))
+    wait_until(lambda: bool(list(tmp_path.glob("hw4_*/checkpoint.pt"))))
+    assert main(["--resume", str(only_folder(tmp_path))]) == 2
+    assert "another process is running it" in capsys.readouterr().err
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_run(number: int, tmp_path: Path) -> None:
+    words = arguments(**{**TINY, "n_iter": 500, "num_workers": 2, "data_dir": tmp_path})
+    process = start(*words, start_new_session=True)
+    wait_until(lambda: bool(list(tmp_path.glob("hw4_*/checkpoint.pt"))))
+    wait_until(lambda: len(children_of(process.pid)) >= 2)
+    family = children_of(process.pid)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
+    else:
+        process.kill()
+    _, err = process.communicate(timeout=30)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert err.count("\n") == 1
+        assert f"interrupted; go on with --resume {only_folder(tmp_path)}" in err
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), 10)
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    """The limit on a file's size stands in for a disk: the checkpoint grows until it hits it."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    words = arguments(**{**TINY, "n_iter": 200, "batch_size": 400, "data_dir": tmp_path})
+    process = start(*words, preexec_fn=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.count("\n") == 1
+    assert "File too large; allowed" in err
+    folder = only_folder(tmp_path)
+    assert main(["--resume", str(folder), "--n_iter", "1"]) == 0  # the checkpoint is readable
+    assert not list(folder.glob(".checkpoint*"))
+
+
+def test_diverged_model_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {**TINY, "learning_rate": 1e30, "num_agent_train_steps_per_iter": 20}
+    assert main(arguments(**{**flags, "data_dir": tmp_path})) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "in iteration 0: the model diverged" in err
+
+
+@pytest.mark.parametrize("env_name", ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"])
+def test_other_gymnasium_tasks_need_no_code(env_name: str, run_tiny: Run) -> None:
+    curve = read_curve(run_tiny(env_name=env_name, ep_len=25))
+    assert len(curve) == 2
+    assert "Reward Loss" in curve[0]

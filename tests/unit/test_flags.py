@@ -1,0 +1,129 @@
+"""The flags, aliases and defaults that users already type, and what a bad value gets."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from cs285.infrastructure.config import MBConfig
+from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values, to_flat
+from cs285.scripts.run_hw4_mb import main
+
+DEFAULTS: dict[str, Any] = {
+    "exp_name": "todo",
+    "n_iter": 20,
+    "seed": 1,
+    "no_gpu": False,
+    "which_gpu": 0,
+    "video_log_freq": -1,
+    "scalar_log_freq": 1,
+    "save_params": False,
+    "ensemble_size": 3,
+    "n_layers": 2,
+    "size": 250,
+    "learning_rate": 0.001,
+    "num_agent_train_steps_per_iter": 1000,
+    "train_batch_size": 512,
+    "batch_size_initial": 20000,
+    "batch_size": 8000,
+    "eval_batch_size": 400,
+    "add_sl_noise": False,
+    "mpc_horizon": 10,
+    "mpc_num_action_sequences": 1000,
+    "mpc_action_sampling_strategy": "random",
+    "cem_iterations": 4,
+    "cem_num_elites": 5,
+    "cem_alpha": 1,
+}
+ALIASES = {
+    "-n 7": ("n_iter", 7),
+    "-ngpu": ("no_gpu", True),
+    "-gpu_id 2": ("which_gpu", 2),
+    "-e 5": ("ensemble_size", 5),
+    "-l 1": ("n_layers", 1),
+    "-s 32": ("size", 32),
+    "-lr 0.01": ("learning_rate", 0.01),
+    "-tb 64": ("train_batch_size", 64),
+    "-b 900": ("batch_size", 900),
+    "-eb 300": ("eval_batch_size", 300),
+    "-noise": ("add_sl_noise", True),
+}
+
+
+def parse(words: str) -> dict[str, Any]:
+    parser = OneLineParser(prog="test")
+    add_flags(parser, MBConfig)
+    return to_flat(from_flat(MBConfig, parse_values(parser, words.split())))
+
+
+def test_defaults_are_the_homeworks() -> None:
+    values = parse("--env_name x")
+    assert {name: values[name] for name in DEFAULTS} == DEFAULTS
+    assert values["ep_len"] is None  # resolved by the environment
+
+
+@pytest.mark.parametrize("words", ALIASES)
+def test_aliases(words: str) -> None:
+    name, value = ALIASES[words]
+    assert parse(words)[name] == value
+
+
+def test_all_aliases_together() -> None:
+    values = parse(" ".join(ALIASES))
+    assert {name: values[name] for name, _ in ALIASES.values()} == dict(ALIASES.values())
+
+
+def test_every_flag_has_words_and_configs_are_frozen() -> None:
+    for group in vars(from_flat(MBConfig, {})).values():
+        assert all(len(field.metadata["help"]) > 8 for field in dataclasses.fields(group))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            group.__setattr__(dataclasses.fields(group)[0].name, 1)
+
+
+BAD = [
+    ("--n_iter 0", "--n_iter 0: allowed are whole numbers from 1"),
+    ("--n_iter 2.5", "--n_iter 2.5: allowed are whole numbers from 1"),
+    ("--n_iter", "--n_iter"),
+    ("--seed -1", "--seed -1: allowed are whole numbers from 0"),
+    ("--learning_rate nan", "--learning_rate nan: allowed are finite numbers above 0"),
+    ("--learning_rate 0", "--learning_rate 0.0: allowed are finite numbers above 0"),
+    ("--learning_rate inf", "--learning_rate inf: allowed"),
+    ("--cem_alpha 1.5", "--cem_alpha 1.5: allowed are numbers from 0 to 1"),
+    ("--cem_alpha nan", "--cem_alpha nan: allowed are numbers from 0 to 1"),
+    ("--cem_num_elites 2000", "--cem_num_elites 2000: allowed are 1 to"),
+    ("--mpc_action_sampling_strategy foo", "foo: allowed are random or cem"),
+    ("--exp_name a/b", "--exp_name a/b: allowed are"),
+    ("--exp_name ..", "--exp_name ..: allowed are"),
+    ("--video_log_freq 0", "--video_log_freq 0: allowed are -1"),
+    ("--scalar_log_freq -2", "--scalar_log_freq -2: allowed are -1"),
+    ("--eval_batch_size -5", "--eval_batch_size -5: allowed"),
+    ("--env_name nothing-v0", "--env_name nothing-v0: "),
+    ("--env_name CartPole-v1", "--env_name CartPole-v1: its actions are Discrete(2); allowed"),
+    ("--data_dir /dev/null/x", "--data_dir /dev/null/x: Not a directory; allowed"),
+    ("--horizon 5", "unknown flag or stray value --horizon; did you mean --mpc_horizon?"),
+    ("--ensemble_siz 5", "unknown flag or stray value --ensemble_siz; did you mean"),
+    ("stray", "stray"),
+    ("--resume /no/such/folder", "--resume /no/such/folder: No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    line = f"--env_name obstacles-cs285-v0 --num_workers 1 --data_dir {tmp_path} {words}"
+    try:
+        code = main(line.split())
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_env_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "--env_name is required; allowed" in capsys.readouterr().err
