@@ -119,7 +119,8 @@ def fit_ensemble(
     The loss is the mean over batch and columns, summed over members: no member's gradient then
     depends on another's, and one Adam over the stack equals E Adams. Returns the losses of each
     step, averaged over members: "Training Loss" (steps,) of the state change in units of its
-    variance, and "Reward Loss" (steps,) where the reward is learned.
+    variance, "Reward Loss" (steps,) where the reward is learned, and after the last step the
+    "Weight Norm" (1,), which is not finite if the fit has diverged.
     """
     model.fit_statistics(data)
     inputs, targets = model.regression_data(data)
@@ -133,4 +134,5 @@ def fit_ensemble(
     losses = {"Training Loss": errors[:, : model.ob_dim].mean(1)}
     if model.learns_reward:
         losses["Reward Loss"] = errors[:, -1]
+    losses["Weight Norm"] = torch.nn.utils.get_total_norm(model.parameters())[None]
     return losses

@@ -18,6 +18,7 @@ from typing import Any
 
 from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
+from cs285.infrastructure.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
     create_run_folder,
     lock_folder,
@@ -109,17 +110,17 @@ def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
 def _prepare(config: Any) -> tuple[Any, Any, int]:
     """Check the run against this machine: (task, device, episode cap). Raises UsageError."""
     run = config.run
+    chosen_renderer = disable_renderer()
     if run.num_workers != 1:
         multiprocessing.set_forkserver_preload(["cs285.infrastructure.worker_pool"])
         forkserver.ensure_running()  # imports beside us, on another core
     from cs285.envs import default_ep_len, inspect_task
     from cs285.infrastructure.pytorch_util import keep_freed_memory, select_device
-    from cs285.infrastructure.video import choose_renderer
 
     keep_freed_memory()
     task = inspect_task(run.env_name)
     if run.video_log_freq > 0:
-        choose_renderer(run.env_name)
+        choose_renderer(run.env_name, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)
     return task, device, run.ep_len or default_ep_len(run.env_name)
 

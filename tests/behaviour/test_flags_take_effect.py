@@ -82,6 +82,7 @@ def test_folder_name_files_and_config(run_tiny: Run, tmp_path: Path) -> None:
         "Train_AverageEpLen",
         "Train_EnvstepsSoFar",
         "Training Loss",
+        "Weight Norm",
         "Initial_DataCollection_AverageReturn",
     }
 

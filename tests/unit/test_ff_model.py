@@ -147,3 +147,13 @@ def test_constant_column_is_silent_and_comes_back_exactly(value: float) -> None:
     assert normalized[:, 1].std(correction=0) == pytest.approx(1, rel=1e-5)
     wild = torch.full((1, 2), 123.0)
     assert normalizer.denormalize(wild)[0, 0] == torch.tensor(value)
+
+
+def test_weights_that_diverge_in_the_very_last_step_are_seen() -> None:
+    model, data = make_model(), make_data()
+    indices = torch.randint(400, (1, E, 32), generator=torch.Generator().manual_seed(3))
+    sgd = torch.optim.SGD(model.parameters(), 1e38)
+    losses = fit_ensemble(model, sgd, data, indices)
+    assert losses["Training Loss"].isfinite().all()  # taken before the step
+    losses = fit_ensemble(model, torch.optim.SGD(model.parameters(), torch.inf), data, indices)
+    assert not losses["Weight Norm"].isfinite().all()

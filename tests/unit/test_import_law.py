@@ -5,7 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "cs285"
 LEVELS = [
-    ["envs", "infrastructure.errors", "infrastructure.pytorch_util", "infrastructure.flags",
+    ["envs", "infrastructure.errors", "infrastructure.rendering", "infrastructure.pytorch_util",
+     "infrastructure.flags",
      "infrastructure.config"],
     ["infrastructure.replay_buffer", "infrastructure.event_file", "infrastructure.logger",
      "infrastructure.progress", "infrastructure.run_folder"],

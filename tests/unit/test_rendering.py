@@ -1,0 +1,55 @@
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from cs285.infrastructure import rendering
+from cs285.infrastructure.errors import UsageError
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replace the probe by a machine on which only the `working` backends render."""
+    monkeypatch.setattr(rendering.sys, "platform", "linux")
+    tried: list[str | None] = []
+
+    def install(*working: str) -> list[str | None]:
+        def run(command: Any, env: dict[str, str], **_: Any) -> Any:
+            tried.append(env.get("MUJOCO_GL"))
+            code = 0 if tried[-1] in working else 1
+            return subprocess.CompletedProcess(command, code, "", "Traceback\nno library")
+
+        monkeypatch.setattr(rendering.subprocess, "run", run)
+        return tried
+
+    return install
+
+
+def test_egl_first_then_osmesa(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    tried = probes("osmesa")
+    rendering.choose_renderer("cheetah-cs285-v0", rendering.disable_renderer())
+    assert tried == ["egl", "osmesa"]
+    assert os.environ["MUJOCO_GL"] == "osmesa"
+
+
+def test_users_choice_comes_first(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    tried = probes("egl", "osmesa")
+    rendering.choose_renderer("cheetah-cs285-v0", rendering.disable_renderer())
+    assert tried == ["osmesa"]
+
+
+def test_no_gl_names_what_to_install(probes: Any) -> None:
+    tried = probes()
+    with pytest.raises(UsageError, match=r"no library.*install libegl1 or libosmesa6") as caught:
+        rendering.choose_renderer("cheetah-cs285-v0", None)
+    assert tried == ["egl", "osmesa"]
+    assert "\n" not in str(caught.value)
+
+
+def test_run_without_videos_needs_no_gl(run_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    run_tiny(n_iter=1)
+    assert os.environ["MUJOCO_GL"] == rendering.DISABLED
