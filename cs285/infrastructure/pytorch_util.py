@@ -19,6 +19,7 @@ from cs285.infrastructure.errors import UsageError
 PADDED_TO = 32
 TANH_GAIN = nn.init.calculate_gain("tanh")
 OUTPUT_GAIN = 0.1
+SATURATED = 20.0  # tanh of it is 1 to the last bit
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -107,9 +108,9 @@ class EnsembleLinear(nn.Module):
 class EnsembleMLP(nn.Module):
     """E tanh networks of layer widths (in, hidden ..., out): (E, B, in) -> (E, B, out).
 
-    Hidden layers are padded to multiples of 32, which matrix products are faster at: 256 for 250.
-    The networks are the same: a padding unit is tanh(0) = 0 and nothing listens to it, so its
-    gradients, and with them Adam's steps, are exactly zero.
+    Hidden layers are padded beyond their width to a multiple of 32, which matrix products are
+    faster at: 256 for 250. The networks are the same: a padding unit is tanh(0) = 0 and nothing
+    listens to it, so its gradients, and with them Adam's steps, are exactly zero.
 
     The initial gains matter where the gradient steps are few (docs/algorithms.md): 5/3 keeps the
     variance through tanh, and a small last layer starts from predicting the mean.
@@ -119,7 +120,8 @@ class EnsembleMLP(nn.Module):
         self, ensemble_size: int, widths: Sequence[int], generator: torch.Generator
     ) -> None:
         super().__init__()
-        spare = [0, *(-width % PADDED_TO for width in widths[1:-1]), 0]
+        self.widths = widths
+        spare = [0, *(PADDED_TO - width % PADDED_TO for width in widths[1:-1]), 0]
         gains = [TANH_GAIN] * (len(widths) - 2) + [OUTPUT_GAIN]
         self.layers = nn.ModuleList(
             EnsembleLinear(ensemble_size, in_features, out_features, generator, gain, padding)
@@ -133,3 +135,35 @@ class EnsembleMLP(nn.Module):
         for layer in hidden:
             inputs = layer(inputs).tanh_()  # in place: fresh pages cost as much as the tanh
         return last(inputs)
+
+    @torch.no_grad()
+    def fold_biases(self) -> list[Tensor]:
+        """Return each layer's weights with its biases as one more input that is always 1.
+
+        The first layer gets a row for it, (E, in + 1, hidden). In a hidden layer the first padding
+        unit is that input: tanh(20) is exactly 1 in float32. See `apply_folded`.
+        """
+        folded = []
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, EnsembleLinear)
+            if index == 0:
+                weight = torch.cat([layer.weight, layer.bias], 1)
+            else:
+                weight = layer.weight.clone()
+                weight[:, self.widths[index]] = layer.bias[:, 0]
+            if index + 1 < len(self.layers):
+                one = -1 if index == 0 else self.widths[index]
+                weight[:, one, self.widths[index + 1]] = SATURATED
+            folded.append(weight)
+        return folded
+
+
+def apply_folded(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    """Apply the networks of `fold_biases` to (E, B, in + 1), whose last column is 1.
+
+    Without gradients. It saves the pass over memory that adding a bias is, a tenth of the time.
+    """
+    *hidden, last = weights
+    for weight in hidden:
+        inputs = torch.bmm(inputs, weight).tanh_()
+    return torch.bmm(inputs, last)

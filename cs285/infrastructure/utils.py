@@ -64,9 +64,10 @@ def predict_open_loop(
     """Imagine `actions` (H, A) from `first_obs` (O,) with every member: states (E, H + 1, O)."""
     device = model.input_stats.mean.device
     E = model.ensemble_size
+    predict = model.predictor()
     states = [from_numpy(first_obs, device).expand(E, 1, -1)]
     for action in from_numpy(actions, device):
-        states.append(model.predict(states[-1], action.expand(E, 1, -1))[0])
+        states.append(predict(states[-1], action.expand(E, 1, -1))[0])
     return to_numpy(torch.cat(states, 1))
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import ModelConfig
-from cs285.infrastructure.pytorch_util import EnsembleMLP
+from cs285.infrastructure.pytorch_util import EnsembleMLP, apply_folded
 from cs285.infrastructure.replay_buffer import Transitions
+
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # A dimension whose std is below this share of its magnitude is a constant up to float32 rounding.
 CONSTANT = 1e-6
@@ -84,18 +88,28 @@ class FFModel(nn.Module):
         """Normalised inputs (E, B, O+A) -> normalised targets (E, B, O or O+1)."""
         return self.network(inputs)
 
-    def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step with every member.
+    @torch.no_grad()
+    def predictor(self) -> Predict:
+        """Return the function that takes one step with every member as it is trained now.
 
-        obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B).
-
-        The rewards are 0 where the model does not learn them.
+        obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B), which are
+        0 where the model does not learn them.
         """
-        inputs = self.input_stats.normalize(_inputs(obs, acs))
-        change = self.target_stats.denormalize(self.network(inputs))
-        if not self.learns_reward:
+        weights = self.network.fold_biases()
+        # One more input of mean 0 and scale 1 brings the constant 1 through the normalisation.
+        mean = nn.functional.pad(self.input_stats.mean, (0, 1))
+        inverse_std = nn.functional.pad(self.input_stats.inverse_std, (0, 1), value=1.0)
+        one = mean.new_ones(1, 1, 1)
+
+        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+            inputs = torch.cat([obs, acs, one.expand(*obs.shape[:-1], 1)], -1)
+            outputs = apply_folded(weights, inputs.sub_(mean).mul_(inverse_std))
+            change = self.target_stats.denormalize(outputs)
+            if self.learns_reward:
+                return obs + change[..., :-1], change[..., -1]
             return obs + change, change.new_zeros(()).expand(change.shape[:-1])
-        return obs + change[..., :-1], change[..., -1]
+
+        return predict
 
     def _targets(self, data: Transitions) -> Tensor:
         change = data.next_obs - data.obs

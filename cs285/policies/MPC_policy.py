@@ -53,8 +53,9 @@ class MPCPolicy:
         E = self.model.ensemble_size
         states = obs.repeat_interleave(N, 0).expand(E, B * N, -1)
         returns = torch.zeros(E, B * N, device=obs.device)
+        predict = self.model.predictor()
         for step in range(H):
             acs = sequences[:, :, step].reshape(B * N, A).expand(E, -1, -1)
-            states, learned_rewards = self.model.predict(states, acs)
+            states, learned_rewards = predict(states, acs)
             returns += self.get_reward(states, acs)[0] if self.get_reward else learned_rewards
         return returns.mean(0).view(B, N)

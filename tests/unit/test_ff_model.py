@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from cs285.infrastructure.config import ModelConfig
-from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.pytorch_util import apply_folded, make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.ff_model import FFModel, Normalizer, fit_ensemble
 
@@ -62,6 +62,9 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
             expected[step, member] = loss.item()
         prediction = model(x.expand(E, -1, -1))[member]
         torch.testing.assert_close(prediction, network(x), rtol=1e-4, atol=1e-5)
+        next_obs, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+        expected_next = data.obs + network(x) * change.std(0, correction=0) + change.mean(0)
+        torch.testing.assert_close(next_obs[member], expected_next, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(losses["Training Loss"].numpy(), expected.mean(1), rtol=1e-5)
 
 
@@ -69,16 +72,14 @@ def test_every_member_is_drawn_by_its_own_fan_in() -> None:
     model = make_model(ensemble_size=5, size=64)
     fans, gains = [O + A, 64, 64], [5 / 3, 5 / 3, 0.1]
     for layer, fan_in, gain in zip(model.network.layers, fans, gains, strict=True):
-        for parameter in (layer.weight, layer.bias):
-            assert isinstance(parameter, nn.Parameter)
-            assert parameter.abs().max() <= gain * (3 / fan_in) ** 0.5
-            if parameter is layer.weight:
-                stds = parameter.flatten(1).std(1)
-                torch.testing.assert_close(
-                    stds, torch.full_like(stds, gain * fan_in**-0.5), rtol=0.15, atol=0
-                )
-        members = layer.weight.flatten(1)  # type: ignore[union-attr,operator]
-        assert len({tuple(row[:5].tolist()) for row in members}) == 5
+        weight = layer.weight[:, :fan_in, :64].detach()  # type: ignore[index]
+        for parameter in (weight, layer.bias):
+            assert parameter.abs().max() <= gain * (3 / fan_in) ** 0.5  # type: ignore[operator]
+        stds = weight.flatten(1).std(1)  # type: ignore[operator]
+        torch.testing.assert_close(
+            stds, torch.full_like(stds, gain * fan_in**-0.5), rtol=0.15, atol=0
+        )
+        assert len({tuple(row[:5].tolist()) for row in weight.flatten(1)}) == 5  # type: ignore[operator]
 
 
 def test_padding_stays_exactly_zero_through_training() -> None:
@@ -118,7 +119,7 @@ def test_model_learns_state_and_reward() -> None:
     losses = fit_ensemble(model, torch.optim.Adam(model.parameters(), 3e-3), data, indices)
     assert losses["Training Loss"][-1] < 0.05 * losses["Training Loss"][0]
     assert losses["Reward Loss"][-1] < 0.05 * losses["Reward Loss"][0]
-    next_obs, rewards = model.predict(fresh.obs.expand(E, -1, -1), fresh.acs.expand(E, -1, -1))
+    next_obs, rewards = model.predictor()(fresh.obs.expand(E, -1, -1), fresh.acs.expand(E, -1, -1))
     assert next_obs.shape == (E, 500, O)
     errors = (next_obs - fresh.next_obs).square().mean((0, 1))
     assert (errors < 0.1 * (fresh.next_obs - fresh.obs).var(0)).all()
@@ -131,7 +132,7 @@ def test_predict_denormalises_the_change_and_adds_it() -> None:
     change = data.next_obs - data.obs
     inputs, _ = model.regression_data(data)
     out = model(inputs.expand(E, -1, -1))
-    next_obs, rewards = model.predict(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+    next_obs, rewards = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
     expected = data.obs + out * change.std(0, correction=0) + change.mean(0)
     torch.testing.assert_close(next_obs, expected, rtol=1e-4, atol=1e-4)
     assert not rewards.any()
@@ -157,3 +158,16 @@ def test_weights_that_diverge_in_the_very_last_step_are_seen() -> None:
     assert losses["Training Loss"].isfinite().all()  # taken before the step
     losses = fit_ensemble(model, torch.optim.SGD(model.parameters(), torch.inf), data, indices)
     assert not losses["Weight Norm"].isfinite().all()
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("size", [32, 50, 64])
+def test_folded_biases_change_nothing(n_layers: int, size: int) -> None:
+    model = make_model(n_layers=n_layers, size=size)
+    for layer in model.network.layers:
+        layer.bias.data[..., : layer.bias.shape[-1]] *= 3  # type: ignore[operator,union-attr,index]
+    inputs = torch.randn(E, 20, O + A)
+    with_one = torch.cat([inputs, torch.ones(E, 20, 1)], -1)
+    folded = apply_folded(model.network.fold_biases(), with_one)
+    torch.testing.assert_close(folded, model(inputs), rtol=1e-5, atol=1e-5)
+    assert torch.tanh(torch.full((64,), 20.0)).eq(1).all()

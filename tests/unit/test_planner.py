@@ -28,6 +28,9 @@ class LinearModel:
         self.gains = torch.tensor(gains)[:, None, None]
         self.ensemble_size = len(gains)
 
+    def predictor(self) -> Any:
+        return self.predict
+
     def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
         return obs + self.gains * acs, torch.zeros(obs.shape[:-1])
 
