@@ -26,16 +26,20 @@ class Backend(Protocol):
     """Where episodes run. At most `capacity` are submitted at a time."""
 
     capacity: int
+    can_cancel: bool  # whether episodes that run can be called off
 
     def start(self, policy: Policy) -> None: ...
     def submit(self, key: EpisodeKey) -> None: ...
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]: ...
     def steps_taken(self) -> int: ...
+    def cancel(self) -> None: ...
     def close(self) -> None: ...
 
 
 class InProcess:
     """Runs what was submitted as one lockstep batch, in this process."""
+
+    can_cancel = False
 
     def __init__(self, env_factory: EnvFactory, capacity: int) -> None:
         self.capacity = capacity
@@ -58,6 +62,9 @@ class InProcess:
 
     def steps_taken(self) -> int:
         return self._steps
+
+    def cancel(self) -> None:
+        assert not self._keys  # all that was submitted has run
 
     def close(self) -> None:
         for env in self._envs.values():
@@ -89,28 +96,47 @@ class Collector:
     ) -> list[Path]:
         """Return whole episodes of at least `min_steps` env steps in all.
 
-        They are the shortest run of episodes 0, 1, 2 … that is long enough. An episode starts
-        only when the unfinished ones cannot fill the batch, even if each lasts `ep_len` steps;
-        so exactly those run, and no worker's speed can change which.
+        They are the shortest run of episodes 0, 1, 2 … that is long enough, so no worker's speed
+        can change which. More than those may be started where episodes tend to end early; what is
+        not needed in the end is dropped.
         """
         self.backend.start(policy)
         steps_before = self.backend.steps_taken()
         done: dict[int, Path] = {}
-        started = finished_steps = 0
-        while finished_steps < min_steps:
-            missing = math.ceil((min_steps - finished_steps) / self.ep_len)
-            while started - len(done) < min(missing, self.backend.capacity):
+        started = 0
+        while True:
+            paths = _shortest_run(done, min_steps)
+            if paths is not None:
+                self.backend.cancel()
+                return paths
+            finished_steps = sum(path.length for path in done.values())
+            # Without means to cancel an episode, start none that could turn out unneeded.
+            usual = self.ep_len
+            if self.backend.can_cancel and done:
+                usual = math.ceil(finished_steps / len(done))
+            missing = math.ceil((min_steps - finished_steps) / usual)
+            while started - len(done) < min(max(missing, 1), self.backend.capacity):
                 self.backend.submit(EpisodeKey(self.seed, purpose, iteration, started))
                 started += 1
-            for key, path in self.backend.wait(POLL_SECONDS):
-                done[key.number] = path
-                finished_steps += path.length
+            done |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
             progress(self.backend.steps_taken() - steps_before)
-        return [done[number] for number in range(started)]
 
     def close(self) -> None:
         """Release environments and processes."""
         self.backend.close()
+
+
+def _shortest_run(done: dict[int, Path], min_steps: int) -> list[Path] | None:
+    """Return episodes 0, 1, 2 … of `min_steps` in all, or None if some are not done yet."""
+    paths: list[Path] = []
+    steps = 0
+    while steps < min_steps:
+        path = done.get(len(paths))
+        if path is None:
+            return None
+        paths.append(path)
+        steps += path.length
+    return paths
 
 
 def make_backend(

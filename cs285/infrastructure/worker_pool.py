@@ -30,9 +30,10 @@ class _Worker:
 
     def __init__(self, env_factory: EnvFactory, context: Any) -> None:
         self.steps = context.RawValue(ctypes.c_longlong, 0)  # env steps taken; for display only
+        self.cancelled = context.RawValue(ctypes.c_bool, False)
         self.pipe, remote = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(remote, env_factory, self.steps), daemon=True
+            target=_serve, args=(remote, env_factory, self.steps, self.cancelled), daemon=True
         )
         self.process.start()
         remote.close()
@@ -41,6 +42,8 @@ class _Worker:
 
 class WorkerPool:
     """Runs up to `capacity` episodes at a time, each in a process of its own."""
+
+    can_cancel = True
 
     def __init__(self, env_factory: EnvFactory, capacity: int) -> None:
         self.capacity = capacity
@@ -91,6 +94,16 @@ class WorkerPool:
         """Return about how many env steps the present workers have taken in all."""
         return sum(worker.steps.value for worker in self._workers)
 
+    def cancel(self) -> None:
+        """Call off what still runs, and wait until it has stopped."""
+        busy = [worker for worker in self._workers if worker.key is not None]
+        for worker in busy:
+            worker.cancelled.value = True
+        for worker in busy:
+            with contextlib.suppress(EOFError, OSError):  # a dead one is replaced when next used
+                worker.pipe.recv()
+            worker.key, worker.cancelled.value = None, False
+
     def close(self) -> None:
         """End every worker, at once."""
         for worker in self._workers:
@@ -119,7 +132,13 @@ class WorkerPool:
         self.submit(key)
 
 
-def _serve(pipe: connection.Connection, env_factory: EnvFactory, steps: Any) -> None:
+class _EpisodeCancelledError(Exception):
+    """Ends an episode that is not needed any more."""
+
+
+def _serve(
+    pipe: connection.Connection, env_factory: EnvFactory, steps: Any, cancelled: Any
+) -> None:
     """Run episodes until the parent is gone. An exception is the episode's result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -129,6 +148,8 @@ def _serve(pipe: connection.Connection, env_factory: EnvFactory, steps: Any) -> 
 
     def count(taken: int) -> None:
         steps.value += taken
+        if cancelled.value:
+            raise _EpisodeCancelledError
 
     while True:
         policy_bytes, key = pipe.recv()
@@ -136,6 +157,8 @@ def _serve(pipe: connection.Connection, env_factory: EnvFactory, steps: Any) -> 
             env = envs.setdefault(key.purpose, None) or env_factory()
             envs[key.purpose] = env
             pipe.send(run_episodes([env], _unpickle(policy_bytes), [key], count)[0])
+        except _EpisodeCancelledError:
+            pipe.send(None)
         except RunError as error:
             pipe.send(error)
         except Exception:
