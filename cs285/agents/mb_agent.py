@@ -92,6 +92,10 @@ class MBAgent:
         env.close()
         predicted = predict_open_loop(self.model, true[0], actions[: len(true) - 1]).mean(0)
         error = mean_prediction_error(true, predicted)
+        print(f"  mean prediction error over {len(true) - 1} steps: {error:.4g}", flush=True)
+        buffer = io.BytesIO()
+        np.savez(buffer, true=true, predicted=predicted, error=error)
+        (folder / "itr_0_predictions.npz").write_bytes(buffer.getvalue())
         save_predictions(folder / "itr_0_predictions.png", true, predicted, error)
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class TaskSpec:
     ac_low: NDArray[np.float32]  # (A,)
     ac_high: NDArray[np.float32]  # (A,)
     get_reward: RewardFunction | None  # (obs (..., O), acs (..., A)) -> (rewards, dones), if known
+    ep_len: int  # episode cap in env steps where the user gives none
 
 
 def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None = None) -> gym.Env:
@@ -48,29 +49,13 @@ def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None =
 
     Raises UsageError if there is no such task, or it cannot be made on this machine.
     """
+    options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
     try:
         # The checker looks at every step; tests/ hold our envs to it once and for all instead.
-        return gym.make(
-            env_name,
-            max_episode_steps=ep_len,
-            render_mode=render_mode,
-            disable_env_checker=True,
-        )
+        return gym.make(env_name, max_episode_steps=ep_len, disable_env_checker=True, **options)
     except Exception as error:  # whatever a third party's constructor may raise
         reason = " ".join(str(error).split())
         raise UsageError(f"--env_name {env_name}: {reason}; allowed: {ALLOWED}") from error
-
-
-def default_ep_len(env_name: str) -> int:
-    """Return the episode cap (env steps) where none is given. Raises UsageError: unknown id."""
-    if env_name in HOMEWORK_EP_LEN:
-        return HOMEWORK_EP_LEN[env_name]
-    try:
-        limit = gym.spec(env_name).max_episode_steps
-    except (gym.error.Error, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"--env_name {env_name}: {reason}; allowed: {ALLOWED}") from error
-    return limit or DEFAULT_EP_LEN
 
 
 def inspect_task(env_name: str) -> TaskSpec:
@@ -81,6 +66,7 @@ def inspect_task(env_name: str) -> TaskSpec:
     env = make_env(env_name)
     try:
         obs_space, ac_space = env.observation_space, env.action_space
+        registered_limit = env.spec.max_episode_steps if env.spec else None
         if not isinstance(ac_space, Box) or len(ac_space.shape) != 1:
             raise UsageError(
                 f"--env_name {env_name}: its actions are {ac_space}; allowed: {ALLOWED}"
@@ -101,6 +87,7 @@ def inspect_task(env_name: str) -> TaskSpec:
             ac_low=ac_space.low.astype(np.float32),
             ac_high=ac_space.high.astype(np.float32),
             get_reward=getattr(env.unwrapped, "get_reward", None),
+            ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
         )
     finally:
         env.close()

@@ -13,7 +13,6 @@ import torch
 from cs285.infrastructure.errors import UsageError
 
 FORMAT = "cs285 checkpoint 1"
-FILE = "checkpoint.pt"
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:

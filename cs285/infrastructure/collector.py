@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import gymnasium as gym
 import torch
 
-from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, run_episodes
+from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
+from cs285.infrastructure.errors import RunError
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.worker_pool import WorkerPool
 from cs285.policies.base_policy import Policy
 
 MAX_ENVS_IN_LOCKSTEP = 64
 POLL_SECONDS = 0.5  # how often the progress is told while workers work
-
-Progress = Callable[[int], None]  # told how many env steps of a collection are taken so far
 
 
 class Backend(Protocol):
@@ -28,10 +27,9 @@ class Backend(Protocol):
     capacity: int
     can_cancel: bool  # whether episodes that run can be called off
 
-    def start(self, policy: Policy) -> None: ...
+    def start(self, policy: Policy, progress: Progress) -> None: ...
     def submit(self, key: EpisodeKey) -> None: ...
-    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]: ...
-    def steps_taken(self) -> int: ...
+    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
 
@@ -46,22 +44,18 @@ class InProcess:
         self._env_factory = env_factory
         self._envs: dict[tuple[str, int], gym.Env] = {}  # by purpose and place in the batch
         self._keys: list[EpisodeKey] = []
-        self._steps = 0
 
-    def start(self, policy: Policy) -> None:
-        self._policy = policy
+    def start(self, policy: Policy, progress: Progress) -> None:
+        self._policy, self._progress, self._steps = policy, progress, 0
 
     def submit(self, key: EpisodeKey) -> None:
         self._keys.append(key)
 
-    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]:
+    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         keys, self._keys = self._keys, []
         envs = [self._env(key.purpose, place) for place, key in enumerate(keys)]
         with one_thread():
             return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
-
-    def steps_taken(self) -> int:
-        return self._steps
 
     def cancel(self) -> None:
         assert not self._keys  # all that was submitted has run
@@ -78,6 +72,7 @@ class InProcess:
 
     def _count(self, taken: int) -> None:
         self._steps += taken
+        self._progress(self._steps)
 
 
 class Collector:
@@ -100,40 +95,44 @@ class Collector:
         can change which. More than those may be started where episodes tend to end early; what is
         not needed in the end is dropped.
         """
-        self.backend.start(policy)
-        steps_before = self.backend.steps_taken()
-        done: dict[int, Path] = {}
+        self.backend.start(policy, progress)
+        done: dict[int, Path | RunError] = {}
         started = 0
         while True:
             paths = _shortest_run(done, min_steps)
             if paths is not None:
                 self.backend.cancel()
                 return paths
-            finished_steps = sum(path.length for path in done.values())
+            lengths = [path.length for path in done.values() if isinstance(path, Path)]
+            finished_steps = sum(lengths)
             # Without means to cancel an episode, start none that could turn out unneeded.
             usual = self.ep_len
-            if self.backend.can_cancel and done:
-                usual = math.ceil(finished_steps / len(done))
+            if self.backend.can_cancel and lengths:
+                usual = math.ceil(finished_steps / len(lengths))
             missing = math.ceil((min_steps - finished_steps) / usual)
             while started - len(done) < min(max(missing, 1), self.backend.capacity):
                 self.backend.submit(EpisodeKey(self.seed, purpose, iteration, started))
                 started += 1
             done |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
-            progress(self.backend.steps_taken() - steps_before)
 
     def close(self) -> None:
         """Release environments and processes."""
         self.backend.close()
 
 
-def _shortest_run(done: dict[int, Path], min_steps: int) -> list[Path] | None:
-    """Return episodes 0, 1, 2 … of `min_steps` in all, or None if some are not done yet."""
+def _shortest_run(done: dict[int, Path | RunError], min_steps: int) -> list[Path] | None:
+    """Return episodes 0, 1, 2 … of `min_steps` in all, or None if some are not done yet.
+
+    Raises the error of an episode that is among them; the others' do not matter.
+    """
     paths: list[Path] = []
     steps = 0
     while steps < min_steps:
         path = done.get(len(paths))
         if path is None:
             return None
+        if isinstance(path, RunError):
+            raise path
         paths.append(path)
         steps += path.length
     return paths
@@ -161,7 +160,7 @@ def available_cores() -> int:
 
 
 @contextmanager
-def one_thread():  # type: ignore[no-untyped-def]
+def one_thread() -> Iterator[None]:
     """Hold torch to one thread, as a worker is: sums then come out the same to the last bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -17,12 +17,13 @@ from cs285.infrastructure.flags import (
     one_of,
 )
 
-_NAME = re.compile(r"[\w.+=,@ -]{1,128}")
+_NAME = re.compile(r"[A-Za-z0-9._+=,@-]{1,128}")
 NAME = Check(
     lambda value: bool(_NAME.fullmatch(value)) and value.strip(".") != "",
     "1 to 128 letters, digits and any of . _ - + = , @ (no path separator)",
 )
 SAMPLING_STRATEGIES = ("random", "cem")
+DEFAULT_ELITES = 5
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ModelConfig:
     """the dynamics model"""
 
     ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
-    n_layers: int = flag(2, "hidden layers", "-l", check=INDEX)
+    n_layers: int = flag(2, "hidden layers", "-l", check=COUNT)
     size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
     learning_rate: float = flag(0.001, "Adam's learning rate", "-lr", check=RATE)
     num_agent_train_steps_per_iter: int = flag(
@@ -102,13 +103,15 @@ class PlannerConfig:
         "random", "random (shooting) or cem", check=one_of(*SAMPLING_STRATEGIES)
     )
     cem_iterations: int = flag(4, "populations drawn per decision by CEM", check=COUNT)
-    cem_num_elites: int = flag(5, "best sequences that CEM refits to", check=COUNT)
+    cem_num_elites: int = flag(DEFAULT_ELITES, "best sequences that CEM refits to", check=COUNT)
     cem_alpha: float = flag(
         1.0, "weight of the new elites' mean and std against the old", check=UNIT
     )
 
     def __post_init__(self) -> None:
-        asked_for = self.mpc_action_sampling_strategy == "cem" or self.cem_num_elites != 5
+        # Random shooting with a population smaller than the default number of elites is fine.
+        is_cem = self.mpc_action_sampling_strategy == "cem"
+        asked_for = is_cem or self.cem_num_elites != DEFAULT_ELITES
         if asked_for and self.cem_num_elites > self.mpc_num_action_sequences:
             raise UsageError(
                 f"--cem_num_elites {self.cem_num_elites}: allowed are 1 to "

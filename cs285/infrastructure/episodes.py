@@ -16,6 +16,7 @@ from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Policy
 
 EnvFactory = Callable[[], gym.Env]
+Progress = Callable[[int], None]  # told how many env steps of a collection are taken so far
 MAX_ENV_SEED = 2**31  # some simulators take 32-bit seeds only
 
 
@@ -38,7 +39,7 @@ class _Recorder:
         )
         env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
         obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
-        self.obs = [np.asarray(obs, np.float32)]
+        self.obs = [np.array(obs, np.float32)]  # copied: an env may reuse its array
         self.acs: list[NDArray[np.float32]] = []
         self.rewards: list[float] = []
         self.terminated: list[bool] = []
@@ -47,7 +48,7 @@ class _Recorder:
     def step(self, action: NDArray[np.float32]) -> None:
         """Take one env step and record it."""
         obs, reward, terminated, truncated, _ = self.env.step(action)
-        self.obs.append(np.asarray(obs, np.float32))
+        self.obs.append(np.array(obs, np.float32))
         self.acs.append(action)
         self.rewards.append(float(reward))
         self.terminated.append(bool(terminated))

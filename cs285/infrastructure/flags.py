@@ -99,8 +99,8 @@ def from_flat(config_class: type[Config], values: dict[str, Any]) -> Config:
     built = {}
     for name, group in groups(config_class).items():
         own = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
-        built[name] = group(**own)
-        check_values(built[name])
+        check_values(group, own)
+        built[name] = group(**own)  # checks between flags are the group's own, and come after
     return config_class(**built)
 
 
@@ -115,16 +115,16 @@ def free_flags(config_class: type) -> set[str]:
     return {f.name for f in fields if f.metadata["free"]}
 
 
-def check_values(group: Any) -> None:
-    """Raise UsageError at the first field of `group` whose value is not allowed."""
+def check_values(group: type, values: dict[str, Any]) -> None:
+    """Raise UsageError at the first of a group's `values` that is not allowed."""
     for field in dataclasses.fields(group):
-        value, check = getattr(group, field.name), field.metadata["check"]
+        value, check = values.get(field.name), field.metadata["check"]
         if value is not None and not check.holds(value):
             raise UsageError(f"--{field.name} {value}: allowed are {check.allowed}")
 
 
 def _converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
-    """Return the argparse type of a field; argparse adds the flag's name to its complaint."""
+    """Return the argparse type of a field, which names flag and value where it cannot convert."""
 
     def convert(text: str) -> Any:
         check = field.metadata["check"]

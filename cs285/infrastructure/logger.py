@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -29,9 +30,10 @@ class Logger:
         self._csv = folder / "progress.csv"
         rows = [row for row in _read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
         self._columns = list(rows[0]) if rows else []
-        self._csv.unlink(missing_ok=True)
         if rows:
             _write_rows(self._csv, self._columns, rows)
+        else:
+            self._csv.unlink(missing_ok=True)
         self._events = EventFile(folder, first_iteration)
 
     def record(self, scalars: Mapping[str, float], iteration: int) -> None:
@@ -57,7 +59,8 @@ class Logger:
         return file
 
     def close(self) -> None:
-        self._events.close()
+        with contextlib.suppress(OSError):  # every record was flushed, or its failure raised
+            self._events.close()
 
     def _append_row(self, row: dict[str, float]) -> None:
         new_columns = [name for name in row if name not in self._columns]

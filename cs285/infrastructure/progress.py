@@ -24,8 +24,7 @@ class CollectionProgress:
 
     def __call__(self, steps: int) -> None:
         if self._bar is not None:
-            self._bar.n = min(steps, self.total)
-            self._bar.refresh()
+            self._bar.update(min(steps, self.total) - self._bar.n)  # draws at most ten a second
         elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
             print(self.plain_line(steps, self._last_line - self._start), flush=True)

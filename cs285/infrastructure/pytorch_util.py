@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
     """Have glibc's malloc keep freed blocks for the next tensor; elsewhere, do nothing.
 
     By default it hands every block over 128 kB back to the system, and a planner's or an update's
-    temporaries then spend a quarter of their time on fresh zeroed pages (benchmarks/planning.py).
+    temporaries then spend up to a third of their time on fresh zeroed pages.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -51,7 +51,8 @@ def derive_seed(seed: int, purpose: str, *counters: int) -> int:
     """Return the 63-bit seed of one stream of draws.
 
     Streams of different (seed, purpose, counters) are independent, so a draw never depends on
-    what else was drawn before it, in which process, or before which interruption.
+    what else was drawn before it, in which process, or before which interruption. A purpose always
+    comes with the same number of counters: trailing zeros make no difference to the seed.
     """
     key = [seed, zlib.crc32(purpose.encode()), *counters]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -110,7 +111,8 @@ class EnsembleMLP(nn.Module):
 
     Hidden layers are padded beyond their width to a multiple of 32, which matrix products are
     faster at: 256 for 250. The networks are the same: a padding unit is tanh(0) = 0 and nothing
-    listens to it, so its gradients, and with them Adam's steps, are exactly zero.
+    listens to it, so its gradients, and with them Adam's steps, are exactly zero. There is always
+    one, which `fold_biases` makes use of.
 
     The initial gains matter where the gradient steps are few (docs/algorithms.md): 5/3 keeps the
     variance through tanh, and a small last layer starts from predicting the mean.

@@ -10,12 +10,20 @@ from cs285.infrastructure.errors import UsageError
 
 VARIABLE, DISABLED = "MUJOCO_GL", "disabled"
 LINUX_BACKENDS = ("egl", "osmesa")  # EGL first: it uses a GPU where there is one
+OTHER_BACKENDS = ("glfw",)
+PROBE_SECONDS = 120
+# Ends by os._exit: the destructors of a renderer that failed have complaints of their own.
 _PROBE = """
-import sys
-from cs285.envs import make_env
-env = make_env(sys.argv[1], render_mode="rgb_array")
-env.reset()
-env.render()
+import os, sys
+try:
+    from cs285.envs import make_env
+    env = make_env(sys.argv[1], render_mode="rgb_array")
+    env.reset()
+    env.render()
+except BaseException as error:
+    print(type(error).__name__, *str(error).split(), flush=True)
+    os._exit(1)
+os._exit(0)
 """
 
 
@@ -35,20 +43,21 @@ def choose_renderer(env_name: str, chosen: str | None) -> None:
     Tried in processes of their own: a backend that fails leaves OpenGL unusable in its process.
     Raises UsageError, naming what to install, where nothing renders.
     """
-    candidates = [chosen] if chosen else []
-    if sys.platform.startswith("linux"):
-        candidates += [backend for backend in LINUX_BACKENDS if backend != chosen]
+    usual = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
-    for backend in candidates or [""]:  # the empty one is MuJoCo's default for the system
+    for backend in dict.fromkeys([*([chosen] if chosen else []), *usual]):
         command = [sys.executable, "-c", _PROBE, env_name]
         probe = subprocess.run(
-            command, env={**os.environ, VARIABLE: backend}, capture_output=True, text=True
+            command,
+            env={**os.environ, VARIABLE: backend},
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
         )
         if probe.returncode == 0:
             os.environ[VARIABLE] = backend
             return
-        last_line = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
-        reasons.append(f"{backend or 'the default'}: {last_line}")
+        reasons.append(f"{backend}: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
     raise UsageError(
         f"--video_log_freq: {env_name} cannot be rendered here ({'; '.join(reasons)}); install "
         "libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control), or give -1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ import gymnasium as gym
 import torch
 
 from cs285.agents.base_agent import BaseAgent
-from cs285.infrastructure.checkpoint import FILE, load_checkpoint, save_checkpoint
+from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
 from cs285.infrastructure.collector import Collector
 from cs285.infrastructure.config import RunConfig
 from cs285.infrastructure.episodes import EnvFactory, EpisodeKey
-from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.errors import DivergedError, UsageError
 from cs285.infrastructure.logger import Logger, to_floats
 from cs285.infrastructure.progress import CollectionProgress, format_duration
 from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
 from cs285.infrastructure.utils import return_statistics
 from cs285.infrastructure.video import record_episode
 from cs285.policies.base_policy import Policy
@@ -50,15 +52,14 @@ class RL_Trainer:
         render_env_factory: EnvFactory,
         device: torch.device,
     ) -> None:
-        """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not readable."""
+        """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not this run's."""
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.device = random_policy, collector, device
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.counters = Counters()
-        if (folder / FILE).exists():
-            state = load_checkpoint(folder / FILE, device)
-            agent.load_state_dict(state["agent"])
-            self.counters = Counters(**state["counters"])
+        if (folder / CHECKPOINT).exists():
+            self._restore(load_checkpoint(folder / CHECKPOINT, device))
+        self._started = time.monotonic() - self.counters.seconds  # as if in one sitting
         self._first_iteration = self.counters.next_iteration  # of this sitting
         self.logger = Logger(folder, self._first_iteration)
 
@@ -68,23 +69,32 @@ class RL_Trainer:
         Raises DivergedError at the first non-finite training metric, before anything acts on it.
         """
         config, counters = self.config, self.counters
-        started, seconds_before = time.monotonic(), counters.seconds
+        sitting = time.monotonic()
         for iteration in range(counters.next_iteration, config.n_iter):
-            self._announce(iteration, time.monotonic() - started)
+            self._announce(iteration, time.monotonic() - sitting)
             paths = self._collect(iteration)
             self.agent.add_to_replay_buffer(paths, iteration)
             counters.env_steps += sum(path.length for path in paths)
             metrics = self._train(iteration)
-            counters.seconds = seconds_before + time.monotonic() - started
             if _due(config.scalar_log_freq, iteration):
                 self._log(iteration, paths, metrics)
             if _due(config.video_log_freq, iteration):
                 self._log_video(iteration)
-            counters.seconds = seconds_before + time.monotonic() - started
+            counters.seconds = time.monotonic() - self._started
             counters.next_iteration = iteration + 1
             if _due(config.checkpoint_freq, iteration) or self._is_last(iteration):
                 self._save()
         self.logger.close()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.agent.load_state_dict(state["agent"])
+            self.counters = Counters(**state["counters"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"--resume: {self.folder / CHECKPOINT} is of another run than its {CONFIG}; "
+                "allowed: the checkpoint that this run wrote"
+            ) from error
 
     def _collect(self, iteration: int) -> list[Path]:
         config = self.config
@@ -104,9 +114,11 @@ class RL_Trainer:
         print(f"  trained: {summary}", flush=True)
         for name, value in metrics.items():
             if not math.isfinite(value):
+                kept = (self.folder / CHECKPOINT).exists()
                 raise DivergedError(
                     f"{name} is {value} in iteration {iteration}: the model diverged; a smaller "
-                    f"--learning_rate may help; the last good checkpoint is kept in {self.folder}"
+                    "--learning_rate may help"
+                    + (f"; {self.folder / CHECKPOINT} is still good" if kept else "")
                 )
         if iteration == 0:
             self.agent.save_figures(self.folder, losses, self.env_factory)
@@ -120,7 +132,7 @@ class RL_Trainer:
             **return_statistics("Eval", evaluated),
             **return_statistics("Train", paths),
             "Train_EnvstepsSoFar": float(self.counters.env_steps),
-            "TimeSinceStart": self.counters.seconds,
+            "TimeSinceStart": time.monotonic() - self._started,
             **metrics,
             "Initial_DataCollection_AverageReturn": self.counters.initial_return,
         }
@@ -135,15 +147,19 @@ class RL_Trainer:
         frames = record_episode(env, self.agent.actor, key)
         fps = int(env.metadata.get("render_fps", 30))
         env.close()
-        file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
-        print(f"  video: {file}", flush=True)
+        try:
+            file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
+            print(f"  video: {file}", flush=True)
+        except OSError as error:  # from the encoder; a run is worth more than its video
+            reason = " ".join(str(error).split())[:200]
+            print(f"warning: no video of iteration {iteration}: {reason}", file=sys.stderr)
 
     def _save(self) -> None:
         state: dict[str, Any] = {
             "agent": self.agent.state_dict(),
             "counters": vars(self.counters),
         }
-        save_checkpoint(self.folder / FILE, state)
+        save_checkpoint(self.folder / CHECKPOINT, state)
 
     def _is_last(self, iteration: int) -> bool:
         return self.config.checkpoint_freq > 0 and iteration + 1 == self.config.n_iter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -16,15 +17,18 @@ from typing import Any, TextIO
 
 from cs285.infrastructure.errors import UsageError
 
-CONFIG = "config.json"
+CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
 
 
 def default_data_dir() -> Path:
     """Return cs285/data: of the checkout, or of the working folder for an installed package."""
-    is_checkout = (_PACKAGE.parent / "setup.py").exists()
-    return (_PACKAGE if is_checkout else Path.cwd() / "cs285") / "data"
+    return (_PACKAGE if _is_checkout() else Path.cwd() / "cs285") / "data"
+
+
+def _is_checkout() -> bool:
+    return (_PACKAGE.parent / "setup.py").exists()
 
 
 def create_run_folder(
@@ -35,18 +39,24 @@ def create_run_folder(
     Raises UsageError if the data folder does not take it.
     """
     root = Path(data_dir) if data_dir is not None else default_data_dir()
+    description = json.dumps(describe_run(script, flags), indent=2) + "\n"
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
     try:
         fresh.mkdir(parents=True)
-        description = json.dumps(describe_run(script, flags), indent=2)
-        (fresh / CONFIG).write_text(description + "\n")
+        (fresh / CONFIG).write_text(description)
         while True:
             stamp = time.strftime("%d-%m-%Y_%H-%M-%S")
             folder = root / f"hw4_{exp_name}_{env_name.replace('/', '-')}_{stamp}"
-            if not folder.exists():  # two runs of one name in one second: the later one waits
+            try:
                 fresh.rename(folder)
                 return folder
-            time.sleep(0.2)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+            time.sleep(0.2)  # two runs of one name in one second: the later one waits
+    except KeyboardInterrupt:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise UsageError(
@@ -67,6 +77,7 @@ def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
             "platform": platform.platform(),
             "processor": processor_name(),
             "cores": os.cpu_count(),
+            "gpu": _gpu_name(),
         },
     }
 
@@ -101,8 +112,12 @@ def lock_folder(folder: Path) -> TextIO:
     lock = (folder / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise UsageError(f"--resume {folder}: another process is running it") from error
+    except BlockingIOError as error:
+        raise UsageError(
+            f"--resume {folder}: another process is running it; allowed: a run that has stopped"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
     return lock
 
 
@@ -117,6 +132,12 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def _gpu_name() -> str | None:
+    import torch  # not at the top: it takes seconds, and --help imports this file
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
 
@@ -126,6 +147,8 @@ def _git_state() -> dict[str, Any]:
         command = ["git", "-C", str(_PACKAGE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    if not _is_checkout():  # a repository around an installed package is another project's
+        return {"commit": None}
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(changed)}

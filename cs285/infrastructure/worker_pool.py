@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 
-from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, run_episodes
+from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.infrastructure.errors import RunError, WorkerError
 from cs285.infrastructure.pytorch_util import keep_freed_memory
 from cs285.infrastructure.replay_buffer import Path
@@ -54,8 +54,8 @@ class WorkerPool:
         self._policy = b""
         self._tries: dict[EpisodeKey, int] = {}
 
-    def start(self, policy: Any) -> None:
-        """Set the policy of the episodes to come. Raises RunError if it cannot be pickled."""
+    def start(self, policy: Any, progress: Progress) -> None:
+        """Begin a collection with `policy`. Raises RunError if it cannot be pickled."""
         try:
             self._policy = pickle.dumps(policy)
         except Exception as error:  # pickle raises whatever the object's own reduction raises
@@ -64,6 +64,9 @@ class WorkerPool:
                 "static method, or give --num_workers 1"
             ) from error
         self._tries.clear()
+        self._progress = progress
+        for worker in self._workers:
+            worker.steps.value = 0
 
     def submit(self, key: EpisodeKey) -> None:
         """Hand an episode to an idle worker; the caller keeps to `capacity` at a time."""
@@ -73,26 +76,24 @@ class WorkerPool:
             self._workers += idle
         self._assign(idle[0], key)
 
-    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path]]:
-        """Return the episodes that ended within `timeout` seconds, as soon as there is one."""
+    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
+        """Return the episodes that ended within `timeout` seconds, as soon as there is one.
+
+        One that failed for good has its error in the place of its path.
+        """
         busy = {worker.pipe: worker for worker in self._workers if worker.key is not None}
-        done: list[tuple[EpisodeKey, Path]] = []
+        done: list[tuple[EpisodeKey, Path | RunError]] = []
         for pipe in connection.wait(list(busy), timeout):
             worker = busy[cast(connection.Connection, pipe)]
             try:
                 result = worker.pipe.recv()
             except (EOFError, OSError):
-                self._replace(worker)
+                done += self._replace(worker)
                 continue
             key, worker.key = cast(EpisodeKey, worker.key), None
-            if isinstance(result, Exception):
-                raise result
             done.append((key, result))
+        self._progress(sum(worker.steps.value for worker in self._workers))
         return done
-
-    def steps_taken(self) -> int:
-        """Return about how many env steps the present workers have taken in all."""
-        return sum(worker.steps.value for worker in self._workers)
 
     def cancel(self) -> None:
         """Call off what still runs, and wait until it has stopped."""
@@ -118,7 +119,8 @@ class WorkerPool:
         with contextlib.suppress(OSError):
             worker.pipe.send((self._policy, key))
 
-    def _replace(self, dead: _Worker) -> None:
+    def _replace(self, dead: _Worker) -> list[tuple[EpisodeKey, Path | RunError]]:
+        """Run the episode of a dead worker in another one, or return why it is given up."""
         dead.process.join()
         dead.pipe.close()
         self._workers.remove(dead)
@@ -127,9 +129,11 @@ class WorkerPool:
         self._tries[key] = self._tries.get(key, 1) + 1
         cause = f"worker {dead.process.pid} died (exit code {dead.process.exitcode})"
         if self._tries[key] > MAX_TRIES:
-            raise WorkerError(f"{cause}: episode {key.number} ended {MAX_TRIES} workers; giving up")
+            given_up = f"{cause}: episode {key.number} ended {MAX_TRIES} workers; giving up"
+            return [(key, WorkerError(given_up))]
         print(f"warning: {cause}; running its episode {key.number} again", file=sys.stderr)
         self.submit(key)
+        return []
 
 
 class _EpisodeCancelledError(Exception):
@@ -151,18 +155,23 @@ def _serve(
         if cancelled.value:
             raise _EpisodeCancelledError
 
-    while True:
-        policy_bytes, key = pipe.recv()
-        try:
-            env = envs.setdefault(key.purpose, None) or env_factory()
-            envs[key.purpose] = env
-            pipe.send(run_episodes([env], _unpickle(policy_bytes), [key], count)[0])
-        except _EpisodeCancelledError:
-            pipe.send(None)
-        except RunError as error:
-            pipe.send(error)
-        except Exception:
-            pipe.send(WorkerError(f"episode {key.number} raised\n{traceback.format_exc()}"))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone, and so are we
+        while True:
+            policy_bytes, key = pipe.recv()
+            result: Any
+            try:
+                if key.purpose not in envs:
+                    envs[key.purpose] = env_factory()
+                env = envs[key.purpose]
+                (result,) = run_episodes([env], _unpickle(policy_bytes), [key], count)
+            except _EpisodeCancelledError:
+                result = None
+            except RunError as error:
+                result = error
+            except Exception:  # whatever a third party's environment raises
+                cause = traceback.format_exc()
+                result = WorkerError(f"episode {key.number} raised an exception:\n{cause}")
+            pipe.send(result)
 
 
 @functools.lru_cache(maxsize=1)

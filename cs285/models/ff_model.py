@@ -13,8 +13,8 @@ from cs285.infrastructure.replay_buffer import Transitions
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-# A dimension whose std is below this share of its magnitude is a constant up to float32 rounding.
-CONSTANT = 1e-6
+# A column whose std is below this share of its mean is a constant up to float32 rounding.
+CONSTANT, TINY = 1e-6, 1e-12
 
 
 class Normalizer(nn.Module):
@@ -36,7 +36,7 @@ class Normalizer(nn.Module):
     def fit(self, columns: Tensor) -> None:
         """Take the statistics of `columns` (B, D)."""
         std, mean = torch.std_mean(columns.double(), dim=0, correction=0)
-        varies = std > CONSTANT * (1 + mean.abs())
+        varies = std > CONSTANT * mean.abs() + TINY
         self.mean.copy_(mean)
         self.std.copy_(torch.where(varies, std, 0.0))
         self.inverse_std.copy_(torch.where(varies, 1 / std, 0.0))

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs285.infrastructure.checkpoint import FILE, load_checkpoint
+import numpy as np
+
+from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import RunError
-from cs285.infrastructure.run_folder import CONFIG
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
 
 
 def export_run(folder: Path, target: Path) -> None:
@@ -20,7 +22,7 @@ def export_run(folder: Path, target: Path) -> None:
     Raises UsageError if the folder's checkpoint is not readable.
     """
     content = json.loads((folder / CONFIG).read_text())
-    counters = load_checkpoint(folder / FILE, "cpu")["counters"]
+    counters = load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
     if (folder / "progress.csv").exists():
         shutil.copyfile(folder / "progress.csv", f"{target}.csv")
@@ -34,23 +36,23 @@ def export_run(folder: Path, target: Path) -> None:
         "iterations": counters["next_iteration"],
         "env_steps": counters["env_steps"],
         "seconds": round(counters["seconds"], 1),
+        "mean_prediction_error": float(np.load(folder / "itr_0_predictions.npz")["error"]),
     }
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _losses_to_csv(losses: Path, target: Path) -> None:
-    import numpy as np
-
     rows = [f"{step},{loss}" for step, loss in enumerate(np.load(losses).tolist(), start=1)]
     target.write_text("\n".join(["Gradient step,Training Loss", *rows]) + "\n")
 
 
 def _without_data_dir(options: list[str]) -> list[str]:
     """Return the command's options less --data_dir and its value: where it was run is nobody's."""
-    if "--data_dir" not in options:
-        return options
-    at = options.index("--data_dir")
-    return options[:at] + options[at + 2 :]
+    kept = [option for option in options if not option.startswith("--data_dir=")]
+    if "--data_dir" in kept:
+        at = kept.index("--data_dir")
+        del kept[at : at + 2]
+    return kept
 
 
 def main(argv: Sequence[str] | None = None) -> int:

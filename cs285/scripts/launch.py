@@ -10,6 +10,9 @@ import errno
 import functools
 import math
 import multiprocessing
+import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
@@ -20,6 +23,8 @@ from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
 from cs285.infrastructure.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
+    CHECKPOINT,
+    CONFIG,
     create_run_folder,
     lock_folder,
     read_config,
@@ -66,7 +71,12 @@ def run_anew(script: str, config: Any, build_agent: AgentBuilder) -> None:
     flags = flag_tools.to_flat(config)
     folder = create_run_folder(run.data_dir, run.exp_name, run.env_name, script, flags)
     print(f"logging to {folder}", flush=True)
-    _train(config, folder, build_agent, task, device, ep_len)
+    try:
+        _train(config, folder, build_agent, task, device, ep_len)
+    except UsageError:  # the disk did not take it: what cannot be resumed is not left behind
+        if not (folder / CHECKPOINT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def resume(
@@ -88,9 +98,13 @@ def resume(
                 f"--{name} {value}: the run was started with {saved.get(name)}; allowed with "
                 f"--resume are other values of {', '.join(sorted(allowed))}"
             )
-    config: Any = flag_tools.from_flat(config_class, {**saved, **given})
+    try:
+        config: Any = flag_tools.from_flat(config_class, {**saved, **given})
+    except TypeError as error:
+        raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
+    if saved.get("checkpoint_freq") == -1:
+        raise UsageError(f"--resume {folder}: it was run with --checkpoint_freq -1, and kept none")
     task, device, ep_len = _prepare(config)
-    update_flags(folder, flag_tools.to_flat(config))
     print(f"resuming {folder}", flush=True)
     _train(config, folder, build_agent, task, device, ep_len)
 
@@ -113,8 +127,11 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     chosen_renderer = disable_renderer()
     if run.num_workers != 1:
         multiprocessing.set_forkserver_preload(["cs285.infrastructure.worker_pool"])
-        forkserver.ensure_running()  # imports beside us, on another core
-    from cs285.envs import default_ep_len, inspect_task
+        # It imports beside us, on another core. Ctrl-C is not for it, nor for its children.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    from cs285.envs import inspect_task
     from cs285.infrastructure.pytorch_util import keep_freed_memory, select_device
 
     keep_freed_memory()
@@ -122,7 +139,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     if run.video_log_freq > 0:
         choose_renderer(run.env_name, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)
-    return task, device, run.ep_len or default_ep_len(run.env_name)
+    return task, device, run.ep_len or task.ep_len
 
 
 def _train(
@@ -141,7 +158,7 @@ def _train(
     collector = Collector(backend, run.seed, ep_len)
     try:
         with lock_folder(folder):
-            RL_Trainer(
+            trainer = RL_Trainer(
                 config=run,
                 folder=folder,
                 agent=build_agent(config, task, device),
@@ -150,15 +167,24 @@ def _train(
                 env_factory=env_factory,
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
-            ).run_training_loop()
+            )
+            update_flags(folder, flag_tools.to_flat(config))
+            trainer.run_training_loop()
     except KeyboardInterrupt as error:
-        raise InterruptedRunError(f"interrupted; go on with --resume {folder}") from error
+        raise InterruptedRunError(f"interrupted{_way_on(config, folder)}") from error
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        raise RunError(f"stdout was closed{_way_on(config, folder)}") from error
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise UsageError(
             f"--data_dir {folder.parent}: {error.strerror}; allowed: a folder that takes the "
-            f"run's files; make room, then go on with --resume {folder}"
+            f"run's files{_way_on(config, folder)}"
         ) from error
     finally:
         collector.close()
+
+
+def _way_on(config: Any, folder: Path) -> str:
+    return f"; go on with --resume {folder}" if config.run.checkpoint_freq > 0 else ""

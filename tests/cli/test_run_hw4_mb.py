@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,7 +127,9 @@ def test_resume_extends_a_run_but_changes_nothing_else(
     assert read_curve(folder) == read_curve(run_tiny(n_iter=3))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "config"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "foreign", "another run's", "agent only", "config"]
+)
 def test_damaged_run_is_refused_by_name(
     damage: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,14 +137,20 @@ def test_damaged_run_is_refused_by_name(
     broken = folder / ("config.json" if damage == "config" else "checkpoint.pt")
     if damage == "foreign":
         torch.save({"model": 1}, broken)
+    elif damage == "another run's":
+        shutil.copy(run_tiny(size=32, env_name="reacher-cs285-v0") / "checkpoint.pt", broken)
+    elif damage == "agent only":
+        shutil.copy(run_tiny(save_params=True) / "agent_itr_0.pt", broken)
     else:
         broken.write_bytes(broken.read_bytes()[:200])
-    kept = (folder / "progress.csv").read_text()
+    names = ("progress.csv", "config.json")
+    kept = [(folder / name).read_text() for name in names]
+    capsys.readouterr()
     assert main(["--resume", str(folder), "--n_iter", "9"]) == 2
     err = capsys.readouterr().err
     assert broken.name in err
     assert err.count("\n") == 1
-    assert (folder / "progress.csv").read_text() == kept
+    assert [(folder / name).read_text() for name in names] == kept
 
 
 def test_one_process_per_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,6 +204,70 @@ def test_diverged_model_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "in iteration 0: the model diverged" in err
+
+
+def test_disk_full_from_the_start_leaves_no_folder(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+
+    process = start(*arguments(**{**TINY, "data_dir": tmp_path}), preexec_fn=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "File too large; allowed" in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_during_start_up_is_one_line(tmp_path: Path) -> None:
+    process = start(*arguments(**{**TINY, "num_workers": 2, "data_dir": tmp_path}))
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.count("\n") == 1
+    assert "interrupted" in err
+
+
+def test_planned_data_do_not_depend_on_the_number_of_workers(run_tiny: Run) -> None:
+    one, two = run_tiny(num_workers=1), run_tiny(num_workers=2)
+    assert read_curve(one) == read_curve(two)
+
+
+TASK = """
+import gymnasium as gym
+import numpy as np
+
+class Line(gym.Env):
+    observation_space = gym.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    @staticmethod
+    def get_reward(observations, actions):
+        return -abs(observations[..., 0]), observations[..., 0] > 8
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.at, {}
+
+    def step(self, action):
+        self.at += action  # the same array again and again
+        return self.at, -float(abs(self.at[0])), False, False, {}
+
+gym.register("Line-v0", entry_point=Line, max_episode_steps=15)
+"""
+
+
+def test_own_task_of_the_readme(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(TASK)
+    flags = {**TINY, "env_name": "my_tasks:Line-v0", "ep_len": None, "num_workers": 2}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = start(*arguments(**{**flags, "data_dir": tmp_path / "data"}), env=environment)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    curve = read_curve(only_folder(tmp_path / "data"))
+    assert float(curve[0]["Eval_AverageEpLen"]) == 15
+    assert "Reward Loss" not in curve[0]
 
 
 @pytest.mark.parametrize("env_name", ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"])

@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from cs285.envs import make_env
-from cs285.infrastructure.collector import Collector, InProcess, available_cores, make_backend
+from cs285.infrastructure.collector import (
+    Collector,
+    InProcess,
+    _shortest_run,
+    available_cores,
+    make_backend,
+)
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.errors import DivergedError, WorkerError
 from cs285.infrastructure.replay_buffer import Path
@@ -113,8 +119,7 @@ def test_killed_worker_costs_nothing_but_time(capsys: pytest.CaptureFixture[str]
     expected = collect(InProcess(FACTORY, 1), steps=120)
 
     def kill_one() -> None:
-        while not any(worker.steps.value > 5 for worker in pool._workers):
-            time.sleep(0.01)
+        wait_for_steps(pool, 5)
         os.kill(pool._workers[0].process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
@@ -131,6 +136,32 @@ def test_episode_that_kills_every_worker_is_given_up() -> None:
         collect(WorkerPool(suicidal_env, 2))
 
 
+def test_episodes_that_are_not_needed_are_called_off_and_their_errors_ignored() -> None:
+    """Asked for one step, the collector needs episode 0 only, whatever else it has started."""
+    pool = WorkerPool(slow_env, 2)
+    collector = Collector(pool, seed=4, ep_len=EP_LEN)
+    pool.start(RANDOM, lambda steps: None)
+    for number in (0, 1):
+        pool.submit(EpisodeKey(4, "train", 0, number))
+    wait_for_steps(pool, 3)
+    pool.cancel()
+    assert all(worker.key is None for worker in pool._workers)
+    paths = collector.collect(RANDOM, EP_LEN, "train", 0)  # the same workers go on
+    collector.close()
+    expected = run_episodes([FACTORY()], RANDOM, [EpisodeKey(4, "train", 0, 0)])
+    assert np.array_equal(paths[0].obs, expected[0].obs)
+
+    failed: dict[int, Any] = {0: expected[0], 1: WorkerError("not needed")}
+    assert _shortest_run(failed, EP_LEN) == expected
+    with pytest.raises(WorkerError, match="not needed"):
+        _shortest_run(failed, EP_LEN + 1)
+
+
+def wait_for_steps(pool: WorkerPool, steps: int) -> None:
+    while not any(worker.steps.value > steps for worker in pool._workers):
+        time.sleep(0.01)
+
+
 def test_exception_in_a_worker_arrives_with_its_cause() -> None:
     with pytest.raises(WorkerError, match="no simulator today"):
         collect(WorkerPool(raising_env, 2))
@@ -145,6 +176,16 @@ def test_non_finite_action_never_reaches_the_simulator(backend: Any) -> None:
 class NanPolicy(RandomPolicy):
     def get_action(self, obs: Any, generators: Any) -> Any:
         return np.full((len(obs), 2), np.nan, np.float32)
+
+
+@pytest.mark.parametrize("backend", [InProcess(FACTORY, 1), WorkerPool(slow_env, 2)])
+def test_progress_is_told_within_an_episode(backend: Any) -> None:
+    told: list[int] = []
+    collector = Collector(backend, 4, EP_LEN)
+    collector.collect(RANDOM, 2 * EP_LEN, "train", 0, told.append)
+    collector.close()
+    assert told == sorted(told)
+    assert told[-1] == 2 * EP_LEN
 
 
 def test_closed_pool_leaves_no_process() -> None:

@@ -242,8 +242,8 @@ def test_tasks_without_box_actions_are_refused_by_name(name: str) -> None:
 
 def test_episode_caps() -> None:
     caps = {"cheetah-cs285-v0": 500, "reacher-cs285-v0": 200, "obstacles-cs285-v0": 100}
-    assert {name: cs285.envs.default_ep_len(name) for name in caps} == caps
-    assert cs285.envs.default_ep_len("HalfCheetah-v5") == 1000
+    assert {name: cs285.envs.inspect_task(name).ep_len for name in caps} == caps
+    assert cs285.envs.inspect_task("HalfCheetah-v5").ep_len == 1000
     env = cs285.envs.make_env("obstacles-cs285-v0", ep_len=600)  # over the registered limit
     env.reset(seed=0)
     steps = 1

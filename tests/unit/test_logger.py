@@ -66,6 +66,19 @@ def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path, cut: int) -
     assert not list(resumed.glob(".*"))
 
 
+def test_full_disk_on_resume_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, range(3))
+    before = (tmp_path / "progress.csv").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cs285.infrastructure.logger._write_rows", full)
+    with pytest.raises(OSError, match="No space left"):
+        Logger(tmp_path, 2)
+    assert (tmp_path / "progress.csv").read_bytes() == before
+
+
 def test_resume_from_the_very_start(tmp_path: Path) -> None:
     fill(tmp_path, range(1))
     fill(tmp_path, range(2))

@@ -18,7 +18,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> Any:
         def run(command: Any, env: dict[str, str], **_: Any) -> Any:
             tried.append(env.get("MUJOCO_GL"))
             code = 0 if tried[-1] in working else 1
-            return subprocess.CompletedProcess(command, code, "", "Traceback\nno library")
+            return subprocess.CompletedProcess(command, code, "ImportError no library\n", "noise")
 
         monkeypatch.setattr(rendering.subprocess, "run", run)
         return tried
@@ -46,6 +46,21 @@ def test_no_gl_names_what_to_install(probes: Any) -> None:
     with pytest.raises(UsageError, match=r"no library.*install libegl1 or libosmesa6") as caught:
         rendering.choose_renderer("cheetah-cs285-v0", None)
     assert tried == ["egl", "osmesa"]
+    assert "\n" not in str(caught.value)
+
+
+def test_macos_draws_with_glfw(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = probes("glfw")
+    monkeypatch.setattr(rendering.sys, "platform", "darwin")
+    rendering.choose_renderer("cheetah-cs285-v0", None)
+    assert tried == ["glfw"]
+
+
+def test_probe_says_why_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "LINUX_BACKENDS", ())
+    monkeypatch.setattr(rendering, "OTHER_BACKENDS", ())
+    with pytest.raises(UsageError, match=r"nonsense: .*nonsense.*; install") as caught:
+        rendering.choose_renderer("cheetah-cs285-v0", "nonsense")
     assert "\n" not in str(caught.value)
 
 
