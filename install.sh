@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # install.sh REQUIREMENTS...: create or reuse .venv, and install the requirements and cs285 into it,
-# unless exactly that was done before. PYTHON_BIN makes the environment.
+# unless exactly that was done before. PYTHON_BIN makes the environment where there is none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python_bin=${PYTHON_BIN:-python3}
 
-if ! "$python_bin" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))'; then
-  echo "install.sh: error: PYTHON_BIN=$python_bin: allowed is a Python from 3.10 to 3.13" >&2
-  exit 2
-fi
-[[ -x .venv/bin/python ]] || "$python_bin" -m venv .venv
+suits() {
+  "$1" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
+}
 
-wanted=$(cat setup.py "$@" | cksum)
+# A .venv of which the making was interrupted, or of another Python, is made again.
+if ! { suits .venv/bin/python && .venv/bin/python -m pip --version; } >/dev/null 2>&1; then
+  if ! suits "$python_bin"; then
+    echo "install.sh: error: PYTHON_BIN=$python_bin: allowed is a Python from 3.10 to 3.13" >&2
+    exit 2
+  fi
+  "$python_bin" -m venv --clear .venv
+fi
+
+wanted="$(pwd) $(.venv/bin/python --version) $(cat setup.py "$@" | cksum)"
 stamp=.venv/.installed_$(printf '%s_' "$@")
 if [[ -e $stamp && $(cat "$stamp") == "$wanted" ]]; then
   exit 0

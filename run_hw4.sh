@@ -46,6 +46,8 @@ General variables (default):
   PYTHON_BIN (python3)      makes .venv
   MUJOCO_GL (egl on Linux)  how MuJoCo draws videos
 
+The variables MBPO_* and SAC_* are accepted, for the MBPO stage of the next version.
+
 MB experiment (default), each the flag of scripts/run_hw4_mb.py in the last column:
 TEXT
   while read -r name default flag; do
@@ -134,4 +136,5 @@ fi
 if [[ ${RUN_MBPO:-1} == 1 ]]; then
   echo "The MBPO stage is not part of this version yet; the MB stage is all there is."
 fi
-echo "Plots and logs are in cs285/data; to browse them: pip install tensorboard && tensorboard --logdir cs285/data"
+echo "Plots and logs are in the folder named after 'logging to' above (by default in cs285/data)."
+echo "To browse them: pip install tensorboard && tensorboard --logdir cs285/data"

@@ -1,14 +1,16 @@
 """Package cs285; requirements.txt pins the exact versions that were tested together."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
 here = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "cs285" / "__init__.py").read_text())[1]
 
 setup(
     name="cs285",
-    version="0.1.0",
+    version=version,
     description="Model-based reinforcement learning in the form of CS285 homework 4",
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",

@@ -2,7 +2,7 @@
 
     python results/make_report.py
 
-No number of the report is typed: each is read from a CSV or JSON beside it.
+Every number reached is read from a CSV or JSON beside it; those stated are the assignment's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent
+PREDICTION_ERROR = "mean prediction error"  # of iteration 0's picture; in the JSON
 
 
 class Experiment(NamedTuple):
@@ -31,8 +32,11 @@ class Experiment(NamedTuple):
 
 EXPERIMENTS = (
     Experiment("q1_cheetah_n500_arch1x32", "Training Loss", 1, "loss < 0.2 by step 500"),
-    Experiment("q1_cheetah_n5_arch2x250", "Training Loss", 1, "worst"),
-    Experiment("q1_cheetah_n500_arch2x250", "Training Loss", 1, "best"),
+    Experiment("q1_cheetah_n5_arch2x250", "Training Loss", 1, "-"),
+    Experiment("q1_cheetah_n500_arch2x250", "Training Loss", 1, "-"),
+    Experiment("q1_cheetah_n500_arch1x32", PREDICTION_ERROR, 1, "-"),
+    Experiment("q1_cheetah_n5_arch2x250", PREDICTION_ERROR, 1, "-"),
+    Experiment("q1_cheetah_n500_arch2x250", PREDICTION_ERROR, 1, "smallest"),
     Experiment("q2_obstacles_singleiteration", "Train_AverageReturn", 1, "about -160"),
     Experiment("q2_obstacles_singleiteration", "Eval_AverageReturn", 1, "-70 to -50"),
     Experiment("q3_obstacles", "Eval_AverageReturn", 3, "-25 to -20, 40 min"),
@@ -69,9 +73,20 @@ def describe(file: Path) -> dict[str, Any]:
     return json.loads(file.with_suffix(".json").read_text())
 
 
+def commit_of(source: dict[str, Any]) -> str:
+    changed = " (with uncommitted changes)" if source["git"].get("uncommitted_changes") else ""
+    return (source["git"]["commit"] or "unknown")[:9] + changed
+
+
+def reached_in(file: Path, experiment: Experiment) -> float:
+    if experiment.column == PREDICTION_ERROR:
+        return float(describe(file)["run"]["mean_prediction_error"])
+    return float(np.mean(read_column(file, experiment.column)[-experiment.last :]))
+
+
 def report_row(experiment: Experiment) -> str:
     files = runs_of(experiment.name)
-    values = [np.mean(read_column(file, experiment.column)[-experiment.last :]) for file in files]
+    values = [reached_in(file, experiment) for file in files]
     seconds = [describe(file)["run"]["seconds"] for file in files]
     reached = ", ".join(f"{value:.4g}" for value in values)
     seeds = ", ".join(file.stem.rsplit("seed", 1)[1] for file in files)
@@ -115,7 +130,7 @@ def draw_curves(file: Path) -> None:
 def main() -> None:
     rows = [report_row(experiment) for experiment in EXPERIMENTS if runs_of(experiment.name)]
     sources = [describe(file) for file in RESULTS.glob("q*/*_seed*.csv")]
-    commits = sorted({source["git"]["commit"][:9] for source in sources})
+    commits = sorted({commit_of(source) for source in sources})
     machines = sorted(
         {f"{s['machine']['processor']}, {s['machine']['cores']} cores" for s in sources}
     )
@@ -123,8 +138,8 @@ def main() -> None:
 
 Written by `python results/make_report.py` from the CSV and JSON files beside it, which
 `results/mb_experiments.sh` made. Every JSON holds its run's command, flags, commit, versions and
-machine. Values are one per seed; seconds are a run's mean, without about 4 s of start-up, on a
-machine that also did other work: benchmarks/ has the timings to compare by.
+machine. Values are one per seed. Seconds are the mean over seeds, from the first iteration on;
+the machine also did other work meanwhile, so compare by benchmarks/ instead.
 
 Commits: {", ".join(commits)}. Machine: {"; ".join(machines)}.
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The homework's Q1 to Q5, and what they measured, into results/<question>/. Started again, it skips
-# what is exported, resumes what is half done, and begins the rest.
-#   results/mb_experiments.sh [NAME_PREFIX]     SEEDS="1 2 3"  DATA_DIR=cs285/data  PYTHON_BIN=python3
+# Questions 1, 2, 3 and 5, some of them shortened, and what they measured, into results/<question>/.
+# Started again, it skips what is exported, resumes what is half done, and begins the rest.
+#   results/mb_experiments.sh [NAME_PREFIX]     SEEDS="1 2 3"  DATA_DIR=cs285/data  PYTHON_BIN=.venv/bin/python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${SEEDS:-1 2 3}
 data=${DATA_DIR:-cs285/data}
-python=${PYTHON_BIN:-python3}
+python=${PYTHON_BIN:-.venv/bin/python}
 only=${1:-}
 
 # run NAME FLAGS...: one experiment, for each seed

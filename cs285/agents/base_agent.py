@@ -28,8 +28,8 @@ class BaseAgent(Protocol):
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Do the whole learning phase of an iteration.
 
-        Returns metrics by name, each a curve over the phase's gradient steps (steps,) on the
-        device; the trainer logs the last value. A non-finite one stops the run.
+        Returns metrics by name, each a curve over the phase's gradient steps (steps,), or a single
+        value (1,), on the device; the trainer logs the last one. A non-finite one stops the run.
         """
         ...
 

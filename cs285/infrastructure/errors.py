@@ -20,7 +20,10 @@ class DivergedError(RunError):
 
 
 class WorkerError(RunError):
-    """A collection worker failed for good: its episode killed it again and again, or raised."""
+    """A collection worker failed for good: its episode killed it again and again, or raised.
+
+    What an environment raised is shown with its traceback: it is its author's to mend.
+    """
 
 
 class InterruptedRunError(RunError):
