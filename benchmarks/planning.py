@@ -19,11 +19,11 @@ from benchmarks.reference.homework_mpc import HomeworkModel, HomeworkMPC
 from benchmarks.timing import rates, sgemm_peak, summarize, write
 from cs285.agents.mb_agent import MBAgent
 from cs285.envs import TaskSpec, inspect_task, make_env
-from cs285.infrastructure.collector import Collector, make_backend
+from cs285.infrastructure.collector import Collector
 from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.pytorch_util import keep_freed_memory
 from cs285.infrastructure.replay_buffer import stack_paths
+from cs285.infrastructure.worker_pool import WorkerPool
 from cs285.policies.base_policy import RandomPolicy
 
 ENV, HORIZON, SEQUENCES, MEMBERS, SIZE = "cheetah-cs285-v0", 15, 1000, 3, 250
@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     parser.add_argument("--decisions", type=int, default=40, help="decisions per round")
     arguments = parser.parse_args()
-    keep_freed_memory()
     task = inspect_task(ENV)
     widths = (task.ob_dim + task.ac_dim, SIZE, SIZE, task.ob_dim)
     products = sum(a * b for a, b in pairwise(widths))
@@ -83,8 +82,9 @@ def make_contenders(task: TaskSpec, strategy: str, decisions: int) -> dict[str, 
     for workers in (1, 2):
         # One episode per worker, so that both are busy to the end.
         ep_len = decisions // workers
-        backend = make_backend(partial(make_env, ENV, ep_len), CPU, workers, workers)
-        collector = Collector(backend, seed=1, ep_len=ep_len)
+        # Always in worker processes: this one keeps torch's and malloc's defaults for the other.
+        pool = WorkerPool(partial(make_env, ENV, ep_len), workers)
+        collector = Collector(pool, seed=1, ep_len=ep_len)
         name = f"collector, {workers} worker{'s' * (workers > 1)}"
         contenders[name] = partial(collect, collector, agent, decisions)
     return contenders
