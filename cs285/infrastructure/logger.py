@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import imageio.v2 as imageio
+import imageio.v3 as iio
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,9 +53,10 @@ class Logger:
         file = folder / f"{tag}_itr_{iteration}.mp4"
         imageio.mimwrite(file, list(frames), fps=fps, macro_block_size=2, ffmpeg_log_level="error")
         small = np.stack([frame[::2, ::2] for frame in frames[::GIF_STRIDE]])
-        buffer = io.BytesIO()
-        imageio.mimwrite(buffer, list(small), format="gif", duration=1000 * GIF_STRIDE / fps)
-        self._events.add_video(tag, buffer.getvalue(), small, iteration)
+        milliseconds = 1000 * GIF_STRIDE / fps
+        gif = iio.imwrite("<bytes>", small, extension=".gif", duration=milliseconds, loop=0)
+        assert gif is not None
+        self._events.add_video(tag, gif, small, iteration)
         return file
 
     def close(self) -> None:
