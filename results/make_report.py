@@ -47,14 +47,14 @@ EXPERIMENTS = (
         "q3_cheetah_short", "Eval_AverageReturn", 1, "250 to 350 (whole)", "4 x 1000 env steps"
     ),
     Experiment(
-        "q5_cheetah_random_short", "Eval_AverageReturn", 3, "-", "episodes of 200 env steps"
+        "q5_cheetah_random_short", "Eval_AverageReturn", 1, "-", "2 x 400 steps, episodes of 200"
     ),
     Experiment(
         "q5_cheetah_cem_4_short",
         "Eval_AverageReturn",
-        3,
+        1,
         "cem above random; >= 800 (whole)",
-        "episodes of 200 env steps",
+        "2 x 400 steps, episodes of 200",
     ),
 )
 

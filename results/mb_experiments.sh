@@ -44,9 +44,9 @@ run q1_cheetah_n500_arch2x250 "${q1[@]}" --num_agent_train_steps_per_iter 500 --
 run q2_obstacles_singleiteration "${q2[@]}" --n_iter 1
 run q3_obstacles "${q2[@]}" --n_iter 12
 
-# Shortened: episodes of 200 env steps instead of 500, and 1200 planned ones in all instead of 20000;
-# the same for random shooting and CEM.
-q5+=(--ep_len 200 --batch_size 400 --n_iter 4)
+# Shortened: episodes of 200 env steps instead of 500, 400 planned ones per iteration instead of 5000,
+# and 2 iterations instead of 5.
+q5+=(--ep_len 200 --batch_size 400 --n_iter 2)
 run q5_cheetah_random_short "${q5[@]}" --mpc_action_sampling_strategy random
 run q5_cheetah_cem_4_short "${q5[@]}" --mpc_action_sampling_strategy cem --cem_iterations 4
 # Shortened: 4 iterations instead of 15, and of 1000 env steps instead of 5000.
