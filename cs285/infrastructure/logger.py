@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.event_file import EventFile
+from cs285.infrastructure.run_folder import PROGRESS
 
 ITERATION = "Iteration"
 GIF_STRIDE = 4  # TensorBoard's GIF shows every fourth frame; the mp4 shows all
@@ -27,7 +28,7 @@ class Logger:
     def __init__(self, folder: Path, first_iteration: int = 0) -> None:
         """Open the folder's records, dropping what they hold of `first_iteration` and later."""
         self.folder = folder
-        self._csv = folder / "progress.csv"
+        self._csv = folder / PROGRESS
         rows = [row for row in _read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
         self._columns = list(rows[0]) if rows else []
         if rows:

@@ -54,7 +54,7 @@ class RL_Trainer:
     ) -> None:
         """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not this run's."""
         self.config, self.folder, self.agent = config, folder, agent
-        self.random_policy, self.collector, self.device = random_policy, collector, device
+        self.random_policy, self.collector = random_policy, collector
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.counters = Counters()
         if (folder / CHECKPOINT).exists():

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from cs285.infrastructure.errors import UsageError
 
-CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
+CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
 

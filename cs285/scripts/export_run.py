@@ -13,7 +13,7 @@ import numpy as np
 
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import RunError
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 
 
 def export_run(folder: Path, target: Path) -> None:
@@ -24,8 +24,8 @@ def export_run(folder: Path, target: Path) -> None:
     content = json.loads((folder / CONFIG).read_text())
     counters = load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    if (folder / "progress.csv").exists():
-        shutil.copyfile(folder / "progress.csv", f"{target}.csv")
+    if (folder / PROGRESS).exists():
+        shutil.copyfile(folder / PROGRESS, f"{target}.csv")
     else:
         _losses_to_csv(folder / "itr_0_losses.npy", Path(f"{target}.csv"))
     command = [content["command"][0], "scripts/" + Path(content["command"][1]).name]

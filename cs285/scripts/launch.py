@@ -25,6 +25,7 @@ from cs285.infrastructure.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,
     CONFIG,
+    PROGRESS,
     create_run_folder,
     lock_folder,
     read_config,
@@ -73,8 +74,8 @@ def run_anew(script: str, config: Any, build_agent: AgentBuilder) -> None:
     print(f"logging to {folder}", flush=True)
     try:
         _train(config, folder, build_agent, task, device, ep_len)
-    except UsageError:  # the disk did not take it: what cannot be resumed is not left behind
-        if not (folder / CHECKPOINT).exists():
+    except UsageError:  # the disk did not take it: a folder without a result is not left behind
+        if not any((folder / name).exists() for name in (CHECKPOINT, PROGRESS)):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -218,6 +218,20 @@ def test_disk_full_from_the_start_leaves_no_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_full_disk_keeps_the_curve_of_a_run_without_checkpoints(tmp_path: Path) -> None:
+    """The limit is met by the event file, after some rows of progress.csv."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    flags = {**TINY, "n_iter": 1000, "checkpoint_freq": -1, "batch_size": 20, "eval_batch_size": 20}
+    process = start(*arguments(**{**flags, "data_dir": tmp_path}), preexec_fn=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--resume" not in err
+    assert len(read_curve(only_folder(tmp_path))) > 10
+
+
 def test_ctrl_c_during_start_up_is_one_line(tmp_path: Path) -> None:
     process = start(*arguments(**{**TINY, "num_workers": 2, "data_dir": tmp_path}))
     time.sleep(1.0)
