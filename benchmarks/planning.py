@@ -91,7 +91,7 @@ def make_contenders(task: TaskSpec, strategy: str, decisions: int) -> dict[str, 
 
 
 def collect(collector: Collector, agent: MBAgent, decisions: int) -> int:
-    paths = collector.collect(agent.actor, decisions, "train", 0)
+    paths, _ = collector.collect(agent.actor, decisions, "train", 0)
     return sum(path.length for path in paths)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from cs285.scripts.run_hw4_mb import main
+from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 
 torch.set_num_threads(1)
 
@@ -28,6 +28,14 @@ TINY: dict[str, Any] = {
     "mpc_horizon": 3,
     "mpc_num_action_sequences": 20,
     "num_workers": 1,
+}
+TINY_MBPO: dict[str, Any] = {
+    **TINY,
+    "sac_n_iter": 6,
+    "sac_size": 16,
+    "sac_train_batch_size": 32,
+    "mbpo_rollout_length": 2,
+    "mbpo_rollout_every": 4,
 }
 TIMES = ("TimeSinceStart",)  # the one column that a repeated run does not repeat
 
@@ -50,15 +58,24 @@ def read_curve(folder: Path) -> list[dict[str, str]]:
     return [{name: cell for name, cell in row.items() if name not in TIMES} for row in rows]
 
 
-@pytest.fixture
-def run_tiny(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that runs the program in this process, and gives its log folder."""
+def runner(tmp_path: Path, main: Callable[..., int], tiny: dict[str, Any]) -> Callable[..., Path]:
+    """Return a function that runs a program in this process, and gives its log folder."""
 
     def run(**flags: Any) -> Path:
         before = set(tmp_path.glob("*/hw4_*"))
-        flags = {**TINY, "data_dir": tmp_path / f"data{len(before)}", **flags}
+        flags = {**tiny, "data_dir": tmp_path / f"data{len(before)}", **flags}
         assert main(arguments(**flags)) == 0
         (folder,) = set(tmp_path.glob("*/hw4_*")) - before
         return folder
 
     return run
+
+
+@pytest.fixture
+def run_tiny(tmp_path: Path) -> Callable[..., Path]:
+    return runner(tmp_path, run_hw4_mb.main, TINY)
+
+
+@pytest.fixture
+def run_tiny_mbpo(tmp_path: Path) -> Callable[..., Path]:
+    return runner(tmp_path, run_hw4_mbpo.main, TINY_MBPO)

@@ -18,7 +18,12 @@ class BaseAgent(Protocol):
 
     @property
     def actor(self) -> Policy:
-        """The policy that collects and is evaluated."""
+        """The policy that collects."""
+        ...
+
+    @property
+    def eval_policies(self) -> dict[str, Policy]:
+        """The policies that are evaluated, by the prefix of their metrics; "Eval" is among them."""
         ...
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:

@@ -16,18 +16,17 @@ from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import MAX_ENV_SEED, EnvFactory
 from cs285.infrastructure.figures import save_losses, save_predictions
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
-from cs285.infrastructure.replay_buffer import Path, ReplayBuffer, stack_paths
+from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
 from cs285.infrastructure.utils import (
     add_noise,
     mean_prediction_error,
     perform_actions,
     predict_open_loop,
 )
-from cs285.models.ff_model import FFModel, fit_ensemble
-from cs285.policies.base_policy import RandomPolicy
+from cs285.models.ff_model import FFModel, fit_ensemble, holdout_loss
+from cs285.policies.base_policy import Policy, RandomPolicy
 from cs285.policies.MPC_policy import MPCPolicy
 
-REPLAY_CAPACITY = 1_000_000
 FIGURE_HORIZON = 10  # env steps of question 1's prediction picture, as in the homework
 
 
@@ -43,17 +42,21 @@ class MBAgent:
         device: torch.device,
     ) -> None:
         self.task, self.config, self.seed, self.device = task, model, seed, device
-        get_reward = None if model.learned_reward else task.get_reward
+        self.get_reward = None if model.learned_reward else task.get_reward
         self.model = FFModel(
             task.ob_dim,
             task.ac_dim,
             model,
-            learns_reward=get_reward is None,
+            learns_reward=self.get_reward is None,
             generator=make_generator(seed, "model init"),
         ).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), model.learning_rate, fused=True)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
-        self.actor = MPCPolicy(self.model, get_reward, task.ac_low, task.ac_high, planner, device)
+        self.unseen = 0  # transitions collected since the last fit
+        self.actor = MPCPolicy(
+            self.model, self.get_reward, task.ac_low, task.ac_high, planner, device
+        )
+        self.eval_policies: dict[str, Policy] = {"Eval": self.actor}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store the paths, with observation noise where the run asks for it."""
@@ -61,10 +64,19 @@ class MBAgent:
         if self.config.add_sl_noise:
             data = add_noise(data, make_generator(self.seed, "observation noise", iteration))
         self.replay_buffer.add(data)
+        self.unseen += len(data.rewards)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
-        """Fit the ensemble to the whole replay; the minibatches are drawn with replacement."""
+        """Fit the ensemble to the whole replay; the minibatches are drawn with replacement.
+
+        The "Holdout Loss" is that of what was collected since the last fit, before this one.
+        """
         config = self.config
+        held_out = {}
+        if self.unseen < len(self.replay_buffer):  # not the first fit
+            data = self.replay_buffer.newest(self.unseen)
+            held_out["Holdout Loss"] = holdout_loss(self.model, data)[None]
+        self.unseen = 0
         shape = (
             config.num_agent_train_steps_per_iter,
             config.ensemble_size,
@@ -73,7 +85,7 @@ class MBAgent:
         generator = make_generator(self.seed, "fit batches", iteration)
         indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
         data = self.replay_buffer.all()
-        return fit_ensemble(self.model, self.optimizer, data, indices.to(self.device))
+        return fit_ensemble(self.model, self.optimizer, data, indices.to(self.device)) | held_out
 
     def save_figures(
         self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
@@ -108,6 +120,7 @@ class MBAgent:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "replay_buffer": self.replay_buffer.state_dict(),
+            "unseen": self.unseen,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -115,6 +128,7 @@ class MBAgent:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.replay_buffer.load_state_dict(state["replay_buffer"])
+        self.unseen = state["unseen"]
 
     def parameters_dict(self) -> dict[str, Any]:
         """Return the model's weights and statistics."""

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import torch
@@ -75,8 +75,15 @@ class InProcess:
         self._progress(self._steps)
 
 
+class Collection(NamedTuple):
+    """What a collection brought: `paths` for the replay, and the whole episodes that ended."""
+
+    paths: list[Path]
+    ended: list[Path]
+
+
 class Collector:
-    """Collects the same episodes whatever the backend: they depend on their keys alone."""
+    """Collects the same whole episodes whatever the backend: they depend on their keys alone."""
 
     def __init__(self, backend: Backend, seed: int, ep_len: int) -> None:
         self.backend, self.seed, self.ep_len = backend, seed, ep_len
@@ -88,8 +95,8 @@ class Collector:
         purpose: str,
         iteration: int,
         progress: Progress = lambda steps: None,
-    ) -> list[Path]:
-        """Return whole episodes of at least `min_steps` env steps in all.
+    ) -> Collection:
+        """Return episodes of at least `min_steps` env steps in all.
 
         They are the shortest run of episodes 0, 1, 2 … that is long enough, so no worker's speed
         can change which. More than those may be started where episodes tend to end early; what is
@@ -102,7 +109,7 @@ class Collector:
             paths = _shortest_run(done, min_steps)
             if paths is not None:
                 self.backend.cancel()
-                return paths
+                return Collection(paths, paths)
             lengths = [path.length for path in done.values() if isinstance(path, Path)]
             finished_steps = sum(lengths)
             # Without means to cancel an episode, start none that could turn out unneeded.
@@ -118,6 +125,13 @@ class Collector:
     def close(self) -> None:
         """Release environments and processes."""
         self.backend.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: no episode goes beyond its collection."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""
 
 
 def _shortest_run(done: dict[int, Path | RunError], min_steps: int) -> list[Path] | None:

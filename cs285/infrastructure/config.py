@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import (
     COUNT,
+    FINITE,
     FREQUENCY,
     INDEX,
     RATE,
@@ -45,6 +46,11 @@ class RunConfig:
         20000, "env steps of random actions collected in iteration 0", check=COUNT
     )
     batch_size: int = flag(8000, "env steps collected in each later iteration", "-b", check=COUNT)
+    continue_episodes: bool = flag(
+        False,
+        "collect exactly the env steps asked for, the running episode going on in the next "
+        "iteration, instead of whole episodes",
+    )
     eval_batch_size: int = flag(400, "env steps per evaluation", "-eb", check=COUNT)
     seed: int = flag(1, "seed of every random draw", check=INDEX)
     no_gpu: bool = flag(False, "stay on the CPU", "-ngpu")
@@ -77,7 +83,9 @@ class ModelConfig:
     size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
     learning_rate: float = flag(0.001, "Adam's learning rate", "-lr", check=RATE)
     num_agent_train_steps_per_iter: int = flag(
-        1000, "gradient steps on the dynamics model per iteration", check=COUNT
+        1000,
+        "gradient steps on the dynamics model per iteration (0: no model, for plain SAC)",
+        check=INDEX,
     )
     train_batch_size: int = flag(
         512, "transitions per ensemble member per gradient step", "-tb", check=COUNT
@@ -120,9 +128,115 @@ class PlannerConfig:
 
 
 @dataclass(frozen=True)
+class SACConfig:
+    """the SAC learner"""
+
+    sac_n_iter: int = flag(200, "SAC iterations per trainer iteration", check=COUNT)
+    sac_num_agent_train_steps_per_iter: int = flag(
+        1, "updates per SAC iteration, each on a batch of its own", check=COUNT
+    )
+    sac_num_critic_updates_per_agent_update: int = flag(
+        1, "gradient steps on the twin Q per update", check=COUNT
+    )
+    sac_num_actor_updates_per_agent_update: int = flag(
+        1, "gradient steps on policy and temperature per update that trains them", check=COUNT
+    )
+    sac_actor_update_frequency: int = flag(
+        1, "updates between those that train the policy", check=COUNT
+    )
+    sac_critic_target_update_frequency: int = flag(
+        1, "updates between those that move the target networks", check=COUNT
+    )
+    sac_train_batch_size: int = flag(256, "transitions per update", check=COUNT)
+    sac_batch_size: int = flag(
+        1000,
+        "env steps collected per iteration, where it is given and --batch_size is not",
+        check=COUNT,
+    )
+    sac_discount: float = flag(0.99, "discount factor", check=UNIT)
+    sac_init_temperature: float = flag(1.0, "entropy temperature at the start", check=RATE)
+    sac_learning_rate: float = flag(
+        3e-4, "Adam's learning rate of policy, twin Q and temperature", check=RATE
+    )
+    sac_n_layers: int = flag(2, "hidden layers of policy and twin Q", check=COUNT)
+    sac_size: int = flag(64, "width of their hidden layers", check=COUNT)
+    sac_target_rate: float = flag(
+        0.005, "how far the target networks move to the twin Q each time", check=UNIT
+    )
+    sac_target_entropy: float | None = flag(
+        None,
+        "entropy that the temperature is tuned to, of actions scaled to [-1, 1] (default: minus "
+        "the action dimension)",
+        check=FINITE,
+    )
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """model rollouts"""
+
+    mbpo_rollout_length: int = flag(
+        1, "steps of a model rollout; 0: plain SAC on real data", check=INDEX
+    )
+    mbpo_propagation: str = flag(
+        "mean",
+        "next imagined state: mean over the ensemble, or random_member, drawn for each row",
+        check=one_of("mean", "random_member"),
+    )
+    mbpo_rollouts_per_sac_iter: int = flag(1, "model rollouts per SAC iteration", check=COUNT)
+    mbpo_rollout_every: int = flag(
+        100,
+        "SAC iterations, counted over the run, whose model rollouts are done in one batch",
+        check=COUNT,
+    )
+    mbpo_real_ratio: float | None = flag(
+        None,
+        "share of real transitions in a SAC batch (default: their share in one buffer that held "
+        "both)",
+        check=UNIT,
+    )
+    mbpo_model_buffer_size: int = flag(
+        1_000_000, "imagined transitions kept, the newest", check=COUNT
+    )
+    mbpo_refit_every: int = flag(1, "trainer iterations between fits of the model", check=COUNT)
+    mbpo_eval_planner: bool = flag(
+        False,
+        "also evaluate planning through the same model, with the planner's flags, as "
+        "Planner_Eval_* beside Eval_*",
+    )
+
+
+@dataclass(frozen=True)
 class MBConfig:
     """Everything that defines one run of the MB agent."""
 
     run: RunConfig
     model: ModelConfig
     planner: PlannerConfig
+
+    def __post_init__(self) -> None:
+        _require_model(self.model, "the MB agent plans through it")
+
+
+@dataclass(frozen=True)
+class MBPOConfig:
+    """Everything that defines one run of the MBPO agent."""
+
+    run: RunConfig
+    model: ModelConfig
+    planner: PlannerConfig
+    sac: SACConfig
+    rollouts: RolloutConfig
+
+    def __post_init__(self) -> None:
+        if self.rollouts.mbpo_rollout_length > 0:
+            _require_model(self.model, "--mbpo_rollout_length is above 0")
+        if self.rollouts.mbpo_eval_planner:
+            _require_model(self.model, "--mbpo_eval_planner plans through it")
+
+
+def _require_model(model: ModelConfig, reason: str) -> None:
+    if model.num_agent_train_steps_per_iter == 0:
+        raise UsageError(
+            f"--num_agent_train_steps_per_iter 0: allowed are whole numbers from 1, since {reason}"
+        )

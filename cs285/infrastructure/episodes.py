@@ -29,14 +29,11 @@ class EpisodeKey(NamedTuple):
     number: int
 
 
-class _Recorder:
-    """One running episode."""
+class Episode:
+    """One episode that is being run, and everything it recorded so far."""
 
-    def __init__(self, env: gym.Env, key: EpisodeKey, device: torch.device) -> None:
-        self.env = env
-        self.generator = make_generator(
-            key.seed, f"{key.purpose} policy", key.iteration, key.number, device=device
-        )
+    def __init__(self, env: gym.Env, key: EpisodeKey) -> None:
+        self.env, self.key = env, key
         env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
         obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
         self.obs = [np.array(obs, np.float32)]  # copied: an env may reuse its array
@@ -54,15 +51,39 @@ class _Recorder:
         self.terminated.append(bool(terminated))
         self.running = not (terminated or truncated)
 
-    def path(self) -> Path:
-        obs = np.stack(self.obs)
+    def path(self, first: int = 0) -> Path:
+        """Return the steps from number `first` on; there must be one."""
+        obs = np.stack(self.obs[first:])
         return Path(
             obs=obs[:-1],
-            acs=np.stack(self.acs),
-            rewards=np.array(self.rewards, np.float32),
+            acs=np.stack(self.acs[first:]),
+            rewards=np.array(self.rewards[first:], np.float32),
             next_obs=obs[1:],
-            terminated=np.array(self.terminated),
+            terminated=np.array(self.terminated[first:]),
         )
+
+
+def policy_generator(key: EpisodeKey, device: torch.device) -> torch.Generator:
+    """Return the generator of the policy's draws in the episode of this key."""
+    return make_generator(
+        key.seed, f"{key.purpose} policy", key.iteration, key.number, device=device
+    )
+
+
+def decide(
+    policy: Policy, episodes: Sequence[Episode], generators: Sequence[torch.Generator]
+) -> NDArray[np.float32]:
+    """Return the policy's next actions in B episodes, (B, A).
+
+    Raises DivergedError if one is not finite: none ever reaches a simulator.
+    """
+    actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), generators)
+    if not np.isfinite(actions).all():
+        raise DivergedError(
+            "the policy asked for a non-finite action: the model or the policy diverged; a smaller "
+            "learning rate or more data may help"
+        )
+    return actions
 
 
 def run_episodes(
@@ -74,18 +95,13 @@ def run_episodes(
     """Run one episode per key in lockstep, each in an env of its own, deciding for all at once.
 
     `on_step` is told how many env steps were just taken. Raises DivergedError if the policy asks
-    for a non-finite action: none ever reaches a simulator.
+    for a non-finite action.
     """
-    episodes = [_Recorder(env, key, policy.device) for env, key in zip(envs, keys, strict=True)]
+    episodes = [Episode(env, key) for env, key in zip(envs, keys, strict=True)]
+    generators = {key: policy_generator(key, policy.device) for key in keys}
     running = episodes
     while running:
-        obs = np.stack([episode.obs[-1] for episode in running])
-        actions = policy.get_action(obs, [episode.generator for episode in running])
-        if not np.isfinite(actions).all():
-            raise DivergedError(
-                "the policy asked for a non-finite action: no plan has a finite return under the "
-                "model; a smaller --learning_rate or more data may help"
-            )
+        actions = decide(policy, running, [generators[episode.key] for episode in running])
         for episode, action in zip(running, actions, strict=True):
             episode.step(action)
         on_step(len(running))

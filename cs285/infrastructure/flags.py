@@ -30,6 +30,7 @@ COUNT = Check(lambda value: value >= 1, "whole numbers from 1")
 INDEX = Check(lambda value: value >= 0, "whole numbers from 0")
 FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or whole numbers from 1")
 RATE = Check(lambda value: math.isfinite(value) and value > 0, "finite numbers above 0")
+FINITE = Check(math.isfinite, "finite numbers")
 UNIT = Check(lambda value: 0 <= value <= 1, "numbers from 0 to 1")
 ANYTHING = Check(lambda value: True, "anything")
 

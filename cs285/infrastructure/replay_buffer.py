@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cs285.infrastructure.pytorch_util import from_numpy
 
+REPLAY_CAPACITY = 1_000_000  # real transitions that an agent keeps
+
 
 class Path(NamedTuple):
     """One episode of T steps, float32. Not terminated at the end: cut by the time limit."""
@@ -27,6 +29,11 @@ class Path(NamedTuple):
         """T, in env steps."""
         return self.rewards.shape[0]
 
+    @property
+    def total_reward(self) -> float:
+        """The undiscounted return."""
+        return float(self.rewards.sum(dtype=np.float64))
+
 
 class Transitions(NamedTuple):
     """B transitions as tensors on one device, float32 but `terminated`, which is bool."""
@@ -38,55 +45,72 @@ class Transitions(NamedTuple):
     terminated: Tensor  # (B,)
 
 
+def pack(batch: Transitions) -> Tensor:
+    """Return B transitions as rows (B, D) of D = 2O + A + 2 numbers, in this order."""
+    columns = (batch.rewards[:, None], batch.terminated[:, None].float())
+    return torch.cat([batch.obs, batch.acs, batch.next_obs, *columns], -1)
+
+
+def unpack(rows: Tensor, ob_dim: int, ac_dim: int) -> Transitions:
+    """Return packed rows (B, D) as transitions: views, but for `terminated`."""
+    obs, acs, next_obs, rewards, terminated = rows.split([ob_dim, ac_dim, ob_dim, 1, 1], -1)
+    return Transitions(obs, acs, rewards[..., 0], next_obs, terminated[..., 0] > 0)
+
+
 class ReplayBuffer:
-    """A ring of the newest C transitions, preallocated; adding costs what is added, never C."""
+    """A ring of the newest C transitions, preallocated; adding costs what is added, never C.
+
+    Transitions are kept as packed rows: a batch is then one gather from one tensor.
+    """
 
     def __init__(
         self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device | str = "cpu"
     ) -> None:
-        self.capacity, self.device = capacity, device
+        self.capacity, self.ob_dim, self.ac_dim, self.device = capacity, ob_dim, ac_dim, device
         self._next = 0  # where the next row goes
         self._size = 0
-        self._rows = Transitions(
-            obs=torch.empty(capacity, ob_dim, device=device),
-            acs=torch.empty(capacity, ac_dim, device=device),
-            rewards=torch.empty(capacity, device=device),
-            next_obs=torch.empty(capacity, ob_dim, device=device),
-            terminated=torch.empty(capacity, dtype=torch.bool, device=device),
-        )
+        self._rows = torch.empty(capacity, 2 * ob_dim + ac_dim + 2, device=device)
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, batch: Transitions) -> None:
         """Append B rows, overwriting the oldest where the ring is full."""
-        count = batch.rewards.shape[0]
-        kept = min(count, self.capacity)
-        first = self._next + count - kept
-        slots = torch.arange(first, first + kept, device=self.device) % self.capacity
-        for column, rows in zip(self._rows, batch, strict=True):
-            column[slots] = rows[count - kept :].to(self.device)
-        self._next = (self._next + count) % self.capacity
-        self._size = min(self._size + count, self.capacity)
+        rows = pack(batch)
+        first = self._next + max(len(rows) - self.capacity, 0)
+        kept = rows[-self.capacity :].to(self.device)
+        slots = torch.arange(first, first + len(kept), device=self.device) % self.capacity
+        self._rows[slots] = kept
+        self._next = (self._next + len(rows)) % self.capacity
+        self._size = min(self._size + len(rows), self.capacity)
+
+    @property
+    def rows(self) -> Tensor:
+        """Every packed row, (size, D), in no promised order: a view."""
+        return self._rows[: self._size]
 
     def all(self) -> Transitions:
-        """Return every row as views, in no promised order."""
-        return Transitions(*(column[: self._size] for column in self._rows))
+        """Return every row, in no promised order."""
+        return unpack(self.rows, self.ob_dim, self.ac_dim)
+
+    def newest(self, count: int) -> Transitions:
+        """Return the `count` rows that were added last, or all if there are fewer."""
+        first = self._next - min(count, self._size)
+        slots = torch.arange(first, self._next, device=self.device) % self.capacity
+        return unpack(self._rows[slots], self.ob_dim, self.ac_dim)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the filled rows and the ring's position."""
-        # Cloned: a view would make torch.save write the whole preallocated column.
-        rows = [column.clone() for column in self.all()]
-        return {"rows": rows, "next": self._next}
+        # Cloned: a view would make torch.save write the whole preallocated ring.
+        return {"rows": self.rows.clone(), "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned. Raises ValueError: more rows than capacity."""
-        self._size = state["rows"][0].shape[0]
-        if self._size > self.capacity:
-            raise ValueError(f"{self._size} rows do not fit a replay of {self.capacity}")
-        for column, rows in zip(self._rows, state["rows"], strict=True):
-            column[: self._size] = rows.to(self.device)
-        self._next = state["next"]
+        rows = state["rows"]
+        if len(rows) > self.capacity:
+            raise ValueError(f"{len(rows)} rows do not fit a replay of {self.capacity}")
+        self._size, self._next = len(rows), state["next"]
+        self._rows[: self._size] = rows.to(self.device)
 
 
 def stack_paths(paths: Sequence[Path]) -> Transitions:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,6 +16,7 @@ from cs285.agents.base_agent import BaseAgent
 from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
 from cs285.infrastructure.collector import Collector
 from cs285.infrastructure.config import RunConfig
+from cs285.infrastructure.continuing_collector import ContinuingCollector
 from cs285.infrastructure.episodes import EnvFactory, EpisodeKey
 from cs285.infrastructure.errors import DivergedError, UsageError
 from cs285.infrastructure.logger import Logger, to_floats
@@ -35,7 +35,9 @@ class Counters:
     next_iteration: int = 0
     env_steps: int = 0
     seconds: float = 0.0  # of all sittings
-    initial_return: float = 0.0
+    initial_return: float | None = None  # mean over the episodes that ended in iteration 0
+    # Of the episodes that ended in the newest iteration in which any did.
+    train_statistics: dict[str, float] = field(default_factory=dict)
 
 
 class RL_Trainer:
@@ -47,14 +49,15 @@ class RL_Trainer:
         folder: FilePath,
         agent: BaseAgent,
         random_policy: Policy,
-        collector: Collector,
+        collector: Collector | ContinuingCollector,
+        evaluator: Collector,
         env_factory: EnvFactory,
         render_env_factory: EnvFactory,
         device: torch.device,
     ) -> None:
         """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not this run's."""
         self.config, self.folder, self.agent = config, folder, agent
-        self.random_policy, self.collector = random_policy, collector
+        self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.counters = Counters()
         if (folder / CHECKPOINT).exists():
@@ -71,13 +74,15 @@ class RL_Trainer:
         config, counters = self.config, self.counters
         sitting = time.monotonic()
         for iteration in range(counters.next_iteration, config.n_iter):
-            self._announce(iteration, time.monotonic() - sitting)
+            is_logged = _due(config.scalar_log_freq, iteration)
+            if is_logged or not config.continue_episodes:  # there may be very many small ones
+                self._announce(iteration, time.monotonic() - sitting)
             paths = self._collect(iteration)
             self.agent.add_to_replay_buffer(paths, iteration)
             counters.env_steps += sum(path.length for path in paths)
             metrics = self._train(iteration)
-            if _due(config.scalar_log_freq, iteration):
-                self._log(iteration, paths, metrics)
+            if is_logged:
+                self._log(iteration, metrics)
             if _due(config.video_log_freq, iteration):
                 self._log_video(iteration)
             counters.seconds = time.monotonic() - self._started
@@ -89,6 +94,7 @@ class RL_Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.agent.load_state_dict(state["agent"])
+            self.collector.load_state_dict(state["collector"])
             self.counters = Counters(**state["counters"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UsageError(
@@ -102,40 +108,47 @@ class RL_Trainer:
         policy = self.random_policy if initial else self.agent.actor
         steps = config.batch_size_initial if initial else config.batch_size
         with CollectionProgress("collecting", steps) as progress:
-            paths = self.collector.collect(policy, steps, "train", iteration, progress)
-        if initial:
-            self.counters.initial_return = return_statistics("Train", paths)["Train_AverageReturn"]
+            paths, ended = self.collector.collect(policy, steps, "train", iteration, progress)
+        if ended:
+            self.counters.train_statistics = return_statistics("Train", ended)
+        if ended and initial:
+            self.counters.initial_return = self.counters.train_statistics["Train_AverageReturn"]
         return paths
 
     def _train(self, iteration: int) -> dict[str, float]:
         losses = self.agent.train(iteration)
         metrics = to_floats(losses)
-        summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        print(f"  trained: {summary}", flush=True)
+        if not self.config.continue_episodes:
+            summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            print(f"  trained: {summary}", flush=True)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 kept = (self.folder / CHECKPOINT).exists()
                 raise DivergedError(
-                    f"{name} is {value} in iteration {iteration}: the model diverged; a smaller "
-                    "--learning_rate may help"
+                    f"{name} is {value} in iteration {iteration}: learning diverged; a smaller "
+                    "learning rate may help"
                     + (f"; {self.folder / CHECKPOINT} is still good" if kept else "")
                 )
         if iteration == 0:
             self.agent.save_figures(self.folder, losses, self.env_factory)
         return metrics
 
-    def _log(self, iteration: int, paths: Sequence[Path], metrics: dict[str, float]) -> None:
-        steps = self.config.eval_batch_size
-        with CollectionProgress("evaluating", steps) as progress:
-            evaluated = self.collector.collect(self.agent.actor, steps, "eval", iteration, progress)
+    def _log(self, iteration: int, metrics: dict[str, float]) -> None:
+        steps, counters = self.config.eval_batch_size, self.counters
+        evaluated: dict[str, float] = {}
+        for prefix, policy in self.agent.eval_policies.items():
+            with CollectionProgress("evaluating", steps) as progress:
+                paths, _ = self.evaluator.collect(policy, steps, "eval", iteration, progress)
+            evaluated |= return_statistics(prefix, paths)
         scalars = {
-            **return_statistics("Eval", evaluated),
-            **return_statistics("Train", paths),
-            "Train_EnvstepsSoFar": float(self.counters.env_steps),
+            **evaluated,
+            **counters.train_statistics,
+            "Train_EnvstepsSoFar": float(counters.env_steps),
             "TimeSinceStart": time.monotonic() - self._started,
             **metrics,
-            "Initial_DataCollection_AverageReturn": self.counters.initial_return,
         }
+        if counters.initial_return is not None:
+            scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
         self.logger.record(scalars, iteration)
         if self.config.save_params:
             file = self.folder / f"agent_itr_{iteration}.pt"
@@ -144,7 +157,7 @@ class RL_Trainer:
     def _log_video(self, iteration: int) -> None:
         env: gym.Env = self.render_env_factory()
         key = EpisodeKey(self.config.seed, "video", iteration, 0)
-        frames = record_episode(env, self.agent.actor, key)
+        frames = record_episode(env, self.agent.eval_policies["Eval"], key)
         fps = int(env.metadata.get("render_fps", 30))
         env.close()
         try:
@@ -157,6 +170,7 @@ class RL_Trainer:
     def _save(self) -> None:
         state: dict[str, Any] = {
             "agent": self.agent.state_dict(),
+            "collector": self.collector.state_dict(),
             "counters": vars(self.counters),
         }
         save_checkpoint(self.folder / CHECKPOINT, state)

@@ -19,7 +19,7 @@ NOISE_TO_SIGNAL = 0.01
 
 def return_statistics(prefix: str, paths: Sequence[Path]) -> dict[str, float]:
     """Summarise the returns and lengths of paths under the homework's names, `prefix`_..."""
-    returns = [float(path.rewards.sum(dtype=np.float64)) for path in paths]
+    returns = [path.total_reward for path in paths]
     return {
         f"{prefix}_AverageReturn": float(np.mean(returns)),
         f"{prefix}_StdReturn": float(np.std(returns)),

@@ -125,6 +125,17 @@ def squared_errors(model: FFModel, inputs: Tensor, targets: Tensor) -> Tensor:
     return (model(inputs) - targets).square().mean(1)
 
 
+@torch.no_grad()
+def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
+    """Return the mean squared error () of the state change on `data`, which `model` has not seen.
+
+    Averaged over members, in units of the variance that the model was fitted with.
+    """
+    inputs, targets = model.regression_data(data)
+    everyone = inputs.expand(model.ensemble_size, -1, -1)
+    return squared_errors(model, everyone, targets)[:, : model.ob_dim].mean()
+
+
 def fit_ensemble(
     model: FFModel, optimizer: torch.optim.Optimizer, data: Transitions, indices: Tensor
 ) -> dict[str, Tensor]:

@@ -44,11 +44,18 @@ DISK_ERRORS = (
 
 
 def launch(
-    script: str, config_class: type, build_agent: AgentBuilder, argv: Sequence[str] | None
+    script: str,
+    config_class: type,
+    build_agent: AgentBuilder,
+    argv: Sequence[str] | None,
+    settle: Callable[[dict[str, Any]], dict[str, Any]] = lambda given: given,
 ) -> int:
-    """Run the program `script` and return its exit code: 0, 1 (failed), 2 (bad input) or 130."""
+    """Run the program `script` and return its exit code: 0, 1 (failed), 2 (bad input) or 130.
+
+    `settle` gets {flag name: value} of the flags that were given, and returns those to run with.
+    """
     try:
-        values = flag_tools.parse_values(_parser(script, config_class), argv)
+        values = settle(flag_tools.parse_values(_parser(script, config_class), argv))
         resumed = values.pop("resume", None)
         if resumed is None:
             run_anew(script, flag_tools.from_flat(config_class, values), build_agent)
@@ -149,14 +156,20 @@ def _train(
     """Build the parts and run the loop in `folder`. Raises RunError."""
     from cs285.envs import make_env
     from cs285.infrastructure.collector import Collector, make_backend
+    from cs285.infrastructure.continuing_collector import ContinuingCollector
     from cs285.infrastructure.rl_trainer import RL_Trainer
     from cs285.policies.base_policy import RandomPolicy
 
     run = config.run
     env_factory = functools.partial(make_env, run.env_name, ep_len)
-    most_steps = max(run.batch_size_initial, run.batch_size, run.eval_batch_size)
+    most_steps = run.eval_batch_size
+    if not run.continue_episodes:
+        most_steps = max(most_steps, run.batch_size_initial, run.batch_size)
     backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
-    collector = Collector(backend, run.seed, ep_len)
+    evaluator = Collector(backend, run.seed, ep_len)
+    collector: Any = evaluator
+    if run.continue_episodes:
+        collector = ContinuingCollector(env_factory, run.seed)
     try:
         with lock_folder(folder):
             trainer = RL_Trainer(
@@ -165,6 +178,7 @@ def _train(
                 agent=build_agent(config, task, device),
                 random_policy=RandomPolicy(task.ac_low, task.ac_high),
                 collector=collector,
+                evaluator=evaluator,
                 env_factory=env_factory,
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
@@ -185,6 +199,7 @@ def _train(
         ) from error
     finally:
         collector.close()
+        evaluator.close()
 
 
 def _way_on(config: Any, folder: Path) -> str:

@@ -24,6 +24,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "n_iter": {"n_iter": 1},
     "batch_size_initial": {"batch_size_initial": 100},
     "batch_size": {"batch_size": 60},
+    "continue_episodes": {"continue_episodes": True, "batch_size": 50},
     "eval_batch_size": {"eval_batch_size": 60},
     "seed": {"seed": 2},
     "scalar_log_freq": {"scalar_log_freq": 2},
@@ -83,6 +84,7 @@ def test_folder_name_files_and_config(run_tiny: Run, tmp_path: Path) -> None:
         "Train_EnvstepsSoFar",
         "Training Loss",
         "Weight Norm",
+        "Holdout Loss",
         "Initial_DataCollection_AverageReturn",
     }
 

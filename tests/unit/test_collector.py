@@ -67,7 +67,7 @@ def flat(paths: list[Path]) -> list[np.ndarray]:
 def collect(backend: Any, policy: Any = None, steps: int = 200) -> list[Path]:
     collector = Collector(backend, seed=4, ep_len=EP_LEN)
     try:
-        return collector.collect(policy or GoalPolicy(*bounds()), steps, "train", 2)
+        return collector.collect(policy or GoalPolicy(*bounds()), steps, "train", 2).paths
     finally:
         collector.close()
 
@@ -146,7 +146,7 @@ def test_episodes_that_are_not_needed_are_called_off_and_their_errors_ignored() 
     wait_for_steps(pool, 3)
     pool.cancel()
     assert all(worker.key is None for worker in pool._workers)
-    paths = collector.collect(RANDOM, EP_LEN, "train", 0)  # the same workers go on
+    paths = collector.collect(RANDOM, EP_LEN, "train", 0).paths  # the same workers go on
     collector.close()
     expected = run_episodes([FACTORY()], RANDOM, [EpisodeKey(4, "train", 0, 0)])
     assert np.array_equal(paths[0].obs, expected[0].obs)

@@ -1,0 +1,161 @@
+"""Model-based policy optimisation: SAC on real transitions and on those that a model imagines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cs285.agents.mb_agent import MBAgent
+from cs285.agents.sac_agent import SACAgent
+from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.config import MBPOConfig
+from cs285.infrastructure.episodes import EnvFactory
+from cs285.infrastructure.model_buffer import ModelBuffer
+from cs285.infrastructure.model_rollouts import roll_out
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.replay_buffer import Path
+from cs285.policies.base_policy import Policy
+
+
+class MBPOAgent:
+    """The MB agent's ensemble feeds the SAC agent: Janner et al. 2019, arXiv:1906.08253.
+
+    Real transitions are the two agents' own; imagined ones are in `model_buffer` only.
+    """
+
+    def __init__(self, task: TaskSpec, config: MBPOConfig, device: torch.device) -> None:
+        self.task, self.device, self.seed = task, device, config.run.seed
+        self.config, self.model_config = config.rollouts, config.model
+        self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device)
+        self.sac_agent = SACAgent(task, config.sac, self.seed, device)
+        self.model_buffer = ModelBuffer(
+            self.config.mbpo_model_buffer_size, task.ob_dim, task.ac_dim, device
+        )
+        self.metrics: dict[str, Tensor] = {}  # the last value of each of the model's
+        self.actor: Policy = self.sac_agent.actor
+        self.eval_policies = dict(self.sac_agent.eval_policies)
+        if self.config.mbpo_eval_planner:
+            self.eval_policies["Planner_Eval"] = self.mb_agent.actor
+
+    def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
+        """Store real paths, for the model (with its noise) and for SAC (without)."""
+        self.mb_agent.add_to_replay_buffer(paths, iteration)
+        self.sac_agent.add_to_replay_buffer(paths, iteration)
+
+    def train(self, iteration: int) -> dict[str, Tensor]:
+        """Fit the model where it is due, then do the SAC iterations with their model rollouts."""
+        fitted: dict[str, Tensor] = {}
+        has_model = self.model_config.num_agent_train_steps_per_iter > 0
+        if has_model and iteration % self.config.mbpo_refit_every == 0:
+            fitted = self.mb_agent.train(iteration)
+            self.metrics |= {name: curve[-1:] for name, curve in fitted.items()}
+        if self.config.mbpo_rollout_length == 0:
+            return self.metrics | self.sac_agent.train(iteration) | fitted
+        self._real_shares: list[float] = []
+        learned = self.sac_agent.train_on(self.draw_mixed, self.config.mbpo_rollout_every)
+        self._record(
+            {
+                "Real Share": sum(self._real_shares) / len(self._real_shares),
+                "Model Buffer Size": len(self.model_buffer),
+                "Model Buffer Age": self.model_buffer.mean_age(self.sac_agent.iterations_done),
+            }
+        )
+        return self.metrics | learned | fitted
+
+    def draw_mixed(self, first: int, count: int) -> Tensor:
+        """Draw batches of real and imagined transitions (see DrawBatches).
+
+        Where SAC iteration `first` begins a new block of `mbpo_rollout_every`, do the rollouts of
+        that block before.
+        """
+        sac, every = self.sac_agent.config, self.config.mbpo_rollout_every
+        if first % every == 0:
+            self._imagine(first)
+        generator = make_generator(self.seed, "mixed batches", first)
+        U, B = sac.sac_num_agent_train_steps_per_iter, sac.sac_train_batch_size
+        done = (torch.arange(first, first + count) % every + 1) / every  # of the block
+        shares = self.real_share(done).repeat_interleave(U)
+        # Rounded up or down at random, so that the mean is the share exactly.
+        real_counts = (shares * B + torch.rand(len(shares), generator=generator)).long()
+        is_real = (torch.arange(B) < real_counts[:, None]).flatten()
+        self._real_shares.append(float(real_counts.double().mean()) / B)
+        real, imagined = self.sac_agent.replay_buffer.rows, self.model_buffer.rows
+        rows = real.new_empty(len(is_real), real.shape[1])
+        for source, chosen in ((real, is_real), (imagined, ~is_real)):
+            places = chosen.nonzero()[:, 0].to(self.device)
+            indices = torch.randint(max(len(source), 1), (len(places),), generator=generator)
+            rows[places] = source[indices.to(self.device)]
+        return rows.view(len(shares), B, -1)
+
+    def real_share(self, done: Tensor) -> Tensor:
+        """Return the share of real rows in the batches, after `done` of a block's SAC iterations.
+
+        By default that of the homework's single buffer, R / (R + M): R real transitions, and the
+        imagined M that it holds by then, those of earlier blocks and `done` of this block's.
+        """
+        if len(self.model_buffer) == 0:  # no rollout had a finite step
+            return torch.ones_like(done)
+        if self.config.mbpo_real_ratio is not None:
+            return torch.full_like(done, self.config.mbpo_real_ratio)
+        real, block = len(self.sac_agent.replay_buffer), self.model_buffer.last_block
+        earlier = self.model_buffer.total_added - block
+        imagined = (earlier + done * block).clamp(max=self.config.mbpo_model_buffer_size)
+        return real / (real + imagined)
+
+    def _imagine(self, first: int) -> None:
+        """Do the model rollouts of the block that begins with SAC iteration `first`."""
+        config = self.config
+        generator = make_generator(self.seed, "model rollouts", first, device=self.device)
+        real = self.sac_agent.replay_buffer.all().obs
+        count = config.mbpo_rollout_every * config.mbpo_rollouts_per_sac_iter
+        indices = torch.randint(len(real), (count,), generator=generator, device=self.device)
+        rollouts = roll_out(
+            self.mb_agent.model,
+            self.sac_agent.policy,
+            self.mb_agent.get_reward,
+            real[indices],
+            config.mbpo_rollout_length,
+            config.mbpo_propagation,
+            generator,
+        )
+        self.model_buffer.add(rollouts.data, first)
+        dropped = self.metrics.get("Model Rollouts Dropped", torch.zeros(1, device=self.device))
+        self.metrics |= {
+            "Model Rollout Reward": rollouts.mean_reward[None],
+            "Model Rollout Length": rollouts.mean_length[None],
+            "Model Rollouts Dropped": dropped + rollouts.dropped,
+        }
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        self.metrics |= {
+            name: torch.tensor([value], device=self.device) for name, value in metrics.items()
+        }
+
+    def save_figures(
+        self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
+    ) -> None:
+        """Write the model's pictures of iteration 0, where there is a model."""
+        if self.model_config.num_agent_train_steps_per_iter > 0:
+            self.mb_agent.save_figures(folder, losses, env_factory)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes, both replays of real data and the model's."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {**parts, "metrics": self.metrics}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.metrics = dict(state["metrics"])
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """Return the weights of model, policy and twin Q."""
+        return {**self.mb_agent.parameters_dict(), **self.sac_agent.parameters_dict()}
+
+
+_PARTS = ("mb_agent", "sac_agent", "model_buffer")

@@ -1,0 +1,202 @@
+"""Soft actor-critic: twin Q, target networks, squashed Gaussian policy, learned temperature."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cs285.critics.sac_critic import SACCritic, td_target
+from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.episodes import EnvFactory
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.replay_buffer import (
+    REPLAY_CAPACITY,
+    Path,
+    ReplayBuffer,
+    Transitions,
+    stack_paths,
+    unpack,
+)
+from cs285.policies.base_policy import Policy
+from cs285.policies.sac_policy import SACActor, SACPolicy
+
+ITERATIONS_AT_ONCE = 100  # SAC iterations whose batches are drawn and gathered in one go
+CRITIC_METRICS = ("Critic Loss", "Q Mean")
+ACTOR_METRICS = ("Actor Loss", "Entropy", "Temperature")
+
+# (first SAC iteration, how many) -> packed rows (how many * updates per SAC iteration, B, D)
+DrawBatches = Callable[[int, int], Tensor]
+
+
+class SACAgent:
+    """SAC by itself on real data, or on the batches that another agent draws for it."""
+
+    def __init__(self, task: TaskSpec, config: SACConfig, seed: int, device: torch.device) -> None:
+        self.task, self.config, self.seed, self.device = task, config, seed, device
+        O, A = task.ob_dim, task.ac_dim
+        generator = make_generator(seed, "sac init")
+        self.policy = SACPolicy(O, task.ac_low, task.ac_high, config, generator).to(device)
+        self.critic = SACCritic(O, A, config, generator).to(device)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_temperature = torch.tensor(config.sac_init_temperature, device=device).log()
+        self.log_temperature.requires_grad_()
+        entropy = config.sac_target_entropy
+        self.target_entropy = -float(A) if entropy is None else entropy
+        self.policy_optimizer = self._adam(self.policy.parameters())
+        self.critic_optimizer = self._adam(self.critic.parameters())
+        self.temperature_optimizer = self._adam([self.log_temperature])
+        self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
+        self.iterations_done = 0  # SAC iterations since the run began
+        self.metrics: dict[str, Tensor] = {}  # the last value of each
+        self.actor: Policy = SACActor(self.policy, device, deterministic=False)
+        evaluated = SACActor(self.policy, device, deterministic=True)
+        self.eval_policies: dict[str, Policy] = {"Eval": evaluated}
+
+    def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
+        """Store real paths."""
+        self.replay_buffer.add(stack_paths(paths))
+
+    def train(self, iteration: int) -> dict[str, Tensor]:
+        """Learn from real data only."""
+        return self.train_on(self.draw_real, ITERATIONS_AT_ONCE)
+
+    def train_on(self, draw: DrawBatches, every: int) -> dict[str, Tensor]:
+        """Do `sac_n_iter` SAC iterations on the batches that `draw` returns.
+
+        None of its calls goes beyond a multiple of `every`. Returns the mean of each metric over
+        the phase, (1,).
+        """
+        first, end = self.iterations_done, self.iterations_done + self.config.sac_n_iter
+        records: list[tuple[str, Tensor]] = []
+        while first < end:
+            stop = min(end, first + ITERATIONS_AT_ONCE, (first // every + 1) * every)
+            records += self._update_on(draw(first, stop - first), first)
+            first = stop
+        self.iterations_done = end
+        for name in dict(records):
+            values = [value for recorded, value in records if recorded == name]
+            self.metrics[name] = torch.stack(values).mean(0, keepdim=True)
+        return dict(self.metrics)
+
+    def draw_real(self, first: int, count: int) -> Tensor:
+        """Draw batches of real transitions, with replacement (see DrawBatches)."""
+        config = self.config
+        shape = (count * config.sac_num_agent_train_steps_per_iter, config.sac_train_batch_size)
+        generator = make_generator(self.seed, "sac batches", first)
+        indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
+        return self.replay_buffer.rows[indices.to(self.device)]
+
+    def _update_on(self, rows: Tensor, first: int) -> Iterator[tuple[str, Tensor]]:
+        """Take an update per batch of packed rows (U, B, D), the first of SAC iteration `first`.
+
+        Yields every metric of every update.
+        """
+        config = self.config
+        critic_steps = config.sac_num_critic_updates_per_agent_update
+        actor_steps = config.sac_num_actor_updates_per_agent_update
+        U, B = rows.shape[:2]
+        generator = make_generator(self.seed, "sac noise", first, device=self.device)
+        shape = (U, critic_steps + actor_steps, B, self.task.ac_dim)
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        data = unpack(rows, self.task.ob_dim, self.task.ac_dim)
+        data = data._replace(acs=self.policy.from_task(data.acs))
+        for index in range(U):
+            update = first * config.sac_num_agent_train_steps_per_iter + index
+            batch = Transitions(*(column[index] for column in data))
+            for step in range(critic_steps):
+                values = self._update_critic(batch, noise[index, step])
+            yield from zip(CRITIC_METRICS, values, strict=True)
+            if update % config.sac_critic_target_update_frequency == 0:
+                self._move_target()
+            if update % config.sac_actor_update_frequency == 0:
+                for step in range(critic_steps, critic_steps + actor_steps):
+                    values = self._update_actor(batch.obs, noise[index, step])
+                yield from zip(ACTOR_METRICS, values, strict=True)
+
+    def _update_critic(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, ...]:
+        """Take one gradient step on the twin Q; returns CRITIC_METRICS."""
+        with torch.no_grad():
+            next_acs, next_log_probs = self.policy.sample(batch.next_obs, noise)
+            targets = td_target(
+                batch.rewards,
+                batch.terminated,
+                self.target_critic(batch.next_obs, next_acs),
+                next_log_probs,
+                self.log_temperature.exp(),
+                self.config.sac_discount,
+            )
+        values = self.critic(batch.obs, batch.acs)
+        loss = (values - targets).square().mean(1).sum()
+        _step(self.critic_optimizer, loss)
+        return loss.detach(), values.detach().mean()
+
+    def _update_actor(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Take one gradient step on the policy, and one on the temperature; ACTOR_METRICS."""
+        temperature = self.log_temperature.detach().exp()
+        acs, log_probs = self.policy.sample(obs, noise)
+        loss = (temperature * log_probs - self.critic(obs, acs).amin(0)).mean()
+        _step(self.policy_optimizer, loss)
+        entropy = -log_probs.detach().mean()
+        # The temperature falls while there is more entropy than asked for.
+        _step(self.temperature_optimizer, self.log_temperature * (entropy - self.target_entropy))
+        return loss.detach(), entropy, temperature
+
+    @torch.no_grad()
+    def _move_target(self) -> None:
+        torch._foreach_lerp_(
+            list(self.target_critic.parameters()),
+            list(self.critic.parameters()),
+            self.config.sac_target_rate,
+        )
+
+    def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
+        return torch.optim.Adam(list(parameters), self.config.sac_learning_rate, fused=True)
+
+    def save_figures(
+        self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
+    ) -> None:
+        """Write nothing: SAC has no pictures of iteration 0."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return networks, optimisers, replay and counters; no generator lives on (see MBAgent)."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        own = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
+        return {**parts, **own, "iterations_done": self.iterations_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        with torch.no_grad():
+            self.log_temperature.copy_(state["log_temperature"])
+        self.metrics, self.iterations_done = dict(state["metrics"]), state["iterations_done"]
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """Return the policy's and the twin Q's weights."""
+        return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
+
+
+_PARTS = (
+    "policy",
+    "critic",
+    "target_critic",
+    "policy_optimizer",
+    "critic_optimizer",
+    "temperature_optimizer",
+    "replay_buffer",
+)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take one step down the gradient of `loss` by the optimiser's own parameters, no others'."""
+    parameters = optimizer.param_groups[0]["params"]
+    gradients = torch.autograd.grad(loss, parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()

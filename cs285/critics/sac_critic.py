@@ -1,0 +1,44 @@
+"""The twin Q function of SAC, as one stacked pair."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.pytorch_util import EnsembleReLU
+
+TWINS = 2
+
+
+class SACCritic(nn.Module):
+    """Q1 and Q2 of observations and of actions scaled to [-1, 1]."""
+
+    def __init__(
+        self, ob_dim: int, ac_dim: int, config: SACConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        widths = [ob_dim + ac_dim, *[config.sac_size] * config.sac_n_layers, 1]
+        self.network = EnsembleReLU(TWINS, widths, generator)
+
+    def forward(self, obs: Tensor, acs: Tensor) -> Tensor:
+        """obs (B, O), acs (B, A) -> values (2, B)."""
+        return self.network(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))[..., 0]
+
+
+def td_target(
+    rewards: Tensor,
+    terminated: Tensor,
+    next_values: Tensor,
+    next_log_probs: Tensor,
+    temperature: Tensor,
+    discount: float,
+) -> Tensor:
+    """Return r + discount * (1 - terminated) * (min Q' - temperature * log pi), (B,).
+
+    rewards, terminated and next_log_probs (B,), next_values (2, B). Only termination stops the
+    bootstrap: an episode cut by its time limit has a next state. Haarnoja et al. 2018,
+    arXiv:1812.05905, equations 2 and 3.
+    """
+    soft_values = next_values.amin(0) - temperature * next_log_probs
+    return rewards + discount * torch.where(terminated, 0.0, soft_values)

@@ -1,0 +1,62 @@
+"""The replay of imagined transitions, which knows how old its rows are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
+
+
+class ModelBuffer:
+    """A ring of the newest C imagined transitions; ages are in SAC iterations."""
+
+    def __init__(self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device) -> None:
+        self._replay = ReplayBuffer(capacity, ob_dim, ac_dim, device)
+        self._blocks: list[tuple[int, int]] = []  # (born at, rows) of each add, oldest first
+        self.total_added = 0
+
+    def __len__(self) -> int:
+        return len(self._replay)
+
+    @property
+    def rows(self) -> Tensor:
+        """Every packed row (size, D): a view."""
+        return self._replay.rows
+
+    @property
+    def last_block(self) -> int:
+        """How many rows the last `add` brought."""
+        return self._blocks[-1][1] if self._blocks else 0
+
+    def add(self, data: Transitions, now: int) -> None:
+        """Append rows that were imagined at SAC iteration `now`."""
+        count = len(data.rewards)
+        self._replay.add(data)
+        self._blocks.append((now, count))
+        self.total_added += count
+        surplus = sum(rows for _, rows in self._blocks) - len(self)
+        while surplus >= self._blocks[0][1] and len(self._blocks) > 1:
+            surplus -= self._blocks.pop(0)[1]
+
+    def mean_age(self, now: int) -> float:
+        """Return the mean age of the rows at SAC iteration `now`; 0 without rows."""
+        left, total = len(self), 0
+        for born, rows in reversed(self._blocks):
+            kept = min(rows, left)  # of the oldest block some rows may be overwritten
+            total += kept * (now - born)
+            left -= kept
+        return total / max(len(self), 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return rows, their ages, and the ring's position."""
+        blocks = [list(block) for block in self._blocks]
+        return {"replay": self._replay.state_dict(), "blocks": blocks, "added": self.total_added}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._replay.load_state_dict(state["replay"])
+        self._blocks = [(born, rows) for born, rows in state["blocks"]]
+        self.total_added = state["added"]

@@ -1,0 +1,88 @@
+"""The squashed Gaussian policy of SAC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.pytorch_util import EnsembleReLU, from_numpy, to_numpy
+
+LOG_STD_RANGE = (-20.0, 2.0)
+_LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+class SACPolicy(nn.Module):
+    """tanh of a Gaussian whose mean and std depend on the observation.
+
+    Inside, actions are scaled to [-1, 1] in each dimension and log-probabilities are densities of
+    these, so that an entropy means the same for every task; `to_task` brings them to the action
+    box. Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
+    """
+
+    ac_center: Tensor
+    ac_half_range: Tensor
+
+    def __init__(
+        self,
+        ob_dim: int,
+        ac_low: NDArray[np.float32],
+        ac_high: NDArray[np.float32],
+        config: SACConfig,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.ac_dim = len(ac_low)
+        widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
+        self.network = EnsembleReLU(1, widths, generator)
+        self.register_buffer("ac_center", from_numpy((ac_high + ac_low) / 2), persistent=False)
+        self.register_buffer("ac_half_range", from_numpy((ac_high - ac_low) / 2), persistent=False)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """obs (B, O) -> mean and log std (B, A) of the Gaussian before the squashing."""
+        mean, log_std = self.network(obs[None])[0].chunk(2, -1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """obs (B, O), standard normal noise (B, A) -> actions in [-1, 1] (B, A), log-probs (B,).
+
+        log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which stays finite and
+        exact where tanh(u) rounds to 1.
+        """
+        mean, log_std = self(obs)
+        unsquashed = torch.addcmul(mean, log_std.exp(), noise)
+        gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2_PI
+        squash = 2 * (math.log(2) - unsquashed - nn.functional.softplus(-2 * unsquashed))
+        return unsquashed.tanh(), (gaussian - squash).sum(-1)
+
+    def to_task(self, acs: Tensor) -> Tensor:
+        """Actions in [-1, 1] (..., A) -> actions in the task's box."""
+        return torch.addcmul(self.ac_center, acs, self.ac_half_range)
+
+    def from_task(self, acs: Tensor) -> Tensor:
+        """Actions in the task's box (..., A) -> actions in [-1, 1]."""
+        return (acs - self.ac_center) / self.ac_half_range
+
+
+class SACActor:
+    """Acts by a SACPolicy: drawn from it, or its mode where `deterministic`."""
+
+    def __init__(self, policy: SACPolicy, device: torch.device, deterministic: bool) -> None:
+        self.policy, self.device, self.deterministic = policy, device, deterministic
+
+    @torch.inference_mode()
+    def get_action(
+        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+    ) -> NDArray[np.float32]:
+        """obs (B, O) and a generator per row -> actions in the task's box (B, A)."""
+        mean, log_std = self.policy(from_numpy(obs, self.device))
+        if not self.deterministic:
+            shape = (self.policy.ac_dim,)
+            draws = [torch.randn(shape, generator=g, device=self.device) for g in generators]
+            mean = torch.addcmul(mean, log_std.exp(), torch.stack(draws))
+        return to_numpy(self.policy.to_task(mean.tanh()))

@@ -1,0 +1,38 @@
+"""Train the MBPO agent: SAC on real transitions and on those of an ensemble model (question 6)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cs285.infrastructure.config import MBPOConfig
+from cs285.scripts.launch import launch
+
+
+def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
+    """Return the MBPOAgent of this config for `task` on `device`."""
+    from cs285.agents.mbpo_agent import MBPOAgent
+
+    return MBPOAgent(task, config, device)
+
+
+def settle_batch_size(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags with --sac_batch_size in the place of a --batch_size that is not given."""
+    if "sac_batch_size" not in given:
+        return given
+    if "batch_size" in given:
+        print(
+            f"--batch_size {given['batch_size']} env steps are collected per iteration; it wins "
+            f"over --sac_batch_size {given['sac_batch_size']}"
+        )
+    return {"batch_size": given["sac_batch_size"], **given}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return launch("run_hw4_mbpo.py", MBPOConfig, build_agent, argv, settle_batch_size)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
