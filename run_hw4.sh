@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Set up .venv, then run homework 4: the MB experiment, and the MBPO experiment.
+# Set up .venv, then run homework 4: the MB experiment, then the MBPO experiment.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-# One line per experiment variable: name, default, flag of scripts/run_hw4_mb.py.
-readonly MB_VARIABLES="
+# One line per experiment variable: name after MB_ or MBPO_, default, flag of both programs.
+readonly VARIABLES="
 ENV_NAME              cheetah-cs285-v0 --env_name
-EXP_NAME              mb_default       --exp_name
+EXP_NAME              PREFIX_default   --exp_name
 N_ITER                20               --n_iter
 ENSEMBLE_SIZE         3                --ensemble_size
 MPC_HORIZON           10               --mpc_horizon
@@ -26,18 +26,41 @@ HIDDEN_SIZE           250              --size
 NUM_AGENT_TRAIN_STEPS 1000             --num_agent_train_steps_per_iter
 SEED                  1                --seed
 EXTRA_FLAGS"
-# What the MBPO stage will read; named here so that no run_hw4.sh of today calls them typos.
-readonly MBPO_ONLY="MBPO_ROLLOUT_LENGTH SAC_N_ITER SAC_TRAIN_BATCH_SIZE SAC_BATCH_SIZE SAC_DISCOUNT
-SAC_INIT_TEMPERATURE SAC_LEARNING_RATE SAC_N_LAYERS SAC_HIDDEN_SIZE SAC_NUM_AGENT_TRAIN_STEPS
-SAC_NUM_CRITIC_UPDATES SAC_NUM_ACTOR_UPDATES SAC_ACTOR_UPDATE_FREQ SAC_CRITIC_TARGET_UPDATE_FREQ"
+# The same for the MBPO experiment only: whole name, default, flag of scripts/run_hw4_mbpo.py.
+readonly MBPO_VARIABLES="
+MBPO_ROLLOUT_LENGTH           1    --mbpo_rollout_length
+SAC_N_ITER                    200  --sac_n_iter
+SAC_TRAIN_BATCH_SIZE          256  --sac_train_batch_size
+SAC_BATCH_SIZE                1000 --sac_batch_size
+SAC_DISCOUNT                  0.99 --sac_discount
+SAC_INIT_TEMPERATURE          1.0  --sac_init_temperature
+SAC_LEARNING_RATE             3e-4 --sac_learning_rate
+SAC_N_LAYERS                  2    --sac_n_layers
+SAC_HIDDEN_SIZE               64   --sac_size
+SAC_NUM_AGENT_TRAIN_STEPS     1    --sac_num_agent_train_steps_per_iter
+SAC_NUM_CRITIC_UPDATES        1    --sac_num_critic_updates_per_agent_update
+SAC_NUM_ACTOR_UPDATES         1    --sac_num_actor_updates_per_agent_update
+SAC_ACTOR_UPDATE_FREQ         1    --sac_actor_update_frequency
+SAC_CRITIC_TARGET_UPDATE_FREQ 1    --sac_critic_target_update_frequency"
+
+# variables_of PREFIX: the lines "whole name, default, flag" of a stage, MB or MBPO
+variables_of() {
+  local name default flag lower
+  lower=$(tr '[:upper:]' '[:lower:]' <<<"$1")
+  while read -r name default flag; do
+    [[ -z $name ]] || echo "$1_$name ${default/PREFIX/$lower} $flag"
+  done <<<"$VARIABLES"
+  [[ $1 == MB ]] || tail -n +2 <<<"$MBPO_VARIABLES"
+}
 
 usage() {
   cat <<'TEXT'
 Usage: [VARIABLE=value ...] ./run_hw4.sh [--quick] [--help]
 
-Creates or reuses .venv/, installs requirements.txt and cs285, then runs the MB experiment.
+Creates or reuses .venv/, installs requirements.txt and cs285, then runs the MB experiment and the
+MBPO experiment.
 
-  --quick   a demonstration on the obstacles task, about two minutes with two cores
+  --quick   a demonstration of both on the obstacles task, about three minutes with two cores
   --help    this text
 
 General variables (default):
@@ -46,13 +69,16 @@ General variables (default):
   PYTHON_BIN (python3)      makes .venv
   MUJOCO_GL (egl on Linux)  how MuJoCo draws videos
 
-The variables MBPO_* and SAC_* are accepted, for the MBPO stage of the next version.
-
-MB experiment (default), each the flag of scripts/run_hw4_mb.py in the last column:
+A stage's variables (default), each a flag of scripts/run_hw4_mb.py or scripts/run_hw4_mbpo.py.
+SAC_BATCH_SIZE is the env steps per iteration where it is set and MBPO_BATCH_SIZE is not.
 TEXT
-  while read -r name default flag; do
-    [[ -z $name ]] || printf '  MB_%-22s %-18s %s\n' "$name" "(${default:-empty})" "${flag:-appended as it is}"
-  done <<<"$MB_VARIABLES"
+  local prefix name default flag
+  for prefix in MB MBPO; do
+    printf '\n%s experiment:\n' "$prefix"
+    while read -r name default flag; do
+      printf '  %-29s %-18s %s\n' "$name" "(${default:-empty})" "${flag:-appended as it is}"
+    done < <(variables_of "$prefix")
+  done
 }
 
 fail() {
@@ -62,10 +88,10 @@ fail() {
 
 # Stop at a variable that looks like one of ours and is not.
 check_variables() {
-  local known=" $(tr '\n' ' ' <<<"$MBPO_ONLY") " name
+  local known=" " name
   while read -r name _; do
-    known+="MB_$name MBPO_$name "
-  done <<<"$MB_VARIABLES"
+    known+="$name "
+  done < <(variables_of MB && variables_of MBPO)
   for name in $(compgen -e); do
     case $name in
       MB_* | MBPO_* | SAC_*)
@@ -89,23 +115,21 @@ install() {
   python=.venv/bin/python
 }
 
-# run_stage SCRIPT PREFIX FLAGS...: print the command that the variables PREFIX_* make, and run it
+# run_stage SCRIPT PREFIX: print the command that the stage's variables make, and run it
 run_stage() {
-  local script=$1 prefix=$2 name default flag variable value command
-  shift 2
-  command=("$python" "$script" "$@")
+  local script=$1 prefix=$2 name default flag value command
+  local -a extra=()
+  command=("$python" "$script")
   while read -r name default flag; do
-    variable=${prefix}_$name
-    value=${!variable:-$default}
+    value=${!name:-$default}
     case $name in
-      "" | EXTRA_FLAGS) ;;
-      ADD_SL_NOISE) [[ $value == 0 ]] || command+=("$flag") ;;
+      *_EXTRA_FLAGS) read -r -a extra <<<"${!name:-}" ;;
+      *_ADD_SL_NOISE) [[ $value == 0 ]] || command+=("$flag") ;;
+      # The program then collects SAC_BATCH_SIZE env steps per iteration.
+      MBPO_BATCH_SIZE) [[ -z ${!name:-} && -n ${SAC_BATCH_SIZE:-} ]] || command+=("$flag" "$value") ;;
       *) command+=("$flag" "$value") ;;
     esac
-  done <<<"$MB_VARIABLES"
-  variable=${prefix}_EXTRA_FLAGS
-  local -a extra
-  read -r -a extra <<<"${!variable:-}"
+  done < <(variables_of "$prefix")
   command+=(${extra[@]+"${extra[@]}"})
   printf '+'; printf ' %q' "${command[@]}"; printf '\n'
   "${command[@]}"
@@ -124,6 +148,10 @@ if [[ $quick == 1 ]]; then
   : "${MB_ENV_NAME=obstacles-cs285-v0}" "${MB_EXP_NAME=quick}" "${MB_N_ITER=2}"
   : "${MB_BATCH_SIZE_INITIAL=2000}" "${MB_BATCH_SIZE=200}" "${MB_NUM_AGENT_TRAIN_STEPS=100}"
   : "${MB_EVAL_BATCH_SIZE=200}" "${MB_MPC_ACTION_SEQUENCES=500}" "${MB_ADD_SL_NOISE=1}"
+  : "${MBPO_ENV_NAME=obstacles-cs285-v0}" "${MBPO_EXP_NAME=quick}" "${MBPO_N_ITER=6}"
+  : "${MBPO_BATCH_SIZE_INITIAL=2000}" "${MBPO_BATCH_SIZE=200}" "${MBPO_NUM_AGENT_TRAIN_STEPS=100}"
+  : "${MBPO_EVAL_BATCH_SIZE=200}" "${MBPO_ADD_SL_NOISE=1}" "${MBPO_ROLLOUT_LENGTH=5}"
+  : "${SAC_N_ITER=500}"
 fi
 if [[ $(uname) == Linux ]]; then
   export MUJOCO_GL=${MUJOCO_GL:-egl}
@@ -134,7 +162,7 @@ if [[ ${RUN_MB:-1} == 1 ]]; then
   run_stage scripts/run_hw4_mb.py MB
 fi
 if [[ ${RUN_MBPO:-1} == 1 ]]; then
-  echo "The MBPO stage is not part of this version yet; the MB stage is all there is."
+  run_stage scripts/run_hw4_mbpo.py MBPO
 fi
 echo "Plots and logs are in the folder named after 'logging to' above (by default in cs285/data)."
 echo "To browse them: pip install tensorboard && tensorboard --logdir cs285/data"

@@ -27,5 +27,10 @@ setup(
         "tqdm>=4.65,<5",  # progress bars
         "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
     ],
-    entry_points={"console_scripts": ["hw4-mb = cs285.scripts.run_hw4_mb:main"]},
+    entry_points={
+        "console_scripts": [
+            "hw4-mb = cs285.scripts.run_hw4_mb:main",
+            "hw4-mbpo = cs285.scripts.run_hw4_mbpo:main",
+        ]
+    },
 )

@@ -1,4 +1,4 @@
-"""Write results/README.md and results/figures/ from the files that mb_experiments.sh exported.
+"""Write results/README.md and results/figures/ from the files that experiments.sh exported.
 
     python results/make_report.py
 
@@ -137,7 +137,7 @@ def main() -> None:
     text = f"""# Results
 
 Written by `python results/make_report.py` from the CSV and JSON files beside it, which
-`results/mb_experiments.sh` made. Every JSON holds its run's command, flags, commit, versions and
+`results/experiments.sh` made. Every JSON holds its run's command, flags, commit, versions and
 machine. Values are one per seed. Seconds are the mean over seeds, from the first iteration on;
 the machine also did other work meanwhile, so compare by benchmarks/ instead.
 
@@ -147,10 +147,10 @@ Commits: {", ".join(commits)}. Machine: {"; ".join(machines)}.
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-![Learning curves](figures/mb_curves.png)
+![Learning curves](figures/curves.png)
 """
     (RESULTS / "README.md").write_text(text)
-    draw_curves(RESULTS / "figures" / "mb_curves.png")
+    draw_curves(RESULTS / "figures" / "curves.png")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,8 @@ class MBPOAgent:
         self.config, self.model_config = config.rollouts, config.model
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device)
         self.sac_agent = SACAgent(task, config.sac, self.seed, device)
-        self.model_buffer = ModelBuffer(
-            self.config.mbpo_model_buffer_size, task.ob_dim, task.ac_dim, device
-        )
+        capacity = self.config.mbpo_model_buffer_size or self._default_capacity()
+        self.model_buffer = ModelBuffer(capacity, task.ob_dim, task.ac_dim, device)
         self.metrics: dict[str, Tensor] = {}  # the last value of each of the model's
         self.actor: Policy = self.sac_agent.actor
         self.eval_policies = dict(self.sac_agent.eval_policies)
@@ -103,8 +102,17 @@ class MBPOAgent:
             return torch.full_like(done, self.config.mbpo_real_ratio)
         real, block = len(self.sac_agent.replay_buffer), self.model_buffer.last_block
         earlier = self.model_buffer.total_added - block
-        imagined = (earlier + done * block).clamp(max=self.config.mbpo_model_buffer_size)
-        return real / (real + imagined)
+        return real / (real + earlier + done * block)
+
+    def _default_capacity(self) -> int:
+        """Return what two trainer iterations imagine, or two blocks where these are longer.
+
+        Older rows are of a worse model and a policy that is no more (docs/algorithms.md).
+        """
+        config = self.config
+        iterations = max(self.sac_agent.config.sac_n_iter, config.mbpo_rollout_every)
+        rows = iterations * config.mbpo_rollouts_per_sac_iter * config.mbpo_rollout_length
+        return max(2 * rows, 1)
 
     def _imagine(self, first: int) -> None:
         """Do the model rollouts of the block that begins with SAC iteration `first`."""

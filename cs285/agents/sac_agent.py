@@ -52,6 +52,7 @@ class SACAgent:
         self.critic_optimizer = self._adam(self.critic.parameters())
         self.temperature_optimizer = self._adam([self.log_temperature])
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
+        self.scaled_rows = 0  # how many transitions the observations' statistics are of
         self.iterations_done = 0  # SAC iterations since the run began
         self.metrics: dict[str, Tensor] = {}  # the last value of each
         self.actor: Policy = SACActor(self.policy, device, deterministic=False)
@@ -61,6 +62,13 @@ class SACAgent:
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths."""
         self.replay_buffer.add(stack_paths(paths))
+        wanted, held = self.config.sac_train_batch_size, len(self.replay_buffer)
+        if iteration == 0 and wanted > held:
+            print(
+                f"  --sac_train_batch_size {wanted} is more than the {held} env steps collected: "
+                "rows repeat within a batch",
+                flush=True,
+            )
 
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Learn from real data only."""
@@ -72,6 +80,7 @@ class SACAgent:
         None of its calls goes beyond a multiple of `every`. Returns the mean of each metric over
         the phase, (1,).
         """
+        self._fit_obs_scaler()
         first, end = self.iterations_done, self.iterations_done + self.config.sac_n_iter
         records: list[tuple[str, Tensor]] = []
         while first < end:
@@ -92,6 +101,13 @@ class SACAgent:
         indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
         return self.replay_buffer.rows[indices.to(self.device)]
 
+    def _fit_obs_scaler(self) -> None:
+        """Take the statistics of the real observations anew where there are 10% more of them."""
+        rows = len(self.replay_buffer)
+        if self.policy.scales_obs and rows >= 1.1 * self.scaled_rows:
+            self.policy.obs_scaler.fit(self.replay_buffer.all().obs)
+            self.scaled_rows = rows
+
     def _update_on(self, rows: Tensor, first: int) -> Iterator[tuple[str, Tensor]]:
         """Take an update per batch of packed rows (U, B, D), the first of SAC iteration `first`.
 
@@ -105,7 +121,14 @@ class SACAgent:
         shape = (U, critic_steps + actor_steps, B, self.task.ac_dim)
         noise = torch.randn(shape, generator=generator, device=self.device)
         data = unpack(rows, self.task.ob_dim, self.task.ac_dim)
-        data = data._replace(acs=self.policy.from_task(data.acs))
+        scale_obs, scale_acs = self.policy.scale_obs, self.policy.from_task
+        data = Transitions(
+            obs=scale_obs(data.obs),
+            acs=scale_acs(data.acs),
+            rewards=data.rewards,
+            next_obs=scale_obs(data.next_obs),
+            terminated=data.terminated,
+        )
         for index in range(U):
             update = first * config.sac_num_agent_train_steps_per_iter + index
             batch = Transitions(*(column[index] for column in data))
@@ -166,8 +189,9 @@ class SACAgent:
     def state_dict(self) -> dict[str, Any]:
         """Return networks, optimisers, replay and counters; no generator lives on (see MBAgent)."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        counters = {"iterations_done": self.iterations_done, "scaled_rows": self.scaled_rows}
         own = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
-        return {**parts, **own, "iterations_done": self.iterations_done}
+        return {**parts, **own, **counters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
@@ -175,7 +199,8 @@ class SACAgent:
             getattr(self, name).load_state_dict(state[name])
         with torch.no_grad():
             self.log_temperature.copy_(state["log_temperature"])
-        self.metrics, self.iterations_done = dict(state["metrics"]), state["iterations_done"]
+        self.metrics = dict(state["metrics"])
+        self.iterations_done, self.scaled_rows = state["iterations_done"], state["scaled_rows"]
 
     def parameters_dict(self) -> dict[str, Any]:
         """Return the policy's and the twin Q's weights."""

@@ -160,6 +160,11 @@ class SACConfig:
     )
     sac_n_layers: int = flag(2, "hidden layers of policy and twin Q", check=COUNT)
     sac_size: int = flag(64, "width of their hidden layers", check=COUNT)
+    sac_obs_scaling: str = flag(
+        "data",
+        "data: policy and twin Q see observations in units of their std; none: as they are",
+        check=one_of("data", "none"),
+    )
     sac_target_rate: float = flag(
         0.005, "how far the target networks move to the twin Q each time", check=UNIT
     )
@@ -195,8 +200,10 @@ class RolloutConfig:
         "both)",
         check=UNIT,
     )
-    mbpo_model_buffer_size: int = flag(
-        1_000_000, "imagined transitions kept, the newest", check=COUNT
+    mbpo_model_buffer_size: int | None = flag(
+        None,
+        "imagined transitions kept, the newest (default: what two trainer iterations imagine)",
+        check=COUNT,
     )
     mbpo_refit_every: int = flag(1, "trainer iterations between fits of the model", check=COUNT)
     mbpo_eval_planner: bool = flag(

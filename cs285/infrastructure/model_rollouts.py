@@ -47,7 +47,7 @@ def roll_out(
     for _ in range(length):
         noise_shape = (len(obs), policy.ac_dim)
         noise = torch.randn(noise_shape, generator=generator, device=obs.device)
-        acs = policy.to_task(policy.sample(obs, noise)[0])
+        acs = policy.to_task(policy.sample(policy.scale_obs(obs), noise)[0])
         if propagation == "mean":
             next_obs, rewards = predict_mean(predict, E, obs, acs)
         else:
@@ -82,10 +82,10 @@ def predict_random_member(
     A random partition gives every member an equal share of the rows, so that each row is computed
     once, not E times.
     """
-    B = len(obs)
-    order = torch.randperm(B, generator=generator, device=obs.device)
-    padded = torch.cat([order, order[:1].expand(-B % E)]).view(E, -1)  # E equal shares
-    next_obs, rewards = predict(obs[padded], acs[padded])
-    back = torch.empty_like(order)
-    back[order] = torch.arange(B, device=obs.device)
-    return next_obs.flatten(0, 1)[back], rewards.flatten()[back]
+    B, share = len(obs), -(-len(obs) // E)
+    slots = torch.randperm(E * share, generator=generator, device=obs.device)[:B]
+    rows = torch.zeros(E * share, dtype=torch.long, device=obs.device)  # a spare slot repeats row 0
+    rows[slots] = torch.arange(B, device=obs.device)
+    rows = rows.view(E, share)
+    next_obs, rewards = predict(obs[rows], acs[rows])
+    return next_obs.flatten(0, 1)[slots], rewards.flatten()[slots]

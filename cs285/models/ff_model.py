@@ -8,46 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import ModelConfig
-from cs285.infrastructure.pytorch_util import EnsembleMLP, apply_folded
+from cs285.infrastructure.pytorch_util import EnsembleMLP, Normalizer, apply_folded
 from cs285.infrastructure.replay_buffer import Transitions
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-# A column whose std is below this share of its mean is a constant up to float32 rounding.
-CONSTANT, TINY = 1e-6, 1e-12
-
-
-class Normalizer(nn.Module):
-    """Mean and std of D columns, as buffers of the model.
-
-    A constant column carries no information: it normalises to 0 and denormalises to its mean.
-    """
-
-    mean: Tensor
-    std: Tensor
-    inverse_std: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-        self.register_buffer("inverse_std", torch.ones(dim))
-
-    def fit(self, columns: Tensor) -> None:
-        """Take the statistics of `columns` (B, D)."""
-        std, mean = torch.std_mean(columns.double(), dim=0, correction=0)
-        varies = std > CONSTANT * mean.abs() + TINY
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(varies, std, 0.0))
-        self.inverse_std.copy_(torch.where(varies, 1 / std, 0.0))
-
-    def normalize(self, columns: Tensor) -> Tensor:
-        """(..., D) in the data's units -> (..., D) of zero mean and unit std."""
-        return (columns - self.mean) * self.inverse_std
-
-    def denormalize(self, columns: Tensor) -> Tensor:
-        """(..., D) of zero mean and unit std -> (..., D) in the data's units."""
-        return torch.addcmul(self.mean, columns, self.std)
 
 
 class FFModel(nn.Module):

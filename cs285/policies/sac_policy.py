@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import SACConfig
-from cs285.infrastructure.pytorch_util import EnsembleReLU, from_numpy, to_numpy
+from cs285.infrastructure.pytorch_util import EnsembleReLU, Normalizer, from_numpy, to_numpy
 
+CLIPPED_AT = 5.0  # stds
 LOG_STD_RANGE = (-20.0, 2.0)
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
@@ -20,9 +21,9 @@ _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 class SACPolicy(nn.Module):
     """tanh of a Gaussian whose mean and std depend on the observation.
 
-    Inside, actions are scaled to [-1, 1] in each dimension and log-probabilities are densities of
-    these, so that an entropy means the same for every task; `to_task` brings them to the action
-    box. Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
+    Inside, observations are scaled (`scale_obs`), actions are in [-1, 1] in each dimension
+    (`from_task`, `to_task`), and log-probabilities are densities of these, so that an entropy means
+    the same for every task. Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
     """
 
     ac_center: Tensor
@@ -40,16 +41,18 @@ class SACPolicy(nn.Module):
         self.ac_dim = len(ac_low)
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
         self.network = EnsembleReLU(1, widths, generator)
+        self.scales_obs = config.sac_obs_scaling == "data"
+        self.obs_scaler = Normalizer(ob_dim)
         self.register_buffer("ac_center", from_numpy((ac_high + ac_low) / 2), persistent=False)
         self.register_buffer("ac_half_range", from_numpy((ac_high - ac_low) / 2), persistent=False)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """obs (B, O) -> mean and log std (B, A) of the Gaussian before the squashing."""
+        """Scaled obs (B, O) -> mean and log std (B, A) of the Gaussian before the squashing."""
         mean, log_std = self.network(obs[None])[0].chunk(2, -1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """obs (B, O), standard normal noise (B, A) -> actions in [-1, 1] (B, A), log-probs (B,).
+        """Scaled obs (B, O), normal noise (B, A) -> actions in [-1, 1] (B, A), log-probs (B,).
 
         log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which stays finite and
         exact where tanh(u) rounds to 1.
@@ -59,6 +62,12 @@ class SACPolicy(nn.Module):
         gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2_PI
         squash = 2 * (math.log(2) - unsquashed - nn.functional.softplus(-2 * unsquashed))
         return unsquashed.tanh(), (gaussian - squash).sum(-1)
+
+    def scale_obs(self, obs: Tensor) -> Tensor:
+        """Return observations (..., O) in units of the std, clipped far from the data."""
+        if not self.scales_obs:
+            return obs
+        return self.obs_scaler.normalize(obs).clamp(-CLIPPED_AT, CLIPPED_AT)
 
     def to_task(self, acs: Tensor) -> Tensor:
         """Actions in [-1, 1] (..., A) -> actions in the task's box."""
@@ -80,7 +89,7 @@ class SACActor:
         self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
     ) -> NDArray[np.float32]:
         """obs (B, O) and a generator per row -> actions in the task's box (B, A)."""
-        mean, log_std = self.policy(from_numpy(obs, self.device))
+        mean, log_std = self.policy(self.policy.scale_obs(from_numpy(obs, self.device)))
         if not self.deterministic:
             shape = (self.policy.ac_dim,)
             draws = [torch.randn(shape, generator=g, device=self.device) for g in generators]

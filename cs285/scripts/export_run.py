@@ -36,8 +36,10 @@ def export_run(folder: Path, target: Path) -> None:
         "iterations": counters["next_iteration"],
         "env_steps": counters["env_steps"],
         "seconds": round(counters["seconds"], 1),
-        "mean_prediction_error": float(np.load(folder / "itr_0_predictions.npz")["error"]),
     }
+    predictions = folder / "itr_0_predictions.npz"
+    if predictions.exists():
+        content["run"]["mean_prediction_error"] = float(np.load(predictions)["error"])
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

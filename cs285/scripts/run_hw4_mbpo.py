@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cs285.infrastructure.config import MBPOConfig
+from cs285.infrastructure.config import MBPOConfig, PlannerConfig
 from cs285.scripts.launch import launch
 
 
@@ -17,8 +18,18 @@ def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
     return MBPOAgent(task, config, device)
 
 
-def settle_batch_size(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags with --sac_batch_size in the place of a --batch_size that is not given."""
+def settle(given: dict[str, Any]) -> dict[str, Any]:
+    """Say what the given flags come to, and return those to run with.
+
+    --sac_batch_size takes the place of a --batch_size that is not given.
+    """
+    unused = [
+        field.name
+        for field in dataclasses.fields(PlannerConfig)
+        if given.get(field.name, field.default) != field.default
+    ]
+    if unused and not given.get("mbpo_eval_planner"):
+        print(f"--{', --'.join(unused)}: without effect, as --mbpo_eval_planner is not given")
     if "sac_batch_size" not in given:
         return given
     if "batch_size" in given:
@@ -31,7 +42,7 @@ def settle_batch_size(given: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return launch("run_hw4_mbpo.py", MBPOConfig, build_agent, argv, settle_batch_size)
+    return launch("run_hw4_mbpo.py", MBPOConfig, build_agent, argv, settle)
 
 
 if __name__ == "__main__":

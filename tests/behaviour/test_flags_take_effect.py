@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cs285.infrastructure.config import MBConfig
+from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import groups
 from cs285.infrastructure.pytorch_util import select_device
@@ -50,9 +50,43 @@ ELSEWHERE = {  # tested below, or in the file named
 }  # fmt: skip
 
 
+# The same for the flags that run_hw4_mbpo.py has beside these.
+CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
+    "sac_n_iter": {"sac_n_iter": 5},
+    "sac_num_agent_train_steps_per_iter": {"sac_num_agent_train_steps_per_iter": 2},
+    "sac_num_critic_updates_per_agent_update": {"sac_num_critic_updates_per_agent_update": 2},
+    "sac_num_actor_updates_per_agent_update": {"sac_num_actor_updates_per_agent_update": 2},
+    "sac_actor_update_frequency": {"sac_actor_update_frequency": 2},
+    "sac_critic_target_update_frequency": {"sac_critic_target_update_frequency": 2},
+    "sac_train_batch_size": {"sac_train_batch_size": 33},
+    "sac_batch_size": {"batch_size": None, "sac_batch_size": 60},
+    "sac_discount": {"sac_discount": 0.9},
+    "sac_init_temperature": {"sac_init_temperature": 0.1},
+    "sac_learning_rate": {"sac_learning_rate": 1e-3},
+    "sac_n_layers": {"sac_n_layers": 1},
+    "sac_size": {"sac_size": 17},
+    "sac_obs_scaling": {"sac_obs_scaling": "none"},
+    "sac_target_rate": {"sac_target_rate": 0.5},
+    "sac_target_entropy": {"sac_target_entropy": 1.0},
+    "mbpo_rollout_length": {"mbpo_rollout_length": 0},
+    "mbpo_propagation": {"mbpo_propagation": "random_member"},
+    "mbpo_rollouts_per_sac_iter": {"mbpo_rollouts_per_sac_iter": 2},
+    "mbpo_rollout_every": {"mbpo_rollout_every": 3},
+    "mbpo_real_ratio": {"mbpo_real_ratio": 0.5},
+    "mbpo_model_buffer_size": {"mbpo_model_buffer_size": 5},
+    "mbpo_refit_every": {"mbpo_refit_every": 2},
+    "mbpo_eval_planner": {"mbpo_eval_planner": True},
+}
+PLANNER = [flag for flag in CHANGES_THE_CURVE if flag.startswith(("mpc_", "cem_"))]
+
+
+def flags_of(config_class: type) -> set[str]:
+    return {f.name for group in groups(config_class).values() for f in dataclasses.fields(group)}
+
+
 def test_no_flag_is_forgotten() -> None:
-    names = {f.name for group in groups(MBConfig).values() for f in dataclasses.fields(group)}
-    assert names == set(CHANGES_THE_CURVE) | ELSEWHERE
+    assert flags_of(MBConfig) == set(CHANGES_THE_CURVE) | ELSEWHERE
+    assert flags_of(MBPOConfig) - flags_of(MBConfig) == set(CHANGES_THE_MBPO_CURVE)
 
 
 @pytest.mark.parametrize("flag", CHANGES_THE_CURVE)
@@ -62,8 +96,29 @@ def test_flag_changes_the_curve(flag: str, run_tiny: Run) -> None:
     assert read_curve(plain) != read_curve(changed)
 
 
-def test_same_flags_give_the_same_curve(run_tiny: Run) -> None:
+@pytest.mark.parametrize("flag", CHANGES_THE_MBPO_CURVE)
+def test_flag_changes_the_mbpo_curve(flag: str, run_tiny_mbpo: Run) -> None:
+    plain, changed = run_tiny_mbpo(), run_tiny_mbpo(**CHANGES_THE_MBPO_CURVE[flag])
+    assert read_curve(plain) != read_curve(changed)
+
+
+@pytest.mark.parametrize("flag", PLANNER)
+def test_planner_flags_are_those_of_the_mbpo_agents_planner(flag: str, run_tiny_mbpo: Run) -> None:
+    common = {"mbpo_eval_planner": True, "n_iter": 1}
+    if flag.startswith("cem_"):
+        common |= {"mpc_action_sampling_strategy": "cem"}
+    columns = [
+        {name: cell for name, cell in row.items() if name.startswith("Planner_Eval_")}
+        for flags in (common, common | CHANGES_THE_CURVE[flag])
+        for row in read_curve(run_tiny_mbpo(**flags))
+    ]
+    assert len(columns[0]) == 5
+    assert columns[0] != columns[1]
+
+
+def test_same_flags_give_the_same_curve(run_tiny: Run, run_tiny_mbpo: Run) -> None:
     assert read_curve(run_tiny()) == read_curve(run_tiny())
+    assert read_curve(run_tiny_mbpo()) == read_curve(run_tiny_mbpo())
 
 
 def test_folder_name_files_and_config(run_tiny: Run, tmp_path: Path) -> None:

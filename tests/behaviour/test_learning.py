@@ -50,3 +50,59 @@ def test_pendulum_is_planned_with_a_learned_reward(run_tiny: Run) -> None:
     assert float(curve[-1]["Eval_AverageReturn"]) > -400
     assert float(curve[-1]["Reward Loss"]) < 0.05
     assert float(curve[-1]["Eval_AverageEpLen"]) == 200
+
+
+def test_mbpo_beats_sac_at_equal_env_steps_where_the_model_is_learnable(run_tiny_mbpo: Run) -> None:
+    """Three seeds, 80 env steps each, the same number of updates; the optimum is about -1.5."""
+
+    def mean_return(rollout_length: int) -> float:
+        returns = []
+        for seed in (1, 2, 3):
+            folder = run_tiny_mbpo(
+                env_name="tests.toys:LinearReach-v0",
+                mbpo_rollout_length=rollout_length,
+                mbpo_rollout_every=100,
+                seed=seed,
+                n_iter=3,
+                batch_size_initial=40,
+                batch_size=20,
+                eval_batch_size=400,
+                num_agent_train_steps_per_iter=200,
+                train_batch_size=128,
+                size=64,
+                sac_n_iter=300,
+                sac_size=64,
+                sac_train_batch_size=128,
+                sac_learning_rate=1e-3,
+                sac_init_temperature=0.1,
+            )
+            returns += [float(row["Eval_AverageReturn"]) for row in read_curve(folder)[1:]]
+        return sum(returns) / len(returns)
+
+    sac, mbpo = mean_return(0), mean_return(5)
+    assert mbpo > -3
+    assert mbpo > sac + 1
+
+
+def test_sac_alone_learns_with_an_update_per_env_step(run_tiny_mbpo: Run) -> None:
+    """Episodes that go on across iterations of one env step, no model."""
+    folder = run_tiny_mbpo(
+        env_name="tests.toys:LinearReach-v0",
+        continue_episodes=True,
+        mbpo_rollout_length=0,
+        num_agent_train_steps_per_iter=0,
+        batch_size_initial=100,
+        batch_size=1,
+        n_iter=801,
+        sac_n_iter=1,
+        sac_size=64,
+        sac_train_batch_size=64,
+        sac_learning_rate=1e-3,
+        sac_init_temperature=0.1,
+        scalar_log_freq=400,
+        checkpoint_freq=400,
+        eval_batch_size=400,
+    )
+    returns = [float(row["Eval_AverageReturn"]) for row in read_curve(folder)]
+    assert returns[0] < -5
+    assert returns[-1] > -3

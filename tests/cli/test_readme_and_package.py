@@ -5,37 +5,42 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cs285.infrastructure.config import MBConfig
+from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values
 
 ROOT = Path(__file__).parents[2]
+DOCS = ["docs/architecture.md", "docs/algorithms.md", "docs/metrics.md"]
 
 
 def readme_commands() -> list[list[str]]:
-    """Return every run_hw4_mb.py command of the README, continuation lines joined."""
+    """Return every command of the two programs in the README, continuation lines joined."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if "run_hw4_mb.py" in line]
+    return [shlex.split(line, comments=True) for line in lines if "run_hw4_mb" in line]
 
 
 @pytest.mark.parametrize("words", readme_commands(), ids=lambda words: " ".join(words[4:6]))
 def test_command_parses(words: list[str]) -> None:
-    assert words[:2] == ["python", "scripts/run_hw4_mb.py"]
+    configs: dict[str, Any] = {"run_hw4_mb.py": MBConfig, "run_hw4_mbpo.py": MBPOConfig}
+    assert words[0] == "python"
+    config_class = configs[words[1].removeprefix("scripts/")]
     parser = OneLineParser(prog="test")
-    add_flags(parser, MBConfig)
-    assert from_flat(MBConfig, parse_values(parser, words[2:])).run.env_name  # type: ignore[attr-defined]
+    add_flags(parser, config_class)
+    assert from_flat(config_class, parse_values(parser, words[2:])).run.env_name
 
 
 def test_readme_has_every_question() -> None:
     names = " ".join(" ".join(words) for words in readme_commands())
-    assert all(f"q{number}_" in names for number in (1, 2, 3, 4, 5))
+    assert all(f"q{number}_" in names for number in range(1, 7))
 
 
-@pytest.mark.parametrize("file", ["README.md", "results/README.md", "docs/architecture.md"])
+@pytest.mark.parametrize("file", ["README.md", "results/README.md", *DOCS])
 def test_links_lead_somewhere(file: str) -> None:
     text = (ROOT / file).read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
@@ -49,6 +54,21 @@ def test_wheel_holds_the_assets_and_the_command(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
-        assert b"hw4-mb = cs285.scripts.run_hw4_mb:main" in archive.read(entry_points)
+        for name in ("mb", "mbpo"):
+            entry = f"hw4-{name} = cs285.scripts.run_hw4_{name}:main"
+            assert entry.encode() in archive.read(entry_points)
     assert "cs285/envs/reacher/assets/reacher.xml" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "scripts"))]
+
+
+def test_every_metric_is_explained(run_tiny_mbpo: Callable[..., Path]) -> None:
+    """Also those that start later than iteration 0."""
+    explained = (ROOT / "docs" / "metrics.md").read_text()
+    folder = run_tiny_mbpo(mbpo_eval_planner=True, learned_reward=True)
+    names = (folder / "progress.csv").read_text().splitlines()[0].split(",")[1:]
+    assert len(names) > 30
+    for name in names:
+        spelled = name.replace("Planner_Eval_", "Planner_Eval_*#").split("#")[0]
+        if name.startswith("Train_") and name.endswith("Return"):
+            spelled = "Train_AverageReturn"
+        assert f"`{spelled}`" in explained, name

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,28 @@ VARIABLES = {
     "SEED": ("--seed", "4", "1"),
 }
 
+MBPO_ONLY = {
+    "MBPO_ROLLOUT_LENGTH": ("--mbpo_rollout_length", "10", "1"),
+    "SAC_N_ITER": ("--sac_n_iter", "5000", "200"),
+    "SAC_TRAIN_BATCH_SIZE": ("--sac_train_batch_size", "64", "256"),
+    "SAC_BATCH_SIZE": ("--sac_batch_size", "1500", "1000"),
+    "SAC_DISCOUNT": ("--sac_discount", "0.9", "0.99"),
+    "SAC_INIT_TEMPERATURE": ("--sac_init_temperature", "0.1", "1.0"),
+    "SAC_LEARNING_RATE": ("--sac_learning_rate", "1e-3", "3e-4"),
+    "SAC_N_LAYERS": ("--sac_n_layers", "3", "2"),
+    "SAC_HIDDEN_SIZE": ("--sac_size", "256", "64"),
+    "SAC_NUM_AGENT_TRAIN_STEPS": ("--sac_num_agent_train_steps_per_iter", "2", "1"),
+    "SAC_NUM_CRITIC_UPDATES": ("--sac_num_critic_updates_per_agent_update", "3", "1"),
+    "SAC_NUM_ACTOR_UPDATES": ("--sac_num_actor_updates_per_agent_update", "4", "1"),
+    "SAC_ACTOR_UPDATE_FREQ": ("--sac_actor_update_frequency", "5", "1"),
+    "SAC_CRITIC_TARGET_UPDATE_FREQ": ("--sac_critic_target_update_frequency", "6", "1"),
+}
+MBPO_VARIABLES = {
+    **{f"MBPO_{name}": row for name, row in VARIABLES.items()},
+    "MBPO_EXP_NAME": ("--exp_name", "mine", "mbpo_default"),
+    **MBPO_ONLY,
+}
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -53,34 +76,62 @@ def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProc
     )
 
 
-def arguments(output: str) -> list[str]:
-    (line,) = [line for line in output.splitlines() if line.startswith("ARGS ")]
+def arguments(output: str, script: str = "mb") -> list[str]:
+    """Return the words that the stub was called with for a script."""
+    start = f"ARGS scripts/run_hw4_{script}.py "
+    (line,) = [line for line in output.splitlines() if line.startswith(start)]
     return line.removeprefix("ARGS ").split()
 
 
-def test_defaults(checkout: Path) -> None:
+@pytest.mark.parametrize(("script", "variables"), [("mb", VARIABLES), ("mbpo", MBPO_VARIABLES)])
+def test_defaults(script: str, variables: dict[str, Any], checkout: Path) -> None:
     result = run(checkout)
     assert result.returncode == 0
-    words = arguments(result.stdout)
-    assert words[0] == "scripts/run_hw4_mb.py"
+    words = arguments(result.stdout, script)
     pairs = dict(zip(words[1::2], words[2::2], strict=True))
-    assert pairs == {flag: default for flag, _, default in VARIABLES.values()}
+    assert pairs == {flag: default for flag, _, default in variables.values()}
     assert f"+ ./stub-python {' '.join(words)}" in result.stdout  # the exact command is printed
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("name", [*(f"MB_{name}" for name in VARIABLES), *MBPO_VARIABLES])
 def test_variable_reaches_its_flag(name: str, checkout: Path) -> None:
-    flag, value, _ = VARIABLES[name]
-    words = arguments(run(checkout, **{f"MB_{name}": value}).stdout)
+    script = "mb" if name.startswith("MB_") else "mbpo"
+    flag, value, _ = {**MBPO_VARIABLES, **{f"MB_{k}": v for k, v in VARIABLES.items()}}[name]
+    words = arguments(run(checkout, **{name: value}).stdout, script)
     assert words[words.index(flag) + 1] == value
 
 
-def test_switches_and_extra_flags(checkout: Path) -> None:
-    extra = run(checkout, MB_ADD_SL_NOISE="1", MB_EXTRA_FLAGS="--no_gpu --video_log_freq 5")
-    words = arguments(extra.stdout)
+def test_sac_batch_size_wins_over_a_default_but_not_over_a_variable(checkout: Path) -> None:
+    words = arguments(run(checkout, SAC_BATCH_SIZE="1500").stdout, "mbpo")
+    assert "--batch_size" not in words
+    both = run(checkout, SAC_BATCH_SIZE="1500", MBPO_BATCH_SIZE="5000").stdout
+    words = arguments(both, "mbpo")
+    assert words[words.index("--batch_size") + 1] == "5000"
+
+
+@pytest.mark.parametrize(("script", "prefix"), [("mb", "MB"), ("mbpo", "MBPO")])
+def test_switches_and_extra_flags(script: str, prefix: str, checkout: Path) -> None:
+    extra = {f"{prefix}_ADD_SL_NOISE": "1", f"{prefix}_EXTRA_FLAGS": "--no_gpu --seed 5"}
+    words = arguments(run(checkout, **extra).stdout, script)
     assert "--add_sl_noise" in words
-    assert words[-3:] == ["--no_gpu", "--video_log_freq", "5"]
-    assert "ARGS" not in run(checkout, RUN_MB="0").stdout
+    assert words[-3:] == ["--no_gpu", "--seed", "5"]
+    assert f"run_hw4_{script}.py" not in run(checkout, **{f"RUN_{prefix}": "0"}).stdout
+
+
+def test_the_readmes_own_lines(checkout: Path) -> None:
+    """As they stand there, but for the installing."""
+    first = run(checkout, RUN_MBPO="0", MB_ENV_NAME="obstacles-cs285-v0", MB_MPC_SAMPLING="cem",
+                MB_CEM_ITERATIONS="6", MB_CEM_NUM_ELITES="10").stdout  # fmt: skip
+    words = arguments(first)
+    assert "mbpo" not in first
+    for flag, value in {"--mpc_action_sampling_strategy": "cem", "--cem_iterations": "6"}.items():
+        assert words[words.index(flag) + 1] == value
+    second = run(
+        checkout, RUN_MB="0", MBPO_ENV_NAME="cheetah-cs285-v0", MBPO_ROLLOUT_LENGTH="5"
+    ).stdout
+    assert "run_hw4_mb.py" not in second
+    words = arguments(second, "mbpo")
+    assert words[words.index("--mbpo_rollout_length") + 1] == "5"
 
 
 @pytest.mark.parametrize(
@@ -99,11 +150,15 @@ def test_typos_stop_before_anything(name: str, value: str, checkout: Path) -> No
 def test_unknown_argument_and_help(checkout: Path) -> None:
     assert run(checkout, "--quik").returncode == 2
     text = run(checkout, "--help").stdout
-    assert all(f"MB_{name}" in text for name in VARIABLES)
+    assert all(f" MB_{name} " in text for name in VARIABLES)
+    assert all(f" {name} " in text for name in MBPO_VARIABLES)
 
 
 def test_failing_stage_fails_the_runner(checkout: Path) -> None:
-    assert run(checkout, STUB_EXIT="3").returncode == 3
+    failed = run(checkout, STUB_EXIT="3")
+    assert failed.returncode == 3
+    assert "mbpo" not in failed.stdout  # nothing goes on after it
+    assert run(checkout, RUN_MB="0", STUB_EXIT="4").returncode == 4
 
 
 def test_unsuitable_python_is_named(checkout: Path) -> None:
@@ -113,10 +168,12 @@ def test_unsuitable_python_is_named(checkout: Path) -> None:
 
 
 def test_quick_form_of_the_readme_really_runs(tmp_path: Path) -> None:
+    there = f"--data_dir {tmp_path}"
     result = run(
-        ROOT, "--quick", PYTHON_BIN=sys.executable, MB_EXTRA_FLAGS=f"--data_dir {tmp_path}"
+        ROOT, "--quick", PYTHON_BIN=sys.executable, MB_EXTRA_FLAGS=there, MBPO_EXTRA_FLAGS=there
     )
     assert result.returncode == 0, result.stderr
-    assert "Eval_AverageReturn" in result.stdout
-    (folder,) = tmp_path.glob("hw4_quick_obstacles-cs285-v0_*")
-    assert (folder / "itr_0_predictions.png").exists()
+    assert result.stdout.count("Eval_AverageReturn") == 2 + 6
+    folders = list(tmp_path.glob("hw4_quick_obstacles-cs285-v0_*"))
+    assert len(folders) == 2
+    assert all((folder / "itr_0_predictions.png").exists() for folder in folders)

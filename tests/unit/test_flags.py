@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure.config import MBConfig
+from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values, to_flat
 from cs285.scripts.run_hw4_mb import main
 
@@ -35,6 +35,22 @@ DEFAULTS: dict[str, Any] = {
     "cem_num_elites": 5,
     "cem_alpha": 1,
 }
+MBPO_DEFAULTS: dict[str, Any] = {
+    "mbpo_rollout_length": 1,
+    "sac_num_agent_train_steps_per_iter": 1,
+    "sac_num_critic_updates_per_agent_update": 1,
+    "sac_num_actor_updates_per_agent_update": 1,
+    "sac_actor_update_frequency": 1,
+    "sac_critic_target_update_frequency": 1,
+    "sac_train_batch_size": 256,
+    "sac_batch_size": 1000,
+    "sac_discount": 0.99,
+    "sac_init_temperature": 1.0,
+    "sac_learning_rate": 3e-4,
+    "sac_n_layers": 2,
+    "sac_size": 64,
+    "sac_n_iter": 200,
+}
 ALIASES = {
     "-n 7": ("n_iter", 7),
     "-ngpu": ("no_gpu", True),
@@ -50,15 +66,19 @@ ALIASES = {
 }
 
 
-def parse(words: str) -> dict[str, Any]:
+def parse(words: str, config_class: type = MBConfig) -> dict[str, Any]:
     parser = OneLineParser(prog="test")
-    add_flags(parser, MBConfig)
-    return to_flat(from_flat(MBConfig, parse_values(parser, words.split())))
+    add_flags(parser, config_class)
+    return to_flat(from_flat(config_class, parse_values(parser, words.split())))
 
 
-def test_defaults_are_the_homeworks() -> None:
-    values = parse("--env_name x")
-    assert {name: values[name] for name in DEFAULTS} == DEFAULTS
+@pytest.mark.parametrize(
+    ("config_class", "defaults"),
+    [(MBConfig, DEFAULTS), (MBPOConfig, {**DEFAULTS, **MBPO_DEFAULTS})],
+)
+def test_defaults_are_the_homeworks(config_class: type, defaults: dict[str, Any]) -> None:
+    values = parse("--env_name x", config_class)
+    assert {name: values[name] for name in defaults} == defaults
     assert values["ep_len"] is None  # resolved by the environment
 
 
@@ -74,7 +94,7 @@ def test_all_aliases_together() -> None:
 
 
 def test_every_flag_has_words_and_configs_are_frozen() -> None:
-    for group in vars(from_flat(MBConfig, {})).values():
+    for group in vars(from_flat(MBPOConfig, {})).values():
         assert all(len(field.metadata["help"]) > 8 for field in dataclasses.fields(group))
         with pytest.raises(dataclasses.FrozenInstanceError):
             group.__setattr__(dataclasses.fields(group)[0].name, 1)

@@ -1,0 +1,72 @@
+"""Stable-Baselines3's SAC on HalfCheetah-v5, for comparison with our sac_halfcheetah.
+
+    pip install -r requirements-peers.txt
+    python results/sb3_sac.py --seed 1
+
+The same settings: 2 x 256 ReLU networks, 100 random env steps, then an update of 256 transitions
+per env step, discount 0.99, target rate 0.005, learning rate 3e-4, temperature from 1 and tuned to
+the entropy -A; every 1000 env steps two episodes by the mode of the policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+import gymnasium as gym
+from stable_baselines3 import SAC, __version__
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from cs285.infrastructure.run_folder import describe_run
+
+EVERY, EPISODES = 1000, 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--env_steps", type=int, default=20000)
+    arguments = parser.parse_args()
+    agent = SAC(
+        "MlpPolicy",
+        gym.make("HalfCheetah-v5"),
+        policy_kwargs={"net_arch": [256, 256]},
+        learning_starts=100,
+        batch_size=256,
+        gamma=0.99,
+        tau=0.005,
+        learning_rate=3e-4,
+        ent_coef="auto",
+        target_entropy=-6.0,
+        seed=arguments.seed,
+        device="cpu",
+    )
+    eval_env = gym.make("HalfCheetah-v5")
+    eval_env.reset(seed=1000 + arguments.seed)
+    rows, start = [], time.monotonic()
+    for _ in range(arguments.env_steps // EVERY):
+        agent.learn(EVERY, reset_num_timesteps=False)
+        mean, std = evaluate_policy(agent, eval_env, EPISODES, warn=False)
+        rows.append([agent.num_timesteps, mean, std])
+        print(f"{agent.num_timesteps} env steps: {mean:.1f}", flush=True)
+    target = Path(__file__).parent / "sac" / f"sb3_halfcheetah_seed{arguments.seed}"
+    target.parent.mkdir(exist_ok=True)
+    with target.with_suffix(".csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["Train_EnvstepsSoFar", "Eval_AverageReturn", "Eval_StdReturn"])
+        writer.writerows(rows)
+    description = describe_run("results/sb3_sac.py", vars(arguments))
+    description["command"] = f"python results/sb3_sac.py --seed {arguments.seed}"
+    description["versions"]["stable-baselines3"] = __version__
+    description["run"] = {
+        "env_steps": agent.num_timesteps,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    target.with_suffix(".json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

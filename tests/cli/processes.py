@@ -1,0 +1,54 @@
+"""Start the programs as processes, and look at what they do and leave."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cs285.infrastructure.event_file import read_events
+from tests.conftest import TIMES
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / script), *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def only_folder(data: Path) -> Path:
+    (folder,) = data.glob("hw4_*")
+    return folder
+
+
+def events(folder: Path) -> list[tuple[int, str, float]]:
+    (file,) = folder.glob("events.out.tfevents.*")
+    return [
+        (event.step, value.tag, value.simple_value)
+        for event in read_events(file)
+        for value in event.summary.value
+        if value.tag not in TIMES
+    ]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return every live descendant of a process."""
+    listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True)
+    rows = [line.split() for line in listing.stdout.splitlines()]
+    alive = [(int(child), int(parent)) for child, parent, state in rows if state[0] != "Z"]
+    found, frontier = [], [pid]
+    while frontier:
+        frontier = [child for child, parent in alive if parent in frontier]
+        found += frontier
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)

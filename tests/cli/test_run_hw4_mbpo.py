@@ -1,0 +1,222 @@
+"""run_hw4_mbpo.py as a process: killed in the middle of an iteration, resumed, fed bad input."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+from cs285.scripts.run_hw4_mbpo import main
+from tests.cli.processes import events, only_folder, start, wait_until
+from tests.conftest import TINY_MBPO, arguments, read_curve
+
+SCRIPT = "scripts/run_hw4_mbpo.py"
+Run = Callable[..., Path]
+CONTINUING = {
+    "continue_episodes": True,
+    "batch_size": 3,
+    "n_iter": 60,
+    "scalar_log_freq": 10,
+    "sac_n_iter": 3,
+    "mbpo_refit_every": 5,
+}
+
+
+def leaves(state: Any) -> list[Any]:
+    """Return the values in a nested state."""
+    if isinstance(state, dict):
+        state = list(state.values())
+    if isinstance(state, list | tuple):
+        return [leaf for part in state for leaf in leaves(part)]
+    return [state]
+
+
+def same_checkpoint(left: Path, right: Path) -> bool:
+    """Tell whether two runs ended in the same state, but for the seconds they took."""
+    states = [
+        torch.load(folder / "checkpoint.pt", weights_only=True)["state"] for folder in (left, right)
+    ]
+    for state in states:
+        del state["counters"]["seconds"]
+    pairs = zip(*(leaves(state) for state in states), strict=True)
+    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
+
+
+@pytest.mark.parametrize("script", [SCRIPT, f"cs285/{SCRIPT}"])
+def test_both_spellings_of_the_command(script: str) -> None:
+    out, err = start(script, "--help").communicate(timeout=60)
+    assert "--mbpo_rollout_length" in out
+    assert "--mpc_horizon" in out
+    assert err == ""
+
+
+def test_normal_run_is_quiet_on_stderr(tmp_path: Path) -> None:
+    words = arguments(**{**TINY_MBPO, "num_workers": 2, "data_dir": tmp_path})
+    process = start(SCRIPT, *words, "--env_name", "cheetah-cs285-v0", "--save_params")
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    names = {file.name for file in only_folder(tmp_path).iterdir()}
+    assert {"itr_0_losses.npy", "itr_0_predictions.png", "agent_itr_1.pt"} <= names
+
+
+@pytest.mark.parametrize("extra", [{}, CONTINUING], ids=["whole episodes", "continued episodes"])
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.4])
+def test_killed_and_resumed_equals_never_stopped(
+    extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny_mbpo: Run
+) -> None:
+    flags = {**TINY_MBPO, "n_iter": 8, "sac_n_iter": 30, "num_workers": 2, **extra}
+    whole = run_tiny_mbpo(**flags)
+    process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "killed"}))
+    wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*/checkpoint.pt"))))
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    folder = only_folder(tmp_path / "killed")
+    assert main(["--resume", str(folder)]) == 0
+    assert read_curve(folder) == read_curve(whole)
+    assert events(folder) == events(whole)
+    assert same_checkpoint(folder, whole)
+
+
+def test_stopped_within_an_iteration_it_is_done_again(
+    tmp_path: Path, run_tiny_mbpo: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a model rollout and the updates of iteration 1, whatever the machine's speed."""
+    from cs285.agents.mbpo_agent import MBPOAgent
+
+    whole = run_tiny_mbpo()
+    draw, stopped_at = MBPOAgent.draw_mixed, 2 + TINY_MBPO["sac_n_iter"]
+
+    def draw_or_stop(self: Any, first: int, count: int) -> Any:
+        rows = draw(self, first, count)
+        if first >= stopped_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return rows
+
+    monkeypatch.setattr(MBPOAgent, "draw_mixed", draw_or_stop)
+    words = arguments(**{**TINY_MBPO, "data_dir": tmp_path / "stopped"})
+    assert main(words) == 130
+    monkeypatch.undo()
+    folder = only_folder(tmp_path / "stopped")
+    assert len(read_curve(folder)) == 1
+    assert main(["--resume", str(folder)]) == 0
+    assert read_curve(folder) == read_curve(whole)
+    assert same_checkpoint(folder, whole)
+
+
+def test_pieces_of_episodes_are_logged_as_whole_ones(run_tiny_mbpo: Run) -> None:
+    folder = run_tiny_mbpo(**CONTINUING)
+    curve = read_curve(folder)
+    assert [row["Iteration"] for row in curve] == ["0", "10", "20", "30", "40", "50"]
+    assert [float(row["Train_EnvstepsSoFar"]) for row in curve] == [60, 90, 120, 150, 180, 210]
+    assert {row["Train_AverageEpLen"] for row in curve} == {"20.0"}
+
+
+def test_episode_longer_than_everything_collected(run_tiny_mbpo: Run) -> None:
+    """Nothing has ended yet: its columns start later, and the run goes on."""
+    flags = {"continue_episodes": True, "batch_size_initial": 5, "batch_size": 9, "n_iter": 4}
+    curve = read_curve(run_tiny_mbpo(**flags))
+    assert [row["Train_AverageReturn"] == "" for row in curve] == [True, True, False, False]
+    assert "Initial_DataCollection_AverageReturn" not in curve[0]
+
+
+def test_sac_batch_size_against_batch_size(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = read_curve(run_tiny_mbpo(batch_size=None, sac_batch_size=60))
+    assert alone == read_curve(run_tiny_mbpo(batch_size=60))
+    assert "wins over" not in capsys.readouterr().out
+    both = read_curve(run_tiny_mbpo(batch_size=60, sac_batch_size=1500))
+    assert both == alone
+    out = capsys.readouterr().out
+    assert "--batch_size 60" in out
+    assert "wins over --sac_batch_size 1500" in out
+
+
+def test_neither_batch_size_given_means_8000() -> None:
+    given = {"env_name": "x"}
+    assert run_hw4_mbpo.settle(given) == given
+    assert run_hw4_mbpo.settle({"sac_batch_size": 7}) == {"sac_batch_size": 7, "batch_size": 7}
+
+
+def test_planner_flag_without_a_planner_is_named(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_tiny_mbpo(mpc_horizon=None, mpc_num_action_sequences=None, n_iter=1)
+    assert "without effect" not in capsys.readouterr().out
+    run_tiny_mbpo(mpc_horizon=7, mpc_num_action_sequences=None, n_iter=1)
+    assert "--mpc_horizon: without effect" in capsys.readouterr().out
+
+
+def test_sac_batch_larger_than_what_was_collected(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny_mbpo(sac_train_batch_size=500)
+    assert len(read_curve(folder)) == 2
+    out = capsys.readouterr().out
+    assert "--sac_train_batch_size 500 is more than the 60 env steps collected" in out
+    assert out.count("--sac_train_batch_size 500") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"mbpo_rollout_length": -1}, "--mbpo_rollout_length -1: allowed are whole numbers from 0"),
+        ({"mbpo_rollout_length": "ten"}, "--mbpo_rollout_length ten: allowed are whole numbers"),
+        ({"mbpo_real_ratio": 1.5}, "--mbpo_real_ratio 1.5: allowed are numbers from 0 to 1"),
+        ({"mbpo_real_ratio": "nan"}, "--mbpo_real_ratio nan: allowed are numbers from 0 to 1"),
+        ({"mbpo_propagation": "ts1"}, "--mbpo_propagation ts1: allowed are mean or random_member"),
+        ({"mbpo_rollout_every": 0}, "--mbpo_rollout_every 0: allowed are whole numbers from 1"),
+        ({"sac_train_batch_size": 0}, "--sac_train_batch_size 0: allowed are whole numbers from 1"),
+        ({"sac_discount": 1.01}, "--sac_discount 1.01: allowed are numbers from 0 to 1"),
+        ({"sac_init_temperature": 0}, "--sac_init_temperature 0.0: allowed are finite numbers"),
+        ({"num_agent_train_steps_per_iter": 0}, "since --mbpo_rollout_length is above 0"),
+        ({"env_name": "CartPole-v1"}, "--env_name CartPole-v1: its actions are Discrete(2)"),
+        ({"env_name": "Nope-v0"}, "--env_name Nope-v0"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_and_starts_nothing(
+    flags: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(**{**TINY_MBPO, "data_dir": tmp_path / "data", **flags})
+    try:
+        code = main(words)
+    except SystemExit as error:
+        code = int(str(error.code))
+    err = capsys.readouterr().err
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_model_no_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {"num_agent_train_steps_per_iter": 0, "mbpo_rollout_length": 0, "data_dir": tmp_path}
+    words = arguments(**{**TINY_MBPO, **flags})
+    assert main([*words, "--mbpo_eval_planner"]) == 2
+    assert "since --mbpo_eval_planner plans through it" in capsys.readouterr().err
+    assert main(words) == 0
+    assert not list(only_folder(tmp_path).glob("itr_0*"))
+
+
+def test_run_of_the_other_program_is_refused(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny()
+    assert main(["--resume", str(folder)]) == 2
+    assert "made by run_hw4_mb.py; allowed: a run of run_hw4_mbpo.py" in capsys.readouterr().err
+    assert run_hw4_mb.main(["--resume", str(folder)]) == 0
+
+
+def test_diverged_learner_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {"sac_learning_rate": 1e30, "sac_n_iter": 30, "data_dir": tmp_path}
+    assert main(arguments(**{**TINY_MBPO, **flags})) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "learning diverged" in err

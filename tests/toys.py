@@ -1,0 +1,33 @@
+"""A task that is easy to model and that SAC needs many transitions for."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+
+
+class LinearReach(gym.Env):
+    """A point moves by a tenth of the action, turned by 90 degrees, and is to reach the origin."""
+
+    def __init__(self) -> None:
+        self.observation_space = Box(-np.inf, np.inf, (2,))
+        self.action_space = Box(-1, 1, (2,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 2)
+        return self.state, {}
+
+    def step(self, action: Any) -> Any:
+        self.state = self.state + 0.1 * np.array([-action[1], action[0]])
+        reward, done = self.get_reward(self.state, action)
+        return self.state, reward, bool(done), False, {}
+
+    @staticmethod
+    def get_reward(observations: Any, actions: Any) -> Any:
+        distances = (observations**2).sum(-1)
+        return -distances, distances > 1e9
+
+
+gym.register("LinearReach-v0", entry_point=LinearReach, max_episode_steps=20)

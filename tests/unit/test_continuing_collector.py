@@ -1,0 +1,96 @@
+"""Any number of env steps at a time: the same episode goes on, also in another process."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from cs285.envs import make_env
+from cs285.infrastructure.continuing_collector import ContinuingCollector
+from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.replay_buffer import Path
+from cs285.policies.base_policy import RandomPolicy
+
+EP_LEN = 7
+FACTORY = partial(make_env, "cheetah-cs285-v0", EP_LEN)
+RANDOM = RandomPolicy(np.full(6, -1, np.float32), np.ones(6, np.float32))
+
+
+def joined(paths: list[Path]) -> Path:
+    return Path(*(np.concatenate(column) for column in zip(*paths, strict=True)))
+
+
+def test_exactly_the_steps_asked_for_in_pieces_of_episodes() -> None:
+    collector = ContinuingCollector(FACTORY, seed=3)
+    pieces, ended = [], []
+    for iteration, steps in enumerate([3, 1, 5, 12, 2]):
+        collection = collector.collect(RANDOM, steps, "train", iteration)
+        assert sum(path.length for path in collection.paths) == steps
+        pieces += collection.paths
+        ended += collection.ended
+    data = joined(pieces)
+    assert data.rewards.shape == (23,)
+    assert [path.length for path in ended] == [7, 7, 7]
+    for column, expected in zip(data, joined(ended), strict=True):
+        np.testing.assert_array_equal(column[:21], expected)
+    goes_on = np.ones(22, bool)
+    goes_on[[6, 13, 20]] = False  # where an episode ended, the next one began elsewhere
+    np.testing.assert_array_equal((data.next_obs[:-1] == data.obs[1:]).all(1), goes_on)
+    assert not data.terminated.any()
+    collector.close()
+
+
+def test_restored_in_mid_episode_goes_on_as_if_never_stopped() -> None:
+    whole = ContinuingCollector(FACTORY, seed=3)
+    stopped = ContinuingCollector(FACTORY, seed=3)
+    for collector in (whole, stopped):
+        collector.collect(RANDOM, 11, "train", 0)
+    resumed = ContinuingCollector(FACTORY, seed=3)
+    resumed.load_state_dict(stopped.state_dict())
+    left = whole.collect(RANDOM, 9, "train", 1)
+    right = resumed.collect(RANDOM, 9, "train", 1)
+    for expected, actual in zip(joined(left.paths), joined(right.paths), strict=True):
+        assert np.array_equal(expected, actual)
+    assert left.ended[0].total_reward == right.ended[0].total_reward  # the whole episode's
+
+
+def test_restored_between_episodes() -> None:
+    collector, resumed = ContinuingCollector(FACTORY, 3), ContinuingCollector(FACTORY, 3)
+    collector.collect(RANDOM, EP_LEN, "train", 0)
+    resumed.load_state_dict(collector.state_dict())
+    left, right = (c.collect(RANDOM, 3, "train", 1).paths[0] for c in (collector, resumed))
+    assert np.array_equal(left.obs, right.obs)
+
+
+class Unrepeatable(gym.Wrapper):
+    """Not a function of its seed and actions."""
+
+    draws = np.random.default_rng(0)
+
+    def step(self, action: Any) -> Any:
+        obs, *rest = self.env.step(action)
+        return obs + self.draws.normal(), *rest
+
+
+def test_environment_that_does_not_repeat_itself_begins_a_new_episode(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collector = ContinuingCollector(lambda: Unrepeatable(FACTORY()), 3)
+    collector.collect(RANDOM, 3, "train", 0)
+    state = collector.state_dict()
+    collector.load_state_dict(state)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "does not repeat itself" in err
+    assert collector.collect(RANDOM, EP_LEN, "train", 1).ended
+
+
+def test_non_finite_action_never_reaches_the_simulator() -> None:
+    class NanPolicy(RandomPolicy):
+        def get_action(self, obs: Any, generators: Any) -> Any:
+            return np.full((len(obs), 6), np.nan, np.float32)
+
+    with pytest.raises(DivergedError):
+        ContinuingCollector(FACTORY, 3).collect(NanPolicy(RANDOM.ac_low, RANDOM.ac_high), 3, "t", 0)

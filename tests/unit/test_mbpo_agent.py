@@ -1,0 +1,182 @@
+"""What SAC is fed: which rows, in which ratio, imagined when."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cs285.agents.mbpo_agent import MBPOAgent
+from cs285.envs import TaskSpec
+from cs285.infrastructure.config import MBPOConfig
+from cs285.infrastructure.flags import from_flat
+from cs285.infrastructure.model_buffer import ModelBuffer
+from cs285.infrastructure.replay_buffer import Path, Transitions, unpack
+
+LOW, HIGH = np.full(2, -1, np.float32), np.ones(2, np.float32)
+REAL, IMAGINED = 7.0, -3.0  # the rewards that mark where a row is from
+
+
+def reward(obs: Any, acs: Any) -> tuple[Any, Any]:
+    return obs[..., 0] * 0 + IMAGINED, obs[..., 0] != obs[..., 0]
+
+
+def make_agent(**flags: Any) -> MBPOAgent:
+    task = TaskSpec(3, 2, LOW, HIGH, get_reward=reward, ep_len=10)
+    small: dict[str, Any] = {
+        "size": 8, "num_agent_train_steps_per_iter": 2, "train_batch_size": 8,
+        "sac_size": 8, "sac_n_iter": 12, "sac_train_batch_size": 50,
+        "mbpo_rollout_length": 2, "mbpo_rollout_every": 5, "mbpo_model_buffer_size": 1000,
+    }  # fmt: skip
+    return MBPOAgent(task, from_flat(MBPOConfig, small | flags), torch.device("cpu"))
+
+
+def add_real(agent: MBPOAgent, T: int, iteration: int = 0) -> None:
+    obs = np.random.default_rng(iteration).normal(size=(T + 1, 3)).astype(np.float32)
+    acs, rewards = np.zeros((T, 2), np.float32), np.full(T, REAL, np.float32)
+    path = Path(obs[:-1], acs, rewards, obs[1:], np.zeros(T, bool))
+    agent.add_to_replay_buffer([path], iteration)
+
+
+def shares_of(agent: MBPOAgent, rows: torch.Tensor) -> list[float]:
+    """Return the share of real rows of each batch (U, B, D)."""
+    rewards = unpack(rows, 3, 2).rewards
+    assert torch.logical_or(rewards == REAL, rewards == IMAGINED).all()
+    return (rewards == REAL).float().mean(1).tolist()
+
+
+def test_real_and_imagined_rows_never_mix() -> None:
+    agent = make_agent()
+    add_real(agent, 40)
+    agent.train(0)
+    add_real(agent, 20, 1)
+    agent.train(1)
+    imagined = unpack(agent.model_buffer.rows, 3, 2)
+    assert len(agent.model_buffer) == 5 * 5 * 2  # blocks 0, 5, 10, 15, 20 of 5 rollouts of 2 steps
+    assert (imagined.rewards == IMAGINED).all()
+    for buffer in (agent.sac_agent.replay_buffer, agent.mb_agent.replay_buffer):
+        assert len(buffer) == 60
+        assert (buffer.all().rewards == REAL).all()
+
+
+def test_rollouts_start_from_real_states() -> None:
+    agent = make_agent(mbpo_rollout_length=1, sac_n_iter=5)
+    add_real(agent, 40)
+    agent.train(0)
+    starts = unpack(agent.model_buffer.rows, 3, 2).obs
+    real = agent.sac_agent.replay_buffer.all().obs
+    assert (starts[:, None] == real[None]).all(-1).any(1).all()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.05, 0.3, 1.0])
+def test_batches_have_the_stated_ratio(ratio: float) -> None:
+    agent = make_agent(mbpo_real_ratio=ratio, sac_train_batch_size=30, mbpo_rollout_every=1000)
+    add_real(agent, 40)
+    agent._real_shares = []
+    shares = shares_of(agent, agent.draw_mixed(0, 1000))
+    assert np.mean(shares) == pytest.approx(ratio, abs=0.003)
+    assert max(shares) - min(shares) <= 1 / 30 + 1e-6  # rounded up or down, no more
+    assert agent._real_shares == [pytest.approx(np.mean(shares))]
+
+
+def test_default_ratio_is_that_of_one_buffer_that_grows_with_each_rollout() -> None:
+    """The homework: 40 real rows, and before SAC iteration u the rollouts 0 ... u, of 2 rows."""
+    agent = make_agent(sac_train_batch_size=1000)
+    add_real(agent, 40)
+    agent._real_shares = []
+    shares = shares_of(agent, agent.draw_mixed(0, 5)) + shares_of(agent, agent.draw_mixed(5, 5))
+    expected = [40 / (40 + 2 * (u + 1)) for u in range(10)]
+    assert shares == pytest.approx(expected, abs=0.002)
+    add_real(agent, 100, 1)  # real data that comes later counts at once
+    (share,) = shares_of(agent, agent.draw_mixed(10, 1))
+    assert share == pytest.approx(140 / (140 + 22), abs=0.002)
+
+
+def test_rollouts_are_done_in_blocks_counted_over_the_run() -> None:
+    agent = make_agent(sac_n_iter=3, mbpo_rollout_every=5, mbpo_rollouts_per_sac_iter=2)
+    add_real(agent, 40)
+    sizes = []
+    for iteration in range(4):  # SAC iterations 0-2, 3-5, 6-8, 9-11: blocks begin at 0, 5, 10
+        agent.train(iteration)
+        sizes.append(len(agent.model_buffer))
+    assert sizes == [20, 40, 40, 60]
+
+
+@pytest.mark.parametrize(("sac_n_iter", "capacity"), [(12, 2 * 12 * 2), (3, 2 * 5 * 2)])
+def test_buffer_keeps_two_iterations_or_two_blocks(sac_n_iter: int, capacity: int) -> None:
+    agent = make_agent(sac_n_iter=sac_n_iter, mbpo_model_buffer_size=None)
+    add_real(agent, 40)
+    for iteration in range(12):
+        agent.train(iteration)
+    assert len(agent.model_buffer) == capacity
+    # What was dropped still counts for the share of real rows, as in the homework's one buffer.
+    share = float(agent.real_share(torch.ones(1)))
+    assert share == pytest.approx(40 / (40 + agent.model_buffer.total_added))
+
+
+def test_length_zero_is_plain_sac() -> None:
+    agent = make_agent(mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
+    add_real(agent, 40)
+    metrics = agent.train(0)
+    assert len(agent.model_buffer) == 0
+    assert "Training Loss" not in metrics
+    assert "Real Share" not in metrics
+    assert "Critic Loss" in metrics
+
+
+def test_model_that_imagines_nothing_finite_leaves_the_real_rows() -> None:
+    agent = make_agent(mbpo_real_ratio=0.0)
+    add_real(agent, 40)
+    agent.mb_agent.model.target_stats.mean.fill_(torch.inf)
+    agent._real_shares = []
+    assert shares_of(agent, agent.draw_mixed(0, 2)) == [1.0, 1.0]
+    assert agent.metrics["Model Rollouts Dropped"].tolist() == [5.0]
+
+
+def test_fit_is_due_every_so_many_iterations_and_its_metrics_stay() -> None:
+    agent = make_agent(mbpo_refit_every=2)
+    add_real(agent, 40)
+    losses = []
+    for iteration in range(4):
+        losses.append(float(agent.train(iteration)["Training Loss"][-1]))
+        add_real(agent, 4, iteration + 1)
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    assert "Holdout Loss" in agent.metrics
+
+
+def test_state_restores_bit_for_bit_both_buffers_included() -> None:
+    agent, other = make_agent(sac_n_iter=7), make_agent(sac_n_iter=7)
+    add_real(agent, 40)
+    agent.train(0)
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    for continued in (agent, other):
+        add_real(continued, 10, 1)
+    first, second = agent.train(1), other.train(1)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(agent.model_buffer.rows, other.model_buffer.rows)
+    weights = agent.parameters_dict()["policy"], other.parameters_dict()["policy"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def rows(count: int) -> Transitions:
+    obs = torch.zeros(count, 3)
+    return Transitions(obs, obs[:, :2], obs[:, 0], obs, torch.zeros(count, dtype=torch.bool))
+
+
+def test_age_of_imagined_rows() -> None:
+    buffer = ModelBuffer(10, 3, 2, torch.device("cpu"))
+    assert buffer.mean_age(5) == 0
+    buffer.add(rows(4), now=0)
+    buffer.add(rows(4), now=10)
+    assert buffer.mean_age(20) == pytest.approx((4 * 20 + 4 * 10) / 8)
+    buffer.add(rows(4), now=20)  # two rows of the first block are overwritten
+    assert len(buffer) == 10
+    assert buffer.mean_age(20) == pytest.approx((2 * 20 + 4 * 10) / 10)
+    buffer.add(rows(25), now=30)
+    assert buffer.mean_age(30) == 0
+    assert (buffer.total_added, buffer.last_block) == (37, 25)
+    restored = ModelBuffer(10, 3, 2, torch.device("cpu"))
+    restored.load_state_dict(buffer.state_dict())
+    assert restored.mean_age(33) == 3

@@ -1,0 +1,155 @@
+"""Model rollouts in a known linear system, terminal and non-finite rows included."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.model_rollouts import predict_mean, predict_random_member, roll_out
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.policies.sac_policy import SACPolicy
+
+OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
+
+
+class LinearModel:
+    """s' = s + a + the member's offset, r = the member's offset."""
+
+    ensemble_size = len(OFFSETS)
+
+    def __init__(self, offsets: tuple[float, ...] = OFFSETS) -> None:
+        self.offsets = torch.tensor(offsets)[:, None]
+
+    def predictor(self) -> Any:
+        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+            assert obs.shape[0] == acs.shape[0] == len(self.offsets)
+            return obs + acs + self.offsets[..., None], self.offsets.expand(obs.shape[:2])
+
+        return predict
+
+
+def policy() -> SACPolicy:
+    bound = np.ones(2, np.float32)
+    return SACPolicy(2, -bound, bound, SACConfig(sac_size=8), make_generator(0, "p"))
+
+
+def imagine(starts: Tensor, length: int, **options: Any) -> Any:
+    options = {
+        "model": LinearModel(),
+        "policy": policy(),
+        "get_reward": None,
+        "propagation": "mean",
+        "generator": make_generator(3, "r"),
+        **options,
+    }
+    return roll_out(start=starts, length=length, **options)
+
+
+def stops_right_of(limit: float) -> Any:
+    """Reward the first coordinate of the post-step state; the episode ends beyond `limit`."""
+    return lambda obs, acs: (obs[..., 0], obs[..., 0] > limit)
+
+
+def test_mean_follows_the_known_system_step_by_step() -> None:
+    starts = torch.randn(50, 2)
+    rollouts = imagine(starts, 4)
+    data = rollouts.data
+    assert data.obs.shape == (200, 2)
+    torch.testing.assert_close(data.next_obs, data.obs + data.acs + 0.4)
+    torch.testing.assert_close(data.rewards, torch.full((200,), 0.4))
+    assert not data.terminated.any()
+    obs, next_obs = data.obs.view(4, 50, 2), data.next_obs.view(4, 50, 2)
+    assert torch.equal(obs[0], starts)
+    assert torch.equal(obs[1:], next_obs[:-1])  # each goes on where it was
+    assert data.acs.abs().max() <= 1
+    assert data.acs.std() > 0.1  # drawn from the policy, not its mode
+    assert float(rollouts.mean_length) == 4
+    assert float(rollouts.mean_reward) == pytest.approx(0.4)
+    assert float(rollouts.dropped) == 0
+
+
+def test_reward_is_of_the_post_step_observation() -> None:
+    data = imagine(torch.randn(20, 2), 2, get_reward=stops_right_of(1e9)).data
+    assert torch.equal(data.rewards, data.next_obs[:, 0])
+
+
+def test_terminal_rows_are_kept_and_end_their_rollout() -> None:
+    starts = torch.tensor([[-50.0, 0.0], [2.5, 0.0], [9.0, 0.0]])
+    rollouts = imagine(starts, 3, get_reward=stops_right_of(3.7), model=LinearModel((2.0,) * 3))
+    data = rollouts.data
+    torch.testing.assert_close(data.terminated, data.next_obs[:, 0] > 3.7)
+    of_each = [(data.obs[:, 0] < -30), (data.obs[:, 0] > -30) & (data.obs[:, 0] < 8)]
+    assert int(of_each[0].sum()) == 3  # never ends
+    assert data.terminated[data.obs[:, 0] > 8].tolist() == [True]  # ends at once
+    assert int(data.terminated.sum()) == 2
+    assert len(data.rewards) == 3 + 1 + int(of_each[1].sum())
+    assert float(rollouts.mean_length) == pytest.approx(len(data.rewards) / 3)
+
+
+def test_non_finite_rows_are_dropped_and_counted_once() -> None:
+    starts = torch.zeros(5, 2)
+    starts[1, 0], starts[3, 1] = torch.inf, torch.nan
+    rollouts = imagine(starts, 3)
+    assert len(rollouts.data.rewards) == 3 * 3
+    assert all(column.isfinite().all() for column in rollouts.data)
+    assert float(rollouts.dropped) == 2
+    nothing = imagine(torch.full((4, 2), torch.nan), 2)
+    assert len(nothing.data.rewards) == 0
+    assert (float(nothing.dropped), float(nothing.mean_reward)) == (4, 0)
+
+
+def test_non_finite_reward_drops_the_row_too() -> None:
+    def reward(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+        rewards = torch.where(obs[..., 0] > 100, torch.inf, 1.0)
+        return rewards, torch.zeros_like(rewards, dtype=torch.bool)
+
+    starts = torch.tensor([[0.0, 0.0], [200.0, 0.0]])
+    rollouts = imagine(starts, 2, get_reward=reward)
+    assert rollouts.data.rewards.tolist() == [1.0, 1.0]
+    assert float(rollouts.dropped) == 1
+
+
+@pytest.mark.parametrize("B", [1, 2, 3, 300, 301, 302])
+def test_random_member_gives_each_row_one_member_and_each_member_its_share(B: int) -> None:
+    predict = LinearModel().predictor()
+    obs, acs = torch.randn(B, 2), torch.randn(B, 2)
+    generator = make_generator(0, "m")
+    next_obs, rewards = predict_random_member(predict, 3, obs, acs, generator)
+    torch.testing.assert_close(next_obs, obs + acs + rewards[:, None])  # one member, both outputs
+    counts = [int(torch.isclose(rewards, torch.tensor(offset)).sum()) for offset in OFFSETS]
+    assert sum(counts) == B
+    if B >= 300:
+        assert max(counts) - min(counts) <= 2
+        again = predict_random_member(predict, 3, obs, acs, generator)[1]
+        assert not torch.equal(rewards, again)  # drawn anew at each step
+
+
+def test_random_member_is_uniform_for_every_row() -> None:
+    predict = LinearModel().predictor()
+    obs = torch.zeros(4, 2)
+    drawn = torch.stack(
+        [predict_random_member(predict, 3, obs, obs, make_generator(0, "m", n))[1]
+         for n in range(900)]
+    )  # fmt: skip
+    for offset in OFFSETS:
+        shares = torch.isclose(drawn, torch.tensor(offset)).float().mean(0)
+        torch.testing.assert_close(shares, torch.full((4,), 1 / 3), atol=0.06, rtol=0)
+
+
+def test_mean_propagation_is_the_mean_of_members() -> None:
+    next_obs, rewards = predict_mean(
+        LinearModel().predictor(), 3, torch.ones(4, 2), torch.ones(4, 2)
+    )
+    torch.testing.assert_close(next_obs, torch.full((4, 2), 2.4))
+    torch.testing.assert_close(rewards, torch.full((4,), 0.4))
+
+
+def test_same_generator_same_rollouts() -> None:
+    starts = torch.randn(7, 2)
+    first, second = imagine(starts, 3), imagine(starts, 3)
+    assert torch.equal(first.data.next_obs, second.data.next_obs)
+    other = imagine(starts, 3, generator=make_generator(4, "r"))
+    assert not torch.equal(first.data.next_obs, other.data.next_obs)

@@ -1,0 +1,291 @@
+"""SAC's pieces against hand-computed cases, torch.distributions and known optima."""
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import (
+    AffineTransform,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+)
+
+from cs285.agents.sac_agent import SACAgent
+from cs285.critics.sac_critic import SACCritic, td_target
+from cs285.envs import TaskSpec
+from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.replay_buffer import Path
+from cs285.policies.sac_policy import SACActor, SACPolicy
+
+LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, 10], np.float32)
+CPU = torch.device("cpu")
+
+
+def task(ob_dim: int = 3, low: Any = LOW, high: Any = HIGH) -> TaskSpec:
+    return TaskSpec(ob_dim, len(low), low, high, get_reward=None, ep_len=10)
+
+
+def make_agent(ob_dim: int = 3, low: Any = LOW, high: Any = HIGH, **flags: Any) -> SACAgent:
+    flags = {"sac_size": 16, "sac_train_batch_size": 8, "sac_n_iter": 3, **flags}
+    return SACAgent(task(ob_dim, low, high), SACConfig(**flags), seed=1, device=CPU)
+
+
+def random_path(T: int, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    obs = rng.normal(size=(T + 1, 3)).astype(np.float32)
+    acs = rng.uniform(LOW, HIGH, (T, 2)).astype(np.float32)
+    rewards = rng.normal(size=T).astype(np.float32)
+    return Path(obs[:-1], acs, rewards, obs[1:], np.zeros(T, bool))
+
+
+def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_target_by_hand_terminated_against_truncated() -> None:
+    """Both steps pay 1 and lead to a state of twin values 5 and 3, log pi -2, temperature 0.5."""
+    target = td_target(
+        rewards=torch.ones(2),
+        terminated=torch.tensor([True, False]),  # the second was cut by the time limit
+        next_values=torch.tensor([[5.0, 5.0], [3.0, 3.0]]),
+        next_log_probs=torch.full((2,), -2.0),
+        temperature=torch.tensor(0.5),
+        discount=0.9,
+    )
+    torch.testing.assert_close(target, torch.tensor([1.0, 1.0 + 0.9 * (3.0 + 0.5 * 2.0)]))
+
+
+def test_non_finite_value_beyond_a_terminal_state_does_no_harm() -> None:
+    next_values = torch.tensor([[math.inf], [math.nan]])
+    target = td_target(
+        torch.ones(1), torch.tensor([True]), next_values, torch.zeros(1), torch.tensor(1.0), 0.9
+    )
+    assert target.tolist() == [1.0]
+
+
+def test_log_probabilities_are_those_of_torch_distributions() -> None:
+    policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t")).double()
+    obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
+    acs, log_probs = policy.sample(obs, noise)
+    mean, log_std = policy(obs)
+    squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
+    torch.testing.assert_close(log_probs, squashed.log_prob(acs).sum(-1), rtol=1e-6, atol=1e-8)
+    # In the task's units the density is that of the affine transform, apart by a constant.
+    scale = policy.ac_half_range
+    in_task = TransformedDistribution(
+        squashed, [AffineTransform(policy.ac_center, scale)]
+    ).log_prob(policy.to_task(acs))
+    torch.testing.assert_close(log_probs - scale.log().sum(), in_task.sum(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_log_probability_stays_finite_where_tanh_saturates() -> None:
+    policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t"))
+    obs = torch.randn(4, 3, requires_grad=True)
+    acs, log_probs = policy.sample(obs, torch.full((4, 2), 60.0))
+    assert acs.abs().max() == 1
+    log_probs.sum().backward()
+    assert log_probs.isfinite().all()
+    assert obs.grad is not None
+    assert obs.grad.isfinite().all()
+
+
+def test_actions_are_scaled_per_dimension() -> None:
+    policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t"))
+    ends = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]])
+    assert policy.to_task(ends).tolist() == [[-1, 0], [1, 10], [0, 5]]
+    torch.testing.assert_close(policy.from_task(policy.to_task(ends)), ends)
+    actor = SACActor(policy, CPU, deterministic=False)
+    generators = [make_generator(0, "a", n) for n in range(200)]
+    drawn = actor.get_action(np.random.default_rng(0).normal(size=(200, 3)), generators)
+    assert (drawn >= LOW).all()
+    assert (drawn <= HIGH).all()
+    assert drawn[:, 1].max() > 8
+
+
+def test_evaluation_is_deterministic_and_collection_is_not() -> None:
+    agent = make_agent()
+    obs = np.ones((1, 3), np.float32)
+
+    def act(policy: Any, number: int) -> list[float]:
+        return policy.get_action(obs, [make_generator(0, "a", number)])[0].tolist()
+
+    mode = agent.policy.to_task(agent.policy(torch.ones(1, 3))[0].tanh())[0].tolist()
+    assert act(agent.eval_policies["Eval"], 1) == act(agent.eval_policies["Eval"], 2) == mode
+    assert act(agent.actor, 1) != act(agent.actor, 2)
+
+
+@pytest.mark.parametrize(("target_entropy", "direction"), [(50.0, 1), (-50.0, -1)])
+def test_temperature_moves_the_right_way(target_entropy: float, direction: int) -> None:
+    """With less entropy than asked for it rises, with more it falls."""
+    agent = make_agent(sac_target_entropy=target_entropy)
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    agent.train(0)
+    assert math.copysign(1, float(agent.log_temperature.detach())) == direction
+
+
+def test_default_target_entropy_is_minus_the_action_dimension() -> None:
+    assert make_agent().target_entropy == -2
+    assert make_agent(sac_init_temperature=0.1).log_temperature.exp().item() == pytest.approx(0.1)
+
+
+def test_twins_start_apart_and_learn_apart() -> None:
+    critic = SACCritic(3, 2, SACConfig(sac_size=16), make_generator(0, "t"))
+    values = critic(torch.randn(5, 3), torch.randn(5, 2))
+    assert values.shape == (2, 5)
+    assert not torch.allclose(values[0], values[1])
+    values[0].sum().backward()
+    for parameter in critic.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad[0].abs().sum() > 0
+        assert parameter.grad[1].abs().sum() == 0
+
+
+def test_initialisation_is_that_of_torch_linear() -> None:
+    critic = SACCritic(60, 4, SACConfig(sac_size=64), make_generator(0, "t"))
+    for layer in critic.network.layers:
+        bound = layer.weight.shape[1] ** -0.5
+        assert 0.95 * bound < float(layer.weight.detach().abs().max()) <= bound
+
+
+def test_observations_are_seen_in_units_of_their_std_and_clipped() -> None:
+    agent = make_agent(sac_n_iter=1)
+    path = random_path(20)
+    obs = path.obs * np.array([1, 100, 0], np.float32) + np.array([0, 50, 3], np.float32)
+    agent.add_to_replay_buffer([path._replace(obs=obs)], 0)
+    agent.train(0)
+    scaled = agent.policy.scale_obs(torch.as_tensor(obs))
+    torch.testing.assert_close(scaled[:, :2].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled[:, :2].std(0, correction=0), torch.ones(2))
+    assert (scaled[:, 2] == 0).all()  # a constant says nothing
+    far = agent.policy.scale_obs(torch.full((1, 3), 1e6))
+    assert far[0, :2].tolist() == [5, 5]
+    # Taken anew with 10% more data, not before.
+    before = agent.policy.obs_scaler.mean.clone()
+    agent.add_to_replay_buffer([random_path(1, seed=1)], 1)
+    agent.train(1)
+    assert torch.equal(agent.policy.obs_scaler.mean, before)
+    agent.add_to_replay_buffer([random_path(1, seed=2)], 2)
+    agent.train(2)
+    assert not torch.equal(agent.policy.obs_scaler.mean, before)
+
+
+def test_observations_as_they_are_where_asked() -> None:
+    agent = make_agent(sac_obs_scaling="none")
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    agent.train(0)
+    obs = 100 * torch.randn(7, 3)
+    assert torch.equal(agent.policy.scale_obs(obs), obs)
+
+
+def test_update_counts_and_frequencies() -> None:
+    """Counted over the run, as the homework's training_step is: due at 0, f, 2f ..."""
+    agent = make_agent(
+        sac_n_iter=1,
+        sac_actor_update_frequency=2,
+        sac_critic_target_update_frequency=3,
+    )
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    actor_moves, target_moves = [], []
+    for iteration in range(7):
+        before = weights(agent.policy), weights(agent.target_critic), weights(agent.critic)
+        agent.train(iteration)
+        actor_moves.append(not same(before[0], weights(agent.policy)))
+        target_moves.append(not same(before[1], weights(agent.target_critic)))
+        assert not same(before[2], weights(agent.critic))
+    assert actor_moves == [True, False] * 3 + [True]
+    assert target_moves == [True, False, False] * 2 + [True]
+
+
+@pytest.mark.parametrize(
+    ("flag", "part", "steps"),
+    [
+        ("sac_num_critic_updates_per_agent_update", "critic_optimizer", 9),
+        ("sac_num_actor_updates_per_agent_update", "policy_optimizer", 9),
+        ("sac_num_actor_updates_per_agent_update", "temperature_optimizer", 9),
+        ("sac_num_agent_train_steps_per_iter", "critic_optimizer", 9),
+        ("sac_num_agent_train_steps_per_iter", "policy_optimizer", 9),
+    ],
+)
+def test_each_count_multiplies_its_gradient_steps(flag: str, part: str, steps: int) -> None:
+    agent = make_agent(**{flag: 3})
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    agent.train(0)  # 3 SAC iterations
+    (state, *_) = getattr(agent, part).state_dict()["state"].values()
+    assert int(state["step"]) == steps
+
+
+def test_target_networks_move_by_their_rate() -> None:
+    agent = make_agent(sac_n_iter=1, sac_target_rate=0.25)
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    before = weights(agent.target_critic)
+    agent.train(0)
+    for old, new, source in zip(
+        before, agent.target_critic.parameters(), agent.critic.parameters(), strict=True
+    ):
+        torch.testing.assert_close(new, old + 0.25 * (source - old))
+
+
+def test_actor_step_leaves_the_critic_alone() -> None:
+    agent = make_agent()
+    before = weights(agent.critic)
+    agent._update_actor(torch.randn(8, 3), torch.randn(8, 2))
+    assert same(before, weights(agent.critic))
+
+
+def test_updates_do_not_depend_on_how_they_are_divided_into_iterations() -> None:
+    """Only if draws fall together: blocks of the same first SAC iteration are the same."""
+    one, two = make_agent(sac_n_iter=4), make_agent(sac_n_iter=2)
+    for agent in (one, two):
+        agent.add_to_replay_buffer([random_path(20)], 0)
+    one.train_on(one.draw_real, every=2)
+    two.train_on(two.draw_real, every=2)
+    two.train_on(two.draw_real, every=2)
+    assert same(weights(one.policy), weights(two.policy))
+
+
+def test_batch_larger_than_the_replay_repeats_rows() -> None:
+    agent = make_agent(sac_train_batch_size=64)
+    agent.add_to_replay_buffer([random_path(2)], 0)
+    assert agent.draw_real(0, 1).shape == (1, 64, 3 + 2 + 3 + 2)
+    assert all(metric.isfinite().all() for metric in agent.train(0).values())
+
+
+def test_state_restores_bit_for_bit() -> None:
+    agent, other = make_agent(), make_agent(sac_init_temperature=0.3)
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    agent.train(0)
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    first, second = agent.train(1), other.train(1)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert same(weights(agent.policy), weights(other.policy))
+    assert same(weights(agent.target_critic), weights(other.target_critic))
+
+
+def test_bandit_optimum_is_found() -> None:
+    """One state, every step terminal, reward -(a - 0.5)^2: that is Q, and 0.5 the mode."""
+    low, high = np.array([-1], np.float32), np.array([1], np.float32)
+    agent = make_agent(
+        1, low, high, sac_size=32, sac_n_iter=1500, sac_train_batch_size=128,
+        sac_init_temperature=0.01, sac_learning_rate=3e-3, sac_target_entropy=-3.0,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    acs = rng.uniform(-1, 1, (1000, 1)).astype(np.float32)
+    obs = np.zeros((1000, 1), np.float32)
+    rewards = -((acs[:, 0] - 0.5) ** 2)
+    agent.add_to_replay_buffer([Path(obs, acs, rewards, obs, np.ones(1000, bool))], 0)
+    agent.train(0)
+    mode = agent.eval_policies["Eval"].get_action(obs[:1], [make_generator(0, "a")])
+    assert mode[0, 0] == pytest.approx(0.5, abs=0.1)
+    grid = torch.linspace(-0.9, 0.9, 19)[:, None]
+    values = agent.critic(torch.zeros(19, 1), grid).detach()
+    torch.testing.assert_close(values, (-((grid[:, 0] - 0.5) ** 2)).expand(2, -1), atol=0.1, rtol=0)
