@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # What results/ reports, some of it shortened: runs it, and exports what it measured to results/<group>/.
 # Started again, it skips what is exported, resumes what is half done, and begins the rest.
-#   results/experiments.sh [NAME_PREFIX]     SEEDS="1 2 3"  DATA_DIR=cs285/data  PYTHON_BIN=.venv/bin/python
+#   results/experiments.sh ['NAME_PATTERN']     SEEDS="1 2 3"  DATA_DIR=cs285/data  PYTHON_BIN=.venv/bin/python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${SEEDS:-1 2 3}
 data=${DATA_DIR:-cs285/data}
 python=${PYTHON_BIN:-.venv/bin/python}
-only=${1:-}
+only=${1:-*}
 
 # run AGENT NAME FLAGS...: one experiment of the mb or mbpo agent, for each seed
 run() {
   local script=scripts/run_hw4_$1.py name=$2 seed target log
   shift 2
-  [[ $name == "$only"* ]] || return 0
+  [[ $name == $only ]] || return 0  # a pattern: not quoted
   for seed in $seeds; do
     target=results/${name%%_*}/${name}_seed$seed
     [[ -e $target.json ]] && continue
@@ -68,5 +68,5 @@ sac=(--mbpo_rollout_length 0 --num_agent_train_steps_per_iter 0 --sac_obs_scalin
 run mbpo sac_pendulum "${sac[@]}" --env_name Pendulum-v1 --batch_size_initial 200 --batch_size 200 \
   --n_iter 50 --sac_n_iter 200 --sac_learning_rate 1e-3 --eval_batch_size 1000
 run mbpo sac_halfcheetah "${sac[@]}" --env_name HalfCheetah-v5 --continue_episodes \
-  --batch_size_initial 100 --batch_size 1 --n_iter 19901 --sac_n_iter 1 --sac_size 256 \
+  --batch_size_initial 100 --batch_size 1 --n_iter 20001 --sac_n_iter 1 --sac_size 256 \
   --scalar_log_freq 1000 --eval_batch_size 2000 --checkpoint_freq 2000

@@ -56,7 +56,31 @@ EXPERIMENTS = (
         "cem above random; >= 800 (whole)",
         "2 x 400 steps, episodes of 200",
     ),
+    Experiment("q6_cheetah_rlenl0", "Eval_AverageReturn", 3, "baseline"),
+    Experiment("q6_cheetah_rlen1", "Eval_AverageReturn", 3, "between"),
+    Experiment("q6_cheetah_rlen10", "Eval_AverageReturn", 3, ">= 1000, 100 min on a GPU"),
+    Experiment("sac_pendulum", "Eval_AverageReturn", 3, "-", "SAC alone, 10k env steps"),
+    Experiment("sac_halfcheetah", "Eval_AverageReturn", 3, "-", "SAC alone, 20k env steps"),
+    Experiment(
+        "sb3_halfcheetah", "Eval_AverageReturn", 3, "-", "Stable-Baselines3's, by sb3_sac.py"
+    ),
 )
+PANELS: dict[str, dict[str, str]] = {  # title: {label: experiment}
+    "Q3: obstacles": {"random shooting": "q3_obstacles"},
+    "Q5: cheetah, episodes of 200 env steps": {
+        "CEM, 4 iterations": "q5_cheetah_cem_4_short",
+        "random shooting": "q5_cheetah_random_short",
+    },
+    "Q6: cheetah, MBPO": {
+        "rollout length 10": "q6_cheetah_rlen10",
+        "rollout length 1": "q6_cheetah_rlen1",
+        "no rollouts (SAC)": "q6_cheetah_rlenl0",
+    },
+    "SAC alone: HalfCheetah-v5": {
+        "cs285": "sac_halfcheetah",
+        "Stable-Baselines3": "sb3_halfcheetah",
+    },
+}
 
 
 def read_column(file: Path, column: str) -> list[float]:
@@ -66,7 +90,7 @@ def read_column(file: Path, column: str) -> list[float]:
 
 def runs_of(name: str) -> list[Path]:
     """Return the CSVs of an experiment, one per seed."""
-    return sorted(RESULTS.glob(f"q*/{name}_seed*.csv"))
+    return sorted(RESULTS.glob(f"*/{name}_seed*.csv"))
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -104,18 +128,12 @@ def report_row(experiment: Experiment) -> str:
 
 
 def draw_curves(file: Path) -> None:
-    """Draw returns against env steps, one line per seed, question 3 and question 5."""
-    panels = {
-        "Q3: obstacles": {"random shooting": "q3_obstacles"},
-        "Q5: cheetah, episodes of 200 env steps": {
-            "CEM, 4 iterations": "q5_cheetah_cem_4_short",
-            "random shooting": "q5_cheetah_random_short",
-        },
-    }
-    figure = Figure(figsize=(10, 3.8), dpi=110, layout="constrained")
+    """Draw returns against env steps, one line per seed."""
+    figure = Figure(figsize=(10, 7), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, lines) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for color, (label, name) in zip(("tab:blue", "tab:orange"), lines.items(), strict=False):
+    colors = ("tab:blue", "tab:orange", "tab:green")
+    for axes, (title, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        for color, (label, name) in zip(colors, lines.items(), strict=False):
             for index, run in enumerate(runs_of(name)):
                 steps = read_column(run, "Train_EnvstepsSoFar")
                 returns = read_column(run, "Eval_AverageReturn")
@@ -129,7 +147,7 @@ def draw_curves(file: Path) -> None:
 
 def main() -> None:
     rows = [report_row(experiment) for experiment in EXPERIMENTS if runs_of(experiment.name)]
-    sources = [describe(file) for file in RESULTS.glob("q*/*_seed*.csv")]
+    sources = [describe(file) for file in RESULTS.glob("*/*_seed*.csv")]
     commits = sorted({commit_of(source) for source in sources})
     machines = sorted(
         {f"{s['machine']['processor']}, {s['machine']['cores']} cores" for s in sources}
@@ -137,9 +155,10 @@ def main() -> None:
     text = f"""# Results
 
 Written by `python results/make_report.py` from the CSV and JSON files beside it, which
-`results/experiments.sh` made. Every JSON holds its run's command, flags, commit, versions and
-machine. Values are one per seed. Seconds are the mean over seeds, from the first iteration on;
-the machine also did other work meanwhile, so compare by benchmarks/ instead.
+`results/experiments.sh` made, those of Stable-Baselines3 `results/sb3_sac.py`. Every JSON holds its
+run's command, flags, commit, versions and machine. Values are one per seed. Seconds are the mean
+over seeds, from the first iteration on; the machine also did other work meanwhile, so compare by
+benchmarks/ instead.
 
 Commits: {", ".join(commits)}. Machine: {"; ".join(machines)}.
 

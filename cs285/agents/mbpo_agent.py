@@ -28,12 +28,16 @@ class MBPOAgent:
     """
 
     def __init__(self, task: TaskSpec, config: MBPOConfig, device: torch.device) -> None:
-        self.task, self.device, self.seed = task, device, config.run.seed
-        self.config, self.model_config = config.rollouts, config.model
+        self.config, self.seed, self.device = config.rollouts, config.run.seed, device
+        self.get_reward = task.get_reward
+        self.has_model = config.model.num_agent_train_steps_per_iter > 0
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device)
         self.sac_agent = SACAgent(task, config.sac, self.seed, device)
         capacity = self.config.mbpo_model_buffer_size or self._default_capacity()
         self.model_buffer = ModelBuffer(capacity, task.ob_dim, task.ac_dim, device)
+        self.block = range(0)  # the SAC iterations whose rollouts were done in the last batch
+        self.next_fit = 0  # the SAC iteration that will be the first of the next model
+        self.rows_drawn = self.real_rows_drawn = 0  # for SAC, in this iteration
         self.metrics: dict[str, Tensor] = {}  # the last value of each of the model's
         self.actor: Policy = self.sac_agent.actor
         self.eval_policies = dict(self.sac_agent.eval_policies)
@@ -42,46 +46,50 @@ class MBPOAgent:
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths, for the model (with its noise) and for SAC (without)."""
-        self.mb_agent.add_to_replay_buffer(paths, iteration)
+        if self.has_model:
+            self.mb_agent.add_to_replay_buffer(paths, iteration)
         self.sac_agent.add_to_replay_buffer(paths, iteration)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Fit the model where it is due, then do the SAC iterations with their model rollouts."""
         fitted: dict[str, Tensor] = {}
-        has_model = self.model_config.num_agent_train_steps_per_iter > 0
-        if has_model and iteration % self.config.mbpo_refit_every == 0:
+        since_fit = iteration % self.config.mbpo_refit_every
+        if self.has_model and since_fit == 0:
             fitted = self.mb_agent.train(iteration)
             self.metrics |= {name: curve[-1:] for name, curve in fitted.items()}
         if self.config.mbpo_rollout_length == 0:
             return self.metrics | self.sac_agent.train(iteration) | fitted
-        self._real_shares: list[float] = []
-        learned = self.sac_agent.train_on(self.draw_mixed, self.config.mbpo_rollout_every)
-        self._record(
-            {
-                "Real Share": sum(self._real_shares) / len(self._real_shares),
-                "Model Buffer Size": len(self.model_buffer),
-                "Model Buffer Age": self.model_buffer.mean_age(self.sac_agent.iterations_done),
-            }
+        sac = self.sac_agent
+        self.next_fit = sac.iterations_done + sac.config.sac_n_iter * (
+            self.config.mbpo_refit_every - since_fit
         )
+        self.rows_drawn = self.real_rows_drawn = 0
+        learned = sac.train_on(self.draw_mixed)
+        self._record("Real Share", self.real_rows_drawn / self.rows_drawn)
+        self._record("Model Buffer Size", len(self.model_buffer))
+        self._record("Model Buffer Age", self.model_buffer.mean_age(sac.iterations_done))
         return self.metrics | learned | fitted
 
-    def draw_mixed(self, first: int, count: int) -> Tensor:
+    def draw_mixed(self, first: int, at_most: int) -> Tensor:
         """Draw batches of real and imagined transitions (see DrawBatches).
 
-        Where SAC iteration `first` begins a new block of `mbpo_rollout_every`, do the rollouts of
-        that block before.
+        They are of one block of SAC iterations, whose rollouts are done when it begins: the next
+        `mbpo_rollout_every` of them, or as many as there are before the next fit.
         """
-        sac, every = self.sac_agent.config, self.config.mbpo_rollout_every
-        if first % every == 0:
-            self._imagine(first)
+        if first not in self.block:
+            self.block = range(first, min(first + self.config.mbpo_rollout_every, self.next_fit))
+            self._imagine()
+        count = min(at_most, self.block.stop - first)
         generator = make_generator(self.seed, "mixed batches", first)
+        sac = self.sac_agent.config
         U, B = sac.sac_num_agent_train_steps_per_iter, sac.sac_train_batch_size
-        done = (torch.arange(first, first + count) % every + 1) / every  # of the block
+        done = (torch.arange(first, first + count) - self.block.start + 1) / len(self.block)
         shares = self.real_share(done).repeat_interleave(U)
         # Rounded up or down at random, so that the mean is the share exactly.
         real_counts = (shares * B + torch.rand(len(shares), generator=generator)).long()
         is_real = (torch.arange(B) < real_counts[:, None]).flatten()
-        self._real_shares.append(float(real_counts.double().mean()) / B)
+        self.rows_drawn += len(is_real)
+        self.real_rows_drawn += int(is_real.sum())
         real, imagined = self.sac_agent.replay_buffer.rows, self.model_buffer.rows
         rows = real.new_empty(len(is_real), real.shape[1])
         for source, chosen in ((real, is_real), (imagined, ~is_real)):
@@ -91,7 +99,7 @@ class MBPOAgent:
         return rows.view(len(shares), B, -1)
 
     def real_share(self, done: Tensor) -> Tensor:
-        """Return the share of real rows in the batches, after `done` of a block's SAC iterations.
+        """Return the share of real rows in the batches, after `done` of the block's SAC iterations.
 
         By default that of the homework's single buffer, R / (R + M): R real transitions, and the
         imagined M that it holds by then, those of earlier blocks and `done` of this block's.
@@ -114,17 +122,17 @@ class MBPOAgent:
         rows = iterations * config.mbpo_rollouts_per_sac_iter * config.mbpo_rollout_length
         return max(2 * rows, 1)
 
-    def _imagine(self, first: int) -> None:
-        """Do the model rollouts of the block that begins with SAC iteration `first`."""
-        config = self.config
+    def _imagine(self) -> None:
+        """Do the model rollouts of the block that begins."""
+        config, first = self.config, self.block.start
         generator = make_generator(self.seed, "model rollouts", first, device=self.device)
         real = self.sac_agent.replay_buffer.all().obs
-        count = config.mbpo_rollout_every * config.mbpo_rollouts_per_sac_iter
+        count = len(self.block) * config.mbpo_rollouts_per_sac_iter
         indices = torch.randint(len(real), (count,), generator=generator, device=self.device)
         rollouts = roll_out(
             self.mb_agent.model,
             self.sac_agent.policy,
-            self.mb_agent.get_reward,
+            self.get_reward,
             real[indices],
             config.mbpo_rollout_length,
             config.mbpo_propagation,
@@ -138,28 +146,27 @@ class MBPOAgent:
             "Model Rollouts Dropped": dropped + rollouts.dropped,
         }
 
-    def _record(self, metrics: dict[str, float]) -> None:
-        self.metrics |= {
-            name: torch.tensor([value], device=self.device) for name, value in metrics.items()
-        }
+    def _record(self, name: str, value: float) -> None:
+        self.metrics[name] = torch.tensor([value], device=self.device)
 
     def save_figures(
         self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
     ) -> None:
         """Write the model's pictures of iteration 0, where there is a model."""
-        if self.model_config.num_agent_train_steps_per_iter > 0:
+        if self.has_model:
             self.mb_agent.save_figures(folder, losses, env_factory)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that training changes, both replays of real data and the model's."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
-        return {**parts, "metrics": self.metrics}
+        block = [self.block.start, self.block.stop]
+        return {**parts, "metrics": self.metrics, "block": block}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.metrics = dict(state["metrics"])
+        self.metrics, self.block = dict(state["metrics"]), range(*state["block"])
 
     def parameters_dict(self) -> dict[str, Any]:
         """Return the weights of model, policy and twin Q."""

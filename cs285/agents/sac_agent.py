@@ -26,11 +26,11 @@ from cs285.infrastructure.replay_buffer import (
 from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
-ITERATIONS_AT_ONCE = 100  # SAC iterations whose batches are drawn and gathered in one go
+UPDATES_AT_ONCE = 100  # whose batches are drawn and gathered in one go
 CRITIC_METRICS = ("Critic Loss", "Q Mean")
-ACTOR_METRICS = ("Actor Loss", "Entropy", "Temperature")
+ACTOR_METRICS = ("Actor Loss", "Entropy", "Temperature", "Temperature Loss")
 
-# (first SAC iteration, how many) -> packed rows (how many * updates per SAC iteration, B, D)
+# (first SAC iteration, at most how many) -> packed rows (updates, B, D) of as many as it likes
 DrawBatches = Callable[[int, int], Tensor]
 
 
@@ -66,31 +66,34 @@ class SACAgent:
         if iteration == 0 and wanted > held:
             print(
                 f"  --sac_train_batch_size {wanted} is more than the {held} env steps collected: "
-                "rows repeat within a batch",
+                "real transitions repeat within a batch",
                 flush=True,
             )
 
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Learn from real data only."""
-        return self.train_on(self.draw_real, ITERATIONS_AT_ONCE)
+        return self.train_on(self.draw_real)
 
-    def train_on(self, draw: DrawBatches, every: int) -> dict[str, Tensor]:
+    def train_on(self, draw: DrawBatches) -> dict[str, Tensor]:
         """Do `sac_n_iter` SAC iterations on the batches that `draw` returns.
 
-        None of its calls goes beyond a multiple of `every`. Returns the mean of each metric over
-        the phase, (1,).
+        Returns the mean of each metric over the phase, (1,).
         """
         self._fit_obs_scaler()
-        first, end = self.iterations_done, self.iterations_done + self.config.sac_n_iter
+        updates = self.config.sac_num_agent_train_steps_per_iter
+        end = self.iterations_done + self.config.sac_n_iter
+        at_once = max(1, UPDATES_AT_ONCE // updates)
         records: list[tuple[str, Tensor]] = []
-        while first < end:
-            stop = min(end, first + ITERATIONS_AT_ONCE, (first // every + 1) * every)
-            records += self._update_on(draw(first, stop - first), first)
-            first = stop
-        self.iterations_done = end
+        while self.iterations_done < end:
+            first = self.iterations_done
+            rows = draw(first, min(end - first, at_once))
+            records += self._update_on(rows, first)
+            self.iterations_done += len(rows) // updates
         for name in dict(records):
             values = [value for recorded, value in records if recorded == name]
             self.metrics[name] = torch.stack(values).mean(0, keepdim=True)
+        weights = [*self.policy.parameters(), *self.critic.parameters()]
+        self.metrics["SAC Weight Norm"] = torch.nn.utils.get_total_norm(weights).detach()[None]
         return dict(self.metrics)
 
     def draw_real(self, first: int, count: int) -> Tensor:
@@ -167,8 +170,9 @@ class SACAgent:
         _step(self.policy_optimizer, loss)
         entropy = -log_probs.detach().mean()
         # The temperature falls while there is more entropy than asked for.
-        _step(self.temperature_optimizer, self.log_temperature * (entropy - self.target_entropy))
-        return loss.detach(), entropy, temperature
+        temperature_loss = self.log_temperature * (entropy - self.target_entropy)
+        _step(self.temperature_optimizer, temperature_loss)
+        return loss.detach(), entropy, temperature, temperature_loss.detach()
 
     @torch.no_grad()
     def _move_target(self) -> None:

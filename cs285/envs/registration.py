@@ -40,7 +40,7 @@ class TaskSpec:
     ac_dim: int
     ac_low: NDArray[np.float32]  # (A,)
     ac_high: NDArray[np.float32]  # (A,)
-    get_reward: RewardFunction | None  # (obs (..., O), acs (..., A)) -> (rewards, dones), if known
+    get_reward: RewardFunction | None  # (obs (..., O), acs (..., A)) -> (rewards, dones) (...)
     ep_len: int  # episode cap in env steps where the user gives none
 
 

@@ -35,9 +35,9 @@ def roll_out(
     """Follow `policy` for `length` steps from each of B states `start` (B, O).
 
     The next state is the "mean" over the ensemble, or for each row that of a "random_member". The
-    reward is `get_reward` of the post-step observation, or the model's where it is None. A rollout
-    ends after a terminal transition, which it keeps, and before a non-finite one, which it does
-    not.
+    reward is the model's where it learns one, else `get_reward` of the post-step observation, which
+    also says where an episode ends. A rollout ends after a terminal transition, which it keeps, and
+    before a non-finite one, which it does not. Rows come rollout by rollout.
     """
     predict = model.predictor()
     E = model.ensemble_size
@@ -54,16 +54,18 @@ def roll_out(
             next_obs, rewards = predict_random_member(predict, E, obs, acs, generator)
         terminated = torch.zeros_like(alive)
         if get_reward is not None:
-            rewards, terminated = get_reward(next_obs, acs)
+            known_rewards, dones = get_reward(next_obs, acs)
+            terminated = dones.bool()
+            rewards = rewards if model.learns_reward else known_rewards
         finite = next_obs.isfinite().all(-1) & rewards.isfinite()
         dropped += (alive & ~finite).sum()
         alive = alive & finite
         steps.append(Transitions(obs, acs, rewards, next_obs, terminated))
         kept.append(alive)
         obs, alive = next_obs, alive & ~terminated
-    keep = torch.stack(kept)  # (length, B)
-    data = Transitions(*(torch.stack(column)[keep] for column in zip(*steps, strict=True)))
-    mean_length = keep.sum(0).float().mean()
+    keep = torch.stack(kept, 1)  # (B, length)
+    data = Transitions(*(torch.stack(column, 1)[keep] for column in zip(*steps, strict=True)))
+    mean_length = keep.sum(1).float().mean()
     mean_reward = data.rewards.sum() / max(len(data.rewards), 1)
     return Rollouts(data, mean_length, mean_reward, dropped.float())
 

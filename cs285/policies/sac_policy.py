@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import SACConfig
-from cs285.infrastructure.pytorch_util import EnsembleReLU, Normalizer, from_numpy, to_numpy
+from cs285.infrastructure.pytorch_util import (
+    TINY,
+    EnsembleReLU,
+    Normalizer,
+    from_numpy,
+    to_numpy,
+)
 
 CLIPPED_AT = 5.0  # stds
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -26,6 +32,8 @@ class SACPolicy(nn.Module):
     the same for every task. Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
     """
 
+    ac_low: Tensor
+    ac_high: Tensor
     ac_center: Tensor
     ac_half_range: Tensor
 
@@ -43,8 +51,11 @@ class SACPolicy(nn.Module):
         self.network = EnsembleReLU(1, widths, generator)
         self.scales_obs = config.sac_obs_scaling == "data"
         self.obs_scaler = Normalizer(ob_dim)
-        self.register_buffer("ac_center", from_numpy((ac_high + ac_low) / 2), persistent=False)
-        self.register_buffer("ac_half_range", from_numpy((ac_high - ac_low) / 2), persistent=False)
+        low, high = from_numpy(ac_low), from_numpy(ac_high)
+        self.register_buffer("ac_low", low, persistent=False)
+        self.register_buffer("ac_high", high, persistent=False)
+        self.register_buffer("ac_center", (high + low) / 2, persistent=False)
+        self.register_buffer("ac_half_range", (high - low) / 2, persistent=False)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled obs (B, O) -> mean and log std (B, A) of the Gaussian before the squashing."""
@@ -71,11 +82,12 @@ class SACPolicy(nn.Module):
 
     def to_task(self, acs: Tensor) -> Tensor:
         """Actions in [-1, 1] (..., A) -> actions in the task's box."""
-        return torch.addcmul(self.ac_center, acs, self.ac_half_range)
+        scaled = torch.addcmul(self.ac_center, acs, self.ac_half_range)
+        return scaled.clamp(self.ac_low, self.ac_high)  # rounding may lead out by the last bit
 
     def from_task(self, acs: Tensor) -> Tensor:
         """Actions in the task's box (..., A) -> actions in [-1, 1]."""
-        return (acs - self.ac_center) / self.ac_half_range
+        return (acs - self.ac_center) / self.ac_half_range.clamp(min=TINY)
 
 
 class SACActor:

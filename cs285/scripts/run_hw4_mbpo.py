@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cs285.infrastructure.config import MBPOConfig, PlannerConfig
+from cs285.infrastructure.config import MBPOConfig, PlannerConfig, RunConfig, SACConfig
+from cs285.infrastructure.flags import check_values
 from cs285.scripts.launch import launch
 
 
@@ -21,8 +22,13 @@ def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
 def settle(given: dict[str, Any]) -> dict[str, Any]:
     """Say what the given flags come to, and return those to run with.
 
-    --sac_batch_size takes the place of a --batch_size that is not given.
+    --sac_batch_size takes the place of a --batch_size that is not given. Raises UsageError: a value
+    of the two is not allowed. On --resume all was settled when the run began.
     """
+    if "resume" in given:
+        return given
+    check_values(RunConfig, given)
+    check_values(SACConfig, given)
     unused = [
         field.name
         for field in dataclasses.fields(PlannerConfig)

@@ -77,20 +77,23 @@ def test_killed_and_resumed_equals_never_stopped(
     process.kill()
     process.communicate()
     folder = only_folder(tmp_path / "killed")
+    assert len(read_curve(folder)) < len(read_curve(whole))  # it was not done
     assert main(["--resume", str(folder)]) == 0
     assert read_curve(folder) == read_curve(whole)
     assert events(folder) == events(whole)
     assert same_checkpoint(folder, whole)
 
 
+@pytest.mark.parametrize("extra", [{}, CONTINUING], ids=["whole episodes", "continued episodes"])
 def test_stopped_within_an_iteration_it_is_done_again(
-    tmp_path: Path, run_tiny_mbpo: Run, monkeypatch: pytest.MonkeyPatch
+    extra: dict[str, Any], tmp_path: Path, run_tiny_mbpo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between a model rollout and the updates of iteration 1, whatever the machine's speed."""
+    """After the model rollouts of iteration 1 or 12, before its updates, on any machine."""
     from cs285.agents.mbpo_agent import MBPOAgent
 
-    whole = run_tiny_mbpo()
-    draw, stopped_at = MBPOAgent.draw_mixed, 2 + TINY_MBPO["sac_n_iter"]
+    flags = {**TINY_MBPO, **extra}
+    whole = run_tiny_mbpo(**flags)
+    draw, stopped_at = MBPOAgent.draw_mixed, 38 if extra else 2 + TINY_MBPO["sac_n_iter"]
 
     def draw_or_stop(self: Any, first: int, count: int) -> Any:
         rows = draw(self, first, count)
@@ -99,11 +102,11 @@ def test_stopped_within_an_iteration_it_is_done_again(
         return rows
 
     monkeypatch.setattr(MBPOAgent, "draw_mixed", draw_or_stop)
-    words = arguments(**{**TINY_MBPO, "data_dir": tmp_path / "stopped"})
+    words = arguments(**{**flags, "data_dir": tmp_path / "stopped"})
     assert main(words) == 130
     monkeypatch.undo()
     folder = only_folder(tmp_path / "stopped")
-    assert len(read_curve(folder)) == 1
+    assert 0 < len(read_curve(folder)) < len(read_curve(whole))
     assert main(["--resume", str(folder)]) == 0
     assert read_curve(folder) == read_curve(whole)
     assert same_checkpoint(folder, whole)
@@ -136,6 +139,16 @@ def test_sac_batch_size_against_batch_size(
     out = capsys.readouterr().out
     assert "--batch_size 60" in out
     assert "wins over --sac_batch_size 1500" in out
+
+
+def test_resume_may_repeat_the_flags_of_the_run(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny_mbpo(batch_size=60, sac_batch_size=1500, mbpo_eval_planner=True, n_iter=1)
+    capsys.readouterr()
+    again = ["--sac_batch_size", "1500", "--mpc_horizon", str(TINY_MBPO["mpc_horizon"])]
+    assert main(["--resume", str(folder), *again]) == 0
+    assert "without effect" not in capsys.readouterr().out
 
 
 def test_neither_batch_size_given_means_8000() -> None:
@@ -173,6 +186,7 @@ def test_sac_batch_larger_than_what_was_collected(
         ({"mbpo_propagation": "ts1"}, "--mbpo_propagation ts1: allowed are mean or random_member"),
         ({"mbpo_rollout_every": 0}, "--mbpo_rollout_every 0: allowed are whole numbers from 1"),
         ({"sac_train_batch_size": 0}, "--sac_train_batch_size 0: allowed are whole numbers from 1"),
+        ({"sac_batch_size": 0, "batch_size": None}, "--sac_batch_size 0: allowed are whole"),
         ({"sac_discount": 1.01}, "--sac_discount 1.01: allowed are numbers from 0 to 1"),
         ({"sac_init_temperature": 0}, "--sac_init_temperature 0.0: allowed are finite numbers"),
         ({"num_agent_train_steps_per_iter": 0}, "since --mbpo_rollout_length is above 0"),

@@ -22,14 +22,16 @@ def reward(obs: Any, acs: Any) -> tuple[Any, Any]:
     return obs[..., 0] * 0 + IMAGINED, obs[..., 0] != obs[..., 0]
 
 
-def make_agent(**flags: Any) -> MBPOAgent:
-    task = TaskSpec(3, 2, LOW, HIGH, get_reward=reward, ep_len=10)
+def make_agent(get_reward: Any = reward, **flags: Any) -> MBPOAgent:
+    task = TaskSpec(3, 2, LOW, HIGH, get_reward=get_reward, ep_len=10)
     small: dict[str, Any] = {
         "size": 8, "num_agent_train_steps_per_iter": 2, "train_batch_size": 8,
         "sac_size": 8, "sac_n_iter": 12, "sac_train_batch_size": 50,
         "mbpo_rollout_length": 2, "mbpo_rollout_every": 5, "mbpo_model_buffer_size": 1000,
     }  # fmt: skip
-    return MBPOAgent(task, from_flat(MBPOConfig, small | flags), torch.device("cpu"))
+    agent = MBPOAgent(task, from_flat(MBPOConfig, small | flags), torch.device("cpu"))
+    agent.next_fit = 10**6  # as train() says where it is not called
+    return agent
 
 
 def add_real(agent: MBPOAgent, T: int, iteration: int = 0) -> None:
@@ -39,8 +41,9 @@ def add_real(agent: MBPOAgent, T: int, iteration: int = 0) -> None:
     agent.add_to_replay_buffer([path], iteration)
 
 
-def shares_of(agent: MBPOAgent, rows: torch.Tensor) -> list[float]:
-    """Return the share of real rows of each batch (U, B, D)."""
+def draw_shares(agent: MBPOAgent, first: int, at_most: int) -> list[float]:
+    """Draw batches, and return the share of real rows of each."""
+    rows = agent.draw_mixed(first, at_most)
     rewards = unpack(rows, 3, 2).rewards
     assert torch.logical_or(rewards == REAL, rewards == IMAGINED).all()
     return (rewards == REAL).float().mean(1).tolist()
@@ -53,7 +56,7 @@ def test_real_and_imagined_rows_never_mix() -> None:
     add_real(agent, 20, 1)
     agent.train(1)
     imagined = unpack(agent.model_buffer.rows, 3, 2)
-    assert len(agent.model_buffer) == 5 * 5 * 2  # blocks 0, 5, 10, 15, 20 of 5 rollouts of 2 steps
+    assert len(agent.model_buffer) == 2 * 12 * 2  # a rollout of 2 steps per SAC iteration
     assert (imagined.rewards == IMAGINED).all()
     for buffer in (agent.sac_agent.replay_buffer, agent.mb_agent.replay_buffer):
         assert len(buffer) == 60
@@ -73,34 +76,72 @@ def test_rollouts_start_from_real_states() -> None:
 def test_batches_have_the_stated_ratio(ratio: float) -> None:
     agent = make_agent(mbpo_real_ratio=ratio, sac_train_batch_size=30, mbpo_rollout_every=1000)
     add_real(agent, 40)
-    agent._real_shares = []
-    shares = shares_of(agent, agent.draw_mixed(0, 1000))
+    shares = draw_shares(agent, 0, 1000)
     assert np.mean(shares) == pytest.approx(ratio, abs=0.003)
     assert max(shares) - min(shares) <= 1 / 30 + 1e-6  # rounded up or down, no more
-    assert agent._real_shares == [pytest.approx(np.mean(shares))]
+    assert agent.real_rows_drawn / agent.rows_drawn == pytest.approx(np.mean(shares))
 
 
 def test_default_ratio_is_that_of_one_buffer_that_grows_with_each_rollout() -> None:
     """The homework: 40 real rows, and before SAC iteration u the rollouts 0 ... u, of 2 rows."""
     agent = make_agent(sac_train_batch_size=1000)
     add_real(agent, 40)
-    agent._real_shares = []
-    shares = shares_of(agent, agent.draw_mixed(0, 5)) + shares_of(agent, agent.draw_mixed(5, 5))
+    shares = draw_shares(agent, 0, 5) + draw_shares(agent, 5, 5)
     expected = [40 / (40 + 2 * (u + 1)) for u in range(10)]
     assert shares == pytest.approx(expected, abs=0.002)
     add_real(agent, 100, 1)  # real data that comes later counts at once
-    (share,) = shares_of(agent, agent.draw_mixed(10, 1))
+    (share,) = draw_shares(agent, 10, 1)
     assert share == pytest.approx(140 / (140 + 22), abs=0.002)
 
 
-def test_rollouts_are_done_in_blocks_counted_over_the_run() -> None:
-    agent = make_agent(sac_n_iter=3, mbpo_rollout_every=5, mbpo_rollouts_per_sac_iter=2)
-    add_real(agent, 40)
-    sizes = []
-    for iteration in range(4):  # SAC iterations 0-2, 3-5, 6-8, 9-11: blocks begin at 0, 5, 10
+def test_blocks_of_rollouts_go_across_iterations_but_not_across_fits() -> None:
+    """SAC iterations 0-2, 3-5, 6-8, 9-11, 12-14; the model is fitted before 0, 9."""
+    agent = make_agent(
+        sac_n_iter=3, mbpo_rollout_every=5, mbpo_rollouts_per_sac_iter=2, mbpo_refit_every=3
+    )
+    blocks, sizes = [], []
+    imagine = agent._imagine
+    agent._imagine = lambda: (blocks.append(agent.block), imagine())  # type: ignore[method-assign]
+    for iteration in range(5):
+        add_real(agent, 10, iteration)
         agent.train(iteration)
         sizes.append(len(agent.model_buffer))
-    assert sizes == [20, 40, 40, 60]
+    assert blocks == [range(5), range(5, 9), range(9, 14), range(14, 18)]
+    assert sizes == [20, 36, 36, 56, 72]
+
+
+def test_every_iteration_uses_the_model_that_was_just_fitted() -> None:
+    agent = make_agent(sac_n_iter=3, mbpo_rollout_every=100)
+    for iteration in range(3):
+        add_real(agent, 10, iteration)
+        agent.train(iteration)
+        assert agent.block == range(3 * iteration, 3 * iteration + 3)
+
+
+def test_many_updates_per_sac_iteration_are_drawn_in_portions() -> None:
+    agent = make_agent(sac_num_agent_train_steps_per_iter=60, sac_n_iter=5)
+    sizes = []
+    draw = agent.draw_mixed
+    agent.draw_mixed = (  # type: ignore[method-assign]
+        lambda *args: sizes.append(len(rows := draw(*args))) or rows
+    )
+    add_real(agent, 40)
+    agent.train(0)
+    assert sizes == [60] * 5
+    assert agent.rows_drawn == 300 * 50
+
+
+def test_known_end_stops_rollouts_also_where_the_reward_is_learned() -> None:
+    def always_ends(obs: Any, acs: Any) -> tuple[Any, Any]:
+        return obs[..., 0], obs[..., 0] * 0 + 1  # dones as numbers, as some write them
+
+    agent = make_agent(always_ends, learned_reward=True)
+    add_real(agent, 40)
+    agent.train(0)
+    imagined = unpack(agent.model_buffer.rows, 3, 2)
+    assert imagined.terminated.all()
+    assert agent.metrics["Model Rollout Length"].tolist() == [1.0]
+    assert not torch.equal(imagined.rewards, imagined.next_obs[:, 0])  # the model's own
 
 
 @pytest.mark.parametrize(("sac_n_iter", "capacity"), [(12, 2 * 12 * 2), (3, 2 * 5 * 2)])
@@ -129,8 +170,7 @@ def test_model_that_imagines_nothing_finite_leaves_the_real_rows() -> None:
     agent = make_agent(mbpo_real_ratio=0.0)
     add_real(agent, 40)
     agent.mb_agent.model.target_stats.mean.fill_(torch.inf)
-    agent._real_shares = []
-    assert shares_of(agent, agent.draw_mixed(0, 2)) == [1.0, 1.0]
+    assert draw_shares(agent, 0, 2) == [1.0, 1.0]
     assert agent.metrics["Model Rollouts Dropped"].tolist() == [5.0]
 
 

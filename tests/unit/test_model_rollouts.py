@@ -20,8 +20,8 @@ class LinearModel:
 
     ensemble_size = len(OFFSETS)
 
-    def __init__(self, offsets: tuple[float, ...] = OFFSETS) -> None:
-        self.offsets = torch.tensor(offsets)[:, None]
+    def __init__(self, offsets: tuple[float, ...] = OFFSETS, learns_reward: bool = False) -> None:
+        self.offsets, self.learns_reward = torch.tensor(offsets)[:, None], learns_reward
 
     def predictor(self) -> Any:
         def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,9 +31,9 @@ class LinearModel:
         return predict
 
 
-def policy() -> SACPolicy:
-    bound = np.ones(2, np.float32)
-    return SACPolicy(2, -bound, bound, SACConfig(sac_size=8), make_generator(0, "p"))
+def policy(low: float = -1, high: float = 1) -> SACPolicy:
+    ones = np.ones(2, np.float32)
+    return SACPolicy(2, low * ones, high * ones, SACConfig(sac_size=8), make_generator(0, "p"))
 
 
 def imagine(starts: Tensor, length: int, **options: Any) -> Any:
@@ -61,9 +61,9 @@ def test_mean_follows_the_known_system_step_by_step() -> None:
     torch.testing.assert_close(data.next_obs, data.obs + data.acs + 0.4)
     torch.testing.assert_close(data.rewards, torch.full((200,), 0.4))
     assert not data.terminated.any()
-    obs, next_obs = data.obs.view(4, 50, 2), data.next_obs.view(4, 50, 2)
-    assert torch.equal(obs[0], starts)
-    assert torch.equal(obs[1:], next_obs[:-1])  # each goes on where it was
+    obs, next_obs = data.obs.view(50, 4, 2), data.next_obs.view(50, 4, 2)
+    assert torch.equal(obs[:, 0], starts)
+    assert torch.equal(obs[:, 1:], next_obs[:, :-1])  # each goes on where it was
     assert data.acs.abs().max() <= 1
     assert data.acs.std() > 0.1  # drawn from the policy, not its mode
     assert float(rollouts.mean_length) == 4
@@ -71,9 +71,25 @@ def test_mean_follows_the_known_system_step_by_step() -> None:
     assert float(rollouts.dropped) == 0
 
 
+def test_actions_are_in_the_tasks_box() -> None:
+    data = imagine(torch.randn(100, 2), 3, policy=policy(2, 10)).data
+    assert data.acs.min() >= 2
+    assert data.acs.max() <= 10
+    assert data.acs.max() - data.acs.min() > 4
+    torch.testing.assert_close(data.next_obs, data.obs + data.acs + 0.4)
+
+
 def test_reward_is_of_the_post_step_observation() -> None:
     data = imagine(torch.randn(20, 2), 2, get_reward=stops_right_of(1e9)).data
     assert torch.equal(data.rewards, data.next_obs[:, 0])
+
+
+def test_learned_reward_keeps_the_known_end() -> None:
+    starts = torch.tensor([[0.0, 0.0], [9.0, 0.0]])
+    known = {"get_reward": stops_right_of(5), "model": LinearModel(learns_reward=True)}
+    data = imagine(starts, 2, **known).data
+    torch.testing.assert_close(data.rewards, torch.full((3,), 0.4))
+    assert data.terminated.tolist() == [False, False, True]
 
 
 def test_terminal_rows_are_kept_and_end_their_rollout() -> None:

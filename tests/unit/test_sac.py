@@ -105,7 +105,7 @@ def test_actions_are_scaled_per_dimension() -> None:
     torch.testing.assert_close(policy.from_task(policy.to_task(ends)), ends)
     actor = SACActor(policy, CPU, deterministic=False)
     generators = [make_generator(0, "a", n) for n in range(200)]
-    drawn = actor.get_action(np.random.default_rng(0).normal(size=(200, 3)), generators)
+    drawn = actor.get_action(10 * np.random.default_rng(0).normal(size=(200, 3)), generators)
     assert (drawn >= LOW).all()
     assert (drawn <= HIGH).all()
     assert drawn[:, 1].max() > 8
@@ -234,6 +234,16 @@ def test_target_networks_move_by_their_rate() -> None:
         torch.testing.assert_close(new, old + 0.25 * (source - old))
 
 
+def test_target_networks_are_what_the_target_is_of() -> None:
+    """Their values at 100 above the critic's make the loss about the square of 99, twice."""
+    agent = make_agent(sac_n_iter=1)
+    agent.add_to_replay_buffer([random_path(50)], 0)
+    with torch.no_grad():
+        agent.target_critic.network.layers[-1].bias.fill_(100)
+    loss = agent.train(0)["Critic Loss"].item()
+    assert loss == pytest.approx(2 * 99**2, rel=0.1)
+
+
 def test_actor_step_leaves_the_critic_alone() -> None:
     agent = make_agent()
     before = weights(agent.critic)
@@ -242,13 +252,13 @@ def test_actor_step_leaves_the_critic_alone() -> None:
 
 
 def test_updates_do_not_depend_on_how_they_are_divided_into_iterations() -> None:
-    """Only if draws fall together: blocks of the same first SAC iteration are the same."""
+    """Where they are drawn in the same portions."""
     one, two = make_agent(sac_n_iter=4), make_agent(sac_n_iter=2)
     for agent in (one, two):
         agent.add_to_replay_buffer([random_path(20)], 0)
-    one.train_on(one.draw_real, every=2)
-    two.train_on(two.draw_real, every=2)
-    two.train_on(two.draw_real, every=2)
+    one.train_on(lambda first, at_most: one.draw_real(first, 2))
+    two.train_on(two.draw_real)
+    two.train_on(two.draw_real)
     assert same(weights(one.policy), weights(two.policy))
 
 
@@ -271,21 +281,46 @@ def test_state_restores_bit_for_bit() -> None:
     assert same(weights(agent.target_critic), weights(other.target_critic))
 
 
-def test_bandit_optimum_is_found() -> None:
-    """One state, every step terminal, reward -(a - 0.5)^2: that is Q, and 0.5 the mode."""
+def test_two_state_toy_terminated_against_truncated() -> None:
+    """Both pay 1. One ends the episode: Q = 1. The other, cut by the time limit, leads to itself.
+
+    There Q = 1 + 0.5 Q = 2, since next to nothing is paid for entropy.
+    """
     low, high = np.array([-1], np.float32), np.array([1], np.float32)
+    agent = make_agent(
+        2, low, high, sac_size=32, sac_n_iter=600, sac_train_batch_size=32, sac_discount=0.5,
+        sac_init_temperature=1e-6, sac_learning_rate=3e-3, sac_target_rate=0.1,
+        sac_target_entropy=-20.0,
+    )  # fmt: skip
+    obs = np.eye(2, dtype=np.float32).repeat(100, 0)
+    acs = np.random.default_rng(0).uniform(-1, 1, (200, 1)).astype(np.float32)
+    ends = np.arange(200) < 100
+    agent.add_to_replay_buffer([Path(obs, acs, np.ones(200, np.float32), obs, ends)], 0)
+    agent.train(0)
+    seen = agent.policy.scale_obs(torch.eye(2).repeat_interleave(5, 0))
+    values = agent.critic(seen, torch.linspace(-0.8, 0.8, 5)[:, None].repeat(2, 1)).detach()
+    expected = torch.tensor([1.0] * 5 + [2.0] * 5).expand(2, -1)
+    torch.testing.assert_close(values, expected, atol=0.1, rtol=0)
+
+
+def test_bandit_optimum_is_found() -> None:
+    """One state, every step terminal, actions in [5, 10], reward -(a - 8.75)^2 / 6.25.
+
+    With actions scaled to [-1, 1] that is -(a - 0.5)^2, which Q is to be.
+    """
+    low, high = np.array([5], np.float32), np.array([10], np.float32)
     agent = make_agent(
         1, low, high, sac_size=32, sac_n_iter=1500, sac_train_batch_size=128,
         sac_init_temperature=0.01, sac_learning_rate=3e-3, sac_target_entropy=-3.0,
     )  # fmt: skip
     rng = np.random.default_rng(0)
-    acs = rng.uniform(-1, 1, (1000, 1)).astype(np.float32)
+    acs = rng.uniform(5, 10, (1000, 1)).astype(np.float32)
     obs = np.zeros((1000, 1), np.float32)
-    rewards = -((acs[:, 0] - 0.5) ** 2)
+    rewards = -((acs[:, 0] - 8.75) ** 2) / 6.25
     agent.add_to_replay_buffer([Path(obs, acs, rewards, obs, np.ones(1000, bool))], 0)
     agent.train(0)
     mode = agent.eval_policies["Eval"].get_action(obs[:1], [make_generator(0, "a")])
-    assert mode[0, 0] == pytest.approx(0.5, abs=0.1)
+    assert mode[0, 0] == pytest.approx(8.75, abs=0.25)
     grid = torch.linspace(-0.9, 0.9, 19)[:, None]
     values = agent.critic(torch.zeros(19, 1), grid).detach()
     torch.testing.assert_close(values, (-((grid[:, 0] - 0.5) ** 2)).expand(2, -1), atol=0.1, rtol=0)
