@@ -145,42 +145,52 @@ class SACAgent:
                     values = self._update_actor(batch.obs, noise[index, step])
                 yield from zip(ACTOR_METRICS, values, strict=True)
 
+    @torch.no_grad()
     def _update_critic(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, ...]:
         """Take one gradient step on the twin Q; returns CRITIC_METRICS."""
-        with torch.no_grad():
-            next_acs, next_log_probs = self.policy.sample(batch.next_obs, noise)
-            targets = td_target(
-                batch.rewards,
-                batch.terminated,
-                self.target_critic(batch.next_obs, next_acs),
-                next_log_probs,
-                self.log_temperature.exp(),
-                self.config.sac_discount,
-            )
-        values = self.critic(batch.obs, batch.acs)
-        loss = (values - targets).square().mean(1).sum()
-        _step(self.critic_optimizer, loss)
-        return loss.detach(), values.detach().mean()
+        drawn = self.policy.sample(batch.next_obs, noise)
+        targets = td_target(
+            batch.rewards,
+            batch.terminated,
+            self.target_critic(batch.next_obs, drawn.acs),
+            drawn.log_probs,
+            self.log_temperature.exp(),
+            self.config.sac_discount,
+        )
+        activations = self.critic.activations(batch.obs, batch.acs)
+        values = activations[-1][..., 0]
+        errors = values - targets
+        loss = errors.square().mean(1).sum()
+        gradient = self.critic.gradient(activations, errors * (2 / len(targets)))
+        _step(self.critic_optimizer, gradient)
+        return loss, values.mean()
 
+    @torch.no_grad()
     def _update_actor(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         """Take one gradient step on the policy, and one on the temperature; ACTOR_METRICS."""
-        temperature = self.log_temperature.detach().exp()
-        acs, log_probs = self.policy.sample(obs, noise)
-        loss = (temperature * log_probs - self.critic(obs, acs).amin(0)).mean()
-        _step(self.policy_optimizer, loss)
-        entropy = -log_probs.detach().mean()
+        B, temperature = len(obs), self.log_temperature.exp()
+        drawn = self.policy.sample(obs, noise)
+        activations = self.critic.activations(obs, drawn.acs)
+        values = activations[-1][..., 0]
+        loss = (temperature * drawn.log_probs - values.amin(0)).mean()
+        first_is_less = values[0] < values[1]
+        d_values = torch.stack([first_is_less, ~first_is_less]) * (-1 / B)
+        d_acs = self.critic.action_gradient(activations, d_values)
+        _step(
+            self.policy_optimizer,
+            self.policy.gradient(drawn, d_acs, (temperature / B).expand(B)),
+        )
         # The temperature falls while there is more entropy than asked for.
-        temperature_loss = self.log_temperature * (entropy - self.target_entropy)
-        _step(self.temperature_optimizer, temperature_loss)
-        return loss.detach(), entropy, temperature, temperature_loss.detach()
+        entropy = -drawn.log_probs.mean()
+        excess = entropy - self.target_entropy
+        temperature_loss = self.log_temperature * excess
+        _step(self.temperature_optimizer, excess)
+        return loss, entropy, temperature, temperature_loss
 
     @torch.no_grad()
     def _move_target(self) -> None:
-        torch._foreach_lerp_(
-            list(self.target_critic.parameters()),
-            list(self.critic.parameters()),
-            self.config.sac_target_rate,
-        )
+        target, source = self.target_critic.network.vector, self.critic.network.vector
+        target.lerp_(source, self.config.sac_target_rate)
 
     def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
         return torch.optim.Adam(list(parameters), self.config.sac_learning_rate, fused=True)
@@ -222,10 +232,8 @@ _PARTS = (
 )
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one step down the gradient of `loss` by the optimiser's own parameters, no others'."""
-    parameters = optimizer.param_groups[0]["params"]
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+def _step(optimizer: torch.optim.Optimizer, gradient: Tensor) -> None:
+    """Take one step against the gradient of the optimiser's one tensor."""
+    (parameter,) = optimizer.param_groups[0]["params"]
+    parameter.grad = gradient
     optimizer.step()

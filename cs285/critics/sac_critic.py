@@ -6,24 +6,37 @@ import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import SACConfig
-from cs285.infrastructure.pytorch_util import EnsembleReLU
+from cs285.infrastructure.relu_networks import StackedReLU
 
 TWINS = 2
 
 
 class SACCritic(nn.Module):
-    """Q1 and Q2 of observations and of actions scaled to [-1, 1]."""
+    """Q1 and Q2 of observations and actions scaled to [-1, 1]."""
 
     def __init__(
         self, ob_dim: int, ac_dim: int, config: SACConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.ac_columns = slice(ob_dim, ob_dim + ac_dim)
         widths = [ob_dim + ac_dim, *[config.sac_size] * config.sac_n_layers, 1]
-        self.network = EnsembleReLU(TWINS, widths, generator)
+        self.network = StackedReLU(TWINS, widths, generator)
 
     def forward(self, obs: Tensor, acs: Tensor) -> Tensor:
         """obs (B, O), acs (B, A) -> values (2, B)."""
-        return self.network(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))[..., 0]
+        return self.activations(obs, acs)[-1][..., 0]
+
+    def activations(self, obs: Tensor, acs: Tensor) -> list[Tensor]:
+        """Return what `gradient` and `action_gradient` need; the last of it is values (2, B, 1)."""
+        return self.network.activations(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))
+
+    def gradient(self, activations: list[Tensor], d_values: Tensor) -> Tensor:
+        """Return a loss's gradient by the weights from that by the values (2, B)."""
+        return self.network.gradient(activations, d_values[..., None])
+
+    def action_gradient(self, activations: list[Tensor], d_values: Tensor) -> Tensor:
+        """Return a loss's gradient by the actions (B, A) from that by the values (2, B)."""
+        return self.network.input_gradient(activations, d_values[..., None], self.ac_columns).sum(0)
 
 
 def td_target(

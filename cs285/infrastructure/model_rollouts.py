@@ -47,7 +47,7 @@ def roll_out(
     for _ in range(length):
         noise_shape = (len(obs), policy.ac_dim)
         noise = torch.randn(noise_shape, generator=generator, device=obs.device)
-        acs = policy.to_task(policy.sample(policy.scale_obs(obs), noise)[0])
+        acs = policy.to_task(policy.sample(policy.scale_obs(obs), noise).acs)
         if propagation == "mean":
             next_obs, rewards = predict_mean(predict, E, obs, acs)
         else:

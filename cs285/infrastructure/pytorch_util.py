@@ -19,7 +19,6 @@ from cs285.infrastructure.errors import UsageError
 PADDED_TO = 32
 TANH_GAIN = nn.init.calculate_gain("tanh")
 OUTPUT_GAIN = 0.1
-LINEAR_GAIN = 3**-0.5  # the variance gain of torch.nn.Linear's initialisation
 SATURATED = 20.0  # tanh of it is 1 to the last bit
 # A column whose std is below this share of its mean is a constant up to float32 rounding.
 CONSTANT, TINY = 1e-6, 1e-12
@@ -194,28 +193,6 @@ class EnsembleMLP(nn.Module):
                 weight[:, one, self.widths[index + 1]] = SATURATED
             folded.append(weight)
         return folded
-
-
-class EnsembleReLU(nn.Module):
-    """E ReLU networks of layer widths (in, hidden ..., out): (E, B, in) -> (E, B, out).
-
-    Weights and biases start as torch.nn.Linear's do, within 1 / sqrt(in_features).
-    """
-
-    def __init__(
-        self, ensemble_size: int, widths: Sequence[int], generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            EnsembleLinear(ensemble_size, *pair, generator, gain=LINEAR_GAIN)
-            for pair in pairwise(widths)
-        )
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        *hidden, last = self.layers
-        for layer in hidden:
-            inputs = layer(inputs).relu_()
-        return last(inputs)
 
 
 def apply_folded(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +14,25 @@ from torch import Tensor, nn
 from cs285.infrastructure.config import SACConfig
 from cs285.infrastructure.pytorch_util import (
     TINY,
-    EnsembleReLU,
     Normalizer,
     from_numpy,
     to_numpy,
 )
+from cs285.infrastructure.relu_networks import StackedReLU
 
 CLIPPED_AT = 5.0  # stds
 LOG_STD_RANGE = (-20.0, 2.0)
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Sample(NamedTuple):
+    """B drawn actions, and what their gradients need."""
+
+    acs: Tensor  # (B, A), in [-1, 1]
+    log_probs: Tensor  # (B,)
+    std: Tensor  # (B, A)
+    noise: Tensor  # (B, A)
+    activations: list[Tensor]  # of the network
 
 
 class SACPolicy(nn.Module):
@@ -48,7 +59,7 @@ class SACPolicy(nn.Module):
         super().__init__()
         self.ac_dim = len(ac_low)
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
-        self.network = EnsembleReLU(1, widths, generator)
+        self.network = StackedReLU(1, widths, generator)
         self.scales_obs = config.sac_obs_scaling == "data"
         self.obs_scaler = Normalizer(ob_dim)
         low, high = from_numpy(ac_low), from_numpy(ac_high)
@@ -59,20 +70,42 @@ class SACPolicy(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled obs (B, O) -> mean and log std (B, A) of the Gaussian before the squashing."""
-        mean, log_std = self.network(obs[None])[0].chunk(2, -1)
-        return mean, log_std.clamp(*LOG_STD_RANGE)
+        return self._gaussian(self.network(obs[None]))
 
-    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled obs (B, O), normal noise (B, A) -> actions in [-1, 1] (B, A), log-probs (B,).
+    def sample(self, obs: Tensor, noise: Tensor) -> Sample:
+        """Draw an action for each scaled obs (B, O) by normal noise (B, A).
 
         log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which stays finite and
         exact where tanh(u) rounds to 1.
         """
-        mean, log_std = self(obs)
-        unsquashed = torch.addcmul(mean, log_std.exp(), noise)
+        activations = self.network.activations(obs[None])
+        mean, log_std = self._gaussian(activations[-1])
+        std = log_std.exp()
+        unsquashed = torch.addcmul(mean, std, noise)
         gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2_PI
         squash = 2 * (math.log(2) - unsquashed - nn.functional.softplus(-2 * unsquashed))
-        return unsquashed.tanh(), (gaussian - squash).sum(-1)
+        log_probs = (gaussian - squash).sum(-1)
+        return Sample(unsquashed.tanh(), log_probs, std, noise, activations)
+
+    @torch.no_grad()
+    def gradient(self, sample: Sample, d_acs: Tensor, d_log_probs: Tensor) -> Tensor:
+        """Return a loss's gradient by the weights from those by actions (B, A) and log-probs (B,).
+
+        With u = mean + std * noise and a = tanh(u): da/du = 1 - a^2, dlog pi/du = 2a, and log pi
+        depends on log std by u and by -1.
+        """
+        acs, d_log_probs = sample.acs, d_log_probs[..., None]
+        d_unsquashed = d_acs * (1 - acs * acs) + 2 * d_log_probs * acs
+        d_log_std = d_unsquashed * sample.std * sample.noise - d_log_probs
+        raw_log_std = sample.activations[-1][0, :, self.ac_dim :]
+        low, high = LOG_STD_RANGE
+        clipped = (raw_log_std < low) | (raw_log_std > high)
+        d_outputs = torch.cat([d_unsquashed, d_log_std.masked_fill_(clipped, 0.0)], -1)
+        return self.network.gradient(sample.activations, d_outputs[None])
+
+    def _gaussian(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = outputs[0].chunk(2, -1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def scale_obs(self, obs: Tensor) -> Tensor:
         """Return observations (..., O) in units of the std, clipped far from the data."""

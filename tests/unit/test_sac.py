@@ -75,7 +75,7 @@ def test_non_finite_value_beyond_a_terminal_state_does_no_harm() -> None:
 def test_log_probabilities_are_those_of_torch_distributions() -> None:
     policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t")).double()
     obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
-    acs, log_probs = policy.sample(obs, noise)
+    acs, log_probs, *_ = policy.sample(obs, noise)
     mean, log_std = policy(obs)
     squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
     torch.testing.assert_close(log_probs, squashed.log_prob(acs).sum(-1), rtol=1e-6, atol=1e-8)
@@ -90,7 +90,7 @@ def test_log_probabilities_are_those_of_torch_distributions() -> None:
 def test_log_probability_stays_finite_where_tanh_saturates() -> None:
     policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t"))
     obs = torch.randn(4, 3, requires_grad=True)
-    acs, log_probs = policy.sample(obs, torch.full((4, 2), 60.0))
+    acs, log_probs, *_ = policy.sample(obs, torch.full((4, 2), 60.0))
     assert acs.abs().max() == 1
     log_probs.sum().backward()
     assert log_probs.isfinite().all()
@@ -143,17 +143,20 @@ def test_twins_start_apart_and_learn_apart() -> None:
     assert values.shape == (2, 5)
     assert not torch.allclose(values[0], values[1])
     values[0].sum().backward()
-    for parameter in critic.parameters():
-        assert parameter.grad is not None
-        assert parameter.grad[0].abs().sum() > 0
-        assert parameter.grad[1].abs().sum() == 0
+    gradient = critic.network.vector.grad
+    assert gradient is not None
+    for weight, bias in critic.network.layers(gradient):
+        for part in (weight, bias):
+            assert part[0].abs().sum() > 0
+            assert part[1].abs().sum() == 0
 
 
 def test_initialisation_is_that_of_torch_linear() -> None:
     critic = SACCritic(60, 4, SACConfig(sac_size=64), make_generator(0, "t"))
-    for layer in critic.network.layers:
-        bound = layer.weight.shape[1] ** -0.5
-        assert 0.95 * bound < float(layer.weight.detach().abs().max()) <= bound
+    for weight, bias in critic.network.layers(critic.network.vector.detach()):
+        bound = weight.shape[1] ** -0.5
+        assert 0.95 * bound < float(weight.abs().max()) <= bound
+        assert float(bias.abs().max()) <= bound
 
 
 def test_observations_are_seen_in_units_of_their_std_and_clipped() -> None:
@@ -239,9 +242,37 @@ def test_target_networks_are_what_the_target_is_of() -> None:
     agent = make_agent(sac_n_iter=1)
     agent.add_to_replay_buffer([random_path(50)], 0)
     with torch.no_grad():
-        agent.target_critic.network.layers[-1].bias.fill_(100)
+        agent.target_critic.network.layers(agent.target_critic.network.vector)[-1][1].fill_(100)
     loss = agent.train(0)["Critic Loss"].item()
     assert loss == pytest.approx(2 * 99**2, rel=0.1)
+
+
+def test_written_out_gradients_are_those_of_autograd() -> None:
+    """In double precision, of a loss that uses values, actions and log-probs in odd ways."""
+    config = SACConfig(sac_size=32, sac_n_layers=3)
+    policy = SACPolicy(3, LOW, HIGH, config, make_generator(0, "p")).double()
+    critic = SACCritic(3, 2, config, make_generator(0, "c")).double()
+    with torch.no_grad():  # some of the stds are clipped
+        policy.network.layers(policy.network.vector)[-1][1][..., -1] += 2.13
+    obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
+    drawn = policy.sample(obs, noise)
+    acs, log_probs = drawn.acs, drawn.log_probs
+    activations = critic.activations(obs, acs)
+    values = activations[-1][..., 0]
+    assert 0 < int((drawn.activations[-1][0, :, 3] > 2).sum()) < 50
+    weights_of = torch.randn(50).double()
+    loss = (values.square().sum(0) * weights_of).sum() + (log_probs * weights_of).sum()
+    expected = torch.autograd.grad(
+        loss, [critic.network.vector, acs, policy.network.vector], retain_graph=True
+    )
+    d_values = 2 * values.detach() * weights_of
+    d_acs = critic.action_gradient(activations, d_values)
+    (only_values,) = torch.autograd.grad(
+        (values.square().sum(0) * weights_of).sum(), acs, retain_graph=True
+    )
+    torch.testing.assert_close(critic.gradient(activations, d_values), expected[0])
+    torch.testing.assert_close(d_acs, only_values)
+    torch.testing.assert_close(policy.gradient(drawn, d_acs, weights_of), expected[2])
 
 
 def test_actor_step_leaves_the_critic_alone() -> None:
