@@ -17,8 +17,8 @@ class StackedReLU(nn.Module):
     """E ReLU networks of layer widths (in, hidden ..., out): (E, B, in) -> (E, B, out).
 
     All P weights are one vector, which makes an optimiser's step and a target network's move one
-    operation each. The gradients are those of autograd, which a test holds them to, at two thirds
-    of its time on a CPU. Weights and biases start as torch.nn.Linear's do.
+    operation each. The gradients are those of autograd, which a test holds them to, without its
+    overhead. Weights and biases start as torch.nn.Linear's do.
     """
 
     def __init__(
