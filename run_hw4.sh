@@ -109,6 +109,7 @@ install() {
   if [[ ${SKIP_INSTALL:-0} == 1 ]]; then
     python=.venv/bin/python
     [[ -z ${PYTHON_BIN:-} && -x $python ]] || python=${PYTHON_BIN:-python3}
+    [[ -x $(command -v "$python") ]] || fail "PYTHON_BIN=$python: allowed is a Python that can be run"
     return
   fi
   PYTHON_BIN=${PYTHON_BIN:-python3} ./install.sh requirements.txt

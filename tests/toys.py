@@ -31,3 +31,28 @@ class LinearReach(gym.Env):
 
 
 gym.register("LinearReach-v0", entry_point=LinearReach, max_episode_steps=20)
+
+
+class NanReward(LinearReach):
+    """Breaks in its eighth env step."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = super().step(action)
+        self.steps += 1
+        return obs, np.nan if self.steps == 8 else reward, *rest
+
+
+class RewardOnly(LinearReach):
+    """Its get_reward forgets the dones."""
+
+    @staticmethod
+    def get_reward(observations: Any, actions: Any) -> Any:
+        return -(observations**2).sum(-1)
+
+
+gym.register("NanReward-v0", entry_point=NanReward, max_episode_steps=20)
+gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)

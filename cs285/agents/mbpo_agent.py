@@ -113,13 +113,13 @@ class MBPOAgent:
         return real / (real + earlier + done * block)
 
     def _default_capacity(self) -> int:
-        """Return what two trainer iterations imagine, or two blocks where these are longer.
+        """Return what is imagined with two models, from one fit to the next but one.
 
         Older rows are of a worse model and a policy that is no more (docs/algorithms.md).
         """
         config = self.config
-        iterations = max(self.sac_agent.config.sac_n_iter, config.mbpo_rollout_every)
-        rows = iterations * config.mbpo_rollouts_per_sac_iter * config.mbpo_rollout_length
+        sac_iterations = self.sac_agent.config.sac_n_iter * config.mbpo_refit_every
+        rows = sac_iterations * config.mbpo_rollouts_per_sac_iter * config.mbpo_rollout_length
         return max(2 * rows, 1)
 
     def _imagine(self) -> None:

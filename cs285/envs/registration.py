@@ -81,13 +81,33 @@ def inspect_task(env_name: str) -> TaskSpec:
                 f"--env_name {env_name}: its action box {ac_space} is unbounded; "
                 "allowed: finite action bounds"
             )
+        get_reward = getattr(env.unwrapped, "get_reward", None)
+        if get_reward is not None:
+            _try_get_reward(env_name, get_reward, obs_space.shape[0], ac_space.shape[0])
         return TaskSpec(
             ob_dim=obs_space.shape[0],
             ac_dim=ac_space.shape[0],
             ac_low=ac_space.low.astype(np.float32),
             ac_high=ac_space.high.astype(np.float32),
-            get_reward=getattr(env.unwrapped, "get_reward", None),
+            get_reward=get_reward,
             ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
         )
     finally:
         env.close()
+
+
+def _try_get_reward(env_name: str, get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> None:
+    """Raise UsageError unless `get_reward` works on a batch of torch tensors (2, 3, ...)."""
+    import torch  # not at the top: the environments themselves need only NumPy
+
+    try:
+        rewards, dones = get_reward(torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim))
+        shapes = tuple(rewards.shape), tuple(dones.shape)
+        reason = "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} for (2, 3)"
+    except Exception as error:  # whatever a third party's function may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+    if reason:
+        raise UsageError(
+            f"--env_name {env_name}: its get_reward fails on torch tensors: {reason}; allowed: "
+            "get_reward(observations (..., O), actions (..., A)) -> (rewards (...), dones (...))"
+        )

@@ -23,6 +23,7 @@ NAME = Check(
     lambda value: bool(_NAME.fullmatch(value)) and value.strip(".") != "",
     "1 to 128 letters, digits and any of . _ - + = , @ (no path separator)",
 )
+NOT_EMPTY = Check(lambda value: value != "", "anything but nothing")
 SAMPLING_STRATEGIES = ("random", "cem")
 DEFAULT_ELITES = 5
 
@@ -71,7 +72,7 @@ class RunConfig:
     checkpoint_freq: int = flag(
         1, "write the checkpoint every so many iterations; -1: never", check=FREQUENCY, free=True
     )
-    data_dir: str | None = flag(None, "where log folders go (default: cs285/data)")
+    data_dir: str | None = flag(None, "where log folders go (default: cs285/data)", check=NOT_EMPTY)
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class RolloutConfig:
     )
     mbpo_model_buffer_size: int | None = flag(
         None,
-        "imagined transitions kept, the newest (default: what two trainer iterations imagine)",
+        "imagined transitions kept, the newest (default: those of the last two models)",
         check=COUNT,
     )
     mbpo_refit_every: int = flag(1, "trainer iterations between fits of the model", check=COUNT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.errors import DivergedError, TaskError
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Policy
@@ -43,8 +44,13 @@ class Episode:
         self.running = True
 
     def step(self, action: NDArray[np.float32]) -> None:
-        """Take one env step and record it."""
+        """Take one env step and record it. Raises TaskError: what it gave is not finite."""
         obs, reward, terminated, truncated, _ = self.env.step(action)
+        if not (math.isfinite(reward) and np.isfinite(obs).all()):
+            raise TaskError(
+                f"the task gave a non-finite reward or observation at env step {len(self.acs)} of "
+                "an episode: this is its simulator's to mend"
+            )
         self.obs.append(np.array(obs, np.float32))
         self.acs.append(action)
         self.rewards.append(float(reward))

@@ -19,6 +19,10 @@ class DivergedError(RunError):
     """The model or the policy gave non-finite numbers; the last checkpoint is still good."""
 
 
+class TaskError(RunError):
+    """The task's simulator gave numbers that are not finite."""
+
+
 class WorkerError(RunError):
     """A collection worker failed for good: its episode killed it again and again, or raised.
 

@@ -73,6 +73,11 @@ class RL_Trainer:
         """
         config, counters = self.config, self.counters
         sitting = time.monotonic()
+        if counters.next_iteration >= config.n_iter:
+            print(
+                f"nothing is left to do: {counters.next_iteration} iterations are done; a higher "
+                "--n_iter goes on"
+            )
         for iteration in range(counters.next_iteration, config.n_iter):
             is_logged = _due(config.scalar_log_freq, iteration)
             if is_logged or not config.continue_episodes:  # there may be very many small ones

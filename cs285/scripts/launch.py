@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ def launch(
             run_anew(script, flag_tools.from_flat(config_class, values), build_agent)
         else:
             resume(script, config_class, Path(resumed), values, build_agent)
+    except UsageError as error:
+        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
     except RunError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -136,6 +139,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     if run.num_workers != 1:
         multiprocessing.set_forkserver_preload(["cs285.infrastructure.worker_pool"])
         # It imports beside us, on another core. Ctrl-C is not for it, nor for its children.
+        resource_tracker.ensure_running()  # else the next call starts it, and unblocks the signal
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -190,6 +194,13 @@ def _train(
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise RunError(f"stdout was closed{_way_on(config, folder)}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise RunError(
+            f"not enough memory ({str(error).splitlines()[0]}): smaller sizes, batches or buffers "
+            f"may fit{_way_on(config, folder)}"
+        ) from error
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -173,6 +173,19 @@ def test_disk_full_from_the_start_leaves_no_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("delay", [0.5, 1.0, 1.5])
+def test_ctrl_c_at_the_start_is_one_line(delay: float, tmp_path: Path) -> None:
+    """Also while the worker server imports, which shares the terminal."""
+    words = arguments(**{**TINY, "n_iter": 500, "num_workers": 2, "data_dir": tmp_path})
+    process = start(SCRIPT, *words, start_new_session=True)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.count("\n") == 1
+    assert "interrupted" in err
+
+
 def test_full_disk_keeps_the_curve_of_a_run_without_checkpoints(tmp_path: Path) -> None:
     """The limit is met by the event file, after some rows of progress.csv."""
 

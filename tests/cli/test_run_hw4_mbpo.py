@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from cs285.infrastructure.config import MBPOConfig
+from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values
 from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 from cs285.scripts.run_hw4_mbpo import main
 from tests.cli.processes import events, only_folder, start, wait_until
@@ -190,6 +192,8 @@ def test_sac_batch_larger_than_what_was_collected(
         ({"sac_discount": 1.01}, "--sac_discount 1.01: allowed are numbers from 0 to 1"),
         ({"sac_init_temperature": 0}, "--sac_init_temperature 0.0: allowed are finite numbers"),
         ({"num_agent_train_steps_per_iter": 0}, "since --mbpo_rollout_length is above 0"),
+        ({"data_dir": ""}, "--data_dir : allowed are anything but nothing"),
+        ({"env_name": "tests.toys:RewardOnly-v0"}, "its get_reward fails on torch tensors"),
         ({"env_name": "CartPole-v1"}, "--env_name CartPole-v1: its actions are Discrete(2)"),
         ({"env_name": "Nope-v0"}, "--env_name Nope-v0"),
     ],
@@ -208,6 +212,48 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+def test_negative_number_in_any_notation() -> None:
+    words = ["--env_name", "x", "--sac_target_entropy"]
+    parser = OneLineParser(prog="test")
+    add_flags(parser, MBPOConfig)
+    for text, value in {"-1": -1.0, "-1e0": -1.0, "-.5": -0.5, "-2.5E-1": -0.25}.items():
+        assert parse_values(parser, [*words, text])["sac_target_entropy"] == value
+
+
+def test_task_that_gives_nan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {**TINY_MBPO, "env_name": "tests.toys:NanReward-v0", "data_dir": tmp_path}
+    assert main(arguments(**flags)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "the task gave a non-finite reward or observation at env step 7" in err
+
+
+def test_what_does_not_fit_into_memory_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {**TINY_MBPO, "mbpo_model_buffer_size": 10**14, "data_dir": tmp_path}
+    assert main(arguments(**flags)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "not enough memory" in err
+
+
+def test_flags_of_rollouts_without_rollouts_are_named(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_tiny_mbpo(mbpo_rollout_length=0, mbpo_rollout_every=None, mbpo_real_ratio=0.5, n_iter=1)
+    out = capsys.readouterr().out
+    assert "--mbpo_real_ratio: without effect, as --mbpo_rollout_length is 0" in out
+
+
+def test_resuming_a_finished_run_says_so(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny_mbpo()
+    assert main(["--resume", str(folder)]) == 0
+    assert "nothing is left to do: 2 iterations are done" in capsys.readouterr().out
 
 
 def test_no_model_no_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

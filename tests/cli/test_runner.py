@@ -167,6 +167,13 @@ def test_unsuitable_python_is_named(checkout: Path) -> None:
     assert "PYTHON_BIN=./stub-python: allowed is a Python from 3.10 to 3.13" in result.stderr
 
 
+def test_python_that_cannot_be_run_is_named(checkout: Path) -> None:
+    result = run(checkout, PYTHON_BIN="/nope")
+    assert result.returncode == 2
+    assert "PYTHON_BIN=/nope: allowed is a Python that can be run" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_quick_form_of_the_readme_really_runs(tmp_path: Path) -> None:
     there = f"--data_dir {tmp_path}"
     result = run(

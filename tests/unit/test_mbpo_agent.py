@@ -144,9 +144,9 @@ def test_known_end_stops_rollouts_also_where_the_reward_is_learned() -> None:
     assert not torch.equal(imagined.rewards, imagined.next_obs[:, 0])  # the model's own
 
 
-@pytest.mark.parametrize(("sac_n_iter", "capacity"), [(12, 2 * 12 * 2), (3, 2 * 5 * 2)])
-def test_buffer_keeps_two_iterations_or_two_blocks(sac_n_iter: int, capacity: int) -> None:
-    agent = make_agent(sac_n_iter=sac_n_iter, mbpo_model_buffer_size=None)
+@pytest.mark.parametrize(("refit_every", "capacity"), [(1, 2 * 3 * 2), (4, 2 * 12 * 2)])
+def test_buffer_keeps_the_rollouts_of_two_models(refit_every: int, capacity: int) -> None:
+    agent = make_agent(sac_n_iter=3, mbpo_refit_every=refit_every, mbpo_model_buffer_size=None)
     add_real(agent, 40)
     for iteration in range(12):
         agent.train(iteration)
