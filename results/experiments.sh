@@ -68,5 +68,5 @@ sac=(--mbpo_rollout_length 0 --num_agent_train_steps_per_iter 0 --sac_obs_scalin
 run mbpo sac_pendulum "${sac[@]}" --env_name Pendulum-v1 --batch_size_initial 200 --batch_size 200 \
   --n_iter 50 --sac_n_iter 200 --sac_learning_rate 1e-3 --eval_batch_size 1000
 run mbpo sac_halfcheetah "${sac[@]}" --env_name HalfCheetah-v5 --continue_episodes \
-  --batch_size_initial 100 --batch_size 1 --n_iter 20001 --sac_n_iter 1 --sac_size 256 \
+  --batch_size_initial 5000 --batch_size 1 --n_iter 15001 --sac_n_iter 1 --sac_size 256 \
   --scalar_log_freq 1000 --eval_batch_size 2000 --checkpoint_freq 2000

@@ -3,7 +3,7 @@
     pip install -r requirements-peers.txt
     python results/sb3_sac.py --seed 1
 
-The same settings: 2 x 256 ReLU networks, 100 random env steps, then an update of 256 transitions
+The same settings: 2 x 256 ReLU networks, 5000 random env steps, then an update of 256 transitions
 per env step, discount 0.99, target rate 0.005, learning rate 3e-4, temperature from 1 and tuned to
 the entropy -A; every 1000 env steps two episodes by the mode of the policy.
 """
@@ -34,7 +34,7 @@ def main() -> None:
         "MlpPolicy",
         gym.make("HalfCheetah-v5"),
         policy_kwargs={"net_arch": [256, 256]},
-        learning_starts=100,
+        learning_starts=5000,
         batch_size=256,
         gamma=0.99,
         tau=0.005,
