@@ -1,5 +1,6 @@
 """Start the programs as processes, and look at what they do and leave."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 def start(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / script), *words]
+    # A test suite that runs in the background has SIGINT ignored, and would hand that down.
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
