@@ -62,6 +62,8 @@ q6=("${cheetah[@]}" --num_agent_train_steps_per_iter 1500 --batch_size_initial 5
 run mbpo q6_cheetah_rlenl0 "${q6[@]}" --sac_n_iter 1000 --mbpo_rollout_length 0
 run mbpo q6_cheetah_rlen1 "${q6[@]}" --sac_n_iter 5000 --mbpo_rollout_length 1
 run mbpo q6_cheetah_rlen10 "${q6[@]}" --sac_n_iter 5000 --mbpo_rollout_length 10
+# The same for its time: one seed, and nothing beside it.
+seeds=1 run mbpo q6_cheetah_rlen10_alone "${q6[@]}" --sac_n_iter 5000 --mbpo_rollout_length 10
 
 # SAC alone, no model. HalfCheetah as results/sb3_sac.py runs Stable-Baselines3: an update per env step.
 sac=(--mbpo_rollout_length 0 --num_agent_train_steps_per_iter 0 --sac_obs_scaling none)

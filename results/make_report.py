@@ -59,6 +59,13 @@ EXPERIMENTS = (
     Experiment("q6_cheetah_rlenl0", "Eval_AverageReturn", 3, "baseline"),
     Experiment("q6_cheetah_rlen1", "Eval_AverageReturn", 3, "between"),
     Experiment("q6_cheetah_rlen10", "Eval_AverageReturn", 3, ">= 1000, 100 min on a GPU"),
+    Experiment(
+        "q6_cheetah_rlen10_alone",
+        "Eval_AverageReturn",
+        3,
+        "100 min on a GPU",
+        "whole, with the machine to itself",
+    ),
     Experiment("sac_pendulum", "Eval_AverageReturn", 3, "-", "SAC alone, 10k env steps"),
     Experiment("sac_halfcheetah", "Eval_AverageReturn", 3, "-", "SAC alone, 20k env steps"),
     Experiment(
@@ -140,7 +147,8 @@ def draw_curves(file: Path) -> None:
                 axes.plot(steps, returns, color=color, label=label if index == 0 else None)
         axes.set(title=title, xlabel="env steps", ylabel="evaluation return, one line per seed")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file)
 
