@@ -42,20 +42,18 @@ class MBAgent:
         device: torch.device,
     ) -> None:
         self.task, self.config, self.seed, self.device = task, model, seed, device
-        self.get_reward = None if model.learned_reward else task.get_reward
+        get_reward = None if model.learned_reward else task.get_reward
         self.model = FFModel(
             task.ob_dim,
             task.ac_dim,
             model,
-            learns_reward=self.get_reward is None,
+            learns_reward=get_reward is None,
             generator=make_generator(seed, "model init"),
         ).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), model.learning_rate, fused=True)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.unseen = 0  # transitions collected since the last fit
-        self.actor = MPCPolicy(
-            self.model, self.get_reward, task.ac_low, task.ac_high, planner, device
-        )
+        self.actor = MPCPolicy(self.model, get_reward, task.ac_low, task.ac_high, planner, device)
         self.eval_policies: dict[str, Policy] = {"Eval": self.actor}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
