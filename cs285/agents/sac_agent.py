@@ -45,7 +45,6 @@ class SACAgent:
         self.critic = SACCritic(O, A, config, generator).to(device)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = torch.tensor(config.sac_init_temperature, device=device).log()
-        self.log_temperature.requires_grad_()
         entropy = config.sac_target_entropy
         self.target_entropy = -float(A) if entropy is None else entropy
         self.policy_optimizer = self._adam(self.policy.parameters())
@@ -204,15 +203,14 @@ class SACAgent:
         """Return networks, optimisers, replay and counters; no generator lives on (see MBAgent)."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         counters = {"iterations_done": self.iterations_done, "scaled_rows": self.scaled_rows}
-        own = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
+        own = {"log_temperature": self.log_temperature, "metrics": self.metrics}
         return {**parts, **own, **counters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        with torch.no_grad():
-            self.log_temperature.copy_(state["log_temperature"])
+        self.log_temperature.copy_(state["log_temperature"])
         self.metrics = dict(state["metrics"])
         self.iterations_done, self.scaled_rows = state["iterations_done"], state["scaled_rows"]
 
