@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cs285.critics.sac_critic import SACCritic, td_target
+from cs285.agents.sac_gradients import (
+    ActorGradient,
+    CriticGradient,
+    actor_gradient,
+    critic_gradient,
+)
+from cs285.critics.sac_critic import SACCritic
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.config import SACConfig
 from cs285.infrastructure.episodes import EnvFactory
-from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.pytorch_util import make_generator, take_step
 from cs285.infrastructure.replay_buffer import (
     REPLAY_CAPACITY,
     Path,
@@ -27,8 +34,6 @@ from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
 UPDATES_AT_ONCE = 100  # whose batches are drawn and gathered in one go
-CRITIC_METRICS = ("Critic Loss", "Q Mean")
-ACTOR_METRICS = ("Actor Loss", "Entropy", "Temperature", "Temperature Loss")
 
 # (first SAC iteration, at most how many) -> packed rows (updates, B, D) of as many as it likes
 DrawBatches = Callable[[int, int], Tensor]
@@ -43,13 +48,12 @@ class SACAgent:
         generator = make_generator(seed, "sac init")
         self.policy = SACPolicy(O, task.ac_low, task.ac_high, config, generator).to(device)
         self.critic = SACCritic(O, A, config, generator).to(device)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic)
         self.log_temperature = torch.tensor(config.sac_init_temperature, device=device).log()
         entropy = config.sac_target_entropy
         self.target_entropy = -float(A) if entropy is None else entropy
-        self.policy_optimizer = self._adam(self.policy.parameters())
-        self.critic_optimizer = self._adam(self.critic.parameters())
-        self.temperature_optimizer = self._adam([self.log_temperature])
+        self.actor_optimizer = self._adam(self.policy.network.vector, self.log_temperature)
+        self.critic_optimizer = self._adam(self.critic.network.vector)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
         self.scaled_rows = 0  # how many transitions the observations' statistics are of
         self.iterations_done = 0  # SAC iterations since the run began
@@ -82,17 +86,17 @@ class SACAgent:
         updates = self.config.sac_num_agent_train_steps_per_iter
         end = self.iterations_done + self.config.sac_n_iter
         at_once = max(1, UPDATES_AT_ONCE // updates)
-        records: list[tuple[str, Tensor]] = []
+        records: dict[str, list[Tensor]] = defaultdict(list)
         while self.iterations_done < end:
             first = self.iterations_done
             rows = draw(first, min(end - first, at_once))
-            records += self._update_on(rows, first)
+            for name, values in self._update_on(rows, first).items():
+                records[name].append(values)
             self.iterations_done += len(rows) // updates
-        for name in dict(records):
-            values = [value for recorded, value in records if recorded == name]
-            self.metrics[name] = torch.stack(values).mean(0, keepdim=True)
-        weights = [*self.policy.parameters(), *self.critic.parameters()]
-        self.metrics["SAC Weight Norm"] = torch.nn.utils.get_total_norm(weights).detach()[None]
+        for name, parts in records.items():
+            self.metrics[name] = torch.cat(parts).mean(0, keepdim=True)
+        weights = torch.cat([self.policy.network.vector, self.critic.network.vector])
+        self.metrics["SAC Weight Norm"] = weights.norm()[None]
         return dict(self.metrics)
 
     def draw_real(self, first: int, count: int) -> Tensor:
@@ -110,10 +114,10 @@ class SACAgent:
             self.policy.obs_scaler.fit(self.replay_buffer.all().obs)
             self.scaled_rows = rows
 
-    def _update_on(self, rows: Tensor, first: int) -> Iterator[tuple[str, Tensor]]:
+    def _update_on(self, rows: Tensor, first: int) -> dict[str, Tensor]:
         """Take an update per batch of packed rows (U, B, D), the first of SAC iteration `first`.
 
-        Yields every metric of every update.
+        Returns each metric of every update that has it.
         """
         config = self.config
         critic_steps = config.sac_num_critic_updates_per_agent_update
@@ -121,78 +125,81 @@ class SACAgent:
         U, B = rows.shape[:2]
         generator = make_generator(self.seed, "sac noise", first, device=self.device)
         shape = (U, critic_steps + actor_steps, B, self.task.ac_dim)
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        data = unpack(rows, self.task.ob_dim, self.task.ac_dim)
-        scale_obs, scale_acs = self.policy.scale_obs, self.policy.from_task
-        data = Transitions(
-            obs=scale_obs(data.obs),
-            acs=scale_acs(data.acs),
-            rewards=data.rewards,
-            next_obs=scale_obs(data.next_obs),
-            terminated=data.terminated,
-        )
-        for index in range(U):
-            update = first * config.sac_num_agent_train_steps_per_iter + index
-            batch = Transitions(*(column[index] for column in data))
-            for step in range(critic_steps):
-                values = self._update_critic(batch, noise[index, step])
-            yield from zip(CRITIC_METRICS, values, strict=True)
+        noise = torch.randn(shape, generator=generator, device=self.device).unbind()
+        critic_records: list[CriticGradient] = []
+        actor_records: list[ActorGradient] = []
+        first_update = first * config.sac_num_agent_train_steps_per_iter
+        for update, batch in enumerate(self._scaled_batches(rows), first_update):
+            draws = noise[update - first_update].unbind()
+            for draw in draws[:critic_steps]:
+                critic_record = self._step_critic(batch, draw)
+            critic_records.append(critic_record)
             if update % config.sac_critic_target_update_frequency == 0:
                 self._move_target()
             if update % config.sac_actor_update_frequency == 0:
-                for step in range(critic_steps, critic_steps + actor_steps):
-                    values = self._update_actor(batch.obs, noise[index, step])
-                yield from zip(ACTOR_METRICS, values, strict=True)
+                for draw in draws[critic_steps:]:
+                    actor_record = self._step_actor(batch.obs, draw)
+                actor_records.append(actor_record)
+        return self._critic_metrics(critic_records) | self._actor_metrics(actor_records)
 
-    @torch.no_grad()
-    def _update_critic(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, ...]:
-        """Take one gradient step on the twin Q; returns CRITIC_METRICS."""
-        drawn = self.policy.sample(batch.next_obs, noise)
-        targets = td_target(
-            batch.rewards,
-            batch.terminated,
-            self.target_critic(batch.next_obs, drawn.acs),
-            drawn.log_probs,
-            self.log_temperature.exp(),
+    def _scaled_batches(self, rows: Tensor) -> Iterator[Transitions]:
+        """Yield packed rows (U, B, D) as U batches, scaled for the networks all at once."""
+        data = unpack(rows, self.task.ob_dim, self.task.ac_dim)
+        scaled = data._replace(
+            obs=self.policy.scale_obs(data.obs),
+            acs=self.policy.from_task(data.acs),
+            next_obs=self.policy.scale_obs(data.next_obs),
+        )
+        return map(Transitions, *(column.unbind() for column in scaled))
+
+    def _step_critic(self, batch: Transitions, noise: Tensor) -> CriticGradient:
+        """Take one gradient step on the twin Q."""
+        record = critic_gradient(
+            self.policy,
+            self.critic,
+            self.target_critic,
+            batch,
+            noise,
+            self.log_temperature,
             self.config.sac_discount,
         )
-        activations = self.critic.activations(batch.obs, batch.acs)
-        values = activations[-1][..., 0]
-        errors = values - targets
-        loss = errors.square().mean(1).sum()
-        gradient = self.critic.gradient(activations, errors * (2 / len(targets)))
-        _step(self.critic_optimizer, gradient)
-        return loss, values.mean()
+        take_step(self.critic_optimizer, record.gradient)
+        return record
 
-    @torch.no_grad()
-    def _update_actor(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """Take one gradient step on the policy, and one on the temperature; ACTOR_METRICS."""
-        B, temperature = len(obs), self.log_temperature.exp()
-        drawn = self.policy.sample(obs, noise)
-        activations = self.critic.activations(obs, drawn.acs)
-        values = activations[-1][..., 0]
-        loss = (temperature * drawn.log_probs - values.amin(0)).mean()
-        first_is_less = values[0] < values[1]
-        d_values = torch.stack([first_is_less, ~first_is_less]) * (-1 / B)
-        d_acs = self.critic.action_gradient(activations, d_values)
-        _step(
-            self.policy_optimizer,
-            self.policy.gradient(drawn, d_acs, (temperature / B).expand(B)),
+    def _step_actor(self, obs: Tensor, noise: Tensor) -> ActorGradient:
+        """Take one gradient step on the policy and the temperature."""
+        record = actor_gradient(
+            self.policy, self.critic, obs, noise, self.log_temperature, self.target_entropy
         )
-        # The temperature falls while there is more entropy than asked for.
-        entropy = -drawn.log_probs.mean()
-        excess = entropy - self.target_entropy
-        temperature_loss = self.log_temperature * excess
-        _step(self.temperature_optimizer, excess)
-        return loss, entropy, temperature, temperature_loss
+        take_step(self.actor_optimizer, record.gradient, record.excess_entropy)
+        return record
 
-    @torch.no_grad()
     def _move_target(self) -> None:
         target, source = self.target_critic.network.vector, self.critic.network.vector
         target.lerp_(source, self.config.sac_target_rate)
 
-    def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
-        return torch.optim.Adam(list(parameters), self.config.sac_learning_rate, fused=True)
+    def _critic_metrics(self, records: Sequence[CriticGradient]) -> dict[str, Tensor]:
+        """Return metrics (updates,) of U updates."""
+        errors = torch.stack([record.errors for record in records])  # (U, 2, B)
+        values = torch.stack([record.values for record in records])
+        return {"Critic Loss": errors.square().mean(2).sum(1), "Q Mean": values.mean((1, 2))}
+
+    def _actor_metrics(self, records: Sequence[ActorGradient]) -> dict[str, Tensor]:
+        if not records:
+            return {}
+        log_probs = torch.stack([record.log_probs for record in records])  # (U, B)
+        values = torch.stack([record.values for record in records])
+        temperatures = torch.stack([record.temperature for record in records])  # (U,)
+        excess = torch.stack([record.excess_entropy for record in records])
+        return {
+            "Actor Loss": (temperatures[:, None] * log_probs - values).mean(1),
+            "Entropy": -log_probs.mean(1),
+            "Temperature": temperatures,
+            "Temperature Loss": temperatures.log() * excess,
+        }
+
+    def _adam(self, *parameters: Tensor) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, self.config.sac_learning_rate, fused=True)
 
     def save_figures(
         self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
@@ -223,15 +230,7 @@ _PARTS = (
     "policy",
     "critic",
     "target_critic",
-    "policy_optimizer",
+    "actor_optimizer",
     "critic_optimizer",
-    "temperature_optimizer",
     "replay_buffer",
 )
-
-
-def _step(optimizer: torch.optim.Optimizer, gradient: Tensor) -> None:
-    """Take one step against the gradient of the optimiser's one tensor."""
-    (parameter,) = optimizer.param_groups[0]["params"]
-    parameter.grad = gradient
-    optimizer.step()

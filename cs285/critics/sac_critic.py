@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import SACConfig
-from cs285.infrastructure.relu_networks import StackedReLU
+from cs285.infrastructure.stacked_mlp import StackedMLP
 
 TWINS = 2
 
@@ -20,7 +20,7 @@ class SACCritic(nn.Module):
         super().__init__()
         self.ac_columns = slice(ob_dim, ob_dim + ac_dim)
         widths = [ob_dim + ac_dim, *[config.sac_size] * config.sac_n_layers, 1]
-        self.network = StackedReLU(TWINS, widths, generator)
+        self.network = StackedMLP(TWINS, widths, "relu", generator)
 
     def forward(self, obs: Tensor, acs: Tensor) -> Tensor:
         """obs (B, O), acs (B, A) -> values (2, B)."""

@@ -1,4 +1,4 @@
-"""Devices, seeded generators, and the stacked linear layers of an ensemble."""
+"""Devices, seeded generators, and what normalises data."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import ctypes
 import sys
 import zlib
-from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,10 +14,6 @@ from torch import Tensor, nn
 
 from cs285.infrastructure.errors import UsageError
 
-PADDED_TO = 32
-TANH_GAIN = nn.init.calculate_gain("tanh")
-OUTPUT_GAIN = 0.1
-SATURATED = 20.0  # tanh of it is 1 to the last bit
 # A column whose std is below this share of its mean is a constant up to float32 rounding.
 CONSTANT, TINY = 1e-6, 1e-12
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -110,97 +104,9 @@ class Normalizer(nn.Module):
         return torch.addcmul(self.mean, columns, self.std)
 
 
-class EnsembleLinear(nn.Module):
-    """E independent linear layers as one product: (E, B, in) -> (E, B, out).
-
-    Weights and biases of every member are drawn uniformly with variance gain^2 / in_features. The
-    initialisers of torch.nn would take the fan of the three-dimensional tensor, which is wrong.
-    """
-
-    def __init__(
-        self,
-        ensemble_size: int,
-        in_features: int,
-        out_features: int,
-        generator: torch.Generator,
-        gain: float = 1.0,
-        padding: tuple[int, int] = (0, 0),
-    ) -> None:
-        """`padding` adds so many inputs and outputs of weight zero to each member."""
-        super().__init__()
-        bound = gain * (3 / in_features) ** 0.5
-        weight = torch.empty(ensemble_size, in_features, out_features)
-        bias = torch.empty(ensemble_size, 1, out_features)
-        weight.uniform_(-bound, bound, generator=generator)
-        bias.uniform_(-bound, bound, generator=generator)
-        more_in, more_out = padding
-        self.weight = nn.Parameter(nn.functional.pad(weight, (0, more_out, 0, more_in)))
-        self.bias = nn.Parameter(nn.functional.pad(bias, (0, more_out)))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, inputs, self.weight)
-
-
-class EnsembleMLP(nn.Module):
-    """E tanh networks of layer widths (in, hidden ..., out): (E, B, in) -> (E, B, out).
-
-    Hidden layers are padded beyond their width to a multiple of 32, which matrix products are
-    faster at: 256 for 250. The networks are the same: a padding unit is tanh(0) = 0 and nothing
-    listens to it, so its gradients, and with them Adam's steps, are exactly zero. There is always
-    one, which `fold_biases` makes use of.
-
-    The initial gains matter where the gradient steps are few (docs/algorithms.md): 5/3 keeps the
-    variance through tanh, and a small last layer starts from predicting the mean.
-    """
-
-    def __init__(
-        self, ensemble_size: int, widths: Sequence[int], generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.widths = widths
-        spare = [0, *(PADDED_TO - width % PADDED_TO for width in widths[1:-1]), 0]
-        gains = [TANH_GAIN] * (len(widths) - 2) + [OUTPUT_GAIN]
-        self.layers = nn.ModuleList(
-            EnsembleLinear(ensemble_size, in_features, out_features, generator, gain, padding)
-            for (in_features, out_features), gain, padding in zip(
-                pairwise(widths), gains, pairwise(spare), strict=True
-            )
-        )
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        *hidden, last = self.layers
-        for layer in hidden:
-            inputs = layer(inputs).tanh_()  # in place: fresh pages cost as much as the tanh
-        return last(inputs)
-
-    @torch.no_grad()
-    def fold_biases(self) -> list[Tensor]:
-        """Return each layer's weights with its biases as one more input that is always 1.
-
-        The first layer gets a row for it, (E, in + 1, hidden). In a hidden layer the first padding
-        unit is that input: tanh(20) is exactly 1 in float32. See `apply_folded`.
-        """
-        folded = []
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, EnsembleLinear)
-            if index == 0:
-                weight = torch.cat([layer.weight, layer.bias], 1)
-            else:
-                weight = layer.weight.clone()
-                weight[:, self.widths[index]] = layer.bias[:, 0]
-            if index + 1 < len(self.layers):
-                one = -1 if index == 0 else self.widths[index]
-                weight[:, one, self.widths[index + 1]] = SATURATED
-            folded.append(weight)
-        return folded
-
-
-def apply_folded(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    """Apply the networks of `fold_biases` to (E, B, in + 1), whose last column is 1.
-
-    Without gradients. It saves the pass over memory that adding a bias is, a tenth of the time.
-    """
-    *hidden, last = weights
-    for weight in hidden:
-        inputs = torch.bmm(inputs, weight).tanh_()
-    return torch.bmm(inputs, last)
+def take_step(optimizer: torch.optim.Optimizer, *gradients: Tensor) -> None:
+    """Take one step against the gradients of the optimiser's tensors."""
+    (group,) = optimizer.param_groups
+    for parameter, gradient in zip(group["params"], gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.config import ModelConfig
-from cs285.infrastructure.pytorch_util import EnsembleMLP, Normalizer, apply_folded
+from cs285.infrastructure.pytorch_util import Normalizer, take_step
 from cs285.infrastructure.replay_buffer import Transitions
+from cs285.infrastructure.stacked_mlp import StackedMLP
+from cs285.models.folded_tanh import fold
+
+OUTPUT_GAIN = 0.1  # a small last layer starts from predicting the mean (docs/algorithms.md)
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -36,7 +40,9 @@ class FFModel(nn.Module):
         self.input_stats = Normalizer(ob_dim + ac_dim)
         self.target_stats = Normalizer(out_dim)
         widths = [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim]
-        self.network = EnsembleMLP(config.ensemble_size, widths, generator)
+        self.network = StackedMLP(
+            config.ensemble_size, widths, "tanh", generator, OUTPUT_GAIN, padded=True
+        )
 
     def fit_statistics(self, data: Transitions) -> None:
         """Take the statistics of inputs and targets over `data` (B rows)."""
@@ -59,7 +65,7 @@ class FFModel(nn.Module):
         obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B), which are
         0 where the model does not learn them.
         """
-        weights = self.network.fold_biases()
+        network = fold(self.network)
         # One more input of mean 0 and scale 1 brings the constant 1 through the normalisation.
         mean = nn.functional.pad(self.input_stats.mean, (0, 1))
         inverse_std = nn.functional.pad(self.input_stats.inverse_std, (0, 1), value=1.0)
@@ -67,7 +73,7 @@ class FFModel(nn.Module):
 
         def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
             inputs = torch.cat([obs, acs, one.expand(*obs.shape[:-1], 1)], -1)
-            outputs = apply_folded(weights, inputs.sub_(mean).mul_(inverse_std))
+            outputs = network(inputs.sub_(mean).mul_(inverse_std))
             change = self.target_stats.denormalize(outputs)
             if self.learns_reward:
                 return obs + change[..., :-1], change[..., -1]
@@ -84,11 +90,6 @@ def _inputs(obs: Tensor, acs: Tensor) -> Tensor:
     return torch.cat([obs, acs], -1)
 
 
-def squared_errors(model: FFModel, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return each member's mean squared error per column, (E, O or O+1), of batches (E, B, ...)."""
-    return (model(inputs) - targets).square().mean(1)
-
-
 @torch.no_grad()
 def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
     """Return the mean squared error () of the state change on `data`, which `model` has not seen.
@@ -96,10 +97,11 @@ def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
     Averaged over members, in units of the variance that the model was fitted with.
     """
     inputs, targets = model.regression_data(data)
-    everyone = inputs.expand(model.ensemble_size, -1, -1)
-    return squared_errors(model, everyone, targets)[:, : model.ob_dim].mean()
+    errors = model(inputs.expand(model.ensemble_size, -1, -1)) - targets
+    return errors[..., : model.ob_dim].square().mean()
 
 
+@torch.no_grad()
 def fit_ensemble(
     model: FFModel, optimizer: torch.optim.Optimizer, data: Transitions, indices: Tensor
 ) -> dict[str, Tensor]:
@@ -113,15 +115,17 @@ def fit_ensemble(
     """
     model.fit_statistics(data)
     inputs, targets = model.regression_data(data)
-    errors = torch.empty(indices.shape[0], targets.shape[1], device=targets.device)
+    network, pairs = model.network, torch.cat([inputs, targets], 1)  # a batch is then one gather
+    losses_by_column = torch.empty(indices.shape[0], targets.shape[1], device=targets.device)
     for step, rows in enumerate(indices):
-        error = squared_errors(model, inputs[rows], targets[rows])
-        optimizer.zero_grad(set_to_none=True)
-        error.mean(1).sum().backward()
-        optimizer.step()
-        errors[step] = error.detach().mean(0)
-    losses = {"Training Loss": errors[:, : model.ob_dim].mean(1)}
+        batch = pairs.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        activations = network.activations(batch[..., : inputs.shape[1]])
+        errors = activations[-1] - batch[..., inputs.shape[1] :]
+        torch.mean(errors.square(), (0, 1), out=losses_by_column[step])
+        scale = 2 / errors[0].numel()
+        take_step(optimizer, network.gradient(activations, errors.mul_(scale)))
+    losses = {"Training Loss": losses_by_column[:, : model.ob_dim].mean(1)}
     if model.learns_reward:
-        losses["Reward Loss"] = errors[:, -1]
-    losses["Weight Norm"] = torch.nn.utils.get_total_norm(model.parameters())[None]
+        losses["Reward Loss"] = losses_by_column[:, -1]
+    losses["Weight Norm"] = network.vector.norm()[None]
     return losses

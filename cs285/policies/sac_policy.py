@@ -18,7 +18,7 @@ from cs285.infrastructure.pytorch_util import (
     from_numpy,
     to_numpy,
 )
-from cs285.infrastructure.relu_networks import StackedReLU
+from cs285.infrastructure.stacked_mlp import StackedMLP
 
 CLIPPED_AT = 5.0  # stds
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -59,7 +59,7 @@ class SACPolicy(nn.Module):
         super().__init__()
         self.ac_dim = len(ac_low)
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
-        self.network = StackedReLU(1, widths, generator)
+        self.network = StackedMLP(1, widths, "relu", generator)
         self.scales_obs = config.sac_obs_scaling == "data"
         self.obs_scaler = Normalizer(ob_dim)
         low, high = from_numpy(ac_low), from_numpy(ac_high)

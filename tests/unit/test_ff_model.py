@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from cs285.infrastructure.config import ModelConfig
-from cs285.infrastructure.pytorch_util import apply_folded, make_generator
+from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.ff_model import FFModel, Normalizer, fit_ensemble
+from cs285.models.folded_tanh import fold
 
 E, O, A, SIZE = 3, 4, 2, 50
 
@@ -31,10 +32,10 @@ def separate_networks(model: FFModel) -> list[nn.Sequential]:
     widths = [O + A, SIZE, SIZE, O]
     for member in range(E):
         layers: list[nn.Module] = []
-        for stacked, i, o in zip(model.network.layers, widths[:-1], widths[1:], strict=True):
+        for (weight, bias), i, o in zip(model.network.layers, widths[:-1], widths[1:], strict=True):
             linear = nn.Linear(i, o)
-            linear.weight.data = stacked.weight.data[member, :i, :o].T.clone()  # type: ignore
-            linear.bias.data = stacked.bias.data[member, 0, :o].clone()  # type: ignore
+            linear.weight.data = weight[member, :i, :o].T.clone()
+            linear.bias.data = bias[member, 0, :o].clone()
             layers += [linear, nn.Tanh()]
         networks.append(nn.Sequential(*layers[:-1]))
     return networks
@@ -71,31 +72,31 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
 def test_every_member_is_drawn_by_its_own_fan_in() -> None:
     model = make_model(ensemble_size=5, size=64)
     fans, gains = [O + A, 64, 64], [5 / 3, 5 / 3, 0.1]
-    for layer, fan_in, gain in zip(model.network.layers, fans, gains, strict=True):
-        weight = layer.weight[:, :fan_in, :64].detach()  # type: ignore[index]
-        for parameter in (weight, layer.bias):
-            assert parameter.abs().max() <= gain * (3 / fan_in) ** 0.5  # type: ignore[operator]
-        stds = weight.flatten(1).std(1)  # type: ignore[operator]
+    for (padded, bias), fan_in, gain in zip(model.network.layers, fans, gains, strict=True):
+        weight = padded[:, :fan_in, :64]
+        for parameter in (weight, bias):
+            assert parameter.abs().max() <= gain * (3 / fan_in) ** 0.5
+        stds = weight.flatten(1).std(1)
         torch.testing.assert_close(
             stds, torch.full_like(stds, gain * fan_in**-0.5), rtol=0.15, atol=0
         )
-        assert len({tuple(row[:5].tolist()) for row in weight.flatten(1)}) == 5  # type: ignore[operator]
+        assert len({tuple(row[:5].tolist()) for row in weight.flatten(1)}) == 5
 
 
 def test_padding_stays_exactly_zero_through_training() -> None:
     model = make_model()
-    first, second, last = model.network.layers
-    assert first.weight.shape == (E, O + A, 64)  # type: ignore[union-attr]
+    (first, first_bias), (second, _), (last, _) = model.network.layers
+    assert first.shape == (E, O + A, 64)
     indices = torch.randint(400, (20, E, 32), generator=torch.Generator().manual_seed(3))
     fit_ensemble(model, torch.optim.Adam(model.parameters(), 1e-2), make_data(), indices)
     for weights in (
-        first.weight[:, :, SIZE:],  # type: ignore[index]
-        first.bias[:, :, SIZE:],  # type: ignore[index]
-        second.weight[:, SIZE:],  # type: ignore[index]
-        second.weight[:, :, SIZE:],  # type: ignore[index]
-        last.weight[:, SIZE:],  # type: ignore[index]
+        first[:, :, SIZE:],
+        first_bias[:, :, SIZE:],
+        second[:, SIZE:],
+        second[:, :, SIZE:],
+        last[:, SIZE:],
     ):
-        assert not weights.any()  # type: ignore[operator,union-attr]
+        assert not weights.any()
 
 
 def test_members_do_not_influence_each_other() -> None:
@@ -162,12 +163,12 @@ def test_weights_that_diverge_in_the_very_last_step_are_seen() -> None:
 
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", [32, 50, 64])
-def test_folded_biases_change_nothing(n_layers: int, size: int) -> None:
+def test_folding_changes_nothing(n_layers: int, size: int) -> None:
     model = make_model(n_layers=n_layers, size=size)
-    for layer in model.network.layers:
-        layer.bias.data[..., : layer.bias.shape[-1]] *= 3  # type: ignore[operator,union-attr,index]
+    for _, bias in model.network.layers:
+        bias *= 3
     inputs = torch.randn(E, 20, O + A)
     with_one = torch.cat([inputs, torch.ones(E, 20, 1)], -1)
-    folded = apply_folded(model.network.fold_biases(), with_one)
+    folded = fold(model.network)(with_one)
     torch.testing.assert_close(folded, model(inputs), rtol=1e-5, atol=1e-5)
-    assert torch.tanh(torch.full((64,), 20.0)).eq(1).all()
+    assert torch.sigmoid(torch.full((64,), 20.0)).eq(1).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "cs285"
 LEVELS = [
     ["envs", "infrastructure.errors", "infrastructure.rendering", "infrastructure.pytorch_util",
-     "infrastructure.relu_networks",
+     "infrastructure.stacked_mlp",
      "infrastructure.flags",
      "infrastructure.config"],
     ["infrastructure.replay_buffer", "infrastructure.model_buffer",

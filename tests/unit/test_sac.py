@@ -142,10 +142,9 @@ def test_twins_start_apart_and_learn_apart() -> None:
     values = critic(torch.randn(5, 3), torch.randn(5, 2))
     assert values.shape == (2, 5)
     assert not torch.allclose(values[0], values[1])
-    values[0].sum().backward()
-    gradient = critic.network.vector.grad
-    assert gradient is not None
-    for weight, bias in critic.network.layers(gradient):
+    activations = critic.activations(torch.randn(5, 3), torch.randn(5, 2))
+    gradient = critic.gradient(activations, torch.tensor([1.0, 0.0])[:, None].expand(2, 5))
+    for weight, bias in critic.network.view_layers(gradient):
         for part in (weight, bias):
             assert part[0].abs().sum() > 0
             assert part[1].abs().sum() == 0
@@ -153,7 +152,7 @@ def test_twins_start_apart_and_learn_apart() -> None:
 
 def test_initialisation_is_that_of_torch_linear() -> None:
     critic = SACCritic(60, 4, SACConfig(sac_size=64), make_generator(0, "t"))
-    for weight, bias in critic.network.layers(critic.network.vector.detach()):
+    for weight, bias in critic.network.layers:
         bound = weight.shape[1] ** -0.5
         assert 0.95 * bound < float(weight.abs().max()) <= bound
         assert float(bias.abs().max()) <= bound
@@ -212,18 +211,17 @@ def test_update_counts_and_frequencies() -> None:
     ("flag", "part", "steps"),
     [
         ("sac_num_critic_updates_per_agent_update", "critic_optimizer", 9),
-        ("sac_num_actor_updates_per_agent_update", "policy_optimizer", 9),
-        ("sac_num_actor_updates_per_agent_update", "temperature_optimizer", 9),
+        ("sac_num_actor_updates_per_agent_update", "actor_optimizer", 9),
         ("sac_num_agent_train_steps_per_iter", "critic_optimizer", 9),
-        ("sac_num_agent_train_steps_per_iter", "policy_optimizer", 9),
+        ("sac_num_agent_train_steps_per_iter", "actor_optimizer", 9),
     ],
 )
 def test_each_count_multiplies_its_gradient_steps(flag: str, part: str, steps: int) -> None:
     agent = make_agent(**{flag: 3})
     agent.add_to_replay_buffer([random_path(20)], 0)
     agent.train(0)  # 3 SAC iterations
-    (state, *_) = getattr(agent, part).state_dict()["state"].values()
-    assert int(state["step"]) == steps
+    for state in getattr(agent, part).state_dict()["state"].values():
+        assert int(state["step"]) == steps
 
 
 def test_target_networks_move_by_their_rate() -> None:
@@ -241,8 +239,7 @@ def test_target_networks_are_what_the_target_is_of() -> None:
     """Their values at 100 above the critic's make the loss about the square of 99, twice."""
     agent = make_agent(sac_n_iter=1)
     agent.add_to_replay_buffer([random_path(50)], 0)
-    with torch.no_grad():
-        agent.target_critic.network.layers(agent.target_critic.network.vector)[-1][1].fill_(100)
+    agent.target_critic.network.layers[-1][1].fill_(100)
     loss = agent.train(0)["Critic Loss"].item()
     assert loss == pytest.approx(2 * 99**2, rel=0.1)
 
@@ -252,8 +249,10 @@ def test_written_out_gradients_are_those_of_autograd() -> None:
     config = SACConfig(sac_size=32, sac_n_layers=3)
     policy = SACPolicy(3, LOW, HIGH, config, make_generator(0, "p")).double()
     critic = SACCritic(3, 2, config, make_generator(0, "c")).double()
-    with torch.no_grad():  # some of the stds are clipped
-        policy.network.layers(policy.network.vector)[-1][1][..., -1] += 2.13
+    policy.network.layers[-1][1][..., -1] += 2.13  # some of the stds are clipped
+    for network in (policy.network, critic.network):
+        network.vector.requires_grad_()
+        network.layers = network.view_layers(network.vector)
     obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
     drawn = policy.sample(obs, noise)
     acs, log_probs = drawn.acs, drawn.log_probs
@@ -266,19 +265,22 @@ def test_written_out_gradients_are_those_of_autograd() -> None:
         loss, [critic.network.vector, acs, policy.network.vector], retain_graph=True
     )
     d_values = 2 * values.detach() * weights_of
-    d_acs = critic.action_gradient(activations, d_values)
+    with torch.no_grad():
+        d_acs = critic.action_gradient(activations, d_values)
+        critic_gradient = critic.gradient(activations, d_values)
+        policy_gradient = policy.gradient(drawn, d_acs, weights_of)
     (only_values,) = torch.autograd.grad(
         (values.square().sum(0) * weights_of).sum(), acs, retain_graph=True
     )
-    torch.testing.assert_close(critic.gradient(activations, d_values), expected[0])
+    torch.testing.assert_close(critic_gradient, expected[0])
     torch.testing.assert_close(d_acs, only_values)
-    torch.testing.assert_close(policy.gradient(drawn, d_acs, weights_of), expected[2])
+    torch.testing.assert_close(policy_gradient, expected[2])
 
 
 def test_actor_step_leaves_the_critic_alone() -> None:
     agent = make_agent()
     before = weights(agent.critic)
-    agent._update_actor(torch.randn(8, 3), torch.randn(8, 2))
+    agent._step_actor(torch.randn(8, 3), torch.randn(8, 2))
     assert same(before, weights(agent.critic))
 
 

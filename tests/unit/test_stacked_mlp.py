@@ -1,0 +1,77 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.stacked_mlp import StackedMLP, product, tanh_
+
+E, B, WIDTHS = 3, 20, [4, 40, 33, 2]
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def make(activation: str = "tanh", padded: bool = True) -> StackedMLP:
+    generator = make_generator(1, "test")
+    return StackedMLP(E, WIDTHS, activation, generator, padded=padded).double()
+
+
+def plain(network: StackedMLP, vector: Tensor, inputs: Tensor) -> Tensor:
+    """The same function by autograd's means."""
+    *hidden, (weight, bias) = network.view_layers(vector)
+    for hidden_weight, hidden_bias in hidden:
+        inputs = ACTIVATIONS[network.activation](inputs @ hidden_weight + hidden_bias)
+    return inputs @ weight + bias
+
+
+@pytest.mark.parametrize("out", [1, 2])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_gradients_are_those_of_autograd(activation: str, out: int) -> None:
+    widths = [*WIDTHS[:-1], out]
+    generator = make_generator(1, "test")
+    network = StackedMLP(E, widths, activation, generator, padded=activation == "tanh").double()
+    inputs = torch.randn(E, B, 4).double().requires_grad_()
+    vector = network.vector.clone().requires_grad_()
+    outputs = plain(network, vector, inputs)
+    weights_of = torch.randn(E, B, out).double()
+    expected = torch.autograd.grad((outputs * weights_of).sum(), [vector, inputs])
+
+    activations = network.activations(inputs.detach())
+    torch.testing.assert_close(activations[-1], outputs.detach())
+    torch.testing.assert_close(network.gradient(activations, weights_of), expected[0])
+    columns = slice(1, 3)
+    torch.testing.assert_close(
+        network.input_gradient(activations, weights_of, columns), expected[1][..., columns]
+    )
+
+
+def test_tanh_is_tanh() -> None:
+    values = torch.cat([torch.linspace(-30, 30, 10001), torch.tensor([0.0, -1e-6, 200.0, -200.0])])
+    torch.testing.assert_close(tanh_(values.clone()), values.tanh(), rtol=0, atol=2e-7)
+    assert tanh_(torch.zeros(33)).eq(0).all()  # padding units stay silent
+
+
+@pytest.mark.parametrize("way", ["copy", "pickle", "move"])
+def test_a_copied_network_uses_its_own_weights(way: str) -> None:
+    network = make()
+    other = {
+        "copy": copy.deepcopy,
+        "pickle": lambda network: pickle.loads(pickle.dumps(network)),
+        "move": lambda network: copy.deepcopy(network).float().double(),
+    }[way](network)
+    inputs = torch.randn(E, B, 4).double()
+    before = network(inputs)
+    torch.testing.assert_close(other(inputs), before, rtol=1e-5, atol=1e-5)
+    other.vector.zero_()
+    assert not other(inputs).any()
+    assert torch.equal(network(inputs), before)
+
+
+@pytest.mark.parametrize(("i", "j", "k"), [(5, 4, 1), (5, 1, 4), (5, 4, 3), (5, 1, 1)])
+def test_product_is_the_batched_product(i: int, j: int, k: int) -> None:
+    left, right = torch.randn(E, i, j), torch.randn(E, j, k)
+    torch.testing.assert_close(product(left, right), left @ right)
+    out = torch.empty(E, i, k)
+    product(left, right, out=out)
+    torch.testing.assert_close(out, left @ right)
