@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
+from benchmarks.planning import random_data
 from benchmarks.reference.homework_mpc import HomeworkModel
 from benchmarks.reference.homework_rollout import HomeworkActor, collect_model_trajectory
-from benchmarks.timing import rates, summarize, write
-from cs285.agents.mbpo_agent import MBPOAgent
-from cs285.envs import TaskSpec, inspect_task, make_env
+from benchmarks.timing import Contender, rates, summarize, write
+from cs285.envs import inspect_task
 from cs285.infrastructure.config import MBPOConfig
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.flags import from_flat
-from cs285.infrastructure.model_rollouts import roll_out
 from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
-from cs285.infrastructure.replay_buffer import Transitions, stack_paths
-from cs285.policies.base_policy import RandomPolicy
 
 ENV, LENGTH, MEMBERS, MODEL_SIZE, POLICY_SIZE = "cheetah-cs285-v0", 10, 3, 250, 256
 STARTS = (100, 1000, 5000)
-REAL = 5000  # transitions, question 6's first replay
 BASELINE = "one state at a time"
 
 
@@ -35,14 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     arguments = parser.parse_args()
-    keep_freed_memory()
-    task = inspect_task(ENV)
-    env, random = make_env(ENV, REAL), RandomPolicy(task.ac_low, task.ac_high)
-    real = stack_paths(run_episodes([env], random, [EpisodeKey(0, "data", 0, 0)]))
-    contenders = {BASELINE: one_at_a_time(task, real)}
+    contenders: dict[str, Contender] = {BASELINE: one_at_a_time}
     for propagation in ("mean", "random_member"):
         for starts in STARTS:
-            contenders[f"{propagation}, {starts} starts"] = batched(task, real, starts, propagation)
+            contenders[f"{propagation}, {starts} starts"] = partial(batched, starts, propagation)
     content = {
         "shape": f"{ENV} {LENGTH} steps, E {MEMBERS} 2x{MODEL_SIZE}, policy 2x{POLICY_SIZE}",
         "unit": "imagined transitions per second",
@@ -52,7 +44,12 @@ def main() -> None:
     write("model_rollouts", content)
 
 
-def batched(task: TaskSpec, real: Transitions, starts: int, propagation: str) -> Callable[[], int]:
+def batched(starts: int, propagation: str) -> Callable[[], int]:
+    from cs285.agents.mbpo_agent import MBPOAgent
+    from cs285.infrastructure.model_rollouts import roll_out
+
+    keep_freed_memory()
+    task, real = inspect_task(ENV), random_data()
     flags = {"ensemble_size": MEMBERS, "size": MODEL_SIZE, "sac_size": POLICY_SIZE}
     agent = MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device("cpu"))
     agent.mb_agent.model.fit_statistics(real)
@@ -66,7 +63,8 @@ def batched(task: TaskSpec, real: Transitions, starts: int, propagation: str) ->
     return work
 
 
-def one_at_a_time(task: TaskSpec, real: Transitions) -> Callable[[], int]:
+def one_at_a_time() -> Callable[[], int]:
+    task, real = inspect_task(ENV), random_data()
     columns = {"obs": real.obs, "acs": real.acs, "delta": real.next_obs - real.obs}
     statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
     statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}

@@ -1,8 +1,12 @@
-"""Planning decisions per second at the homework's cheetah shape: here, and homework-style.
+"""Planning decisions per second at the cheetah's shape: here, homework-style, and mbrl-lib.
 
+    pip install -r requirements-peers.txt && pip install --no-deps mbrl==0.2.0
     python -m benchmarks.planning
 
-Both step the real simulator. Run it on an idle machine.
+All step the real simulator. Run it on an idle machine.
+
+mbrl-lib predicts each candidate with one random member where we and the homework use all E: with
+"1 particle" it makes a third of the predictions, with "3 particles" as many.
 """
 
 from __future__ import annotations
@@ -11,25 +15,26 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.reference.homework_mpc import HomeworkModel, HomeworkMPC
-from benchmarks.timing import rates, sgemm_peak, summarize, write
-from cs285.agents.mb_agent import MBAgent
-from cs285.envs import TaskSpec, inspect_task, make_env
-from cs285.infrastructure.collector import Collector
+from benchmarks.timing import Contender, rates, sgemm, summarize, write
+from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.replay_buffer import stack_paths
-from cs285.infrastructure.worker_pool import WorkerPool
+from cs285.infrastructure.replay_buffer import Transitions, stack_paths
 from cs285.policies.base_policy import RandomPolicy
 
 ENV, HORIZON, SEQUENCES, MEMBERS, SIZE = "cheetah-cs285-v0", 15, 1000, 3, 250
-STRATEGIES = ("random", "cem")
-CEM_ITERATIONS = 4
-CPU = torch.device("cpu")
+CEM_ITERATIONS, ELITES = 4, 5
+BASELINE, PEAK = "homework-style loop", "sgemm peak"
+OB_DIM, AC_DIM = 21, 6
+WIDTHS = (OB_DIM + AC_DIM, SIZE, SIZE, OB_DIM)
+# Of one population's forward passes; a multiply and an add are two.
+GFLOP = 2 * sum(a * b for a, b in pairwise(WIDTHS)) * MEMBERS * SEQUENCES * HORIZON / 1e9
 
 
 def main() -> None:
@@ -37,91 +42,135 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     parser.add_argument("--decisions", type=int, default=40, help="decisions per round")
     arguments = parser.parse_args()
-    task = inspect_task(ENV)
-    widths = (task.ob_dim + task.ac_dim, SIZE, SIZE, task.ob_dim)
-    products = sum(a * b for a, b in pairwise(widths))
-    gflop = 2 * products * MEMBERS * SEQUENCES * HORIZON / 1e9  # a population's forward passes
     content: dict[str, object] = {
         "shape": f"{ENV} N {SEQUENCES} H {HORIZON} E {MEMBERS} 2x{SIZE}",
         "unit": "decisions (env steps with their planning) per second",
         "torch_threads": torch.get_num_threads(),
-        "gflop_per_population": round(gflop, 2),
-        "sgemm_peak_gflop_per_s": round(sgemm_peak(), 1),
+        "gflop_per_population": round(GFLOP, 2),
     }
-    for strategy in STRATEGIES:
-        population_count = CEM_ITERATIONS if strategy == "cem" else 1
-        decisions = max(4, arguments.decisions // population_count)
-        contenders = make_contenders(task, strategy, decisions)
-        summary = summarize(rates(contenders, arguments.repeats), "homework-style loop")
-        for row in summary.values():
-            row["gflop_per_s"] = round(row["median"] * gflop * population_count, 1)
+    for strategy, populations in (("random", 1), ("cem", CEM_ITERATIONS)):
+        decisions = max(4, arguments.decisions // populations)
+        measured = rates(make_contenders(strategy, populations, decisions), arguments.repeats)
+        peaks = measured.pop(PEAK)
+        summary: dict[str, dict[str, float]] = summarize(measured, BASELINE)
+        for name, row in summary.items():
+            share = 1 / MEMBERS if "1 particle" in name else 1.0
+            ours = zip(measured[name], peaks, strict=True)
+            shares = [rate * GFLOP * share * populations / peak for rate, peak in ours]
+            row["share_of_sgemm_peak"] = round(float(np.median(shares)), 3)
+        content[f"{strategy}_sgemm_peak_gflop_per_s"] = round(float(np.median(peaks)), 1)
         content[strategy] = summary
     write("planning", content)
 
 
-def make_contenders(task: TaskSpec, strategy: str, decisions: int) -> dict[str, Callable[[], int]]:
+def make_contenders(strategy: str, populations: int, decisions: int) -> dict[str, Contender]:
     """Return what is compared, each doing `decisions` env steps of the same task and planner."""
-    agent = MBAgent(
-        task,
-        ModelConfig(ensemble_size=MEMBERS, size=SIZE),
-        PlannerConfig(
-            mpc_horizon=HORIZON,
-            mpc_num_action_sequences=SEQUENCES,
-            mpc_action_sampling_strategy=strategy,
-            cem_iterations=CEM_ITERATIONS,
-        ),
-        seed=1,
-        device=CPU,
-    )
-    random = RandomPolicy(task.ac_low, task.ac_high)
-    paths = run_episodes([make_env(ENV, 1000)], random, [EpisodeKey(0, "data", 0, 0)])
-    agent.add_to_replay_buffer(paths, 0)
-    agent.model.fit_statistics(agent.replay_buffer.all())
-
-    contenders = {"homework-style loop": homework_loop(task, strategy, decisions)}
-    for workers in (1, 2):
-        # One episode per worker, so that both are busy to the end.
-        ep_len = decisions // workers
-        # Always in worker processes: this one keeps torch's and malloc's defaults for the other.
-        pool = WorkerPool(partial(make_env, ENV, ep_len), workers)
-        collector = Collector(pool, seed=1, ep_len=ep_len)
-        name = f"collector, {workers} worker{'s' * (workers > 1)}"
-        contenders[name] = partial(collect, collector, agent, decisions)
+    contenders: dict[str, Contender] = {
+        PEAK: sgemm,
+        BASELINE: partial(homework_loop, strategy, decisions),
+        "here, 1 worker": partial(collector, strategy, decisions, 1),
+        "here, 2 workers": partial(collector, strategy, decisions, 2),
+    }
+    for particles in (1, MEMBERS):
+        name = f"mbrl-lib CEM, {particles} particle{'s' * (particles > 1)}"
+        contenders[name] = partial(mbrl_loop, populations, decisions, particles)
     return contenders
 
 
-def collect(collector: Collector, agent: MBAgent, decisions: int) -> int:
-    paths, _ = collector.collect(agent.actor, decisions, "train", 0)
-    return sum(path.length for path in paths)
-
-
-def homework_loop(task: TaskSpec, strategy: str, decisions: int) -> Callable[[], int]:
-    """Return the loop of one env, planning with HomeworkMPC on all of torch's threads."""
+def random_data() -> Transitions:
+    task = inspect_task(ENV)
     random = RandomPolicy(task.ac_low, task.ac_high)
-    data = stack_paths(run_episodes([make_env(ENV, 1000)], random, [EpisodeKey(0, "data", 0, 0)]))
+    return stack_paths(run_episodes([make_env(ENV, 1000)], random, [EpisodeKey(0, "data", 0, 0)]))
+
+
+def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
+    from cs285.agents.mb_agent import MBAgent
+    from cs285.infrastructure.collector import Collector
+    from cs285.infrastructure.worker_pool import WorkerPool
+
+    planner = PlannerConfig(
+        mpc_horizon=HORIZON,
+        mpc_num_action_sequences=SEQUENCES,
+        mpc_action_sampling_strategy=strategy,
+        cem_iterations=CEM_ITERATIONS,
+    )
+    model = ModelConfig(ensemble_size=MEMBERS, size=SIZE)
+    agent = MBAgent(inspect_task(ENV), model, planner, 1, torch.device("cpu"))
+    agent.model.fit_statistics(random_data())
+    # One episode per worker, so that both are busy to the end.
+    ep_len = decisions // workers
+    pool = Collector(WorkerPool(partial(make_env, ENV, ep_len), workers), seed=1, ep_len=ep_len)
+
+    def work() -> int:
+        paths, _ = pool.collect(agent.actor, decisions, "train", 0)
+        return sum(path.length for path in paths)
+
+    return work
+
+
+def step_through(decide: Callable[[np.ndarray], Any], decisions: int) -> Callable[[], int]:
+    """Return the loop of one env over `decide` (O,) -> (A,)."""
+    env = make_env(ENV, decisions)
+
+    def work() -> int:
+        obs, _ = env.reset(seed=1)
+        for _ in range(decisions):
+            obs, *_ = env.step(decide(np.asarray(obs, np.float32)))
+        return decisions
+
+    return work
+
+
+def homework_loop(strategy: str, decisions: int) -> Callable[[], int]:
+    """Return the loop of one env, planning with HomeworkMPC on all of torch's threads."""
+    task, data = inspect_task(ENV), random_data()
     columns = {"obs": data.obs, "acs": data.acs, "delta": data.next_obs - data.obs}
     statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
     statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}
-    models = [HomeworkModel(task.ob_dim, task.ac_dim, SIZE, statistics) for _ in range(MEMBERS)]
+    models = [HomeworkModel(OB_DIM, AC_DIM, SIZE, statistics) for _ in range(MEMBERS)]
     assert task.get_reward is not None
-    planner = HomeworkMPC(
-        models,
-        task.get_reward,
-        task.ac_low,
-        task.ac_high,
-        HORIZON,
-        SEQUENCES,
-        cem_iterations=CEM_ITERATIONS if strategy == "cem" else 0,
-    )
-    env = make_env(ENV, decisions)
+    iterations = CEM_ITERATIONS if strategy == "cem" else 0
+    box = (task.ac_low, task.ac_high)
+    planner = HomeworkMPC(models, task.get_reward, *box, HORIZON, SEQUENCES, iterations, ELITES)
+    return step_through(planner.get_action, decisions)
 
-    def loop() -> int:
-        obs, _ = env.reset(seed=1)
-        for _ in range(decisions):
-            obs, *_ = env.step(planner.get_action(np.asarray(obs, np.float32)))
-        return decisions
 
-    return loop
+def mbrl_loop(populations: int, decisions: int, particles: int) -> Callable[[], int]:
+    """Return the loop of one env, planning with mbrl-lib's CEM through its ensemble (ReLU)."""
+    from mbrl.models import GaussianMLP, ModelEnv, OneDTransitionRewardModel
+    from mbrl.planning import CEMOptimizer
+
+    task, data, device = inspect_task(ENV), random_data(), torch.device("cpu")
+    network = GaussianMLP(
+        OB_DIM + AC_DIM, OB_DIM, device, num_layers=2, ensemble_size=MEMBERS, hid_size=SIZE,
+        deterministic=True, propagation_method="random_model",
+    )  # fmt: skip
+    model = OneDTransitionRewardModel(network, normalize=True, learned_rewards=False)
+    model.input_normalizer.update_stats(torch.cat([data.obs, data.acs], 1).numpy())
+
+    def reward(acs: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+        assert task.get_reward is not None
+        return task.get_reward(next_obs, acs)[0][:, None]
+
+    def never_done(acs: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(acs), 1, dtype=torch.bool)
+
+    model_env = ModelEnv(make_env(ENV), model, never_done, reward, torch.Generator())
+    candidates = SEQUENCES - SEQUENCES % MEMBERS  # it wants a multiple of the members
+    bounds = [np.tile(side, (HORIZON, 1)).tolist() for side in (task.ac_low, task.ac_high)]
+    cem = CEMOptimizer(
+        populations, ELITES / candidates, candidates, *bounds, 0.0, device,
+        return_mean_elites=True, clipped_normal=True,
+    )  # fmt: skip
+
+    def decide(obs: np.ndarray) -> np.ndarray:
+        plan = cem.optimize(
+            lambda sequences: model_env.evaluate_action_sequences(sequences, obs, particles),
+            torch.zeros(HORIZON, AC_DIM),
+        )
+        return plan[0].numpy()
+
+    return step_through(decide, decisions)
 
 
 if __name__ == "__main__":

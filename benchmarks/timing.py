@@ -1,12 +1,14 @@
-"""Time contenders in turn, so that a slow minute of the machine hits all of them alike."""
+"""Time contenders in turn, each in a process of its own, so that a slow minute hits all alike."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,56 @@ from cs285.infrastructure.run_folder import describe_run
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 
+# Builds a contender in its process and returns its work; the work returns how many units it did.
+# It must be a module's function, or a functools.partial of one, since it is sent to that process.
+Contender = Callable[[], Callable[[], float]]
 
-def rates(contenders: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
-    """Return units per second of every repeat; a contender does some work and returns how much.
 
-    One warm-up round comes first and is not counted.
+def rates(contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[float]]:
+    """Return units per second of every repeat of each contender.
+
+    One warm-up round comes first and is not counted. While one works, the others wait.
     """
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
     measured: dict[str, list[float]] = {name: [] for name in contenders}
-    for repeat in range(repeats + 1):
-        for name, work in contenders.items():
-            start = time.perf_counter()
-            units = work()
-            seconds = time.perf_counter() - start
-            if repeat > 0:
-                measured[name].append(units / seconds)
+    try:
+        for name, contender in contenders.items():
+            pipes[name], remote = context.Pipe()
+            process = context.Process(target=_serve, args=(remote, contender))
+            process.start()
+            remote.close()
+            processes.append(process)
+            pipes[name].recv()  # it is ready
+        for repeat in range(repeats + 1):
+            for name, pipe in pipes.items():
+                pipe.send(None)
+                units, seconds = pipe.recv()
+                if repeat > 0:
+                    measured[name].append(units / seconds)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
     return measured
 
 
-def summarize(measured: dict[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
+def _serve(pipe: Connection, contender: Contender) -> None:
+    work = contender()
+    pipe.send(None)
+    try:
+        while True:
+            pipe.recv()
+            start = time.perf_counter()
+            units = work()
+            pipe.send((units, time.perf_counter() - start))
+    except EOFError:  # no more rounds
+        return
+
+
+def summarize(measured: Mapping[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
     """Return median and quartiles of each contender, and its ratio to `baseline` round by round."""
     summary = {}
     for name, values in measured.items():
@@ -48,21 +82,24 @@ def summarize(measured: dict[str, list[float]], baseline: str) -> dict[str, dict
     return summary
 
 
-def sgemm_peak(size: int = 2048, seconds: float = 2.0) -> float:
-    """Return the best GFLOP/s of a square float32 product on all threads, now."""
+def sgemm() -> Callable[[], float]:
+    """Return work that multiplies square float32 matrices on all threads; units are GFLOP."""
+    size = 2048
     left, right = torch.randn(size, size), torch.randn(size, size)
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(left, right)
-        best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
-    return best
+
+    def work() -> float:
+        for _ in range(5):
+            torch.mm(left, right)
+        return 5 * 2 * size**3 / 1e9
+
+    return work
 
 
 def write(name: str, content: dict[str, Any]) -> None:
     """Write results/benchmarks/<name>.json with commit, versions and machine, and print a table."""
     description = describe_run(f"benchmarks/{name}.py", {})
     provenance = {key: description[key] for key in ("created", "versions", "git", "machine")}
+    provenance["command"] = f"python -m benchmarks.{name}"
     provenance["load_average_at_end"] = os.getloadavg()[0]
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f"{name}.json"
