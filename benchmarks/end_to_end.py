@@ -1,0 +1,179 @@
+"""Whole runs by phase: question 3's and 5's cheetah and question 6, and their peak memory.
+
+    python -m benchmarks.end_to_end
+
+Q6 is run whole (about 7 minutes on 2 cores), and set against what the homework-style loop would
+take, integrated from its measured pieces. Q3 and Q5 are run for one iteration of planning,
+shortened; the seconds of a whole iteration are computed from its rates. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.reference.homework_mbpo import measure_pieces
+from benchmarks.timing import write
+
+CHEETAH = ["--env_name", "cheetah-cs285-v0", "--add_sl_noise", "--batch_size_initial", "5000"]
+PLANNED = [*CHEETAH, "--mpc_horizon", "15", "--num_agent_train_steps_per_iter", "1500"]
+CEM = ["--mpc_action_sampling_strategy", "cem", "--cem_iterations", "4"]
+ITERATION = 5000  # env steps of an iteration of planning, as the homework has them
+RUNS = {
+    "q3_cheetah": ("mb", [*PLANNED, "--n_iter", "2", "--batch_size", "1000"]),
+    "q5_cheetah_cem_4": (
+        "mb",
+        [*PLANNED, *CEM, "--n_iter", "2", "--batch_size", "400", "--ep_len", "200"],
+    ),
+    "q6_cheetah_rlen10": (
+        "mbpo",
+        [*CHEETAH, "--num_agent_train_steps_per_iter", "1500", "--batch_size", "5000",
+         "--n_iter", "10", "--sac_discount", "0.99", "--sac_n_layers", "2", "--sac_size", "256",
+         "--sac_batch_size", "1500", "--sac_learning_rate", "3e-4", "--sac_init_temperature",
+         "0.1", "--sac_n_iter", "5000", "--mbpo_rollout_length", "10"],
+    ),
+}  # fmt: skip
+BOOKKEEPING = ("log", "checkpoint", "other")
+FIRST_STEP = ["--env_name", "cheetah-cs285-v0", "--ep_len", "1", "--batch_size_initial", "1",
+              "--n_iter", "1", "--num_agent_train_steps_per_iter", "1", "--eval_batch_size", "1",
+              "--mpc_num_action_sequences", "1"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    arguments = parser.parse_args()
+    content: dict[str, Any] = {"torch_threads": torch.get_num_threads()}
+    starts = [seconds_of_one_step() for _ in range(3)]
+    content["seconds_from_start_through_a_run_of_one_env_step"] = round(min(starts), 2)
+    for name in arguments.runs:
+        content[name] = run_apart(*RUNS[name])
+        print(json.dumps({name: content[name]}, indent=2), flush=True)
+    if "q6_cheetah_rlen10" in arguments.runs:
+        ours, homework = content["q6_cheetah_rlen10"]["seconds"], measure_pieces()
+        content["q6_homework_style_pieces"] = homework
+        whole = homework["integrated_seconds"]
+        content["q6_share_of_homework_style_time"] = round(ours / whole, 3)
+    write("end_to_end", content)
+
+
+def seconds_of_one_step() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        command = [sys.executable, "scripts/run_hw4_mb.py", *FIRST_STEP, "--data_dir", folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+
+def run_apart(agent: str, flags: list[str]) -> dict[str, Any]:
+    """Run one experiment in a process of its own; returns its phases and rates."""
+    context = multiprocessing.get_context("spawn")
+    pipe, remote = context.Pipe()
+    process = context.Process(target=_run, args=(remote, agent, flags))
+    process.start()
+    result = pipe.recv()
+    process.join()
+    return result
+
+
+class Phases:
+    """Seconds by phase; those of an inner phase do not count for the outer."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    def time(self, owner: Any, attribute: str, phase: str | Callable[..., str]) -> None:
+        """Have `owner.attribute` count as `phase`, which may depend on its arguments."""
+        function = getattr(owner, attribute)
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            name = phase if isinstance(phase, str) else phase(*arguments)
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                taken = time.perf_counter() - start
+                self.seconds[name] += taken - self._inner.pop()
+                self._inner[-1] += taken
+
+        setattr(owner, attribute, timed)
+
+
+def _run(pipe: Any, agent: str, flags: list[str]) -> None:
+    from cs285.agents.mb_agent import MBAgent
+    from cs285.agents.mbpo_agent import MBPOAgent
+    from cs285.agents.sac_agent import SACAgent
+    from cs285.infrastructure import rl_trainer
+    from cs285.infrastructure.collector import Collector
+    from cs285.infrastructure.logger import Logger
+    from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+
+    phases = Phases()
+    env_steps: dict[str, int] = defaultdict(int)
+
+    def kind(
+        collector: Any, policy: Any, steps: int, purpose: str, iteration: int, *rest: Any
+    ) -> str:
+        name = {"eval": "evaluate"}.get(purpose, "collect" if iteration else "collect at random")
+        env_steps[name] += steps
+        return name
+
+    phases.time(Collector, "collect", kind)
+    phases.time(MBAgent, "train", "fit")
+    phases.time(MBAgent, "save_figures", "figures")
+    phases.time(MBPOAgent, "_imagine", "rollouts")
+    phases.time(SACAgent, "train_on", "SAC")
+    phases.time(Logger, "record", "log")
+    phases.time(rl_trainer, "save_checkpoint", "checkpoint")
+    phases.time(rl_trainer.RL_Trainer, "run_training_loop", "other")
+    program = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        code = program.main([*flags, "--video_log_freq", "-1", "--data_dir", folder])
+        seconds = time.perf_counter() - start
+        (log,) = Path(folder).glob("hw4_*")
+        last = (log / "progress.csv").read_text().splitlines()[-1].split(",")[1]
+    assert code == 0
+    result: dict[str, Any] = {
+        "command": f"python scripts/run_hw4_{agent}.py {' '.join(flags)}",
+        "seconds": round(seconds, 1),
+        "seconds_by_phase": {name: round(value, 2) for name, value in phases.seconds.items()},
+        "last_evaluation": float(last),
+        "collect_env_steps_per_s": round(env_steps["collect"] / phases.seconds["collect"], 2),
+        "evaluate_env_steps_per_s": round(env_steps["evaluate"] / phases.seconds["evaluate"], 2),
+        "share_of_log_checkpoint_and_loop": round(
+            sum(phases.seconds[name] for name in BOOKKEEPING) / seconds, 4
+        ),
+        "peak_memory_mb": peak_mb(resource.RUSAGE_SELF),
+        "peak_memory_of_a_worker_mb": peak_mb(resource.RUSAGE_CHILDREN),
+    }
+    iterations = int(flags[flags.index("--n_iter") + 1])
+    if agent == "mb":
+        collect = ITERATION / result["collect_env_steps_per_s"]
+        each = (phases.seconds["fit"] + phases.seconds["evaluate"]) / iterations
+        result["seconds_per_whole_iteration_computed"] = round(collect + each, 1)
+    else:
+        result["seconds_per_iteration"] = round(seconds / iterations, 1)
+    pipe.send(result)
+
+
+def peak_mb(who: int) -> int:
+    return resource.getrusage(who).ru_maxrss // 1024
+
+
+if __name__ == "__main__":
+    main()

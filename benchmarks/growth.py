@@ -1,0 +1,103 @@
+"""How the time of planning, collecting and fitting grows: fitted slopes of log time on log size.
+
+    python -m benchmarks.growth
+
+A slope of 1 is growth in proportion, 0 none. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.dynamics_fit import random_data
+from benchmarks.planning import ENV, collector
+from benchmarks.timing import write
+from cs285.agents.mb_agent import MBAgent
+from cs285.envs import inspect_task
+from cs285.infrastructure.config import ModelConfig, PlannerConfig
+from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
+from cs285.infrastructure.replay_buffer import Transitions
+from cs285.models.ff_model import fit_ensemble
+
+Cases = dict[int, Callable[[], Callable[[], Any]]]  # by size, what builds the work
+CPU = torch.device("cpu")
+PLANNER = {"mpc_num_action_sequences": 1000, "mpc_horizon": 15}
+MODEL = {"ensemble_size": 3, "size": 250}
+PLANNING = {
+    "mpc_num_action_sequences": (250, 500, 1000, 2000, 4000),
+    "mpc_horizon": (5, 10, 20, 40),
+    "ensemble_size": (1, 2, 4, 8),
+    "size": (64, 128, 256, 512),
+}
+WORKERS, DECISIONS = (1, 2), 40
+REPLAY, FIT_STEPS = (1_000, 10_000, 100_000, 1_000_000), 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="counted rounds")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    content: dict[str, Any] = {
+        "unit": "seconds, median; of a decision on one thread, of collecting, of a gradient step"
+    }
+    for name, values in PLANNING.items():
+        cases: Cases = {value: partial(decision, name, value) for value in values}
+        content[f"planning against {name}"] = grow(cases, arguments.repeats)
+    torch.set_num_threads(threads)
+    workers: Cases = {count: partial(collector, "random", DECISIONS, count) for count in WORKERS}
+    content[f"collecting {DECISIONS} env steps against workers"] = grow(workers, arguments.repeats)
+    fits: Cases = {rows: partial(fit, rows) for rows in REPLAY}
+    content["fit against replay size"] = grow(fits, arguments.repeats)
+    write("growth", content)
+
+
+def grow(cases: Cases, repeats: int) -> dict[str, Any]:
+    """Time each case's work in turn; returns the medians, and the slope through them."""
+    works = {value: build() for value, build in cases.items()}
+    seconds: dict[int, list[float]] = {value: [] for value in works}
+    for repeat in range(repeats + 1):
+        for value, work in works.items():
+            start = time.perf_counter()
+            work()
+            if repeat > 0:
+                seconds[value].append(time.perf_counter() - start)
+    medians = {value: statistics.median(times) for value, times in seconds.items()}
+    slope = np.polyfit(np.log(list(medians)), np.log(list(medians.values())), 1)[0]
+    rounded = {str(value): round(median, 5) for value, median in medians.items()}
+    return {"slope": round(float(slope), 3), "seconds": rounded}
+
+
+def decision(name: str, value: int) -> Callable[[], Any]:
+    model = {key: value if key == name else usual for key, usual in MODEL.items()}
+    planner = {key: value if key == name else usual for key, usual in PLANNER.items()}
+    agent = MBAgent(inspect_task(ENV), ModelConfig(**model), PlannerConfig(**planner), 1, CPU)  # type: ignore[arg-type]
+    agent.model.fit_statistics(random_data())
+    obs, generators = np.zeros((1, 21), np.float32), [make_generator(1, "benchmark")]
+    return lambda: agent.actor.get_action(obs, generators)
+
+
+def fit(rows: int) -> Callable[[], Any]:
+    agent = MBAgent(inspect_task(ENV), ModelConfig(**MODEL), PlannerConfig(), 1, CPU)  # type: ignore[arg-type]
+    data = Transitions(*(column.repeat(-(-rows // 10_000), *[1] * (column.dim() - 1))[:rows]
+                         for column in random_data()))  # fmt: skip
+
+    def work() -> None:
+        indices = torch.randint(rows, (FIT_STEPS, 3, 512))
+        fit_ensemble(agent.model, agent.optimizer, data, indices)
+
+    return work
+
+
+if __name__ == "__main__":
+    main()
