@@ -42,7 +42,11 @@ def main() -> None:
             BASELINE: partial(separate, *shape),
             "here": partial(ours, *shape),
             "mbrl-lib": partial(mbrl_lib, *shape),
+            "here, --compile": partial(ours, *shape, compile=True),
         }
+        if torch.cuda.is_available():
+            contenders["here, GPU"] = partial(ours, *shape, device="cuda")
+            contenders["here, GPU, --compile"] = partial(ours, *shape, device="cuda", compile=True)
         content[name] = summarize(rates(contenders, arguments.repeats), BASELINE)
     write("dynamics_fit", content)
 
@@ -58,20 +62,25 @@ def random_data() -> Transitions:
     )
 
 
-def ours(members: int, batch: int, width: int, n_layers: int) -> Callable[[], int]:
+def ours(
+    members: int, batch: int, width: int, n_layers: int, device: str = "cpu", compile: bool = False
+) -> Callable[[], int]:
+    from cs285.infrastructure.compilation import compile_if
     from cs285.infrastructure.config import ModelConfig
     from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
-    from cs285.models.ff_model import FFModel, fit_ensemble
+    from cs285.models.ff_model import FFModel, fit_ensemble, fit_gradient
 
     keep_freed_memory()
     config = ModelConfig(ensemble_size=members, size=width, n_layers=n_layers)
-    model = FFModel(OB_DIM, AC_DIM, config, False, make_generator(1, "benchmark"))
+    model = FFModel(OB_DIM, AC_DIM, config, False, make_generator(1, "benchmark")).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
-    data = random_data()
+    data = Transitions(*(column.to(device) for column in random_data()))
+    differentiate = compile_if(compile, fit_gradient)
 
     def work() -> int:
-        indices = torch.randint(ROWS, (STEPS, members, batch))
-        fit_ensemble(model, optimizer, data, indices)["Training Loss"][-1].item()
+        indices = torch.randint(ROWS, (STEPS, members, batch)).to(device)
+        losses = fit_ensemble(model, optimizer, data, indices, differentiate)
+        losses["Training Loss"][-1].item()  # waits for a GPU
         return STEPS
 
     return work

@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.reference.homework_mpc import HomeworkModel, HomeworkMPC
 from benchmarks.timing import Contender, rates, sgemm, summarize, write
+from cs285.agents.mb_agent import MBAgent
 from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
@@ -30,6 +31,7 @@ from cs285.policies.base_policy import RandomPolicy
 
 ENV, HORIZON, SEQUENCES, MEMBERS, SIZE = "cheetah-cs285-v0", 15, 1000, 3, 250
 CEM_ITERATIONS, ELITES = 4, 5
+GPU_ENVS = 10
 BASELINE, PEAK = "homework-style loop", "sgemm peak"
 OB_DIM, AC_DIM = 21, 6
 WIDTHS = (OB_DIM + AC_DIM, SIZE, SIZE, OB_DIM)
@@ -39,7 +41,7 @@ GFLOP = 2 * sum(a * b for a, b in pairwise(WIDTHS)) * MEMBERS * SEQUENCES * HORI
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=7, help="counted rounds")
     parser.add_argument("--decisions", type=int, default=40, help="decisions per round")
     arguments = parser.parse_args()
     content: dict[str, object] = {
@@ -71,6 +73,10 @@ def make_contenders(strategy: str, populations: int, decisions: int) -> dict[str
         "here, 1 worker": partial(collector, strategy, decisions, 1),
         "here, 2 workers": partial(collector, strategy, decisions, 2),
     }
+    if torch.cuda.is_available():
+        for compile in (False, True):
+            name = f"here, GPU, {GPU_ENVS} envs{', --compile' * compile}"
+            contenders[name] = partial(on_gpu, strategy, decisions, compile)
     for particles in (1, MEMBERS):
         name = f"mbrl-lib CEM, {particles} particle{'s' * (particles > 1)}"
         contenders[name] = partial(mbrl_loop, populations, decisions, particles)
@@ -83,11 +89,7 @@ def random_data() -> Transitions:
     return stack_paths(run_episodes([make_env(ENV, 1000)], random, [EpisodeKey(0, "data", 0, 0)]))
 
 
-def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
-    from cs285.agents.mb_agent import MBAgent
-    from cs285.infrastructure.collector import Collector
-    from cs285.infrastructure.worker_pool import WorkerPool
-
+def make_agent(strategy: str, device: str, compile: bool = False) -> MBAgent:
     planner = PlannerConfig(
         mpc_horizon=HORIZON,
         mpc_num_action_sequences=SEQUENCES,
@@ -95,14 +97,37 @@ def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
         cem_iterations=CEM_ITERATIONS,
     )
     model = ModelConfig(ensemble_size=MEMBERS, size=SIZE)
-    agent = MBAgent(inspect_task(ENV), model, planner, 1, torch.device("cpu"))
-    agent.model.fit_statistics(random_data())
+    agent = MBAgent(inspect_task(ENV), model, planner, 1, torch.device(device), compile)
+    agent.model.fit_statistics(Transitions(*(column.to(device) for column in random_data())))
+    return agent
+
+
+def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
+    from cs285.infrastructure.collector import Collector
+    from cs285.infrastructure.worker_pool import WorkerPool
+
+    agent = make_agent(strategy, "cpu")
     # One episode per worker, so that both are busy to the end.
     ep_len = decisions // workers
     pool = Collector(WorkerPool(partial(make_env, ENV, ep_len), workers), seed=1, ep_len=ep_len)
 
     def work() -> int:
         paths, _ = pool.collect(agent.actor, decisions, "train", 0)
+        return sum(path.length for path in paths)
+
+    return work
+
+
+def on_gpu(strategy: str, decisions: int, compile: bool) -> Callable[[], int]:
+    """Return lockstep collection in this process, planning for all envs in one batch."""
+    from cs285.infrastructure.collector import Collector, InProcess
+
+    agent = make_agent(strategy, "cuda", compile)
+    backend = InProcess(partial(make_env, ENV, decisions), GPU_ENVS)
+    pool = Collector(backend, seed=1, ep_len=decisions)
+
+    def work() -> int:
+        paths, _ = pool.collect(agent.actor, decisions * GPU_ENVS, "train", 0)
         return sum(path.length for path in paths)
 
     return work

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -33,7 +34,11 @@ def main() -> None:
         "here": ours,
         "SBX (JAX)": sbx,
         "homework-style": homework,
+        "here, --compile": partial(ours, compile=True),
     }
+    if torch.cuda.is_available():
+        contenders["here, GPU"] = partial(ours, "cuda")
+        contenders["here, GPU, --compile"] = partial(ours, "cuda", compile=True)
     summary = summarize(rates(contenders, arguments.repeats), BASELINE)
     content = {
         "shape": f"O {OB_DIM} A {AC_DIM}, 2x{SIZE} ReLU, batch {BATCH}, {UPDATES} updates a round",
@@ -47,14 +52,16 @@ def main() -> None:
 def ours(device: str = "cpu", compile: bool = False) -> Callable[[], int]:
     from cs285.agents.sac_agent import SACAgent
     from cs285.envs import TaskSpec
-    from cs285.infrastructure.config import SACConfig
     from cs285.infrastructure.pytorch_util import keep_freed_memory
     from cs285.infrastructure.replay_buffer import Transitions
+    from cs285.infrastructure.sac_config import SACConfig
 
     keep_freed_memory()
     ones = np.ones(AC_DIM, np.float32)
     task = TaskSpec(OB_DIM, AC_DIM, -ones, ones, None, 1000)
-    agent = SACAgent(task, SACConfig(sac_size=SIZE, sac_n_iter=UPDATES), 1, torch.device(device))
+    agent = SACAgent(
+        task, SACConfig(sac_size=SIZE, sac_n_iter=UPDATES), 1, torch.device(device), compile
+    )
     agent.replay_buffer.add(
         Transitions(
             torch.randn(ROWS, OB_DIM),
@@ -66,7 +73,7 @@ def ours(device: str = "cpu", compile: bool = False) -> Callable[[], int]:
     )
 
     def work() -> int:
-        agent.train(0)
+        agent.train(0)["Critic Loss"].item()  # waits for a GPU
         return UPDATES
 
     return work

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 
 from cs285.infrastructure.run_folder import describe_run
 
+PEERS = ("stable-baselines3", "sbx-rl", "jax", "mbrl")
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 
 # Builds a contender in its process and returns its work; the work returns how many units it did.
@@ -82,6 +85,17 @@ def summarize(measured: Mapping[str, list[float]], baseline: str) -> dict[str, d
     return summary
 
 
+def seconds_per_unit(work: Callable[[], float], rounds: int) -> float:
+    """Return the median over rounds, after one that is not counted."""
+    work()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        units = work()
+        times.append((time.perf_counter() - start) / units)
+    return statistics.median(times)
+
+
 def sgemm() -> Callable[[], float]:
     """Return work that multiplies square float32 matrices on all threads; units are GFLOP."""
     size = 2048
@@ -99,6 +113,9 @@ def write(name: str, content: dict[str, Any]) -> None:
     """Write results/benchmarks/<name>.json with commit, versions and machine, and print a table."""
     description = describe_run(f"benchmarks/{name}.py", {})
     provenance = {key: description[key] for key in ("created", "versions", "git", "machine")}
+    for peer in PEERS:
+        with contextlib.suppress(PackageNotFoundError):
+            provenance["versions"][peer] = version(peer)
     provenance["command"] = f"python -m benchmarks.{name}"
     provenance["load_average_at_end"] = os.getloadavg()[0]
     RESULTS.mkdir(parents=True, exist_ok=True)

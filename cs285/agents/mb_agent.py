@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.compilation import compile_if
 from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import MAX_ENV_SEED, EnvFactory
 from cs285.infrastructure.figures import save_losses, save_predictions
@@ -23,7 +24,7 @@ from cs285.infrastructure.utils import (
     perform_actions,
     predict_open_loop,
 )
-from cs285.models.ff_model import FFModel, fit_ensemble, holdout_loss
+from cs285.models.ff_model import FFModel, fit_ensemble, fit_gradient, holdout_loss
 from cs285.policies.base_policy import Policy, RandomPolicy
 from cs285.policies.MPC_policy import MPCPolicy
 
@@ -40,6 +41,7 @@ class MBAgent:
         planner: PlannerConfig,
         seed: int,
         device: torch.device,
+        compile: bool = False,
     ) -> None:
         self.task, self.config, self.seed, self.device = task, model, seed, device
         get_reward = None if model.learned_reward else task.get_reward
@@ -53,7 +55,10 @@ class MBAgent:
         self.optimizer = torch.optim.Adam(self.model.parameters(), model.learning_rate, fused=True)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.unseen = 0  # transitions collected since the last fit
-        self.actor = MPCPolicy(self.model, get_reward, task.ac_low, task.ac_high, planner, device)
+        self.fit_gradient = compile_if(compile, fit_gradient)
+        self.actor = MPCPolicy(
+            self.model, get_reward, task.ac_low, task.ac_high, planner, device, compile
+        )
         self.eval_policies: dict[str, Policy] = {"Eval": self.actor}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
@@ -83,7 +88,9 @@ class MBAgent:
         generator = make_generator(self.seed, "fit batches", iteration)
         indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
         data = self.replay_buffer.all()
-        return fit_ensemble(self.model, self.optimizer, data, indices.to(self.device)) | held_out
+        indices = indices.to(self.device, non_blocking=True)
+        fitted = fit_ensemble(self.model, self.optimizer, data, indices, self.fit_gradient)
+        return fitted | held_out
 
     def save_figures(
         self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory

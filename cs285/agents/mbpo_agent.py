@@ -31,8 +31,9 @@ class MBPOAgent:
         self.config, self.seed, self.device = config.rollouts, config.run.seed, device
         self.get_reward = task.get_reward
         self.has_model = config.model.num_agent_train_steps_per_iter > 0
-        self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device)
-        self.sac_agent = SACAgent(task, config.sac, self.seed, device)
+        compile = config.run.compile
+        self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
+        self.sac_agent = SACAgent(task, config.sac, self.seed, device, compile)
         capacity = self.config.mbpo_model_buffer_size or self._default_capacity()
         self.model_buffer = ModelBuffer(capacity, task.ob_dim, task.ac_dim, device)
         self.block = range(0)  # the SAC iterations whose rollouts were done in the last batch
@@ -93,9 +94,9 @@ class MBPOAgent:
         real, imagined = self.sac_agent.replay_buffer.rows, self.model_buffer.rows
         rows = real.new_empty(len(is_real), real.shape[1])
         for source, chosen in ((real, is_real), (imagined, ~is_real)):
-            places = chosen.nonzero()[:, 0].to(self.device)
+            places = chosen.nonzero()[:, 0].to(self.device, non_blocking=True)
             indices = torch.randint(max(len(source), 1), (len(places),), generator=generator)
-            rows[places] = source[indices.to(self.device)]
+            rows[places] = source[indices.to(self.device, non_blocking=True)]
         return rows.view(len(shares), B, -1)
 
     def real_share(self, done: Tensor) -> Tensor:

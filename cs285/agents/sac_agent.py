@@ -19,7 +19,7 @@ from cs285.agents.sac_gradients import (
 )
 from cs285.critics.sac_critic import SACCritic
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.compilation import compile_if
 from cs285.infrastructure.episodes import EnvFactory
 from cs285.infrastructure.pytorch_util import make_generator, take_step
 from cs285.infrastructure.replay_buffer import (
@@ -30,6 +30,7 @@ from cs285.infrastructure.replay_buffer import (
     stack_paths,
     unpack,
 )
+from cs285.infrastructure.sac_config import SACConfig
 from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
@@ -42,7 +43,14 @@ DrawBatches = Callable[[int, int], Tensor]
 class SACAgent:
     """SAC by itself on real data, or on the batches that another agent draws for it."""
 
-    def __init__(self, task: TaskSpec, config: SACConfig, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: TaskSpec,
+        config: SACConfig,
+        seed: int,
+        device: torch.device,
+        compile: bool = False,
+    ) -> None:
         self.task, self.config, self.seed, self.device = task, config, seed, device
         O, A = task.ob_dim, task.ac_dim
         generator = make_generator(seed, "sac init")
@@ -54,6 +62,8 @@ class SACAgent:
         self.target_entropy = -float(A) if entropy is None else entropy
         self.actor_optimizer = self._adam(self.policy.network.vector, self.log_temperature)
         self.critic_optimizer = self._adam(self.critic.network.vector)
+        self.critic_gradient = compile_if(compile, critic_gradient)
+        self.actor_gradient = compile_if(compile, actor_gradient)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
         self.scaled_rows = 0  # how many transitions the observations' statistics are of
         self.iterations_done = 0  # SAC iterations since the run began
@@ -105,7 +115,7 @@ class SACAgent:
         shape = (count * config.sac_num_agent_train_steps_per_iter, config.sac_train_batch_size)
         generator = make_generator(self.seed, "sac batches", first)
         indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
-        return self.replay_buffer.rows[indices.to(self.device)]
+        return self.replay_buffer.rows[indices.to(self.device, non_blocking=True)]
 
     def _fit_obs_scaler(self) -> None:
         """Take the statistics of the real observations anew where there are 10% more of them."""
@@ -154,7 +164,7 @@ class SACAgent:
 
     def _step_critic(self, batch: Transitions, noise: Tensor) -> CriticGradient:
         """Take one gradient step on the twin Q."""
-        record = critic_gradient(
+        record = self.critic_gradient(
             self.policy,
             self.critic,
             self.target_critic,
@@ -168,7 +178,7 @@ class SACAgent:
 
     def _step_actor(self, obs: Tensor, noise: Tensor) -> ActorGradient:
         """Take one gradient step on the policy and the temperature."""
-        record = actor_gradient(
+        record = self.actor_gradient(
             self.policy, self.critic, obs, noise, self.log_temperature, self.target_entropy
         )
         take_step(self.actor_optimizer, record.gradient, record.excess_entropy)

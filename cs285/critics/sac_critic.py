@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cs285.infrastructure.config import SACConfig
+from cs285.infrastructure.sac_config import SACConfig
 from cs285.infrastructure.stacked_mlp import StackedMLP
 
 TWINS = 2

@@ -90,7 +90,13 @@ class StackedMLP(nn.Module):
         self.shapes = [tensor.shape for tensor in tensors]
         vector = torch.cat([tensor.flatten() for tensor in tensors])
         self.vector = nn.Parameter(vector, requires_grad=False)
-        self.layers = self.view_layers(self.vector)
+        self._layers = self.view_layers(self.vector)
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights (E, in, out) and biases (E, 1, out) of each layer, views of the vector."""
+        # A compiled function is to know that they are; in eager mode making views takes its time.
+        return self.view_layers(self.vector) if torch.compiler.is_compiling() else self._layers
 
     def view_layers(self, vector: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return views of a vector (P,): by layer weights (E, in, out) and biases (E, 1, out)."""
@@ -142,15 +148,15 @@ class StackedMLP(nn.Module):
     # Parameters and their views part when copied, pickled or moved: make the views anew.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "layers"}
+        return {name: value for name, value in self.__dict__.items() if name != "_layers"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.layers = self.view_layers(self.vector)
+        self._layers = self.view_layers(self.vector)
 
     def _apply(self, *arguments: Any, **options: Any) -> StackedMLP:
         super()._apply(*arguments, **options)
-        self.layers = self.view_layers(self.vector)
+        self._layers = self.view_layers(self.vector)
         return self
 
 

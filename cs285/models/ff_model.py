@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +102,32 @@ def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
     return errors[..., : model.ob_dim].square().mean()
 
 
+class FitGradient(NamedTuple):
+    """What a gradient step on the ensemble needs, and its losses."""
+
+    gradient: Tensor  # (P,)
+    losses: Tensor  # (O or O+1,), mean squared errors by column, over batch and members
+
+
+@torch.no_grad()
+def fit_gradient(network: StackedMLP, inputs: Tensor, targets: Tensor) -> FitGradient:
+    """Differentiate the mean squared error over batch and columns, summed over members.
+
+    Of normalised inputs (E, B, O+A) and targets (E, B, O or O+1).
+    """
+    activations = network.activations(inputs)
+    errors = activations[-1] - targets
+    gradient = network.gradient(activations, errors * (2 / errors[0].numel()))
+    return FitGradient(gradient, errors.square().mean((0, 1)))
+
+
 @torch.no_grad()
 def fit_ensemble(
-    model: FFModel, optimizer: torch.optim.Optimizer, data: Transitions, indices: Tensor
+    model: FFModel,
+    optimizer: torch.optim.Optimizer,
+    data: Transitions,
+    indices: Tensor,
+    differentiate: Callable[[StackedMLP, Tensor, Tensor], FitGradient] = fit_gradient,
 ) -> dict[str, Tensor]:
     """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
 
@@ -116,14 +140,13 @@ def fit_ensemble(
     model.fit_statistics(data)
     inputs, targets = model.regression_data(data)
     network, pairs = model.network, torch.cat([inputs, targets], 1)  # a batch is then one gather
+    pairs_widths = [inputs.shape[1], targets.shape[1]]
     losses_by_column = torch.empty(indices.shape[0], targets.shape[1], device=targets.device)
     for step, rows in enumerate(indices):
         batch = pairs.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        activations = network.activations(batch[..., : inputs.shape[1]])
-        errors = activations[-1] - batch[..., inputs.shape[1] :]
-        torch.mean(errors.square(), (0, 1), out=losses_by_column[step])
-        scale = 2 / errors[0].numel()
-        take_step(optimizer, network.gradient(activations, errors.mul_(scale)))
+        found = differentiate(network, *batch.split(pairs_widths, -1))
+        take_step(optimizer, found.gradient)
+        losses_by_column[step] = found.losses
     losses = {"Training Loss": losses_by_column[:, : model.ob_dim].mean(1)}
     if model.learns_reward:
         losses["Reward Loss"] = losses_by_column[:, -1]

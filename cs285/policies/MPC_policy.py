@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.envs.registration import RewardFunction
+from cs285.infrastructure.compilation import compile_if
 from cs285.infrastructure.config import PlannerConfig
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.models.ff_model import FFModel
@@ -28,10 +30,16 @@ class MPCPolicy:
         ac_high: NDArray[np.float32],
         config: PlannerConfig,
         device: torch.device,
+        compile: bool = False,
     ) -> None:
         """Plan with `get_reward`, or with the model's reward head where it is None."""
         self.model, self.get_reward, self.config, self.device = model, get_reward, config, device
         self.ac_low, self.ac_high = from_numpy(ac_low, device), from_numpy(ac_high, device)
+        self._evaluate = compile_if(compile, self.evaluate_sequences) if compile else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled cannot be sent to a worker process; on a CPU it would gain nothing.
+        return {**self.__dict__, "_evaluate": None}
 
     @torch.inference_mode()
     def get_action(
@@ -39,7 +47,8 @@ class MPCPolicy:
     ) -> NDArray[np.float32]:
         """obs (B, O) -> first actions (B, A) of the best plans; NaN where every plan diverges."""
         search = Search(self.ac_low, self.ac_high, self.config, generators)
-        returns_of = partial(self.evaluate_sequences, from_numpy(obs, self.device))
+        evaluate = self._evaluate or self.evaluate_sequences
+        returns_of = partial(evaluate, from_numpy(obs, self.device))
         plan = SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
         return to_numpy(plan[:, 0])
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cs285.infrastructure.config import SACConfig
 from cs285.infrastructure.pytorch_util import (
     TINY,
     Normalizer,
     from_numpy,
     to_numpy,
 )
+from cs285.infrastructure.sac_config import SACConfig
 from cs285.infrastructure.stacked_mlp import StackedMLP
 
 CLIPPED_AT = 5.0  # stds

@@ -144,6 +144,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     from cs285.envs import inspect_task
+    from cs285.infrastructure.compilation import check_compiler
     from cs285.infrastructure.pytorch_util import keep_freed_memory, select_device
 
     keep_freed_memory()
@@ -151,6 +152,8 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     if run.video_log_freq > 0:
         choose_renderer(run.env_name, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)
+    if run.compile:
+        check_compiler(device)
     return task, device, run.ep_len or task.ep_len
 
 

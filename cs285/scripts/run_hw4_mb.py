@@ -14,7 +14,8 @@ def build_agent(config: MBConfig, task: Any, device: Any) -> Any:
     """Return the MBAgent of this config for `task` on `device`."""
     from cs285.agents.mb_agent import MBAgent
 
-    return MBAgent(task, config.model, config.planner, config.run.seed, device)
+    run = config.run
+    return MBAgent(task, config.model, config.planner, run.seed, device, run.compile)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,9 +12,9 @@ from cs285.infrastructure.config import (
     PlannerConfig,
     RolloutConfig,
     RunConfig,
-    SACConfig,
 )
 from cs285.infrastructure.flags import check_values
+from cs285.infrastructure.sac_config import SACConfig
 from cs285.scripts.launch import launch
 
 NEED_NO_ROLLOUTS = ("mbpo_rollout_length", "mbpo_refit_every", "mbpo_eval_planner")

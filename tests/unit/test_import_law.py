@@ -6,9 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "cs285"
 LEVELS = [
     ["envs", "infrastructure.errors", "infrastructure.rendering", "infrastructure.pytorch_util",
-     "infrastructure.stacked_mlp",
+     "infrastructure.stacked_mlp", "infrastructure.compilation",
      "infrastructure.flags",
-     "infrastructure.config"],
+     "infrastructure.config", "infrastructure.sac_config"],
     ["infrastructure.replay_buffer", "infrastructure.model_buffer",
      "infrastructure.event_file", "infrastructure.logger",
      "infrastructure.progress", "infrastructure.run_folder"],

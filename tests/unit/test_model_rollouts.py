@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.config import SACConfig
 from cs285.infrastructure.model_rollouts import predict_mean, predict_random_member, roll_out
 from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.sac_config import SACConfig
 from cs285.policies.sac_policy import SACPolicy
 
 OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions

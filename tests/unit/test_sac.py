@@ -17,9 +17,9 @@ from torch.distributions import (
 from cs285.agents.sac_agent import SACAgent
 from cs285.critics.sac_critic import SACCritic, td_target
 from cs285.envs import TaskSpec
-from cs285.infrastructure.config import SACConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.sac_config import SACConfig
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
 LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, 10], np.float32)
@@ -252,7 +252,7 @@ def test_written_out_gradients_are_those_of_autograd() -> None:
     policy.network.layers[-1][1][..., -1] += 2.13  # some of the stds are clipped
     for network in (policy.network, critic.network):
         network.vector.requires_grad_()
-        network.layers = network.view_layers(network.vector)
+        network._layers = network.view_layers(network.vector)
     obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
     drawn = policy.sample(obs, noise)
     acs, log_probs = drawn.acs, drawn.log_probs

@@ -1,0 +1,28 @@
+"""Run every benchmark, or those named, one after the other, and write the table.
+
+python -m benchmarks [NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from benchmarks import report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(report.NAMES))
+    names = parser.parse_args().names or report.NAMES
+    if unknown := set(names) - set(report.NAMES):
+        parser.error(f"NAME {sorted(unknown)[0]}: allowed are {', '.join(report.NAMES)}")
+    for name in names:
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+    report.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The benchmarks measure what they say; how fast anything is, is never tested."""
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+
+from benchmarks.end_to_end import Phases
+from benchmarks.reference.homework_sac import HomeworkSAC
+from benchmarks.report import NAMES, TARGETS, text_of
+from benchmarks.timing import RESULTS, rates, summarize
+
+A_NAP = 0.02
+
+
+def napper(units: int) -> Callable[[], float]:
+    def work() -> float:
+        time.sleep(A_NAP)
+        return units
+
+    return work
+
+
+def test_rates_are_units_per_second_of_each_round() -> None:
+    measured = rates({"one": partial(napper, 1), "three": partial(napper, 3)}, repeats=4)
+    assert {name: len(values) for name, values in measured.items()} == {"one": 4, "three": 4}
+    assert all(0 < rate <= 1 / A_NAP for rate in measured["one"])
+    fixed = {"one": [1.0, 2.0, 3.0, 4.0], "three": [3.0, 6.0, 9.0, 16.0]}
+    summary = summarize(fixed, "one")
+    assert summary["three"]["ratio_to_baseline"] == 3
+    assert summary["three"]["median"] == 7.5
+
+
+def test_an_inner_phase_does_not_count_for_the_outer() -> None:
+    class Work:
+        def outer(self) -> None:
+            time.sleep(A_NAP)
+            self.inner()
+
+        def inner(self) -> None:
+            time.sleep(5 * A_NAP)
+
+    phases = Phases()
+    phases.time(Work, "outer", "outer")
+    phases.time(Work, "inner", "inner")
+    Work().outer()
+    assert phases.seconds["inner"] >= 5 * A_NAP
+    assert A_NAP <= phases.seconds["outer"] < 5 * A_NAP
+
+
+def test_the_report_is_what_its_files_say() -> None:
+    files = {name: RESULTS / f"{name}.json" for name in NAMES}
+    results = {name: json.loads(file.read_text()) for name, file in files.items()}
+    assert (RESULTS / "README.md").read_text() == text_of(results)
+
+
+def test_a_missed_target_is_reported_as_missed() -> None:
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in NAMES}
+    target = next(target for target in TARGETS if target.benchmark == "sac_updates")
+    for ratio, verdict in ((target.bound - 0.01, "missed"), (target.bound + 0.01, "met")):
+        results["sac_updates"]["updates"]["here"]["ratio_to_baseline"] = ratio
+        (line,) = [line for line in text_of(results).splitlines() if target.what in line]
+        assert line.endswith(f"| {verdict} |")
+    del results["sac_updates"]
+    assert f"| {target.what} | ≥ 2 | not measured | |" in text_of(results)
+
+
+@pytest.mark.parametrize("rows", [300, 700])
+def test_the_homework_style_sac_learns_the_mean_reward(rows: int) -> None:
+    """With discount 0 the values are those of the rewards: the contender does its work."""
+    agent, random = HomeworkSAC(3, 2, 32, discount=0.0), np.random.default_rng(0)
+    obs, next_obs = random.normal(size=(2, rows, 3)).astype(np.float32)
+    acs = random.uniform(-1, 1, (rows, 2)).astype(np.float32)
+    agent.add_path(obs, acs, acs[:, 0], next_obs, np.zeros(rows, np.float32))
+    losses = [agent.train(64) for _ in range(300)]
+    assert losses[-1]["critic"] < 0.2 * losses[0]["critic"]
