@@ -30,7 +30,7 @@ LEARNING_RATE = 1e-3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     arguments = parser.parse_args()
     content: dict[str, object] = {
         "shape": f"O {OB_DIM} A {AC_DIM}, {STEPS} steps a round from {ROWS} transitions",

@@ -43,7 +43,7 @@ REPLAY, FIT_STEPS = (1_000, 10_000, 100_000, 1_000_000), 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=3, help="counted rounds")
     arguments = parser.parse_args()
     keep_freed_memory()
     threads = torch.get_num_threads()

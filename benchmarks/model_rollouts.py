@@ -29,7 +29,7 @@ BASELINE = "one state at a time"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=7, help="counted rounds")
     arguments = parser.parse_args()
     contenders: dict[str, Contender] = {BASELINE: one_at_a_time}
     for propagation in ("mean", "random_member"):

@@ -41,7 +41,7 @@ GFLOP = 2 * sum(a * b for a, b in pairwise(WIDTHS)) * MEMBERS * SEQUENCES * HORI
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=5, help="counted rounds")
     parser.add_argument("--decisions", type=int, default=40, help="decisions per round")
     arguments = parser.parse_args()
     content: dict[str, object] = {

@@ -32,7 +32,7 @@ FIT = dynamics_fit.SHAPES["E 3 batch 512 2x250"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=11, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=7, help="counted rounds")
     contenders: dict[str, Contender] = {
         "homework-style fit step": partial(dynamics_fit.separate, *FIT),
         "fit step": partial(dynamics_fit.ours, *FIT),

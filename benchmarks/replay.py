@@ -21,7 +21,7 @@ SIZES = (1_000, 100_000, 1_000_000)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     arguments = parser.parse_args()
     content: dict[str, object] = {
         "shape": f"O {OB_DIM} A {AC_DIM}, samples of {BATCH}, adds of {ADDED} rows",

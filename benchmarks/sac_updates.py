@@ -27,7 +27,7 @@ BASELINE = "Stable-Baselines3"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     arguments = parser.parse_args()
     contenders: dict[str, Contender] = {
         BASELINE: stable_baselines3,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 PADDED_TO = 32
+WORTH_SHARING = 2**20  # multiplications in a product that threads had better share
 
 
 class Activation(NamedTuple):
@@ -169,7 +170,7 @@ def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sum(left * right.transpose(1, 2), 2, keepdim=True, out=out)
     if left.shape[2] == 1:
         return torch.mul(left, right, out=out)
-    shared = _shared_out(left)
+    shared = _shared_out(left, right)
     if shared == len(left):
         return torch.bmm(left, right, out=out)
     out = left.new_empty(*left.shape[:2], right.shape[2]) if out is None else out
@@ -184,7 +185,7 @@ def affine(bias: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
     """Return bias (E, 1, out) + the products of (E, B, in) and (E, in, out), (E, B, out)."""
     if weight.shape[2] == 1:
         return product(inputs, weight) + bias
-    shared = _shared_out(inputs)
+    shared = _shared_out(inputs, weight)
     if shared == len(inputs):
         return torch.baddbmm(bias, inputs, weight)
     out = inputs.new_empty(*inputs.shape[:2], weight.shape[2])
@@ -195,11 +196,13 @@ def affine(bias: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _shared_out(stack: Tensor) -> int:
-    """Return how many of the E products to do as one batch.
+def _shared_out(left: Tensor, right: Tensor) -> int:
+    """Return how many of the E products to do as one batch; the others are done one by one.
 
-    On CPU a batched product gives each of them to one thread, so that the last ones leave threads
-    idle where E is no multiple of the threads; these are done by all threads, one by one.
+    On CPU a batched product gives each of them to one thread, so that an odd one out leaves threads
+    idle; by itself it is done by all of them. This goes neither by the number of threads nor for
+    small products, since the last bits of a result would then depend on that number.
     """
-    E = len(stack)
-    return E - E % torch.get_num_threads() if stack.device.type == "cpu" and E > 1 else E
+    E, i, j = left.shape
+    is_large = i * j * right.shape[2] >= WORTH_SHARING
+    return E - E % 2 if is_large and E > 1 and left.device.type == "cpu" else E

@@ -47,6 +47,7 @@ ELSEWHERE = {  # tested below, or in the file named
     "exp_name", "data_dir", "save_params", "checkpoint_freq", "video_log_freq", "no_gpu",
     "which_gpu",
     "num_workers",  # unit/test_collector.py
+    "compile",  # unit/test_compilation.py
 }  # fmt: skip
 
 
