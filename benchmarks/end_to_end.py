@@ -45,7 +45,7 @@ RUNS = {
          "0.1", "--sac_n_iter", "5000", "--mbpo_rollout_length", "10"],
     ),
 }  # fmt: skip
-BOOKKEEPING = ("log", "checkpoint", "other")
+BOOKKEEPING = ("log", "checkpoint", "figures", "other")
 FIRST_STEP = """
 import os
 from cs285.infrastructure.collector import Collector
@@ -88,6 +88,7 @@ def run_apart(agent: str, flags: list[str]) -> dict[str, Any]:
     pipe, remote = context.Pipe()
     process = context.Process(target=_run, args=(remote, agent, flags))
     process.start()
+    remote.close()  # so that a process that dies ends the wait for it
     result = pipe.recv()
     process.join()
     return result
@@ -125,17 +126,30 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     from cs285.infrastructure import rl_trainer
     from cs285.infrastructure.collector import Collector
     from cs285.infrastructure.logger import Logger
+    from cs285.infrastructure.worker_pool import WorkerPool
     from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 
     phases = Phases()
     env_steps: dict[str, int] = defaultdict(int)
+    worker_memory: list[int] = []
 
     def kind(
         collector: Any, policy: Any, steps: int, purpose: str, iteration: int, *rest: Any
     ) -> str:
-        name = {"eval": "evaluate"}.get(purpose, "collect" if iteration else "collect at random")
-        env_steps[name] += steps
-        return name
+        return {"eval": "evaluate"}.get(purpose, "collect" if iteration else "collect at random")
+
+    collect, close = Collector.collect, WorkerPool.close
+
+    def counted(collector: Any, *arguments: Any) -> Any:
+        collection = collect(collector, *arguments)
+        env_steps[kind(collector, *arguments)] += sum(path.length for path in collection.paths)
+        return collection
+
+    def closed(pool: Any) -> None:
+        worker_memory.extend(map(memory_of, pool._workers))
+        close(pool)
+
+    Collector.collect, WorkerPool.close = counted, closed  # type: ignore[method-assign]
 
     phases.time(Collector, "collect", kind)
     phases.time(MBAgent, "train", "fit")
@@ -148,7 +162,7 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     program = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        code = program.main([*flags, "--video_log_freq", "-1", "--data_dir", folder])
+        code = program.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
         seconds = time.perf_counter() - start
         (log,) = Path(folder).glob("hw4_*")
         last = (log / "progress.csv").read_text().splitlines()[-1].split(",")[1]
@@ -160,11 +174,11 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
         "last_evaluation": float(last),
         "collect_env_steps_per_s": round(env_steps["collect"] / phases.seconds["collect"], 2),
         "evaluate_env_steps_per_s": round(env_steps["evaluate"] / phases.seconds["evaluate"], 2),
-        "share_of_log_checkpoint_and_loop": round(
+        "share_of_log_checkpoint_figures_and_loop": round(
             sum(phases.seconds[name] for name in BOOKKEEPING) / seconds, 4
         ),
-        "peak_memory_mb": peak_mb(resource.RUSAGE_SELF),
-        "peak_memory_of_a_worker_mb": peak_mb(resource.RUSAGE_CHILDREN),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_of_a_worker_mb": max(worker_memory, default=0),
     }
     iterations = int(flags[flags.index("--n_iter") + 1])
     if agent == "mb":
@@ -176,8 +190,13 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     pipe.send(result)
 
 
-def peak_mb(who: int) -> int:
-    return resource.getrusage(who).ru_maxrss // 1024
+def memory_of(worker: Any) -> int:
+    """Return the peak memory of a worker process that still lives, in MB (0 where not Linux)."""
+    status = Path(f"/proc/{worker.process.pid}/status")
+    if not status.exists():
+        return 0
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
 
 
 if __name__ == "__main__":

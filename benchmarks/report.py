@@ -86,9 +86,9 @@ TARGETS = (
     ),
     *(
         Target(
-            f"{run}: log, checkpoint and loop, share of the run",
+            f"{run}: log, checkpoint, figures and loop, share of the run",
             "end_to_end",
-            (run, "share_of_log_checkpoint_and_loop"),
+            (run, "share_of_log_checkpoint_figures_and_loop"),
             0.05,
             at_most=True,
         )
