@@ -149,7 +149,7 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
         worker_memory.extend(map(memory_of, pool._workers))
         close(pool)
 
-    Collector.collect, WorkerPool.close = counted, closed  # type: ignore[method-assign]
+    Collector.collect, WorkerPool.close = counted, closed  # type: ignore[assignment, method-assign]
 
     phases.time(Collector, "collect", kind)
     phases.time(MBAgent, "train", "fit")

@@ -38,7 +38,7 @@ PLANNING = {
     "size": (64, 128, 256, 512),
 }
 WORKERS, DECISIONS = (1, 2), 40
-REPLAY, FIT_STEPS = (1_000, 10_000, 100_000, 1_000_000), 50
+REPLAY, FIT_STEPS = (1_000, 10_000, 100_000, 1_000_000), 200
 
 
 def main() -> None:
@@ -49,7 +49,8 @@ def main() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     content: dict[str, Any] = {
-        "unit": "seconds, median; of a decision on one thread, of collecting, of a gradient step"
+        "unit": "seconds, median; of a decision on one thread, of collecting, of a fit of "
+        f"{FIT_STEPS} gradient steps, which begins with statistics over the whole replay"
     }
     for name, values in PLANNING.items():
         cases: Cases = {value: partial(decision, name, value) for value in values}

@@ -26,7 +26,7 @@ KINDS = {
     "activations": (
         "sigmoid_", "tanh_backward", "relu_", "clamp_min_", "threshold_backward", "tanh",
     ),
-    "optimiser and targets": ("_fused_adam_", "_foreach_add_", "lerp_", "Optimizer.step#Adam.step"),
+    "optimiser and targets": ("_fused_adam_", "_foreach_add_", "lerp_", "Optimizer"),
     "gathers and copies": ("index_select", "index", "cat", "copy_", "_to_copy", "stack"),
 }  # fmt: skip
 KIND_OF = {op: kind for kind, ops in KINDS.items() for op in ops}

@@ -125,9 +125,10 @@ def sbx() -> Callable[[], int]:
     agent.learn(ROWS)
 
     def work() -> int:
-        agent.train(BATCH, UPDATES)
+        done = agent._n_updates
+        agent.train(gradient_steps=UPDATES, batch_size=BATCH)
         jax.block_until_ready(agent.policy.actor_state.params)
-        return UPDATES
+        return agent._n_updates - done
 
     return work
 

@@ -16,7 +16,7 @@ from cs285.infrastructure.compilation import compile_if
 from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import MAX_ENV_SEED, EnvFactory
 from cs285.infrastructure.figures import save_losses, save_predictions
-from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
+from cs285.infrastructure.pytorch_util import derive_seed, make_generator, send, to_numpy
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
 from cs285.infrastructure.utils import (
     add_noise,
@@ -88,7 +88,7 @@ class MBAgent:
         generator = make_generator(self.seed, "fit batches", iteration)
         indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
         data = self.replay_buffer.all()
-        indices = indices.to(self.device, non_blocking=True)
+        indices = send(indices, self.device)
         fitted = fit_ensemble(self.model, self.optimizer, data, indices, self.fit_gradient)
         return fitted | held_out
 

@@ -16,7 +16,7 @@ from cs285.infrastructure.config import MBPOConfig
 from cs285.infrastructure.episodes import EnvFactory
 from cs285.infrastructure.model_buffer import ModelBuffer
 from cs285.infrastructure.model_rollouts import roll_out
-from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.pytorch_util import make_generator, send
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Policy
 
@@ -94,9 +94,9 @@ class MBPOAgent:
         real, imagined = self.sac_agent.replay_buffer.rows, self.model_buffer.rows
         rows = real.new_empty(len(is_real), real.shape[1])
         for source, chosen in ((real, is_real), (imagined, ~is_real)):
-            places = chosen.nonzero()[:, 0].to(self.device, non_blocking=True)
+            places = send(chosen.nonzero()[:, 0], self.device)
             indices = torch.randint(max(len(source), 1), (len(places),), generator=generator)
-            rows[places] = source[indices.to(self.device, non_blocking=True)]
+            rows[places] = source[send(indices, self.device)]
         return rows.view(len(shares), B, -1)
 
     def real_share(self, done: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class MBPOAgent:
         }
 
     def _record(self, name: str, value: float) -> None:
-        self.metrics[name] = torch.tensor([value], device=self.device)
+        self.metrics[name] = torch.full((1,), value, device=self.device)
 
     def save_figures(
         self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory

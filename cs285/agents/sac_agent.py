@@ -21,7 +21,7 @@ from cs285.critics.sac_critic import SACCritic
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.compilation import compile_if
 from cs285.infrastructure.episodes import EnvFactory
-from cs285.infrastructure.pytorch_util import make_generator, take_step
+from cs285.infrastructure.pytorch_util import make_generator, send, take_step
 from cs285.infrastructure.replay_buffer import (
     REPLAY_CAPACITY,
     Path,
@@ -115,7 +115,7 @@ class SACAgent:
         shape = (count * config.sac_num_agent_train_steps_per_iter, config.sac_train_batch_size)
         generator = make_generator(self.seed, "sac batches", first)
         indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
-        return self.replay_buffer.rows[indices.to(self.device, non_blocking=True)]
+        return self.replay_buffer.rows[send(indices, self.device)]
 
     def _fit_obs_scaler(self) -> None:
         """Take the statistics of the real observations anew where there are 10% more of them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -31,18 +30,22 @@ def compile_if(wanted: bool, function: Function) -> Function:
     def run(*arguments: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
         result = graph(*arguments)
-        if isinstance(result, Tensor):
-            return result.clone()
-        return type(result)(*(tensor.clone() for tensor in result))
+        return _kept(result) if isinstance(result, Tensor) else type(result)(*map(_kept, result))
 
     return cast(Function, run)
 
 
+def _kept(result: Tensor) -> Tensor:
+    return result.clone() if result.is_cuda else result
+
+
 def check_compiler(device: torch.device) -> None:
-    """Raise UsageError if torch.compile would find no C++ compiler, which it needs on a CPU."""
-    compiler = os.environ.get("CXX", "g++" if sys.platform == "linux" else "clang++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
+    """Raise UsageError if torch.compile would find no compiler: C++ for a CPU, C for a GPU."""
+    is_cpu = device.type == "cpu"
+    variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
+    wanted = [os.environ[variable]] if variable in os.environ else usual
+    if not any(map(shutil.which, wanted)):
         raise UsageError(
-            f"--compile: there is no C++ compiler {compiler}; allowed where one is installed, "
-            "which the environment variable CXX may name"
+            f"--compile: there is no compiler {' or '.join(wanted)}; allowed where one is "
+            f"installed, which the environment variable {variable} may name"
         )

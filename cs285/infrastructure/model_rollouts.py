@@ -64,7 +64,9 @@ def roll_out(
         kept.append(alive)
         obs, alive = next_obs, alive & ~terminated
     keep = torch.stack(kept, 1)  # (B, length)
-    data = Transitions(*(torch.stack(column, 1)[keep] for column in zip(*steps, strict=True)))
+    kept_rows = keep.flatten().nonzero()[:, 0]  # a GPU is waited for here, to know how many
+    columns = (torch.stack(column, 1).flatten(0, 1) for column in zip(*steps, strict=True))
+    data = Transitions(*(column.index_select(0, kept_rows) for column in columns))
     mean_length = keep.sum(1).float().mean()
     mean_reward = data.rewards.sum() / max(len(data.rewards), 1)
     return Rollouts(data, mean_length, mean_reward, dropped.float())

@@ -71,6 +71,12 @@ def to_numpy(tensor: Tensor) -> NDArray:
     return tensor.detach().cpu().numpy()
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on `device`, which on a GPU does not wait for the copy to be done."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
 class Normalizer(nn.Module):
     """Mean and std of D columns, as buffers of the model.
 

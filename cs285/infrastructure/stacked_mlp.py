@@ -108,14 +108,9 @@ class StackedMLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.activations(inputs)[-1]
 
-    def activations(
-        self, inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]] | None = None
-    ) -> list[Tensor]:
-        """Return the inputs (E, B, in), what each hidden layer makes of them, and the outputs.
-
-        With `layers` (see view_layers) in the place of the module's own weights.
-        """
-        *hidden, (last_weight, last_bias) = layers or self.layers
+    def activations(self, inputs: Tensor) -> list[Tensor]:
+        """Return the inputs (E, B, in), what each hidden layer makes of them, and the outputs."""
+        *hidden, (last_weight, last_bias) = self.layers
         apply_, values = ACTIVATIONS[self.activation].apply_, [inputs]
         for weight, bias in hidden:
             values.append(apply_(affine(bias, values[-1], weight)))

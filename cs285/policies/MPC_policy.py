@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,11 +34,8 @@ class MPCPolicy:
         """Plan with `get_reward`, or with the model's reward head where it is None."""
         self.model, self.get_reward, self.config, self.device = model, get_reward, config, device
         self.ac_low, self.ac_high = from_numpy(ac_low, device), from_numpy(ac_high, device)
-        self._evaluate = compile_if(compile, self.evaluate_sequences) if compile else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is compiled cannot be sent to a worker process; on a CPU it would gain nothing.
-        return {**self.__dict__, "_evaluate": None}
+        # On a CPU episodes run in worker processes, to which nothing compiled can be sent.
+        self.evaluate = compile_if(compile and device.type == "cuda", self.evaluate_sequences)
 
     @torch.inference_mode()
     def get_action(
@@ -47,8 +43,7 @@ class MPCPolicy:
     ) -> NDArray[np.float32]:
         """obs (B, O) -> first actions (B, A) of the best plans; NaN where every plan diverges."""
         search = Search(self.ac_low, self.ac_high, self.config, generators)
-        evaluate = self._evaluate or self.evaluate_sequences
-        returns_of = partial(evaluate, from_numpy(obs, self.device))
+        returns_of = partial(self.evaluate, from_numpy(obs, self.device))
         plan = SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
         return to_numpy(plan[:, 0])
 

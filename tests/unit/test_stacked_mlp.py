@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.stacked_mlp import StackedMLP, product, tanh_
+from cs285.infrastructure.stacked_mlp import WORTH_SHARING, StackedMLP, affine, product, tanh_
 
 E, B, WIDTHS = 3, 20, [4, 40, 33, 2]
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
@@ -68,10 +68,18 @@ def test_a_copied_network_uses_its_own_weights(way: str) -> None:
     assert torch.equal(network(inputs), before)
 
 
-@pytest.mark.parametrize(("i", "j", "k"), [(5, 4, 1), (5, 1, 4), (5, 4, 3), (5, 1, 1)])
-def test_product_is_the_batched_product(i: int, j: int, k: int) -> None:
-    left, right = torch.randn(E, i, j), torch.randn(E, j, k)
+SHAPES = [(5, 4, 1), (5, 1, 4), (5, 4, 3), (5, 1, 1), (128, 128, 128)]
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize(("i", "j", "k"), SHAPES)
+def test_product_and_affine_are_the_batched_ones(i: int, j: int, k: int, members: int) -> None:
+    """Also where an odd member is done by itself: the largest, with three."""
+    assert WORTH_SHARING <= 128**3
+    left, right = torch.randn(members, i, j).double(), torch.randn(members, j, k).double()
     torch.testing.assert_close(product(left, right), left @ right)
-    out = torch.empty(E, i, k)
+    out = torch.empty(members, i, k).double()
     product(left, right, out=out)
     torch.testing.assert_close(out, left @ right)
+    bias = torch.randn(members, 1, k).double()
+    torch.testing.assert_close(affine(bias, left, right), left @ right + bias)
