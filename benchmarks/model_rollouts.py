@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from benchmarks.planning import random_data
-from benchmarks.reference.homework_mpc import HomeworkModel
+from benchmarks.reference.homework_mpc import build_models
 from benchmarks.reference.homework_rollout import HomeworkActor, collect_model_trajectory
 from benchmarks.timing import Contender, rates, summarize, write
 from cs285.envs import inspect_task
@@ -65,12 +65,8 @@ def batched(starts: int, propagation: str) -> Callable[[], int]:
 
 def one_at_a_time() -> Callable[[], int]:
     task, real = inspect_task(ENV), random_data()
-    columns = {"obs": real.obs, "acs": real.acs, "delta": real.next_obs - real.obs}
-    statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
-    statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}
-    dims = (task.ob_dim, task.ac_dim)
-    models = [HomeworkModel(*dims, MODEL_SIZE, statistics) for _ in range(MEMBERS)]
-    actor, obs = HomeworkActor(*dims, POLICY_SIZE), real.obs.numpy()
+    models = build_models(real, MEMBERS, MODEL_SIZE)
+    actor, obs = HomeworkActor(task.ob_dim, task.ac_dim, POLICY_SIZE), real.obs.numpy()
     get_reward = task.get_reward
     assert get_reward is not None
 

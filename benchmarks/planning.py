@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.reference.homework_mpc import HomeworkModel, HomeworkMPC
+from benchmarks.reference.homework_mpc import HomeworkMPC, build_models
 from benchmarks.timing import Contender, rates, sgemm, summarize, write
 from cs285.agents.mb_agent import MBAgent
 from cs285.envs import inspect_task, make_env
@@ -151,10 +151,7 @@ def step_through(decide: Callable[[np.ndarray], Any], decisions: int) -> Callabl
 def homework_loop(strategy: str, decisions: int) -> Callable[[], int]:
     """Return the loop of one env, planning with HomeworkMPC on all of torch's threads."""
     task, data = inspect_task(ENV), random_data()
-    columns = {"obs": data.obs, "acs": data.acs, "delta": data.next_obs - data.obs}
-    statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
-    statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}
-    models = [HomeworkModel(OB_DIM, AC_DIM, SIZE, statistics) for _ in range(MEMBERS)]
+    models = build_models(data, MEMBERS, SIZE)
     assert task.get_reward is not None
     iterations = CEM_ITERATIONS if strategy == "cem" else 0
     box = (task.ac_low, task.ac_high)

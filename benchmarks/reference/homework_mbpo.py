@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.planning import random_data
-from benchmarks.reference.homework_mpc import HomeworkModel
+from benchmarks.reference.homework_mpc import build_models
 from benchmarks.reference.homework_rollout import HomeworkActor, collect_model_trajectory
 from benchmarks.reference.homework_sac import HomeworkSAC
 from cs285.envs import inspect_task, make_env
@@ -19,10 +19,7 @@ LENGTH, AT_ONCE = 10, 10
 def sac_iteration(rows: int) -> Callable[[], int]:
     """Return one rollout, its addition to a replay of so many rows, and one update from it."""
     task, real = inspect_task(ENV), random_data()
-    columns = {"obs": real.obs, "acs": real.acs, "delta": real.next_obs - real.obs}
-    statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
-    statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}
-    models = [HomeworkModel(task.ob_dim, task.ac_dim, SIZE, statistics) for _ in range(MEMBERS)]
+    models = build_models(real, MEMBERS, SIZE)
     actor = HomeworkActor(task.ob_dim, task.ac_dim, SAC_SIZE)
     agent = HomeworkSAC(task.ob_dim, task.ac_dim, SAC_SIZE)
     arrays = [column.numpy() for column in (real.obs, real.acs, real.rewards, real.next_obs)]

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cs285.infrastructure.replay_buffer import Transitions
+
 Array = NDArray[np.float32]
 
 
@@ -38,6 +40,15 @@ class HomeworkModel:
         change_normalized = self.network(torch.cat([obs_normalized, acs_normalized], 1))
         change = change_normalized * stats["delta_std"] + stats["delta_mean"]
         return (obs_tensor + change).detach().numpy()
+
+
+def build_models(data: Transitions, members: int, size: int) -> list[HomeworkModel]:
+    """Return untrained members with the statistics of `data`."""
+    columns = {"obs": data.obs, "acs": data.acs, "delta": data.next_obs - data.obs}
+    statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
+    statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}
+    dims = (data.obs.shape[1], data.acs.shape[1])
+    return [HomeworkModel(*dims, size, statistics) for _ in range(members)]
 
 
 class HomeworkMPC:
