@@ -165,39 +165,41 @@ def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sum(left * right.transpose(1, 2), 2, keepdim=True, out=out)
     if left.shape[2] == 1:
         return torch.mul(left, right, out=out)
-    shared = _shared_out(left, right)
-    if shared == len(left):
-        return torch.bmm(left, right, out=out)
-    out = left.new_empty(*left.shape[:2], right.shape[2]) if out is None else out
-    if shared:
-        torch.bmm(left[:shared], right[:shared], out=out[:shared])
-    for member in range(shared, len(left)):
-        torch.mm(left[member], right[member], out=out[member])
-    return out
+    if _leaves_threads_idle(left, right):
+        out = left.new_empty(*left.shape[:2], right.shape[2]) if out is None else out
+        return _odd_one_apart(torch.bmm, torch.mm, (left, right), out)
+    return torch.bmm(left, right, out=out)
 
 
 def affine(bias: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
     """Return bias (E, 1, out) + the products of (E, B, in) and (E, in, out), (E, B, out)."""
     if weight.shape[2] == 1:
         return product(inputs, weight) + bias
-    shared = _shared_out(inputs, weight)
-    if shared == len(inputs):
-        return torch.baddbmm(bias, inputs, weight)
-    out = inputs.new_empty(*inputs.shape[:2], weight.shape[2])
-    if shared:
-        torch.baddbmm(bias[:shared], inputs[:shared], weight[:shared], out=out[:shared])
-    for member in range(shared, len(inputs)):
-        torch.addmm(bias[member], inputs[member], weight[member], out=out[member])
-    return out
+    if _leaves_threads_idle(inputs, weight):
+        out = inputs.new_empty(*inputs.shape[:2], weight.shape[2])
+        return _odd_one_apart(torch.baddbmm, torch.addmm, (bias, inputs, weight), out)
+    return torch.baddbmm(bias, inputs, weight)
 
 
-def _shared_out(left: Tensor, right: Tensor) -> int:
-    """Return how many of the E products to do as one batch; the others are done one by one.
+def _leaves_threads_idle(left: Tensor, right: Tensor) -> bool:
+    """Return whether a batched product of E (i, j) and (j, k) has an odd one out.
 
-    On CPU a batched product gives each of them to one thread, so that an odd one out leaves threads
-    idle; by itself it is done by all of them. This goes neither by the number of threads nor for
-    small products, since the last bits of a result would then depend on that number.
+    On CPU each of them is one thread's, and the last one leaves the others idle. This goes neither
+    by the number of threads nor for small products, since the last bits of a result would then
+    depend on that number.
     """
     E, i, j = left.shape
     is_large = i * j * right.shape[2] >= WORTH_SHARING
-    return E - E % 2 if is_large and E > 1 and left.device.type == "cpu" else E
+    return left.device.type == "cpu" and is_large and E > 1 and E % 2 == 1
+
+
+def _odd_one_apart(
+    batched: Callable[..., Tensor],
+    single: Callable[..., Tensor],
+    operands: Sequence[Tensor],
+    out: Tensor,
+) -> Tensor:
+    """Fill `out` (E, i, k), E odd: E - 1 products as one batch, the last by all threads."""
+    batched(*(operand[:-1] for operand in operands), out=out[:-1])
+    single(*(operand[-1] for operand in operands), out=out[-1])
+    return out
