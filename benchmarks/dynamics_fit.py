@@ -67,10 +67,11 @@ def ours(
 ) -> Callable[[], int]:
     from cs285.infrastructure.compilation import compile_if
     from cs285.infrastructure.config import ModelConfig
-    from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
+    from cs285.infrastructure.cpu_tuning import tune_cpu
+    from cs285.infrastructure.pytorch_util import make_generator
     from cs285.models.ff_model import FFModel, fit_ensemble, fit_gradient
 
-    keep_freed_memory()
+    tune_cpu()
     config = ModelConfig(ensemble_size=members, size=width, n_layers=n_layers)
     model = FFModel(OB_DIM, AC_DIM, config, False, make_generator(1, "benchmark")).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)

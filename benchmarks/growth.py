@@ -23,7 +23,8 @@ from benchmarks.timing import write
 from cs285.agents.mb_agent import MBAgent
 from cs285.envs import inspect_task
 from cs285.infrastructure.config import ModelConfig, PlannerConfig
-from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
+from cs285.infrastructure.cpu_tuning import tune_cpu
+from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.ff_model import fit_ensemble
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="counted rounds")
     arguments = parser.parse_args()
-    keep_freed_memory()
+    tune_cpu()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     content: dict[str, Any] = {

@@ -19,8 +19,9 @@ from benchmarks.reference.homework_rollout import HomeworkActor, collect_model_t
 from benchmarks.timing import Contender, rates, summarize, write
 from cs285.envs import inspect_task
 from cs285.infrastructure.config import MBPOConfig
+from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.flags import from_flat
-from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
+from cs285.infrastructure.pytorch_util import make_generator
 
 ENV, LENGTH, MEMBERS, MODEL_SIZE, POLICY_SIZE = "cheetah-cs285-v0", 10, 3, 250, 256
 STARTS = (100, 1000, 5000)
@@ -48,7 +49,7 @@ def batched(starts: int, propagation: str) -> Callable[[], int]:
     from cs285.agents.mbpo_agent import MBPOAgent
     from cs285.infrastructure.model_rollouts import roll_out
 
-    keep_freed_memory()
+    tune_cpu()
     task, real = inspect_task(ENV), random_data()
     flags = {"ensemble_size": MEMBERS, "size": MODEL_SIZE, "sac_size": POLICY_SIZE}
     agent = MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device("cpu"))

@@ -19,7 +19,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import dynamics_fit, planning, sac_updates
 from benchmarks.timing import seconds_per_unit, sgemm, write
-from cs285.infrastructure.pytorch_util import keep_freed_memory, make_generator
+from cs285.infrastructure.cpu_tuning import tune_cpu
+from cs285.infrastructure.pytorch_util import make_generator
 
 KINDS = {
     "matrix products": ("mm", "bmm", "addmm", "baddbmm"),
@@ -34,7 +35,7 @@ BATCH, SIZE = sac_updates.BATCH, sac_updates.SIZE
 
 
 def main() -> None:
-    keep_freed_memory()
+    tune_cpu()
     threads = torch.get_num_threads()
     content: dict[str, Any] = {"torch_threads": threads}
     fit_work = dynamics_fit.ours(*dynamics_fit.SHAPES["E 3 batch 512 2x250"])

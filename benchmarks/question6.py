@@ -84,11 +84,11 @@ def sac_iterations() -> Callable[[], int]:
     from cs285.agents.mbpo_agent import MBPOAgent
     from cs285.envs import inspect_task
     from cs285.infrastructure.config import MBPOConfig
+    from cs285.infrastructure.cpu_tuning import tune_cpu
     from cs285.infrastructure.flags import from_flat
-    from cs285.infrastructure.pytorch_util import keep_freed_memory
     from cs285.infrastructure.replay_buffer import unpack
 
-    keep_freed_memory()
+    tune_cpu()
     flags = {
         "ensemble_size": MEMBERS,
         "size": MODEL_SIZE,

@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def replay(what: str, size: int) -> Callable[[], int]:
-    from cs285.infrastructure.pytorch_util import keep_freed_memory
+    from cs285.infrastructure.cpu_tuning import tune_cpu
     from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 
-    keep_freed_memory()
+    tune_cpu()
     buffer = ReplayBuffer(size, OB_DIM, AC_DIM)
     batch = Transitions(
         torch.randn(ADDED, OB_DIM),

@@ -52,11 +52,11 @@ def main() -> None:
 def ours(device: str = "cpu", compile: bool = False) -> Callable[[], int]:
     from cs285.agents.sac_agent import SACAgent
     from cs285.envs import TaskSpec
-    from cs285.infrastructure.pytorch_util import keep_freed_memory
+    from cs285.infrastructure.cpu_tuning import tune_cpu
     from cs285.infrastructure.replay_buffer import Transitions
     from cs285.infrastructure.sac_config import SACConfig
 
-    keep_freed_memory()
+    tune_cpu()
     ones = np.ones(AC_DIM, np.float32)
     task = TaskSpec(OB_DIM, AC_DIM, -ones, ones, None, 1000)
     agent = SACAgent(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import sys
 import zlib
 
 import numpy as np
@@ -16,21 +13,6 @@ from cs285.infrastructure.errors import UsageError
 
 # A column whose std is below this share of its mean is a constant up to float32 rounding.
 CONSTANT, TINY = 1e-6, 1e-12
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-def keep_freed_memory() -> None:
-    """Have glibc's malloc keep freed blocks for the next tensor; elsewhere, do nothing.
-
-    By default it hands every block over 128 kB back to the system, and a planner's or an update's
-    temporaries then spend up to a third of their time on fresh zeroed pages.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
-        mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)
 
 
 def select_device(no_gpu: bool, which_gpu: int) -> torch.device:

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 import torch
 
+from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.infrastructure.errors import RunError, WorkerError
-from cs285.infrastructure.pytorch_util import keep_freed_memory
 from cs285.infrastructure.replay_buffer import Path
 
 MAX_TRIES = 3  # an episode that kills this many workers will kill the next one too
@@ -147,7 +147,7 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_cpu()
     envs: dict[str, Any] = {}  # by purpose, so that evaluation never steps a training env
 
     def count(taken: int) -> None:

@@ -145,9 +145,10 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     from cs285.envs import inspect_task
     from cs285.infrastructure.compilation import check_compiler
-    from cs285.infrastructure.pytorch_util import keep_freed_memory, select_device
+    from cs285.infrastructure.cpu_tuning import tune_cpu
+    from cs285.infrastructure.pytorch_util import select_device
 
-    keep_freed_memory()
+    tune_cpu()
     task = inspect_task(run.env_name)
     if run.video_log_freq > 0:
         choose_renderer(run.env_name, chosen_renderer)
