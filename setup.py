@@ -16,7 +16,11 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["cs285", "cs285.*"]),
-    package_data={"cs285.envs.reacher": ["assets/*.xml"], "cs285": ["py.typed"]},
+    package_data={
+        "cs285.envs.reacher": ["assets/*.xml"],
+        "cs285": ["py.typed"],
+        "cs285.analysis": ["*.toml"],
+    },
     install_requires=[
         "torch>=2.6,<2.14",  # networks and optimisers
         "gymnasium[mujoco]>=1.1,<1.5",  # environments
@@ -24,6 +28,8 @@ setup(
         "numpy>=1.26,<2.5",
         "tensorboardX>=2.6.2.2,<2.7",  # event files without tensorflow
         "matplotlib>=3.8,<3.12",  # figures, and the picture of the obstacle map
+        "scipy>=1.15,<1.19",  # the interquartile mean and its bootstrap interval
+        "tomli>=2; python_version < '3.11'",  # there the standard library cannot read TOML
         "tqdm>=4.65,<5",  # progress bars
         "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
     ],

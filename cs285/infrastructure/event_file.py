@@ -1,13 +1,16 @@
-"""One TensorBoard event file, written record by record, so that a resumed run goes on in it."""
+"""One TensorBoard event file: written record by record, read, and copied without its videos."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
@@ -15,6 +18,31 @@ from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
 _HEADER = struct.Struct("<QI")  # length, checksum of the length
 _FOOTER = struct.Struct("<I")  # checksum of the data
+_MEDIA = ("image", "audio")  # tensorboardX's videos are images too: animated GIFs
+_MEDIA_PLUGINS = ("images", "audio")  # TensorFlow 2 writes them as tensors
+
+
+class CorruptRecordError(Exception):
+    """A record's checksum or content is wrong; nothing after it can be trusted."""
+
+
+class Record(NamedTuple):
+    """A record as it stands in the file, and what was understood of it."""
+
+    raw: bytes
+    event: Event  # without the media, if they were not wanted
+    dropped: int  # values that were left out of `event`
+
+    def is_empty(self) -> bool:
+        """Return whether all that the event held was left out."""
+        return self.dropped > 0 and not self.event.summary.value
+
+
+class Copied(NamedTuple):
+    """What `copy_without_media` did."""
+
+    dropped: int  # values left out
+    is_corrupt: bool  # what stands behind a corrupt record was not copied
 
 
 class EventFile:
@@ -52,14 +80,90 @@ class EventFile:
         self._writer.flush()
 
 
-def read_events(path: Path) -> Iterator[Event]:
-    """Yield the events of a file up to its end, or to the first record that is cut or corrupt."""
+def is_event_file(path: Path) -> bool:
+    """Return whether a path has the name of an event file, as TensorBoard sees it."""
+    return "tfevents" in path.name and not path.name.startswith(".") and path.is_file()
+
+
+def read_events(path: Path, media: bool = True) -> Iterator[Event]:
+    """Yield the events of a file up to its end, or to the first record that is cut or corrupt.
+
+    Without `media`, images, videos and audio are left out, and reading past them takes no time.
+    """
     if not path.exists():
         return
-    with path.open("rb") as file:
-        while len(header := file.read(_HEADER.size)) == _HEADER.size:
-            length, _ = _HEADER.unpack(header)
-            data, footer = file.read(length), file.read(_FOOTER.size)
-            if len(footer) < _FOOTER.size or _FOOTER.unpack(footer)[0] != masked_crc32c(data):
+    with contextlib.suppress(CorruptRecordError):
+        for record in read_records(path, media):
+            if not record.is_empty():
+                yield record.event
+
+
+def read_records(path: Path, media: bool = True) -> Iterator[Record]:
+    """Yield the records of a file up to its end, or to one that is cut there.
+
+    Without `media`, images, videos and audio are left out of the events. Raises
+    CorruptRecordError where the file is corrupt, but not for media that were not wanted.
+    """
+    media_tags: set[str] = set()
+    with path.open("rb") as stream:
+        while len(header := stream.read(_HEADER.size)) == _HEADER.size:
+            length, checksum = _HEADER.unpack(header)
+            _check(header[:-4], checksum)  # else a wrong length would be read, however large
+            data, footer = stream.read(length), stream.read(_FOOTER.size)
+            if len(footer) < _FOOTER.size:
                 return
-            yield Event.FromString(data)
+            event = _parse(data)
+            record = Record(header + data + footer, event, 0 if media else _drop(event, media_tags))
+            if not record.is_empty():  # the checksum of 100 MB of videos takes Python 10 s
+                _check(data, *_FOOTER.unpack(footer))
+            yield record
+
+
+def copy_without_media(source: Path, target: IO[bytes]) -> Copied:
+    """Copy an event file without images, videos and audio; all else stays as it was to the byte."""
+    dropped = 0
+    try:
+        for record in read_records(source, media=False):
+            dropped += record.dropped
+            if not record.dropped:
+                target.write(record.raw)
+            elif not record.is_empty():
+                target.write(_frame(record.event.SerializeToString()))
+    except CorruptRecordError:
+        return Copied(dropped, is_corrupt=True)
+    return Copied(dropped, is_corrupt=False)
+
+
+def _parse(data: bytes) -> Event:
+    try:
+        return Event.FromString(data)
+    except DecodeError as error:
+        raise CorruptRecordError from error
+
+
+def _check(data: bytes, checksum: int) -> None:
+    if masked_crc32c(data) != checksum:
+        raise CorruptRecordError
+
+
+def _frame(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    checksums = [_FOOTER.pack(masked_crc32c(part)) for part in (length, data)]
+    return length + checksums[0] + data + checksums[1]
+
+
+def _drop(event: Event, media_tags: set[str]) -> int:
+    """Take the media out of an event and return how many they were; `media_tags` remembers tags."""
+    values = event.summary.value
+    kept = [value for value in values if not _is_media(value, media_tags)]
+    dropped = len(values) - len(kept)
+    if dropped:  # else an event that is no summary would become one
+        event.summary.CopyFrom(Summary(value=kept))
+    return dropped
+
+
+def _is_media(value: Summary.Value, media_tags: set[str]) -> bool:
+    if value.metadata.plugin_data.plugin_name in _MEDIA_PLUGINS:
+        media_tags.add(value.tag)  # TensorFlow may say it only with a tag's first value
+    kind = value.WhichOneof("value")
+    return kind in _MEDIA or (kind == "tensor" and value.tag in media_tags)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -17,24 +19,35 @@ def save_predictions(
     steps, ob_dim = true.shape
     columns = min(ob_dim, 3)
     rows = -(-ob_dim // columns)
-    figure = _figure(4 * columns, 1.9 * rows + 0.8)
+    figure = new_figure(4 * columns, 1.9 * rows + 0.8)
     figure.suptitle(f"Open-loop prediction over {steps - 1} steps, MPE: {error:.4g}")
-    for dim, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        if dim >= ob_dim:
-            axes.set_visible(False)
-            continue
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    draw_predictions(all_axes[:ob_dim], true, predicted, range(ob_dim))
+    for axes in all_axes[: ob_dim - columns]:
+        axes.set_xlabel("")
+    for axes in all_axes[ob_dim:]:
+        axes.set_visible(False)
+    figure.savefig(file)
+
+
+def draw_predictions(
+    all_axes: Iterable[Axes],
+    true: NDArray[np.float32],
+    predicted: NDArray[np.float32],
+    dims: Iterable[int],
+) -> None:
+    """Draw some dimensions of true (T, O) in green against predicted (T, O) in red."""
+    for index, (axes, dim) in enumerate(zip(all_axes, dims, strict=True)):
         axes.plot(true[:, dim], color="green", label="true")
         axes.plot(predicted[:, dim], color="red", label="predicted")
-        axes.set_ylabel(f"observation {dim}")
-        if dim >= ob_dim - columns:
-            axes.set_xlabel("env step")
-    figure.axes[0].legend(fontsize="small")
-    figure.savefig(file)
+        axes.set(ylabel=f"observation {dim}", xlabel="env step")
+        if index == 0:
+            axes.legend(fontsize="small")
 
 
 def save_losses(file: Path, losses: NDArray[np.float32]) -> None:
     """Draw the training losses (steps,) of one fit on a logarithmic axis."""
-    figure = _figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.plot(losses)
     axes.set(xlabel="gradient step", ylabel="training loss (normalised MSE)", yscale="log")
@@ -43,7 +56,8 @@ def save_losses(file: Path, losses: NDArray[np.float32]) -> None:
     figure.savefig(file)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches, which belongs to no window."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

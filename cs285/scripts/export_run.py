@@ -17,9 +17,10 @@ from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 
 
 def export_run(folder: Path, target: Path) -> None:
-    """Write `target`.csv, or the losses where nothing was logged, and `target`.json.
+    """Write `target`.csv and `target`.json, and question 1's predictions where there are any.
 
-    Raises UsageError if the folder's checkpoint is not readable.
+    The CSV is the curve, or the losses where nothing was logged. Raises UsageError if the folder's
+    checkpoint is not readable.
     """
     content = json.loads((folder / CONFIG).read_text())
     counters = load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]
@@ -40,6 +41,7 @@ def export_run(folder: Path, target: Path) -> None:
     predictions = folder / "itr_0_predictions.npz"
     if predictions.exists():
         content["run"]["mean_prediction_error"] = float(np.load(predictions)["error"])
+        shutil.copyfile(predictions, f"{target}_predictions.npz")
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -1,0 +1,91 @@
+"""Learning curves and bars of runs, drawn without global pyplot state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run
+from cs285.analysis.statistics import aggregate, interquartile_mean
+from cs285.infrastructure.figures import new_figure
+
+AXIS_NAMES = {
+    ENV_STEPS: "env steps",
+    EVAL_RETURN: "evaluation return",
+    "Train_AverageReturn": "return while collecting",
+    "TimeSinceStart": "seconds",
+    "Iteration": "iteration",
+}
+Groups = Mapping[str, Sequence[Run]]  # label -> the runs of its seeds
+
+
+def draw_curves(
+    axes: Axes,
+    groups: Groups,
+    y: str = EVAL_RETURN,
+    x: str = ENV_STEPS,
+    window: int = 1,
+    title: str = "",
+) -> None:
+    """Draw a line per group, the IQM over its seeds, with a band and a thin line per seed.
+
+    The band is the 95% bootstrap interval; one seed has none. Raises UsageError: no such column.
+    """
+    for label, runs in groups.items():
+        curve = aggregate(runs, y, x, window)
+        count = f" ({curve.seeds} seeds)" if curve.seeds > 1 else ""
+        (line,) = axes.plot(curve.x, curve.center, marker=".", label=label + count)
+        if curve.seeds > 1:
+            color = line.get_color()
+            axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, lw=0)
+            for run in runs:
+                axes.plot(run.column(x), run.column(y), color=color, alpha=0.35, lw=0.7)
+    axes.set(title=title, xlabel=AXIS_NAMES.get(x, x), ylabel=AXIS_NAMES.get(y, y))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def draw_last_values(
+    axes: Axes, groups: Groups, y: str = EVAL_RETURN, last: int = 3, title: str = ""
+) -> None:
+    """Draw a bar per group: the IQM over seeds of the mean of the `last` values; a dot per seed."""
+    for place, runs in enumerate(groups.values()):
+        values = np.array([last_value(run, y, last) for run in runs])
+        axes.bar(place, float(interquartile_mean(values)), color="tab:blue", alpha=0.5)
+        axes.plot([place] * len(values), values, "o", color="tab:blue", markersize=4)
+    axes.set_xticks(range(len(groups)), list(groups), rotation=15 if len(groups) > 4 else 0)
+    axes.set(title=title, ylabel=f"{AXIS_NAMES.get(y, y)}, last {last}")
+    axes.grid(alpha=0.3, axis="y")
+
+
+def last_value(run: Run, column: str, last: int = 3) -> float:
+    """Return the mean of a run's last values of a column."""
+    values = run.column(column)
+    return float(np.mean(values[np.isfinite(values)][-last:]))
+
+
+def curves_figure(
+    panels: Mapping[str, Groups], y: str = EVAL_RETURN, x: str = ENV_STEPS, window: int = 1
+) -> Figure:
+    """Return a figure of learning curves, a panel per title; there is at least one."""
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = new_figure(1.5 + 4.5 * columns, 0.5 + 3.3 * rows)
+    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (title, groups) in zip(all_axes, panels.items(), strict=False):
+        draw_curves(axes, groups, y, x, window, title)
+    for axes in list(all_axes)[len(panels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure; its ending says in which format. The same figure gives the same bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {".svg": {"Date": None}, ".png": {"Software": None}}.get(file.suffix)
+    figure.savefig(file, metadata=metadata)

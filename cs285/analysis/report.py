@@ -1,0 +1,195 @@
+"""The report of the experiments: a table of what they reached, and a figure for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cs285.analysis.experiments import Experiment, Result
+from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values, last_value
+from cs285.analysis.runs import Run, load_run
+from cs285.infrastructure.figures import draw_predictions, new_figure
+
+PREDICTION_ERROR = "mean prediction error"  # of question 1's picture; in the JSON, not the CSV
+LOSS = "Training Loss"
+
+# Figure -> panel's title -> line's label -> experiment
+CURVES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "q3": {
+        "Q3: obstacles": {"random shooting": "q3_obstacles"},
+        "Q3: reacher": {"random shooting": "q3_reacher"},
+        "Q3: cheetah": {"random shooting": "q3_cheetah"},
+    },
+    "q4": {
+        "Q4: horizon": {
+            "5": "q4_reacher_horizon5",
+            "10": "q4_reacher_ensemble3",
+            "15": "q4_reacher_horizon15",
+            "30": "q4_reacher_horizon30",
+        },
+        "Q4: candidate sequences": {
+            "100": "q4_reacher_numseq100",
+            "1000": "q4_reacher_numseq1000",
+        },
+        "Q4: ensemble size": {
+            "1": "q4_reacher_ensemble1",
+            "3": "q4_reacher_ensemble3",
+            "5": "q4_reacher_ensemble5",
+        },
+    },
+    "q5": {
+        "Q5: cheetah": {
+            "random shooting": "q5_cheetah_random",
+            "CEM, 2 iterations": "q5_cheetah_cem_2",
+            "CEM, 4 iterations": "q5_cheetah_cem_4",
+        }
+    },
+    "q6": {
+        "Q6: cheetah": {
+            "no rollouts (SAC)": "q6_cheetah_rlenl0",
+            "rollout length 1 (Dyna)": "q6_cheetah_rlen1",
+            "rollout length 10 (MBPO)": "q6_cheetah_rlen10",
+        }
+    },
+    "sac": {
+        "SAC alone: Pendulum-v1": {"cs285": "sac_pendulum"},
+        "SAC alone: HalfCheetah-v5": {
+            "cs285": "sac_halfcheetah",
+            "Stable-Baselines3": "sb3_halfcheetah",
+        },
+    },
+}
+Q1 = {
+    "5 steps, 2x250": "q1_cheetah_n5_arch2x250",
+    "500 steps, 2x250": "q1_cheetah_n500_arch2x250",
+    "500 steps, 1x32": "q1_cheetah_n500_arch1x32",
+}
+STUDY: Mapping[str, Mapping[str, str]] = {
+    "Rollout length": {
+        "0": "study_rlen0",
+        "1": "q6_cheetah_rlen1",
+        "5": "study_rlen5",
+        "10": "q6_cheetah_rlen10",
+        "20": "study_rlen20",
+        "50": "study_rlen50",
+    },
+    "Members, rollout length 10": {
+        "1": "study_rlen10_ensemble1",
+        "3": "q6_cheetah_rlen10",
+        "7": "study_rlen10_ensemble7",
+    },
+}
+
+
+def exported_runs(results: Path, experiment: str) -> list[Run]:
+    """Return the exported runs of an experiment in a results folder, by seed."""
+    files = results.glob(f"*/{experiment}_seed*.csv")
+    return sorted((load_run(file) for file in files), key=lambda run: run.seed or 0)
+
+
+def reached(run: Run, result: Result) -> float:
+    """Return the value that a run reached."""
+    if result.column == PREDICTION_ERROR:
+        return float(run.config["run"]["mean_prediction_error"])
+    return last_value(run, result.column, result.last)
+
+
+def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
+    """Return the report's table as lines of Markdown; experiments without a run say so."""
+    lines = [
+        "| experiment | value | stated | wanted | reached, by seed | | time here | stated time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for experiment in experiments:
+        runs = exported_runs(results, experiment.name)
+        for index, result in enumerate(experiment.results):
+            what = result.column + (f", last {result.last}" * (result.last > 1))
+            time = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
+            cells = [experiment.name, what, result.stated, _wanted(result), *_values(runs, result)]
+            lines.append("| " + " | ".join([*cells, *time]) + " |")
+    return lines
+
+
+def figures(results: Path) -> dict[str, Figure]:
+    """Return the report's figures by name; what has not been run is left out."""
+    drawn = {"q1_losses": q1_losses(results), "q1_predictions": q1_predictions(results)}
+    for name, panels in CURVES.items():
+        groups = {title: _groups(results, lines) for title, lines in panels.items()}
+        groups = {title: lines for title, lines in groups.items() if lines}
+        if groups:
+            drawn[name] = curves_figure(groups)
+    drawn["study"] = study(results)
+    return {name: figure for name, figure in drawn.items() if figure.axes}
+
+
+def q1_losses(results: Path) -> Figure:
+    """Return question 1's training losses against gradient steps."""
+    figure = new_figure(6, 4)
+    groups = _groups(results, Q1)
+    if groups:
+        axes = figure.subplots()
+        draw_curves(axes, groups, LOSS, "Gradient step", title="Q1: dynamics model of the cheetah")
+        axes.set(yscale="log", ylabel="training loss (normalised MSE)", xlabel="gradient step")
+    return figure
+
+
+def q1_predictions(results: Path) -> Figure:
+    """Return question 1's open-loop predictions of four observations, an experiment a row."""
+    files = {
+        label: file
+        for label, name in Q1.items()
+        if (file := results / "q1" / f"{name}_seed1_predictions.npz").exists()
+    }
+    figure = new_figure(11, 0.5 + 2.2 * len(files))
+    if files:
+        rows = figure.subplots(len(files), 4, squeeze=False)
+        for axes, (label, file) in zip(rows, files.items(), strict=True):
+            with np.load(file) as arrays:
+                dims = np.linspace(0, arrays["true"].shape[1] - 1, 4).astype(int)
+                draw_predictions(axes, arrays["true"], arrays["predicted"], dims)
+            axes[0].set_title(label, loc="left", fontsize="medium")
+    return figure
+
+
+def study(results: Path) -> Figure:
+    """Return the returns against rollout length and ensemble size of docs/model_error.md."""
+    groups = {title: _groups(results, bars) for title, bars in STUDY.items()}
+    groups = {title: bars for title, bars in groups.items() if bars}
+    figure = new_figure(10, 3.8)
+    for place, (title, bars) in enumerate(groups.items(), start=1):
+        axes = figure.add_subplot(1, len(groups), place)
+        draw_last_values(axes, bars, title=f"MBPO on the cheetah: {title[0].lower()}{title[1:]}")
+        axes.set_xlabel(title)
+    return figure
+
+
+def _groups(results: Path, lines: Mapping[str, str]) -> Groups:
+    found = {label: exported_runs(results, name) for label, name in lines.items()}
+    return {label: runs for label, runs in found.items() if runs}
+
+
+def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
+    """Return the cells of what was reached, and of whether that is what is wanted."""
+    if not runs:
+        return "not run", ""
+    values = [reached(run, result) for run in runs]
+    met = result.is_met(float(np.mean(values)))
+    several = f" (mean {np.mean(values):.4g})" if len(values) > 1 else ""
+    verdict = {True: "met", False: "**missed**", None: ""}[met]
+    return ", ".join(f"{value:.4g}" for value in values) + several, verdict
+
+
+def _wanted(result: Result) -> str:
+    bounds = (("≥", result.at_least), ("≤", result.at_most))
+    return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+def _time_of(runs: Sequence[Run]) -> str:
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    if not seconds:
+        return ""
+    mean = float(np.mean(seconds))
+    return f"{mean:.0f} s" if mean < 120 else f"{mean / 60:.0f} min"

@@ -1,0 +1,183 @@
+"""What runs have logged, as arrays: from progress.csv, exported results or event files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboardX.proto.types_pb2 import DT_FLOAT
+
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.event_file import is_event_file, read_events
+from cs285.infrastructure.run_folder import CONFIG, PROGRESS
+
+Array = NDArray[np.float64]
+ITERATION, ENV_STEPS, EVAL_RETURN = "Iteration", "Train_EnvstepsSoFar", "Eval_AverageReturn"
+_STAMP = re.compile(r"_\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d$")
+_SEED = re.compile(r"_?seed_?(\d+)$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its columns (T,), one value per logged iteration, NaN where there was none."""
+
+    name: str  # --exp_name, or of an older program the folder's name
+    columns: dict[str, Array]
+    config: dict[str, Any]  # config.json, or what was exported of it; {} of an older program
+
+    @property
+    def setting(self) -> str:
+        """The name without the seed at its end: what runs that differ in the seed share."""
+        return _SEED.sub("", self.name)
+
+    @property
+    def seed(self) -> int | None:
+        """--seed, or the number after "seed" in the name."""
+        found = _SEED.search(self.name)
+        flags = self.config.get("flags", {})
+        return flags.get("seed", int(found[1]) if found else None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all its sittings, from the first iteration on."""
+        if "run" in self.config:
+            return float(self.config["run"]["seconds"])
+        times = self.columns.get("TimeSinceStart", np.empty(0))
+        return float(times[-1]) if len(times) else None
+
+    def column(self, name: str) -> Array:
+        """Return a column (T,). Raises UsageError: the run has none of this name."""
+        check_column("column", name, [self])
+        return self.columns[name]
+
+
+def load_run(path: str | Path) -> Run:
+    """Load a log folder, an exported CSV with its JSON, or an event file.
+
+    A folder's progress.csv is taken before its event files; those of the original homework, or of
+    any program that writes scalars, do too. Raises UsageError: nothing was logged there.
+    """
+    path = Path(path)
+    if path.suffix == ".csv":
+        described = path.with_suffix(".json") if path.name != PROGRESS else path.parent / CONFIG
+        config = _read_json(described)
+        return Run(_name(path, config), read_csv(path), config)
+    if path.is_dir() and (path / PROGRESS).exists():
+        return load_run(path / PROGRESS)
+    files = _event_files(path) if path.is_dir() else [path]
+    columns = read_event_columns(files)
+    if not columns:
+        raise UsageError(
+            f"{path}: no scalars were logged there; allowed: a log folder, an event file or an "
+            "exported CSV"
+        )
+    config = _read_json((path if path.is_dir() else path.parent) / CONFIG)
+    return Run(_name(path, config), columns, config)
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Load every run at or anywhere below the paths, in order of their names.
+
+    Folders without scalars are passed over, but not a path itself: then UsageError is raised.
+    """
+    runs: list[Run] = []
+    for path in map(Path, paths):
+        found = [path] if path.is_file() else _runs_below(path)
+        if not found:
+            reason = "no run is at or below it" if path.exists() else "no such file or folder"
+            raise UsageError(f"{path}: {reason}; allowed: log folders, or folders of them")
+        runs += [load_run(one) for one in found]
+    return sorted(runs, key=lambda run: (run.setting, run.seed or 0))
+
+
+def group_seeds(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Return the runs by their setting, in order of appearance."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.setting, []).append(run)
+    return groups
+
+
+def check_column(flag: str, name: str, runs: Iterable[Run]) -> None:
+    """Raise UsageError if a run has no column of the `name` that a flag was given."""
+    for run in runs:
+        if name not in run.columns:
+            known = ", ".join(sorted(run.columns))
+            raise UsageError(f"{flag} {name}: {run.name} has none; allowed are {known}")
+
+
+def read_csv(file: Path) -> dict[str, Array]:
+    """Return the columns of a CSV; an empty cell is NaN, a last line that was cut is dropped."""
+    with file.open(newline="") as stream:
+        rows = list(csv.reader(line for line in stream if line.endswith("\n")))
+    names, cells = rows[0], rows[1:]
+    table = np.array([[float(cell or "nan") for cell in row] for row in cells])
+    return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
+
+
+def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
+    """Return the scalars of event files as columns over the steps that have any.
+
+    Where a step was logged twice, as by a run that was started again, the later value counts.
+    """
+    by_tag: dict[str, dict[int, float]] = {}
+    for file in files:
+        for step, tag, value in read_scalars(file):
+            by_tag.setdefault(tag, {})[step] = value
+    steps = sorted({step for values in by_tag.values() for step in values})
+    columns = {
+        tag: np.array([values.get(step, np.nan) for step in steps])
+        for tag, values in by_tag.items()
+    }
+    return {ITERATION: np.array(steps, float), **columns} if columns else {}
+
+
+def read_scalars(file: Path) -> Iterator[tuple[int, str, float]]:
+    """Yield (step, tag, value) of an event file, up to its end or the first broken record.
+
+    A scalar is a simple_value, or as newer writers have it a tensor of one float.
+    """
+    for event in read_events(file, media=False):
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                yield event.step, value.tag, value.simple_value
+            elif value.HasField("tensor") and value.tensor.dtype == DT_FLOAT:
+                tensor = value.tensor
+                numbers = tensor.float_val or np.frombuffer(tensor.tensor_content, "<f4")
+                if len(numbers) == 1:
+                    yield event.step, value.tag, float(numbers[0])
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if is_event_file(file))
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    logs = {file.parent for file in folder.rglob(PROGRESS)}
+    logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}
+    exported = {file for file in folder.rglob("*.csv") if file.with_suffix(".json").exists()}
+    return sorted(logs | exported)
+
+
+def _name(path: Path, config: dict[str, Any]) -> str:
+    name = config.get("flags", {}).get("exp_name")
+    if name is not None:
+        return str(name)
+    if path.suffix == ".csv" and path.name != PROGRESS:
+        return path.stem
+    folder = path if path.is_dir() else path.parent
+    return _STAMP.sub("", folder.name).removeprefix("hw4_")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,76 @@
+"""The live view of many runs: one line each."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cs285.infrastructure.progress import format_duration
+from cs285.infrastructure.run_folder import PROGRESS
+from cs285.infrastructure.run_queue import DONE, FAILED, HELD, RUNNING, WAITING, Job
+
+
+class RunDisplay:
+    """One line per run: redrawn in place on a terminal, elsewhere printed when it has changed."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self._width = max(len(job.name) for job in jobs)
+        self._shown: dict[str, str] = {}
+        self._drawn = 0
+
+    def show(self) -> None:
+        """Bring the terminal up to date."""
+        states = {job.name: self._state(job) for job in self.jobs}
+        if sys.stdout.isatty():
+            self._redraw([f"{name:<{self._width}}  {state}" for name, state in states.items()])
+            return
+        for name, state in states.items():
+            key = state.split(",")[0]  # the times after it change all the while
+            if self._shown.get(name) != key:
+                self._shown[name] = key
+                print(f"{time.strftime('%H:%M:%S')} {name:<{self._width}}  {state}", flush=True)
+
+    def _redraw(self, lines: Sequence[str]) -> None:
+        size = shutil.get_terminal_size()
+        room = size.lines - 2  # a cursor cannot go back to what has left the screen
+        if len(lines) > room:
+            lines = [line for line in lines if not line.endswith((DONE, WAITING))][:room]
+        up = f"\x1b[{self._drawn}F" if self._drawn else ""
+        shown = [f"{line[: size.columns - 1]}\n" for line in lines]
+        print(f"{up}\x1b[J{''.join(shown)}", end="", flush=True)
+        self._drawn = len(shown)
+
+    def _state(self, job: Job) -> str:
+        if job.state == FAILED:
+            return f"failed: {job.error}"
+        if job.state == HELD:
+            return "another process is running it"
+        if job.state != RUNNING:
+            return job.state
+        seconds = time.monotonic() - job.started
+        row = last_row(job.folder / PROGRESS) if job.folder else {}
+        iteration = int(row["Iteration"]) + 1 if row else 0
+        words = [f"iteration {iteration} of {job.n_iter}"]
+        if "Eval_AverageReturn" in row:
+            words.append(f"Eval_AverageReturn {float(row['Eval_AverageReturn']):.4g}")
+        fresh = iteration - job.first_iteration
+        left = 60 * job.minutes - seconds
+        if fresh > 0:
+            left = seconds / fresh * (job.n_iter - iteration)
+        words += [format_duration(seconds), f"about {format_duration(max(left, 0.0))} left"]
+        return ", ".join(words)
+
+
+def last_row(file: Path) -> dict[str, str]:
+    """Return the last whole row of a progress.csv; {} where there is none."""
+    try:
+        lines = [line for line in file.read_text().splitlines(True) if line.endswith("\n")]
+    except OSError:
+        return {}
+    rows = list(csv.DictReader(lines[:1] + lines[-1:])) if len(lines) > 1 else []
+    return {name: cell for row in rows for name, cell in row.items() if cell}

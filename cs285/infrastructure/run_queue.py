@@ -1,0 +1,228 @@
+"""Many runs, a few at a time: what is done is skipped, what is half done is resumed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 60.0  # with a run that was asked to stop; it may be writing its checkpoint
+WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
+
+
+class Process(Protocol):
+    """A run under way, wherever it is."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        ...
+
+    def interrupt(self) -> None:
+        """Ask it to stop so that it can be resumed."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once; it can be resumed from its last checkpoint."""
+        ...
+
+
+class Machine(Protocol):
+    """Where runs go: the one thing to replace for another machine or a cluster."""
+
+    def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
+        """Start `python -m module words`, which holds `lock` while it lives and prints to `log`."""
+        ...
+
+
+class LocalProcess:
+    """A process of this machine, out of the reach of the terminal's Ctrl-C."""
+
+    def __init__(self, command: Sequence[str], log: Path, lock: TextIO, threads: int) -> None:
+        caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        with log.open("a") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **caps},
+                start_new_session=True,
+                pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
+            )
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@dataclass(frozen=True)
+class LocalMachine:
+    """Runs are processes here, each with `threads` threads."""
+
+    threads: int
+
+    def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
+        workers = ["--num_workers", str(self.threads)]
+        return LocalProcess(
+            [sys.executable, "-m", module, *words, *workers], log, lock, self.threads
+        )
+
+
+@dataclass
+class Job:
+    """A run that is wanted, and where it is."""
+
+    name: str  # its --exp_name, which no other run in the data folder has
+    module: str
+    flags: tuple[str, ...]
+    minutes: float  # a guess
+    n_iter: int
+    state: str = WAITING
+    folder: Path | None = None
+    started: float = 0.0  # time.monotonic() of this sitting
+    first_iteration: int = 0  # of this sitting
+    error: str = ""
+    process: Process | None = field(default=None, repr=False)
+    lock: TextIO | None = field(default=None, repr=False)
+
+
+def folders_of(data_dir: Path, name: str) -> list[Path]:
+    """Return the log folders of an experiment, the newest last."""
+    found = [folder for folder in data_dir.glob(f"hw4_{name}_*") if _experiment_of(folder) == name]
+    return sorted(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def iterations_done(folder: Path) -> int:
+    """Return the iterations in the checkpoint of a log folder. Raises UsageError: unreadable."""
+    if not (folder / CHECKPOINT).exists():
+        return 0
+    return int(load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]["next_iteration"])
+
+
+def _experiment_of(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / CONFIG).read_text())["flags"]["exp_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class RunQueue:
+    """Brings jobs to their end, at most `at_once` at a time."""
+
+    def __init__(self, jobs: Sequence[Job], data_dir: Path, machine: Machine, at_once: int) -> None:
+        self.jobs, self.data_dir, self.machine, self.at_once = jobs, data_dir, machine, at_once
+
+    def run(self, show: Callable[[], None], on_done: Callable[[Job], None]) -> None:
+        """Start, watch and end the jobs; `show` is called about twice a second.
+
+        `on_done` gets each job that is done, also those that were before. One that fails does not
+        stop the others. On KeyboardInterrupt every run is stopped, resumable.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        told: set[str] = set()
+        try:
+            while True:
+                for job in self.jobs:
+                    self._advance(job)
+                    if job.state == DONE and job.name not in told:
+                        told.add(job.name)
+                        on_done(job)
+                show()
+                if all(job.state in (DONE, FAILED) for job in self.jobs):
+                    return
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._stop()
+
+    def _advance(self, job: Job) -> None:
+        if job.state == RUNNING:
+            self._look_after(job)
+        is_free = sum(other.state == RUNNING for other in self.jobs) < self.at_once
+        if job.state in (WAITING, HELD) and is_free:
+            self._start(job)
+
+    def _look_after(self, job: Job) -> None:
+        assert job.process is not None and job.lock is not None
+        code = job.process.poll()
+        if job.folder is None:
+            job.folder = next(reversed(folders_of(self.data_dir, job.name)), None)
+        if code is None:
+            return
+        job.lock.close()
+        job.state = DONE if code == 0 else FAILED
+        if code < 0:
+            job.error = f"killed by signal {-code}"
+        elif code > 0:
+            job.error = last_line(self.log_of(job)) or f"exit code {code}"
+
+    def _start(self, job: Job) -> None:
+        lock = (self.data_dir / f".{job.name}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another one of us has it, or a run that outlived one
+            lock.close()
+            job.state = HELD
+            return
+        self._locate(job)
+        if job.state in (DONE, FAILED):
+            lock.close()
+            return
+        way_on = ["--resume", str(job.folder)] if job.folder else ["--data_dir", str(self.data_dir)]
+        words = [*job.flags, *way_on]
+        job.process = self.machine.start(job.module, words, self.log_of(job), lock)
+        job.state, job.lock, job.started = RUNNING, lock, time.monotonic()
+
+    def _locate(self, job: Job) -> None:
+        """Find the job's log folder, the furthest if there are several, and whether it is done."""
+        try:
+            found = [(iterations_done(f), f) for f in folders_of(self.data_dir, job.name)]
+        except UsageError as error:  # a checkpoint that this version cannot read
+            job.state, job.error = FAILED, str(error)
+            return
+        if found:
+            job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
+            job.state = DONE if job.first_iteration >= job.n_iter else job.state
+
+    def log_of(self, job: Job) -> Path:
+        """Return the file with what the run prints."""
+        return self.data_dir / f"{job.name}.log"
+
+    def _stop(self) -> None:
+        running = [job.process for job in self.jobs if job.state == RUNNING and job.process]
+        for process in running:
+            process.interrupt()
+        end = time.monotonic() + PATIENCE_SECONDS
+        for process in running:
+            while process.poll() is None:
+                if time.monotonic() > end:
+                    process.kill()
+                time.sleep(0.05)
+
+
+def last_line(file: Path) -> str:
+    """Return the last line of a log that is not empty."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - 2000))
+            lines = stream.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.split("\r")[-1].strip() for line in reversed(lines) if line.strip()), "")

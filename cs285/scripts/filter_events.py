@@ -1,0 +1,181 @@
+"""Take the videos, images and audio out of TensorBoard event files; scalars stay to the byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from cs285.infrastructure.errors import RunError, UsageError
+from cs285.infrastructure.event_file import (
+    CorruptRecordError,
+    copy_without_media,
+    is_event_file,
+    read_records,
+)
+from cs285.infrastructure.flags import OneLineParser
+from cs285.infrastructure.run_folder import lock_folder
+from cs285.scripts.tool import describe, fail, run_tool, temporary_beside, warn
+
+SCRIPT = "filter_events.py"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_tool(SCRIPT, _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    given = _parser().parse_args(argv)
+    for source in given.sources:
+        check_source(source)
+    if given.in_place:
+        return filter_all_in_place(given.sources)
+    if len(given.sources) > 1:
+        raise UsageError(
+            f"SOURCE {given.sources[1]}: allowed with --output is one SOURCE, as their folder"
+        )
+    write_filtered(given.sources[0], given.output)
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    parser.add_argument(
+        "sources", metavar="SOURCE", type=Path, nargs="+", help="event file, or folder with some"
+    )
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument(
+        "--output",
+        metavar="TARGET",
+        type=Path,
+        help="write a copy there, of everything but the videos; must not exist yet",
+    )
+    way.add_argument(
+        "--in_place", action="store_true", help="replace the event files by what is left of them"
+    )
+    return parser
+
+
+def check_source(source: Path) -> None:
+    """Raise UsageError unless `source` is an event file, or a folder that holds one."""
+    allowed = "allowed: an event file, or a folder that holds some (events.out.tfevents.*)"
+    if not source.exists():
+        raise UsageError(f"SOURCE {source}: no such file or folder; {allowed}")
+    if source.is_dir():
+        if next(event_files(source), None) is None:
+            raise UsageError(f"SOURCE {source}: holds no event file; {allowed}")
+        return
+    try:
+        next(read_records(source, media=False), None)
+    except CorruptRecordError:
+        raise UsageError(f"SOURCE {source}: not an event file; {allowed}") from None
+    except OSError as error:
+        raise UsageError(f"SOURCE {source}: {error.strerror}; {allowed}") from error
+
+
+def event_files(source: Path) -> Iterator[Path]:
+    """Yield the event files in a folder and below, in order; or the file that `source` is."""
+    files = sorted(source.rglob("*")) if source.is_dir() else [source]
+    return (file for file in files if file == source or is_event_file(file))
+
+
+def write_filtered(source: Path, target: Path) -> None:
+    """Mirror `source`, a file or folder, at `target`: event files filtered, no videos/*.mp4.
+
+    The target appears when it is complete. Raises UsageError if it exists or lies in the source.
+    """
+    allowed = "allowed: a path that does not exist yet, outside SOURCE"
+    if target.exists() or target.is_symlink():
+        raise UsageError(f"--output {target}: it exists; {allowed}")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"--output {target}: it lies in {source}; {allowed}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(target) as temporary:
+            if source.is_dir():
+                shutil.copytree(source, temporary, ignore=_videos, copy_function=_copy)
+            else:
+                _copy_filtered(source, temporary)
+            temporary.rename(target)
+    except OSError as error:
+        raise UsageError(f"--output {target}: {describe(error)}; {allowed}") from error
+    for file in event_files(source):
+        copy = target / file.relative_to(source)
+        _report(file, file.stat().st_size, copy.stat().st_size)
+
+
+def _videos(folder: str, names: list[str]) -> list[str]:
+    is_videos = Path(folder).name == "videos"
+    return [name for name in names if is_videos and name.endswith(".mp4")]
+
+
+def _copy(source: str, target: str) -> None:
+    if is_event_file(Path(source)):
+        _copy_filtered(Path(source), Path(target))
+    else:
+        shutil.copy2(source, target)
+
+
+def _copy_filtered(source: Path, target: Path) -> None:
+    with target.open("wb") as stream:
+        copied = copy_without_media(source, stream)
+    shutil.copystat(source, target)
+    if copied.is_corrupt:
+        warn(SCRIPT, f"{source} is corrupt; the copy ends before that place")
+
+
+def filter_all_in_place(sources: Sequence[Path]) -> int:
+    """Filter every event file of `sources` where it is; return 1 if some were left alone, or 0."""
+    exit_code = 0
+    for source in sources:
+        for file in event_files(source):
+            try:
+                filter_in_place(file.resolve())  # what a link points to, not the link
+            except RunError as error:
+                exit_code = fail(SCRIPT, f"left as it is: {error}", RunError.exit_code)
+    return exit_code
+
+
+def filter_in_place(file: Path) -> None:
+    """Replace an event file by what is left of it without media, at once; print what it saved.
+
+    Raises RunError, and changes nothing, if the file is corrupt or a run is writing it.
+    """
+    old_size = file.stat().st_size
+    with _hold(file.parent), temporary_beside(file) as temporary:
+        with temporary.open("wb") as stream:
+            copied = copy_without_media(file, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if copied.is_corrupt:
+            raise RunError(f"{file}: it is corrupt, and what stands behind would be lost")
+        if copied.dropped:
+            shutil.copystat(file, temporary)
+            if file.stat().st_size != old_size:
+                raise RunError(f"{file}: it grew meanwhile: a run is writing it")
+            temporary.replace(file)
+    _report(file, old_size, file.stat().st_size)
+
+
+def _hold(folder: Path) -> AbstractContextManager[Any]:
+    """Keep the run in `folder`, if one was there, from going on. Raises RunError: it is running."""
+    if not (folder / ".lock").exists():
+        return nullcontext()
+    try:
+        return lock_folder(folder)
+    except UsageError as error:
+        raise RunError(f"{folder}: another process is running it") from error
+
+
+def _report(source: Path, old_size: int, new_size: int) -> None:
+    saved = old_size - new_size
+    print(f"{source}: {old_size:,} -> {new_size:,} bytes, {saved:,} saved", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

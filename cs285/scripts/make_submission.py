@@ -1,0 +1,250 @@
+"""Pack runs, code and README.md into the zip that the assignment asks for, without videos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import groupby
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import cs285
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.event_file import copy_without_media, is_event_file
+from cs285.infrastructure.flags import OneLineParser
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, default_data_dir
+from cs285.scripts.tool import describe, run_tool, temporary_beside, warn
+
+SCRIPT = "make_submission.py"
+QUESTIONS = ("q1", "q2", "q3", "q4", "q5", "q6")
+RUNS = "folders there that are named hw4_q<digit>_... and hold an event file"
+CODE = (".py", ".xml", ".typed", ".toml", ".ipynb")  # endings of the package's files
+MEGABYTE = 10**6
+_RUN = re.compile(r"hw4_q\d_")
+_STAMP = re.compile(r"_(\d\d)-(\d\d)-(\d{4})_(\d\d-\d\d-\d\d)$")  # day, month, year, time
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_tool(SCRIPT, _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    given = _parser().parse_args(argv)
+    _check_output(given.output, given.overwrite)
+    runs = choose_runs(given.data_dir, given.runs)
+    questions = given.questions or QUESTIONS
+    if given.questions:
+        runs = [run for run in runs if question_of(run) in questions]
+    if not runs:
+        asked = f"no run of {', '.join(questions)}"
+        raise UsageError(f"--data_dir {given.data_dir}: {asked}; allowed: {RUNS}")
+    if given.newest:
+        runs = newest_of_each(runs)
+    _warn_of_gaps(runs, questions)
+    infos = write_zip({**files_of_runs(runs), **files_of_code()}, given.output, given.limit_mb)
+    _print_table(infos)
+    size = given.output.stat().st_size / MEGABYTE
+    print(f"{given.output}: {size:.2f} MB of at most {given.limit_mb:g} MB")
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("submit.zip"), help="the zip (default: submit.zip)")
+    add("--overwrite", action="store_true", help="replace the zip if there is one")
+    add("--data_dir", type=Path, default=default_data_dir(), help="folder of the log folders")
+    add("--runs", nargs="+", metavar="PATTERN", help="only these log folders; may have * and ?")
+    add("--questions", nargs="+", choices=QUESTIONS, metavar="Q", help="only these: q1 q2 ... q6")
+    add("--newest", action="store_true", help="of several runs of one experiment only the newest")
+    add("--limit_mb", type=_limit, default=15.0, help="write no larger zip (default: 15)")
+    return parser
+
+
+def _limit(text: str) -> float:
+    try:
+        if 0 < float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise UsageError(f"--limit_mb {text}: allowed are finite numbers above 0")
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"--output {output}: allowed is a file in a folder that exists")
+    if output.exists() and not overwrite:
+        raise UsageError(f"--output {output}: it exists; allowed is a new file, or --overwrite")
+
+
+def choose_runs(data_dir: Path, patterns: Sequence[str] | None) -> list[Path]:
+    """Return the runs in a folder that match a pattern, or all, and name what is left out.
+
+    Raises UsageError if the folder is none, or a pattern matches no run.
+    """
+    if not data_dir.is_dir():
+        raise UsageError(f"--data_dir {data_dir}: no such folder; allowed: one with log folders")
+    folders = sorted(f for f in data_dir.iterdir() if f.is_dir() and not f.name.startswith("."))
+    runs = [folder for folder in folders if _RUN.match(folder.name) and _events(folder)]
+    for pattern in patterns or []:
+        if not any(matches(run, [pattern]) for run in runs):
+            raise UsageError(f"--runs {pattern}: no run in --data_dir {data_dir}; allowed: {RUNS}")
+    wanted = [folder for folder in folders if matches(folder, patterns)]
+    left_out = [folder.name for folder in wanted if folder not in runs]
+    if left_out:
+        warn(SCRIPT, f"left out {', '.join(left_out)}; allowed: {RUNS}")
+    return [folder for folder in wanted if folder in runs]
+
+
+def question_of(run: Path) -> str:
+    """Return the question that a run belongs to, as q1."""
+    return run.name.split("_")[1]
+
+
+def matches(folder: Path, patterns: Sequence[str] | None) -> bool:
+    """Return whether a folder's name or path matches one of the patterns; None matches all."""
+    return patterns is None or any(
+        fnmatchcase(folder.name, pattern)
+        or fnmatchcase(str(folder.resolve()), str(Path(pattern).resolve()))
+        for pattern in patterns
+    )
+
+
+def newest_of_each(runs: Sequence[Path]) -> list[Path]:
+    """Return the last run of each name without its time."""
+
+    def date(run: Path) -> tuple[str, ...]:
+        found = _STAMP.search(run.name)
+        return (found[3], found[2], found[1], found[4]) if found else ()
+
+    return list({_STAMP.sub("", run.name): run for run in sorted(runs, key=date)}.values())
+
+
+def _warn_of_gaps(runs: Sequence[Path], questions: Sequence[str]) -> None:
+    answered = {question_of(run) for run in runs}
+    missing = [question for question in questions if question not in answered]
+    if missing:
+        warn(SCRIPT, f"no run of {', '.join(missing)}")
+    unfinished = [f"{run.name} ({reason})" for run in runs if (reason := missing_of(run))]
+    if unfinished:
+        warn(SCRIPT, f"not finished: {', '.join(unfinished)}")
+
+
+def missing_of(run: Path) -> str:
+    """Return how far an unfinished run came, or nothing: it is finished, or does not tell."""
+    try:
+        flags = json.loads((run / CONFIG).read_text())["flags"]
+        n_iter, log_freq = int(flags["n_iter"]), int(flags["scalar_log_freq"])
+        done = _logged_iterations(run)
+    except (OSError, ValueError, KeyError, TypeError):  # of the homework, or another program
+        return ""
+    if log_freq > 0:
+        is_last = done > 0 and done - 1 + log_freq >= n_iter
+        return "" if is_last else f"{done} of {n_iter} iterations"
+    # Without progress.csv, whether the first iteration was done is all that is cheap to say.
+    began = any((run / name).exists() for name in (CHECKPOINT, "itr_0_losses.npy"))
+    return "" if began else f"0 of {n_iter} iterations"
+
+
+def _logged_iterations(run: Path) -> int:
+    """Return the last logged iteration + 1, or 0."""
+    if not (run / PROGRESS).exists():
+        return 0
+    with (run / PROGRESS).open(newline="") as stream:
+        rows = list(csv.DictReader(line for line in stream if line.endswith("\n")))
+    return int(rows[-1]["Iteration"]) + 1 if rows else 0
+
+
+def _events(run: Path) -> list[Path]:
+    return [file for file in run.rglob("*") if is_event_file(file)]
+
+
+def files_of_runs(runs: Sequence[Path]) -> dict[str, Path]:
+    """Return {name in the zip: file} of what is handed in of the runs."""
+
+    def wanted(run: Path) -> Iterator[Path]:
+        yield from _events(run)
+        yield from (file for name in (CONFIG, PROGRESS) if (file := run / name).is_file())
+        if question_of(run) == "q1":  # every model's run has such pictures, and they are large
+            yield from (f for f in run.glob("itr_*") if f.suffix in (".png", ".npy", ".npz"))
+
+    return {
+        f"data/{run.name}/{file.relative_to(run).as_posix()}": file
+        for run in runs
+        for file in sorted(wanted(run))
+    }
+
+
+def files_of_code() -> dict[str, Path]:
+    """Return {name in the zip: file} of the package and README.md. Raises UsageError: no such."""
+    package = Path(cs285.__file__).parent
+    readme = default_data_dir().parents[1] / "README.md"  # of the checkout, or the working folder
+    if not readme.is_file():
+        raise UsageError(f"README.md: not in {readme.parent}; allowed: a folder that has one")
+    files = [file.relative_to(package) for file in package.rglob("*") if file.suffix in CODE]
+    kept = sorted(f for f in files if f.parts[0] != "data" and "/." not in f"/{f.as_posix()}")
+    return {f"cs285/{f.as_posix()}": package / f for f in kept} | {"README.md": readme}
+
+
+def write_zip(files: dict[str, Path], output: Path, limit_mb: float) -> list[ZipInfo]:
+    """Write the zip, whole or not at all, the same to the byte for the same files.
+
+    Returns what it holds. Raises UsageError if it would be too large, or cannot be written.
+    """
+    try:
+        with temporary_beside(output) as temporary:
+            with ZipFile(temporary, "w") as archive:
+                for name, source in files.items():
+                    _add(archive, name, source)
+            size = temporary.stat().st_size / MEGABYTE
+            if size > limit_mb:
+                raise UsageError(f"--limit_mb {limit_mb:g}: {_too_large(archive.infolist(), size)}")
+            temporary.replace(output)
+    except OSError as error:
+        raise UsageError(f"--output {output}: {describe(error)}") from error
+    return archive.infolist()
+
+
+def _add(archive: ZipFile, name: str, source: Path) -> None:
+    info = ZipInfo(name)  # of 1980, as the time is not to matter
+    info.compress_type, info.external_attr = ZIP_DEFLATED, 0o644 << 16
+    with archive.open(info, "w") as stream:
+        if name.startswith("data/") and is_event_file(source):
+            if copy_without_media(source, stream).is_corrupt:
+                warn(SCRIPT, f"{source} is corrupt; what stands before that place is in the zip")
+        else:
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, stream)
+
+
+def _too_large(infos: Sequence[ZipInfo], size: float) -> str:
+    packed = {name: sum(info.compress_size for info in part) for name, part in _parts(infos)}
+    largest = max((name for name in packed if name.startswith("data/")), key=packed.__getitem__)
+    return (
+        f"the zip would have {size:.2f} MB; the largest run is {Path(largest).name} with "
+        f"{packed[largest] / MEGABYTE:.2f} MB; --runs, --questions and --newest take fewer"
+    )
+
+
+def _parts(infos: Sequence[ZipInfo]) -> Iterator[tuple[str, list[ZipInfo]]]:
+    """Yield data/<run>, cs285 and README.md, each with what the zip holds of it."""
+    parts = groupby(infos, lambda i: re.sub(r"^(data/[^/]+|[^/]+).*", r"\1", i.filename))
+    return ((name, list(part)) for name, part in parts)
+
+
+def _print_table(infos: Sequence[ZipInfo]) -> None:
+    print(f"{'files':>5} {'kB':>9} {'zipped':>9}")
+    for name, part in _parts(infos):
+        size, packed = sum(i.file_size for i in part), sum(i.compress_size for i in part)
+        print(f"{len(part):5} {size / 1000:9,.1f} {packed / 1000:9,.1f}  {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

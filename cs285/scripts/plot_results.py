@@ -1,0 +1,68 @@
+"""Draw the learning curves of runs: one line per setting, with its spread over seeds.
+
+PATHS are log folders, folders of them (cs285/data, a sweep), exported CSVs, or event files, also
+those of the original homework. Runs whose names differ in the seed at their end are one setting.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cs285.analysis.plots import curves_figure, save
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, check_column, find_runs, group_seeds
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import COUNT, OneLineParser
+from cs285.scripts.tool import run_tool
+
+SCRIPT = "plot_results.py"
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_tool(SCRIPT, _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    given = _parser().parse_args(argv)
+    if not COUNT.holds(given.smooth):
+        raise UsageError(f"--smooth {given.smooth}: allowed are {COUNT.allowed}")
+    if given.output.suffix not in FORMATS:
+        raise UsageError(
+            f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
+        )
+    runs = [run for run in find_runs(given.paths) if re.search(given.match, run.name)]
+    if not runs:
+        raise UsageError(f"--match {given.match}: no run's name has it; allowed: a part of one")
+    for flag, name in (("--y", given.y), ("--x", given.x)):
+        check_column(flag, name, runs)
+    groups = group_seeds(runs)
+    figure = curves_figure({given.title: groups}, given.y, given.x, given.smooth)
+    try:
+        save(figure, given.output)
+    except OSError as error:
+        raise UsageError(
+            f"--output {given.output}: {error.strerror}; allowed: a file that can be written"
+        ) from error
+    print(f"{given.output}: {len(runs)} runs of {len(groups)} settings")
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH")
+    add("--y", default=EVAL_RETURN, help=f"metric to draw (default: {EVAL_RETURN})")
+    add("--x", default=ENV_STEPS, help=f"against which other (default: {ENV_STEPS})")
+    add("--smooth", type=int, default=1, metavar="N", help="mean of the last N values (default: 1)")
+    add("--match", default="", metavar="REGEX", help="only runs whose name has this in it")
+    add("--title", default="", help="above the picture")
+    add("--output", type=Path, default=Path("results.png"), help="picture (default: results.png)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

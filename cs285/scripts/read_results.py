@@ -1,0 +1,72 @@
+"""Print what runs have logged, an iteration a line, as a table or as CSV.
+
+PATHS are log folders, folders of them, exported CSVs, or event files, also those of the original
+homework.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, check_column, find_runs
+from cs285.infrastructure.flags import OneLineParser
+from cs285.scripts.tool import run_tool
+
+SCRIPT = "read_results.py"
+USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_tool(SCRIPT, _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    given = _parser().parse_args(argv)
+    runs = find_runs(given.paths)
+    for name in given.columns or []:
+        check_column("--columns", name, runs)
+    if given.names:
+        print("\n".join(dict.fromkeys(name for run in runs for name in run.columns)))
+    elif given.csv:
+        print_csv(runs, given.columns or list(USUAL))
+    else:
+        for run in runs:
+            print_table(run, given.columns or [name for name in USUAL if name in run.columns])
+    return 0
+
+
+def print_table(run: Run, names: Sequence[str]) -> None:
+    """Print columns of a run under their names. Raises UsageError: it has no such column."""
+    columns = [[f"{value:.6g}" for value in run.column(name)] for name in names]
+    widths = [max(map(len, (name, *cells))) for name, cells in zip(names, columns, strict=True)]
+    print(run.name)
+    for row in [names, *zip(*columns, strict=True)]:
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+def print_csv(runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Print columns of all runs as one CSV, the run's name first."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["run", *names])
+    for run in runs:
+        columns = [run.column(name) for name in names]
+        writer.writerows(
+            [run.name, *(f"{value:.17g}" for value in row)] for row in zip(*columns, strict=True)
+        )
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH")
+    add("--columns", nargs="+", metavar="NAME", help=f"(default: {', '.join(USUAL)})")
+    add("--names", action="store_true", help="print which columns there are, and no more")
+    add("--csv", action="store_true", help="print one CSV of all runs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

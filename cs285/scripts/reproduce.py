@@ -1,0 +1,141 @@
+"""Run the experiments of the homework, or some of them; started again, it goes on where it was.
+
+What is done is skipped, what is half done resumed. Runs go on the cores of this machine, a few at a
+time; their log folders and what they print (NAME.log) are in --data_dir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cs285.analysis.experiments import (
+    EXPERIMENTS_FILE,
+    Experiment,
+    read_experiments,
+    select,
+)
+from cs285.infrastructure.collector import available_cores
+from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values
+from cs285.infrastructure.progress import format_duration
+from cs285.infrastructure.run_display import RunDisplay
+from cs285.infrastructure.run_folder import default_data_dir
+from cs285.infrastructure.run_queue import (
+    FAILED,
+    Job,
+    LocalMachine,
+    RunQueue,
+)
+from cs285.scripts.export_run import export_run
+from cs285.scripts.tool import run_tool
+
+SCRIPT = "reproduce.py"
+CONFIGS: dict[str, type] = {"mb": MBConfig, "mbpo": MBPOConfig}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (a run failed), 2 (bad input) or 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return run_tool(SCRIPT, reproduce, argv)
+
+
+def reproduce(argv: Sequence[str]) -> int:
+    """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
+    arguments = _parser().parse_args(argv)
+    experiments = select(
+        read_experiments(arguments.experiments), arguments.questions, arguments.names
+    )
+    pairs = [(e, seed) for e in experiments for seed in arguments.seeds or e.seeds]
+    jobs = [job_of(experiment, seed) for experiment, seed in pairs]
+    at_once = min(arguments.jobs or available_cores(), len(jobs))
+    if arguments.dry_run:
+        print_commands(pairs, at_once)
+        return 0
+    data_dir = arguments.data_dir.resolve()
+    machine = LocalMachine(threads=max(1, available_cores() // at_once))
+    queue = RunQueue(jobs, data_dir, machine, at_once)
+    try:
+        queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError("interrupted; the same command goes on") from error
+    except OSError as error:
+        raise UsageError(
+            f"--data_dir {data_dir}: {error.strerror}; allowed: a folder that can be written to"
+        ) from error
+    failed = [job for job in jobs if job.state == FAILED]
+    for job in failed:
+        log = queue.log_of(job)
+        print(f"{SCRIPT}: {job.name} failed: {job.error} (see {log})", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def export(target: Path | None, job: Job) -> None:
+    """Copy what a finished job measured to `target`, where one is given. Raises UsageError."""
+    if target is None or job.folder is None:
+        return
+    try:
+        export_run(job.folder, target / job.name.split("_")[0] / job.name)
+    except OSError as error:
+        raise UsageError(
+            f"--export_to {target}: {error.strerror}; allowed: a folder that can be written to"
+        ) from error
+
+
+def job_of(experiment: Experiment, seed: int) -> Job:
+    """Return the job of a run. Raises UsageError: the list's flags are not those of its script."""
+    _, script, *flags = experiment.command(seed)
+    module = f"cs285.scripts.{Path(script).stem}"
+    config_class = CONFIGS[experiment.script]
+    parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
+    add_flags(parser, config_class)
+    config: Any = from_flat(config_class, parse_values(parser, flags))
+    return Job(
+        experiment.run_name(seed), module, tuple(flags), experiment.minutes, config.run.n_iter
+    )
+
+
+def print_commands(pairs: Sequence[tuple[Experiment, int]], at_once: int) -> None:
+    """Print the command of every run, and how long it may take."""
+    for experiment, seed in pairs:
+        print(f"# about {format_duration(60 * experiment.minutes)} on one core")
+        print(shlex.join(experiment.command(seed)))
+    minutes = sum(experiment.minutes for experiment, _ in pairs)
+    longest = max(experiment.minutes for experiment, _ in pairs)
+    whole = format_duration(60 * max(minutes / at_once, longest))
+    print(f"# {len(pairs)} runs, {at_once} at a time: about {whole}")
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("--questions", nargs="+", metavar="Q", help="q1 to q6, study, sac (default: all)")
+    add("--names", nargs="+", metavar="NAME", help="experiments by their names")
+    add("--seeds", nargs="+", type=_whole(0), metavar="N", help="default: each one's own")
+    add("--jobs", type=_whole(1), metavar="N", help="runs at a time (default: one per core)")
+    add("--dry_run", action="store_true", help="print commands and a guess of their times")
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    add("--data_dir", **folder, default=default_data_dir(), help="of the log folders")
+    add("--export_to", **folder, help="where to copy curves and provenance of finished runs")
+    add("--experiments", type=Path, metavar="FILE", default=EXPERIMENTS_FILE, help="another list")
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: allowed are whole numbers from {least}")
+        return int(text)
+
+    return convert
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The homework's experiments as a list, and runs of a small one: killed, resumed, never doubled."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cs285.analysis.experiments import read_experiments
+from cs285.infrastructure.run_queue import iterations_done
+from cs285.scripts.reproduce import main
+from tests.cli.processes import children_of, start, wait_until
+from tests.conftest import TINY, arguments, read_curve
+
+SECONDS = 90.0
+
+
+def write_list(file: Path, names: tuple[str, ...] = ("q1_tiny",), **flags: Any) -> Path:
+    words = " ".join(arguments(**{**TINY, "exp_name": None, "num_workers": None, **flags}))
+    entries = [
+        f'[[experiment]]\nname = "{name}"\nscript = "mb"\nflags = "{words}"\n'
+        "minutes = 0.1\nresults = []\n"
+        for name in names
+    ]
+    file.write_text("\n".join(entries))
+    return file
+
+
+def run_folder(data: Path, name: str = "q1_tiny") -> Path:
+    (folder,) = data.glob(f"hw4_{name}_seed1_*")
+    return folder
+
+
+def words_of(tmp_path: Path, listed: Path) -> list[str]:
+    return ["--experiments", str(listed), "--data_dir", str(tmp_path / "data")]
+
+
+def test_list_has_every_experiment_of_the_homework() -> None:
+    names = {experiment.name for experiment in read_experiments()}
+    assert names >= {
+        "q1_cheetah_n500_arch1x32", "q1_cheetah_n5_arch2x250", "q1_cheetah_n500_arch2x250",
+        "q2_obstacles_singleiteration", "q3_obstacles", "q3_reacher", "q3_cheetah",
+        *(f"q4_reacher_horizon{horizon}" for horizon in (5, 15, 30)),
+        *(f"q4_reacher_numseq{number}" for number in (100, 1000)),
+        *(f"q4_reacher_ensemble{size}" for size in (1, 3, 5)),
+        "q5_cheetah_random", "q5_cheetah_cem_2", "q5_cheetah_cem_4",
+        "q6_cheetah_rlenl0", "q6_cheetah_rlen1", "q6_cheetah_rlen10",
+    }  # fmt: skip
+
+
+def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dry_run", "--questions", "q3", "q5", "--seeds", "1", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [line for line in lines if not line.startswith("#")]
+    assert len(commands) == 2 * 6
+    assert all(line.startswith("python scripts/run_hw4_mb.py ") for line in commands)
+    assert "--mpc_horizon 15" in commands[-1] and commands[-1].endswith("--seed 2")
+    assert len(lines) == 2 * 12 + 1 and "12 runs" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--questions", "q9"], "--questions q9: allowed are q1"),
+        (["--names", "q3"], "--names q3: allowed"),
+        (["--seeds", "one"], "one: allowed are whole numbers from 0"),
+        (["--jobs", "0"], "0: allowed are whole numbers from 1"),
+        (["--experiments", "nowhere.toml"], "--experiments nowhere.toml: No such file"),
+        (["--question", "q3"], "did you mean --questions?"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([*words, "--dry_run"])
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    error = capsys.readouterr().err
+    assert code == 2 and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("flags", ["--sise 3", "--size 0"])
+def test_flag_that_is_wrong_in_a_list(
+    flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = write_list(tmp_path / "list.toml")
+    listed.write_text(listed.read_text().replace("--size 16", flags))
+    with pytest.raises(SystemExit) if "sise" in flags else pytest.raises(BaseException):
+        raise SystemExit(main(words_of(tmp_path, listed)))
+    error = capsys.readouterr().err
+    assert flags.split()[0] in error and error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_runs_then_skips_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
+    words = [*words_of(tmp_path, listed), "--export_to", str(tmp_path / "results")]
+    assert main(words) == 0
+    folders = [run_folder(tmp_path / "data", name) for name in ("q1_tiny", "q2_tiny")]
+    before = [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders]
+    assert main(words) == 0  # does nothing
+    assert [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders] == before
+    exported = json.loads((tmp_path / "results" / "q1" / "q1_tiny_seed1.json").read_text())
+    assert exported["run"]["iterations"] == TINY["n_iter"]
+    assert str(tmp_path) not in json.dumps(exported)
+    assert capsys.readouterr().out.count("done") == 4
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_and_started_again(how: signal.Signals, tmp_path: Path) -> None:
+    """The curve is that of a run never stopped, in one folder, of one process at a time."""
+    many = {"n_iter": 25, "batch_size": 200}
+    listed, data = write_list(tmp_path / "list.toml", **many), tmp_path / "data"
+    process = start("scripts/reproduce.py", *words_of(tmp_path, listed))
+    wait_until(lambda: bool(list(data.glob("hw4_*/checkpoint.pt"))), SECONDS)
+    runs = children_of(process.pid)
+    process.send_signal(how)
+    process.communicate(timeout=SECONDS)
+    if how != signal.SIGKILL:  # else the run lives on, and is waited for
+        assert process.returncode == 130
+        wait_until(lambda: not set(runs) & set(children_of(1)))
+    assert iterations_done(run_folder(data)) < 25
+    assert main(words_of(tmp_path, listed)) == 0
+    never_stopped = tmp_path / "other"
+    assert main(["--experiments", str(listed), "--data_dir", str(never_stopped)]) == 0
+    assert read_curve(run_folder(data)) == read_curve(run_folder(never_stopped))
+
+
+def test_two_at_once_share_the_work(tmp_path: Path) -> None:
+    listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
+    both = [start("scripts/reproduce.py", *words_of(tmp_path, listed)) for _ in range(2)]
+    outputs = [process.communicate(timeout=SECONDS) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    for name in ("q1_tiny", "q2_tiny"):
+        assert iterations_done(run_folder(tmp_path / "data", name)) == TINY["n_iter"]
+
+
+def test_run_that_fails_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
+    text = listed.read_text()
+    listed.write_text(text.replace("obstacles-cs285-v0", "NoSuchTask-v0", 1))
+    assert main(words_of(tmp_path, listed)) == 1
+    error = capsys.readouterr().err
+    assert "q1_tiny_seed1 failed" in error and "NoSuchTask-v0" in error and error.count("\n") == 1
+    assert iterations_done(run_folder(tmp_path / "data", "q2_tiny")) == TINY["n_iter"]

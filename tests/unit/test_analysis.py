@@ -1,0 +1,158 @@
+"""Logs become arrays, and arrays of several seeds one curve."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.tensor_pb2 import TensorProto
+from tensorboardX.proto.types_pb2 import DT_FLOAT
+from tensorboardX.record_writer import RecordWriter
+
+from cs285.analysis.experiments import Result, read_experiments, select
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, group_seeds, load_run
+from cs285.analysis.statistics import aggregate, bootstrap_interval, interquartile_mean, smooth
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.logger import Logger
+
+TEN = np.array([3.0, -1, 4, 1.5, -9, 2.6, 5, 3.5, 8.9, 7.9])
+
+
+def make_run(name: str, steps: list[float], returns: list[float]) -> Run:
+    return Run(name, {ENV_STEPS: np.array(steps), EVAL_RETURN: np.array(returns)}, {})
+
+
+def test_numbers_of_rliable() -> None:
+    """Of rliable 1.2.0 with 200000 resamples, beside the older pandas that it imports with."""
+    assert interquartile_mean(TEN) == pytest.approx(3.26666667)
+    low, high = bootstrap_interval(TEN)
+    assert low == pytest.approx(0.0333, abs=0.4) and high == pytest.approx(5.7167, abs=0.4)
+    assert interquartile_mean(TEN[:3]) == pytest.approx(2.0)
+    assert bootstrap_interval(TEN[:3]) == (pytest.approx(-1.0), pytest.approx(4.0))
+
+
+def test_one_seed_has_no_interval() -> None:
+    low, high = bootstrap_interval(TEN[None])
+    assert low.shape == high.shape == (10,) and np.isnan([low, high]).all()
+
+
+def test_smooth_is_the_mean_of_the_values_so_far() -> None:
+    np.testing.assert_allclose(smooth(np.array([1.0, 3, 5, 1]), 2), [1, 2, 4, 3])
+    np.testing.assert_allclose(smooth(TEN, 1), TEN)
+    np.testing.assert_allclose(smooth(TEN, 100)[-1], TEN.mean())
+
+
+def test_seeds_meet_at_equal_env_steps() -> None:
+    """Where a seed's episodes end elsewhere, its value in between counts, up to the shortest."""
+    one = make_run("a_seed1", [0, 100, 200, 300], [0.0, 10, 20, 30])
+    two = make_run("a_seed2", [50, 250], [0.0, 20])
+    curve = aggregate([one, two])
+    np.testing.assert_allclose(curve.x, [100, 200])
+    np.testing.assert_allclose(curve.center, [(10 + 5) / 2, (20 + 15) / 2])
+    np.testing.assert_allclose([curve.low, curve.high], [[5, 15], [10, 20]])
+    assert curve.seeds == 2
+
+
+def test_missing_values_and_columns() -> None:
+    run = make_run("a", [0, 100, 200], [1.0, np.nan, 3])
+    np.testing.assert_allclose(aggregate([run]).x, [0, 200])
+    with pytest.raises(UsageError, match=f"column Eval: a has none; allowed are {EVAL_RETURN}"):
+        aggregate([run], "Eval")
+
+
+def test_groups_are_settings() -> None:
+    names = ["q4_horizon5_seed1", "q4_horizon5_seed2", "q4_horizon15_seed1", "seedless"]
+    groups = group_seeds([make_run(name, [0], [0]) for name in names])
+    assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
+        "q4_horizon5": [1, 2], "q4_horizon15": [1], "seedless": [None],
+    }  # fmt: skip
+
+
+def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
+    logger = Logger(tmp_path)
+    logger.record({EVAL_RETURN: 1.5, ENV_STEPS: 100.0}, 0)
+    logger.record_video("eval", [np.zeros((16, 16, 3), np.uint8)] * 4, 30, 0)
+    logger.record({EVAL_RETURN: 2.5, ENV_STEPS: 200.0, "Holdout Loss": 0.25}, 1)
+    logger.close()
+    (events,) = tmp_path.glob("events*")
+    from_csv, from_events = load_run(tmp_path).columns, load_run(events).columns
+    assert set(from_csv) == set(from_events)
+    for name in from_csv:
+        np.testing.assert_array_equal(from_csv[name], from_events[name])
+    np.testing.assert_array_equal(from_csv["Holdout Loss"], [np.nan, 0.25])
+
+
+def test_event_files_of_the_original_homework(tmp_path: Path) -> None:
+    """One scalar a record, a folder without config.json, a run begun twice, a video, a cut end."""
+    folder = tmp_path / "hw4_q3_reacher_reacher-cs285-v0_05-11-2020_10-20-30"
+    for first in (0, 2):
+        writer = SummaryWriter(str(folder), filename_suffix=f".{first}")
+        for step in range(first, 4):
+            writer.add_scalar("Eval_AverageReturn", -100.0 * first - step, step)
+        writer.add_video("rollout", np.zeros((1, 2, 3, 8, 8), np.uint8), 3)
+        writer.close()
+        time.sleep(1.1)  # the files' names tell their order, by seconds
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-3])
+    run = load_run(folder)
+    assert (run.name, run.config) == ("q3_reacher_reacher-cs285-v0", {})
+    np.testing.assert_array_equal(run.column(EVAL_RETURN), [0, -1, -202, -203])
+
+
+def test_scalars_that_newer_writers_store_as_tensors(tmp_path: Path) -> None:
+    file = tmp_path / "events.out.tfevents.1.host"
+    writer = RecordWriter(str(file))
+    content = np.array([2.5], "<f4").tobytes()
+    for tensor in (
+        TensorProto(dtype=DT_FLOAT, float_val=[1.5]),
+        TensorProto(dtype=DT_FLOAT, tensor_content=content),
+        TensorProto(dtype=DT_FLOAT, float_val=[1.0, 2.0]),
+    ):
+        summary = Summary(value=[Summary.Value(tag="loss", tensor=tensor)])
+        writer.write(Event(step=1, summary=summary).SerializeToString())
+    writer.close()
+    np.testing.assert_array_equal(load_run(file).column("loss"), [2.5])
+
+
+def test_finds_runs_of_the_program(run_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    folders = [run_tiny(exp_name=f"tiny_seed{seed}", seed=seed) for seed in (1, 2)]
+    runs = find_runs([tmp_path])
+    assert [(run.setting, run.seed) for run in runs] == [("tiny", 1), ("tiny", 2)]
+    assert [run.name for run in find_runs(folders[::-1])] == [run.name for run in runs]
+    assert (runs[0].seconds or 0) > 0
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_where_there_is_no_run(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=f"{name}: no"):
+        find_runs([tmp_path / name])
+
+
+def test_what_is_wanted_of_an_experiment() -> None:
+    assert Result("x", at_least=1.0).is_met(1.0) and not Result("x", at_least=1.0).is_met(0.9)
+    assert Result("x", at_most=1.0).is_met(0.9) and not Result("x", at_most=1.0).is_met(1.1)
+    assert Result("x").is_met(0.0) is None
+
+
+def test_experiments_can_be_chosen() -> None:
+    experiments = read_experiments()
+    chosen = select(experiments, ["q2"], ["q3_reacher"])
+    assert [e.name for e in chosen] == ["q2_obstacles_singleiteration", "q3_reacher"]
+    assert select(experiments, None, None) == experiments
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[experiment]]\nname = 'a'", "experiment = 3", "[[experiment]\n", json.dumps({"a": 1})],
+)
+def test_list_that_is_none(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "list.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"--experiments .*list.toml: "):
+        read_experiments(file)
