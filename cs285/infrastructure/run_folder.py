@@ -121,6 +121,15 @@ def lock_folder(folder: Path) -> TextIO:
     return lock
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether another process is running the run in `folder`."""
+    try:
+        lock_folder(folder).close()
+    except UsageError:
+        return True
+    return False
+
+
 def processor_name() -> str:
     """Return the processor's model name, as far as the system tells."""
     try:

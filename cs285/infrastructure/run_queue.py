@@ -16,7 +16,7 @@ from typing import Protocol, TextIO
 
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0  # with a run that was asked to stop; it may be writing its checkpoint
@@ -181,8 +181,11 @@ class RunQueue:
             lock.close()
             job.state = HELD
             return
+        job.state = WAITING
         self._locate(job)
-        if job.state in (DONE, FAILED):
+        if job.folder and job.state == WAITING and is_held(job.folder):  # started by hand
+            job.state = HELD
+        if job.state != WAITING:
             lock.close()
             return
         way_on = ["--resume", str(job.folder)] if job.folder else ["--data_dir", str(self.data_dir)]

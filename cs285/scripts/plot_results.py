@@ -34,7 +34,7 @@ def _run(argv: Sequence[str]) -> int:
         raise UsageError(
             f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
         )
-    runs = [run for run in find_runs(given.paths) if re.search(given.match, run.name)]
+    runs = [run for run in find_runs(given.paths) if _pattern(given.match).search(run.name)]
     if not runs:
         raise UsageError(f"--match {given.match}: no run's name has it; allowed: a part of one")
     for flag, name in (("--y", given.y), ("--x", given.x)):
@@ -49,6 +49,13 @@ def _run(argv: Sequence[str]) -> int:
         ) from error
     print(f"{given.output}: {len(runs)} runs of {len(groups)} settings")
     return 0
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(f"--match {text}: {error}; allowed: a regular expression") from error
 
 
 def _parser() -> OneLineParser:

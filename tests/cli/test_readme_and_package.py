@@ -15,7 +15,7 @@ from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values
 
 ROOT = Path(__file__).parents[2]
-DOCS = ["docs/architecture.md", "docs/algorithms.md", "docs/metrics.md"]
+DOCS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
 
 
 def readme_commands() -> list[list[str]]:

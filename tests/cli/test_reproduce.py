@@ -14,6 +14,7 @@ from tests.cli.processes import children_of, start, wait_until
 from tests.conftest import TINY, arguments, read_curve
 
 SECONDS = 90.0
+MANY = {"n_iter": 20, "batch_size": 200}
 
 
 def write_list(file: Path, names: tuple[str, ...] = ("q1_tiny",), **flags: Any) -> Path:
@@ -108,11 +109,20 @@ def test_runs_then_skips_and_exports(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.count("done") == 4
 
 
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The curve of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("never_stopped")
+    assert main(words_of(folder, write_list(folder / "list.toml", **MANY))) == 0
+    return read_curve(run_folder(folder / "data"))
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_and_started_again(how: signal.Signals, tmp_path: Path) -> None:
+def test_stopped_and_started_again(
+    how: signal.Signals, never_stopped: list[dict[str, str]], tmp_path: Path
+) -> None:
     """The curve is that of a run never stopped, in one folder, of one process at a time."""
-    many = {"n_iter": 25, "batch_size": 200}
-    listed, data = write_list(tmp_path / "list.toml", **many), tmp_path / "data"
+    listed, data = write_list(tmp_path / "list.toml", **MANY), tmp_path / "data"
     process = start("scripts/reproduce.py", *words_of(tmp_path, listed))
     wait_until(lambda: bool(list(data.glob("hw4_*/checkpoint.pt"))), SECONDS)
     runs = children_of(process.pid)
@@ -121,11 +131,9 @@ def test_stopped_and_started_again(how: signal.Signals, tmp_path: Path) -> None:
     if how != signal.SIGKILL:  # else the run lives on, and is waited for
         assert process.returncode == 130
         wait_until(lambda: not set(runs) & set(children_of(1)))
-    assert iterations_done(run_folder(data)) < 25
+    assert iterations_done(run_folder(data)) < MANY["n_iter"]
     assert main(words_of(tmp_path, listed)) == 0
-    never_stopped = tmp_path / "other"
-    assert main(["--experiments", str(listed), "--data_dir", str(never_stopped)]) == 0
-    assert read_curve(run_folder(data)) == read_curve(run_folder(never_stopped))
+    assert read_curve(run_folder(data)) == never_stopped
 
 
 def test_two_at_once_share_the_work(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""How the open-loop error of the ensemble grows with the horizon, and shrinks with the data.
+
+    python results/model_error_study.py LOGDIR
+
+LOGDIR is of a finished run of question 6 (q6_cheetah_rlen10_seed1). New ensembles are fitted to
+the first 5000, 10000 ... env steps of its replay, in the order in which they were collected: the
+first 5000 are of random actions, then those of a policy that gets better. Each is judged on fresh
+episodes of the final policy and of random actions. Writes results/study/model_error.*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cs285.analysis.model_error import OpenLoop, open_loop_errors
+from cs285.envs import inspect_task, make_env
+from cs285.infrastructure.cpu_tuning import tune_cpu
+from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.replay_buffer import Transitions
+from cs285.infrastructure.run_folder import describe_run
+from cs285.models.ff_model import FFModel, fit_ensemble
+from cs285.policies.base_policy import RandomPolicy
+from cs285.scripts.diagnose import read_run, restore
+
+TARGET = Path(__file__).parent / "study" / "model_error.csv"
+SIZES = (5000, 10000, 20000, 50000)  # env steps of training data
+SEEDS = (1, 2, 3)  # of initialisation and minibatches
+FIT_STEPS, HORIZON, EPISODES, STRIDE = 3000, 50, 3, 7
+COLUMNS = ("env_steps", "seed", "data", "horizon", "error", "spread", "no_change")
+
+
+def fit_new(data: Transitions, like: FFModel, config: Any, seed: int) -> FFModel:
+    """Return an ensemble of the run's settings, fitted to `data` (B rows) alone."""
+    ac_dim = data.acs.shape[1]
+    init, batches = make_generator(seed, "study init"), make_generator(seed, "study batches")
+    model = FFModel(like.ob_dim, ac_dim, config.model, like.learns_reward, init)
+    optimizer = torch.optim.Adam(model.parameters(), config.model.learning_rate, fused=True)
+    shape = (FIT_STEPS, model.ensemble_size, config.model.train_batch_size)
+    fit_ensemble(model, optimizer, data, torch.randint(len(data.rewards), shape, generator=batches))
+    return model
+
+
+def rows_of(loop: OpenLoop, env_steps: int, seed: int, data: str) -> list[list[Any]]:
+    """Return a row per horizon: medians over the starts."""
+    medians = [
+        np.median(values, 0)
+        for values in (loop.errors_of_mean(), loop.spreads(), loop.errors_of_no_change())
+    ]
+    return [
+        [env_steps, seed, data, step, *(f"{value:.5g}" for value in values)]
+        for step, values in enumerate(zip(*medians, strict=True), start=1)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    folder = parser.parse_args().folder
+    tune_cpu()
+    program, config = read_run(folder)
+    task = inspect_task(config.run.env_name)
+    agent = program.build_agent(config, task, torch.device("cpu"))
+    restore(folder, agent)
+    replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model
+    env = make_env(config.run.env_name, config.run.ep_len or task.ep_len)
+    keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
+    policies = {
+        "policy": agent.eval_policies["Eval"],
+        "random": RandomPolicy(task.ac_low, task.ac_high),
+    }
+    paths = {
+        name: [path for key in keys for path in run_episodes([env], policy, [key])]
+        for name, policy in policies.items()
+    }
+    rows: list[list[Any]] = []
+    for env_steps in SIZES:
+        data = Transitions(*(column[:env_steps] for column in replay))
+        for seed in SEEDS:
+            model = fit_new(data, trained, config, seed)
+            for name, each in paths.items():
+                loop = open_loop_errors(model, each, HORIZON, STRIDE)
+                # One unit for all: the std of the whole replay, whatever the model was fitted to.
+                unit = np.where(loop.unit > 0, replay.obs.std(0).numpy(), np.nan)
+                rows += rows_of(loop._replace(unit=unit), env_steps, seed, name)
+            print(f"{env_steps} env steps, seed {seed}: done", flush=True)
+    TARGET.parent.mkdir(exist_ok=True)
+    with TARGET.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([COLUMNS, *rows])
+    description = describe_run("model_error_study.py", {})
+    about = {key: description[key] for key in ("created", "versions", "git", "machine")}
+    about |= {
+        "command": f"python results/model_error_study.py ({config.run.exp_name})",
+        "model": dataclasses.asdict(config.model) | {"num_agent_train_steps_per_iter": FIT_STEPS},
+        "episodes": EPISODES,
+        "stride": STRIDE,
+    }
+    TARGET.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The commands that show logs: what they print and draw, and what they say of wrong input."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboardX import SummaryWriter
+
+from cs285.analysis.experiments import read_experiments
+from cs285.analysis.report import figures, table
+from cs285.scripts import plot_results, read_results
+from tests.conftest import read_curve
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def sweep(run_tiny: Run, tmp_path: Path) -> Path:
+    """A folder of log folders: two settings of two seeds, and an older program's event file."""
+    folder = tmp_path / "sweep"
+    for size in (8, 16):
+        for seed in (1, 2):
+            run_tiny(exp_name=f"size{size}_seed{seed}", size=size, seed=seed, data_dir=folder)
+    writer = SummaryWriter(str(folder / "old"))
+    for step in range(3):
+        writer.add_scalar("Eval_AverageReturn", -step, step)
+        writer.add_scalar("Train_EnvstepsSoFar", 60 + 40 * step, step)
+    writer.close()
+    return folder
+
+
+def test_draws_a_line_per_setting(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "deeper" / "curves.svg"
+    assert plot_results.main([str(sweep), "--output", str(picture)]) == 0
+    assert "5 runs of 3 settings" in capsys.readouterr().out
+    first = picture.read_bytes()
+    assert b"<svg" in first
+    assert plot_results.main([str(sweep), "--output", str(picture), "--match", "size8"]) == 0
+    assert "2 runs of 1 settings" in capsys.readouterr().out
+    assert picture.read_bytes() != first
+
+
+def test_prints_what_was_logged(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_results.main([str(sweep), "--csv", "--columns", "Eval_AverageReturn"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    (folder,) = sweep.glob("hw4_size8_seed2_*")
+    expected = [float(row["Eval_AverageReturn"]) for row in read_curve(folder)]
+    printed = [float(r["Eval_AverageReturn"]) for r in rows if r["run"] == "size8_seed2"]
+    assert printed == expected
+    assert [float(r["Eval_AverageReturn"]) for r in rows if r["run"] == "old"] == [0, -1, -2]
+    assert read_results.main([str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "size8_seed2" and "Eval_AverageReturn" in lines[1] and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["PATH", "--y", "Eval"], "--y Eval: "),
+        (["PATH", "--smooth", "0"], "--smooth 0: allowed are whole numbers from 1"),
+        (["PATH", "--output", "x.txt"], "--output x.txt: allowed are names ending in .png"),
+        (["PATH", "--match", "zzz"], "--match zzz: "),
+        (["PATH", "--match", "("], "--match (: "),
+        (["nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], said: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(sweep.rglob("*"))
+    assert plot_results.main([word.replace("PATH", str(sweep)) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert sorted(sweep.rglob("*")) == before
+
+
+def test_report_of_the_committed_results() -> None:
+    """Every figure can be drawn, and every experiment has its row."""
+    results = ROOT / "results"
+    rows = table(read_experiments(), results)
+    assert all(any(e.name in row for row in rows) for e in read_experiments())
+    assert {"q1_losses", "q3", "q6", "sac"} <= set(figures(results))
+    written = (results / "README.md").read_text()
+    assert [row for row in rows if row not in written] == []  # make_report.py was run
