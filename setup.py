@@ -31,6 +31,7 @@ setup(
         "scipy>=1.15,<1.19",  # the interquartile mean and its bootstrap interval
         "tomli>=2; python_version < '3.11'",  # there the standard library cannot read TOML
         "tqdm>=4.65,<5",  # progress bars
+        "pillow>=10.1",  # letters of a given size in videos
         "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
     ],
     entry_points={

@@ -14,6 +14,7 @@ from cs285.infrastructure.replay_buffer import Transitions
 from cs285.infrastructure.stacked_mlp import StackedMLP
 from cs285.models.folded_tanh import fold
 
+NOISE_FLOOR = 1e-3  # a column known this well, in units of its variance, needs no more weight
 OUTPUT_GAIN = 0.1  # a small last layer starts from predicting the mean (docs/algorithms.md)
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -111,14 +112,17 @@ class FitGradient(NamedTuple):
 
 @torch.no_grad()
 def fit_gradient(network: StackedMLP, inputs: Tensor, targets: Tensor) -> FitGradient:
-    """Differentiate the mean squared error over batch and columns, summed over members.
+    """Differentiate the mean over columns of log(MSE + NOISE_FLOOR), summed over members.
 
-    Of normalised inputs (E, B, O+A) and targets (E, B, O or O+1).
+    Of normalised inputs (E, B, O+A) and targets (E, B, O or O+1); MSE (E, O or O+1) is each
+    member's over its batch. This is the negative log-likelihood of a Gaussian with one variance per
+    column, at the variance that fits best: a column that is mostly noise is not listened to for it.
     """
     activations = network.activations(inputs)
     errors = activations[-1] - targets
-    gradient = network.gradient(activations, errors * (2 / errors[0].numel()))
-    return FitGradient(gradient, errors.square().mean((0, 1)))
+    mse = errors.square().mean(1, keepdim=True)
+    gradient = network.gradient(activations, errors * (2 / errors[0].numel() / (mse + NOISE_FLOOR)))
+    return FitGradient(gradient, mse.mean((0, 1)))
 
 
 @torch.no_grad()
@@ -131,11 +135,11 @@ def fit_ensemble(
 ) -> dict[str, Tensor]:
     """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
 
-    The loss is the mean over batch and columns, summed over members: no member's gradient then
-    depends on another's, and one Adam over the stack equals E Adams. Returns the losses of each
-    step, averaged over members: "Training Loss" (steps,) of the state change in units of its
-    variance, "Reward Loss" (steps,) where the reward is learned, and after the last step the
-    "Weight Norm" (1,), which is not finite if the fit has diverged.
+    The loss is summed over members: no member's gradient then depends on another's, and one Adam
+    over the stack equals E Adams. Returns the mean squared errors of each step, averaged over
+    members: "Training Loss" (steps,) of the state change in units of its variance, "Reward Loss"
+    (steps,) where the reward is learned, and after the last step the "Weight Norm" (1,), which is
+    not finite if the fit has diverged.
     """
     model.fit_statistics(data)
     inputs, targets = model.regression_data(data)

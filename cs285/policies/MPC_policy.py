@@ -37,15 +37,18 @@ class MPCPolicy:
         # On a CPU episodes run in worker processes, to which nothing compiled can be sent.
         self.evaluate = compile_if(compile and device.type == "cuda", self.evaluate_sequences)
 
-    @torch.inference_mode()
     def get_action(
         self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
     ) -> NDArray[np.float32]:
         """obs (B, O) -> first actions (B, A) of the best plans; NaN where every plan diverges."""
+        return to_numpy(self.plan(obs, generators)[:, 0])
+
+    @torch.inference_mode()
+    def plan(self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]) -> Tensor:
+        """obs (B, O) -> the best plans (B, H, A); NaN where every plan diverges."""
         search = Search(self.ac_low, self.ac_high, self.config, generators)
         returns_of = partial(self.evaluate, from_numpy(obs, self.device))
-        plan = SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
-        return to_numpy(plan[:, 0])
+        return SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
 
     def evaluate_sequences(self, obs: Tensor, sequences: Tensor) -> Tensor:
         """Imagine every sequence with every member.

@@ -22,7 +22,11 @@ def readme_commands() -> list[list[str]]:
     """Return every command of the two programs in the README, continuation lines joined."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if "run_hw4_mb" in line]
+    return [
+        shlex.split(line, comments=True)
+        for line in lines
+        if line.startswith("python scripts/run_hw4_mb")
+    ]
 
 
 @pytest.mark.parametrize("words", readme_commands(), ids=lambda words: " ".join(words[4:6]))

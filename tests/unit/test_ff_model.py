@@ -6,7 +6,15 @@ from torch import nn
 from cs285.infrastructure.config import ModelConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.ff_model import FFModel, Normalizer, fit_ensemble
+from cs285.infrastructure.stacked_mlp import StackedMLP
+from cs285.models.ff_model import (
+    NOISE_FLOOR,
+    FFModel,
+    FitGradient,
+    Normalizer,
+    fit_ensemble,
+    fit_gradient,
+)
 from cs285.models.folded_tanh import fold
 
 E, O, A, SIZE = 3, 4, 2, 50
@@ -56,17 +64,42 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
         adam = torch.optim.Adam(network.parameters(), 1e-3)
         for step in range(10):
             rows = indices[step, member]
-            loss = nn.functional.mse_loss(network(x[rows]), y[rows])
+            mse = (network(x[rows]) - y[rows]).square().mean(0)
+            loss = (mse + NOISE_FLOOR).log().mean()
             adam.zero_grad()
             loss.backward()
             adam.step()
-            expected[step, member] = loss.item()
+            expected[step, member] = mse.mean().item()
         prediction = model(x.expand(E, -1, -1))[member]
         torch.testing.assert_close(prediction, network(x), rtol=1e-4, atol=1e-5)
         next_obs, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
         expected_next = data.obs + network(x) * change.std(0, correction=0) + change.mean(0)
         torch.testing.assert_close(next_obs[member], expected_next, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(losses["Training Loss"].numpy(), expected.mean(1), rtol=1e-5)
+
+
+def plain_gradient(network: StackedMLP, inputs: torch.Tensor, targets: torch.Tensor) -> FitGradient:
+    """The gradient of the plain mean squared error, as the homework takes it."""
+    activations = network.activations(inputs)
+    errors = activations[-1] - targets
+    gradient = network.gradient(activations, errors * (2 / errors[0].numel()))
+    return FitGradient(gradient, errors.square().mean((0, 1)))
+
+
+def test_columns_of_noise_do_not_drown_the_others() -> None:
+    """Those are learned in fewer steps than by the plain mean squared error."""
+    data, generator = make_data(2000), torch.Generator().manual_seed(5)
+    noise = torch.randn(2000, 2, generator=generator) * torch.tensor([1.0, 10.0])
+    noisy = data._replace(next_obs=torch.cat([data.obs[:, :2] + noise, data.next_obs[:, 2:]], 1))
+    indices = torch.randint(2000, (300, E, 64), generator=generator)
+    errors = []
+    for differentiate in (fit_gradient, plain_gradient):
+        model = make_model()
+        adam = torch.optim.Adam(model.parameters(), 3e-3)
+        fit_ensemble(model, adam, noisy, indices, differentiate)
+        predicted, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+        errors.append((predicted - data.next_obs).square().mean((0, 1))[2:])
+    assert (errors[0] < 0.6 * errors[1]).all()
 
 
 def test_every_member_is_drawn_by_its_own_fan_in() -> None:

@@ -1,0 +1,217 @@
+"""What the model promises of a plan, against what comes of it.
+
+At S states of the policy's own episodes: the plan of H actions that it makes there, the rewards
+that the model predicts for it, those of acting the very plan out in the simulator, and those that
+the agent really got, deciding anew at each step.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cs285.analysis.model_error import OpenLoop, correlation, imagine, window_starts
+from cs285.envs.registration import RewardFunction
+from cs285.infrastructure.episodes import Episode, EpisodeKey
+from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.model_rollouts import predict_mean
+from cs285.infrastructure.pytorch_util import from_numpy, make_generator, to_numpy
+from cs285.infrastructure.replay_buffer import Path
+from cs285.models.ff_model import FFModel
+from cs285.policies.base_policy import Policy
+from cs285.policies.MPC_policy import MPCPolicy
+
+ACTED_OUT, REPLANNED = "plan acted out", "replanning"
+
+
+class Plans(NamedTuple):
+    """B plans of H actions, and what the model expects of them."""
+
+    acs: NDArray[np.float32]  # (B, H, A)
+    states: NDArray[np.float32]  # (B, H + 1, O), the given ones first, then those expected
+    rewards: NDArray[np.float32]  # (B, H), of the post-step states
+
+
+MakePlans = Callable[[NDArray[np.float32]], Plans]  # obs (B, O) -> B plans
+
+
+def mpc_plans(policy: MPCPolicy, seed: int, obs: NDArray[np.float32]) -> Plans:
+    """Return the plans that MPC chooses at `obs` (B, O); states and rewards are members' means.
+
+    Raises DivergedError where every candidate diverges.
+    """
+    generators = _generators(seed, len(obs), policy.device)
+    # One state at a time: N candidates for each of many would not fit the memory.
+    rows = [policy.plan(row[None], [g]) for row, g in zip(obs, generators, strict=True)]
+    acs = to_numpy(torch.cat(rows))
+    if not np.isfinite(acs).all():
+        raise DivergedError("no candidate plan has a finite return: the model diverged")
+    imagined = imagine(policy.model, obs, acs, policy.get_reward)
+    return Plans(acs, imagined.states.mean(0), imagined.rewards.mean(0))
+
+
+@torch.inference_mode()
+def policy_plans(
+    model: FFModel,
+    get_reward: RewardFunction | None,
+    policy: Policy,
+    horizon: int,
+    seed: int,
+    obs: NDArray[np.float32],
+) -> Plans:
+    """Act `policy` out in the model for `horizon` steps from `obs` (B, O).
+
+    The next state is the mean over the members, as in MBPO's rollouts. Rewards are `get_reward`'s,
+    or the model's where it is None.
+    """
+    predict, device = model.predictor(), model.input_stats.mean.device
+    generators = _generators(seed, len(obs), policy.device)
+    states, actions, rewards = [from_numpy(obs, device)], [], []
+    for _ in range(horizon):
+        acs = from_numpy(policy.get_action(to_numpy(states[-1]), generators), device)
+        next_obs, learned_rewards = predict_mean(predict, model.ensemble_size, states[-1], acs)
+        states.append(next_obs)
+        actions.append(acs)
+        rewards.append(get_reward(next_obs, acs)[0] if get_reward else learned_rewards)
+    columns = (to_numpy(torch.stack(column, 1)) for column in (actions, states, rewards))
+    return Plans(*columns)
+
+
+def _generators(seed: int, count: int, device: torch.device) -> list[torch.Generator]:
+    return [make_generator(seed, "diagnose plans", n, device=device) for n in range(count)]
+
+
+def act_out(
+    env: gym.Env, key: EpisodeKey, path: Path, step: int, acs: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return to env step `step` of `path`, the episode of `key`, and act out `acs` (H, A) there.
+
+    Returns the rewards (H,): NaN after the episode's end, and all NaN where the simulator does not
+    come back to that state, since it is not a function of seed and actions.
+    """
+    episode = Episode(env, key)
+    rewards = np.full(len(acs), np.nan, np.float32)
+    for action in path.acs[:step]:
+        if episode.running:
+            episode.step(action)
+    if not (episode.running and np.array_equal(episode.obs[-1], path.obs[step])):
+        return rewards
+    for action in acs:
+        if episode.running:
+            episode.step(action)
+    acted = episode.rewards[step:]
+    rewards[: len(acted)] = acted
+    return rewards
+
+
+class PlanCheck(NamedTuple):
+    """S plans, and the rewards at each step of what came of them."""
+
+    starts: NDArray[np.int64]  # (S, 2): number of the path, env step in it
+    plans: Plans  # of S
+    acted_out: NDArray[np.float32]  # (S, H), see act_out
+    replanned: NDArray[np.float32]  # (S, H)
+
+
+def check_plans(
+    make_plans: MakePlans,
+    horizon: int,
+    env: gym.Env,
+    keys: Sequence[EpisodeKey],
+    paths: Sequence[Path],
+    at_most: int,
+) -> PlanCheck:
+    """Plan at about `at_most` states of `paths`, the policy's episodes of `keys`, evenly spaced.
+
+    They are states with `horizon` steps ahead, the plans' H; where there are none, the plans are
+    cut to the longest path: compare `acted_out.shape`.
+    """
+    H = min(horizon, max(path.length for path in paths))
+    starts = window_starts(paths, H)
+    starts = starts[:: -(-len(starts) // at_most)]
+    acs, states, rewards = make_plans(np.stack([paths[p].obs[t] for p, t in starts]))
+    plans = Plans(acs[:, :H], states[:, : H + 1], rewards[:, :H])
+    acted_out = [
+        act_out(env, keys[p], paths[p], t, plan)
+        for (p, t), plan in zip(starts, plans.acs, strict=True)
+    ]
+    replanned = np.stack([paths[p].rewards[t : t + H] for p, t in starts])
+    return PlanCheck(starts, plans, np.stack(acted_out), replanned)
+
+
+class Agreement(NamedTuple):
+    """Predicted returns against realised ones, of S' plans over the steps that both have."""
+
+    predicted: NDArray[np.float64]  # (S',)
+    realised: NDArray[np.float64]  # (S',)
+
+    @property
+    def bias(self) -> float:
+        """The mean of predicted less realised: positive where the model promises too much."""
+        return float((self.predicted - self.realised).mean()) if len(self.predicted) else np.nan
+
+    @property
+    def correlation(self) -> float:
+        """Pearson's; NaN where one of the two is constant."""
+        return correlation(self.predicted, self.realised)
+
+
+def agreement(predicted: NDArray[np.floating], realised: NDArray[np.floating]) -> Agreement:
+    """Sum rewards (S, H) over the steps at which the realised are not NaN; without any: left out.
+
+    The model does not end an episode, so what it predicts beyond the real end is not counted.
+    """
+    happened = ~np.isnan(realised)
+    returns = (
+        np.where(happened, rewards, 0).sum(1, np.float64) for rewards in (predicted, realised)
+    )
+    return Agreement(*(each[happened.any(1)] for each in returns))
+
+
+class Findings(NamedTuple):
+    """All that a diagnosis measured, by the kind of data: that of the policy comes first."""
+
+    paths: dict[str, list[Path]]
+    loops: dict[str, OpenLoop]
+    check: PlanCheck  # on the policy's paths
+    horizon: int  # of the open loops, as asked for, env steps
+    plan_horizon: int  # of the plans, likewise
+
+    @property
+    def agreements(self) -> dict[str, Agreement]:
+        """Predicted against realised returns, by how they were realised."""
+        check = self.check
+        return {
+            ACTED_OUT: agreement(check.plans.rewards, check.acted_out),
+            REPLANNED: agreement(check.plans.rewards, check.replanned),
+        }
+
+    def npz(self) -> bytes:
+        """Return the arrays as an .npz file; their shapes are those of the classes they are of."""
+        check = self.check
+        arrays: dict[str, Any] = {
+            "plan_starts": check.starts,
+            "predicted": check.plans.rewards,
+            "acted_out": check.acted_out,
+            "replanned": check.replanned,
+        }
+        for name, loop in self.loops.items():
+            prefix = name.split()[0]
+            arrays |= {
+                f"{prefix}_starts": loop.starts,
+                f"{prefix}_unit": loop.unit,
+                f"{prefix}_errors": loop.errors_by_member(),
+                f"{prefix}_errors_of_mean": loop.errors_of_mean(),
+                f"{prefix}_spreads": loop.spreads(),
+                f"{prefix}_errors_of_no_change": loop.errors_of_no_change(),
+                f"{prefix}_rank_correlation": loop.rank_correlation(),
+            }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()

@@ -1,0 +1,242 @@
+"""Diagnose the model of a run from its log folder, also while it is running: one HTML report."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cs285.infrastructure import flags as flag_tools
+from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.rendering import disable_renderer
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+from cs285.scripts.tool import run_tool
+
+SCRIPT = "diagnose.py"
+STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop stretches of each kind of data; plans
+MBPO_HORIZON, MBPO_PLAN_HORIZON = 50, 10  # env steps: MBPO has no planner to say them
+ALLOWED = "allowed: the log folder of a run with a checkpoint"
+
+
+@dataclass(frozen=True)
+class DiagnosisConfig:
+    """the diagnosis"""
+
+    episodes: int = flag_tools.flag(
+        2, "fresh episodes of the policy, and as many of random actions", check=flag_tools.COUNT
+    )
+    seed: int = flag_tools.flag(1, "seed of these episodes", check=flag_tools.INDEX)
+    horizon: int | None = flag_tools.flag(
+        None,
+        "steps to imagine for the model's error (default: twice the run's --mpc_horizon; "
+        f"{MBPO_HORIZON} for MBPO)",
+        check=flag_tools.COUNT,
+    )
+    output: str | None = flag_tools.flag(
+        None,
+        "report to write, the arrays beside it (default: diagnosis.html and .npz in LOGDIR)",
+        check=flag_tools.Check(lambda value: value.endswith(".html"), "files that end in .html"),
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that the command line defines, but for the log folder."""
+
+    diagnosis: DiagnosisConfig
+
+
+class Subject(NamedTuple):
+    """What is diagnosed of an agent, whichever it is."""
+
+    model: Any  # FFModel
+    policy: Any  # Policy
+    make_plans: Any  # MakePlans
+    plan_horizon: int  # env steps
+    error_horizon: int  # env steps
+    plans_are: str  # for the reader
+
+
+def mb_subject(agent: Any, config: MBConfig, task: Any, seed: int) -> Subject:
+    """Return what is diagnosed of an MBAgent: its model, and MPC through it."""
+    from cs285.analysis.plans import mpc_plans
+
+    H = config.planner.mpc_horizon
+    make_plans = functools.partial(mpc_plans, agent.actor, seed)
+    plans_are = "the plan that the planner chooses there"
+    return Subject(agent.model, agent.eval_policies["Eval"], make_plans, H, 2 * H, plans_are)
+
+
+def mbpo_subject(agent: Any, config: MBPOConfig, task: Any, seed: int) -> Subject:
+    """Return what is diagnosed of an MBPOAgent: its model, and SAC's policy acting in it."""
+    from cs285.analysis.plans import policy_plans
+
+    model, policy = agent.mb_agent.model, agent.eval_policies["Eval"]
+    get_reward = None if model.learns_reward else task.get_reward
+    H = max(config.rollouts.mbpo_rollout_length, MBPO_PLAN_HORIZON)
+    make_plans = functools.partial(policy_plans, model, get_reward, policy, H, seed)
+    plans_are = "the policy acting in the model (next states are the members' mean)"
+    return Subject(model, policy, make_plans, H, MBPO_HORIZON, plans_are)
+
+
+class Program(NamedTuple):
+    """How the runs of one of the two programs are rebuilt."""
+
+    config_class: Any
+    build_agent: Callable[[Any, Any, Any], Any]
+    subject_of: Callable[[Any, Any, Any, int], Subject]
+
+
+PROGRAMS = {
+    "run_hw4_mb.py": Program(MBConfig, run_hw4_mb.build_agent, mb_subject),
+    "run_hw4_mbpo.py": Program(MBPOConfig, run_hw4_mbpo.build_agent, mbpo_subject),
+}
+
+
+def diagnose(folder: Path, options: DiagnosisConfig) -> None:
+    """Write the report and the arrays on the run in `folder`, and print what matters of it.
+
+    The folder is only read, but for these two files. Raises RunError.
+    """
+    program, config = read_run(folder)
+    report = Path(options.output or folder / "diagnosis.html")
+    if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
+        raise UsageError(f"--output {report}: allowed are files in a folder that can be written to")
+    users_renderer = disable_renderer()
+    from cs285.analysis import html_report
+    from cs285.analysis.imagination import picture_of
+    from cs285.envs import inspect_task, make_env
+    from cs285.infrastructure.cpu_tuning import tune_cpu
+    from cs285.infrastructure.pytorch_util import select_device
+
+    tune_cpu()
+    run, task = config.run, inspect_task(config.run.env_name)
+    agent = program.build_agent(config, task, select_device(run.no_gpu, run.which_gpu))
+    done = restore(folder, agent)
+    subject = program.subject_of(agent, config, task, options.seed)
+    found = measure(subject, task, make_env(run.env_name, run.ep_len or task.ep_len), options)
+    facts = [
+        ("task", run.env_name),
+        ("run", f"{done['next_iteration']} iterations, {done['env_steps']} env steps"),
+        *html_report.facts(found),
+    ]
+    picture = picture_of(run.env_name, users_renderer, subject.model, found)
+    sections = html_report.sections(found, subject.plans_are, picture)
+    title = f"Diagnosis of {folder.resolve().name}"
+    _write(report, html_report.page(title, facts, sections, flag_tools.to_flat(config)).encode())
+    _write(report.with_suffix(".npz"), found.npz())
+    lines = [f"{name}: {value}" for name, value in facts]
+    lines += [note for section in sections for note in section.notes]
+    print("\n".join([*lines, f"report: {report}"]))
+
+
+def read_run(folder: Path) -> tuple[Program, Any]:
+    """Return the program and the config of the run in `folder`.
+
+    Raises UsageError: it is no log folder, has no checkpoint, or its run has no model.
+    """
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        program, flags = PROGRAMS[content["script"]], dict(content["flags"])
+        # Any GPU will do, and a diagnosis is too short for compiling.
+        flags |= {"compile": False, "which_gpu": 0}
+        config = flag_tools.from_flat(program.config_class, flags)
+    except OSError as error:
+        raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {ALLOWED}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"LOGDIR {folder}: its {CONFIG} is of no run; {ALLOWED}") from error
+    if config.model.num_agent_train_steps_per_iter == 0:
+        raise UsageError(
+            f"LOGDIR {folder}: its run has no model (--num_agent_train_steps_per_iter 0); allowed: "
+            "the log folder of a run with 1 or more"
+        )
+    if not (folder / CHECKPOINT).exists():
+        raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {ALLOWED}")
+    return program, config
+
+
+def restore(folder: Path, agent: Any) -> dict[str, Any]:
+    """Bring the agent to the run's checkpoint, and return its counters. Raises UsageError."""
+    from cs285.infrastructure.checkpoint import load_checkpoint
+
+    try:
+        state = load_checkpoint(folder / CHECKPOINT, agent.device)
+        agent.load_state_dict(state["agent"])
+        return state["counters"]
+    except UsageError as error:
+        raise UsageError(str(error).replace("--resume", f"LOGDIR {folder}")) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"LOGDIR {folder}: its {CHECKPOINT} is of another run than its {CONFIG}; {ALLOWED}"
+        ) from error
+
+
+def measure(subject: Subject, task: Any, env: Any, options: DiagnosisConfig) -> Any:
+    """Collect episodes in `env`, and return the Findings on them."""
+    from cs285.analysis.model_error import open_loop_errors
+    from cs285.analysis.plans import Findings, check_plans
+    from cs285.infrastructure.episodes import EpisodeKey
+    from cs285.policies.base_policy import RandomPolicy
+
+    keys = [EpisodeKey(options.seed, "diagnose", 0, number) for number in range(options.episodes)]
+    policies = {"policy": subject.policy, "random actions": RandomPolicy(task.ac_low, task.ac_high)}
+    paths = {name: _collect(name, policy, env, keys) for name, policy in policies.items()}
+    horizon = options.horizon or subject.error_horizon
+    loops = {}
+    for name, each in paths.items():
+        stride = -(-sum(path.length for path in each) // STARTS_AT_MOST)
+        loops[name] = open_loop_errors(subject.model, each, horizon, stride)
+    check = check_plans(
+        subject.make_plans, subject.plan_horizon, env, keys, paths["policy"], PLANS_AT_MOST
+    )
+    env.close()
+    return Findings(paths, loops, check, horizon, subject.plan_horizon)
+
+
+def _collect(name: str, policy: Any, env: Any, keys: Sequence[Any]) -> list[Any]:
+    """Run the episodes one after the other: none then depends on how many there are."""
+    from cs285.infrastructure.episodes import run_episodes
+    from cs285.infrastructure.progress import CollectionProgress
+
+    paths: list[Any] = []
+    taken = itertools.count(1)
+    with CollectionProgress(f"collecting, {name}", len(keys) * env.spec.max_episode_steps) as show:
+        for key in keys:
+            paths += run_episodes([env], policy, [key], lambda _: show(next(taken)))
+    return paths
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise UsageError(
+            f"--output {file}: {error.strerror}; allowed: a file that can be written"
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_tool(SCRIPT, _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = flag_tools.OneLineParser(prog=SCRIPT, description=__doc__)
+    parser.add_argument("folder", metavar="LOGDIR", type=Path, help="log folder of a run")
+    flag_tools.add_flags(parser, Options)
+    values = flag_tools.parse_values(parser, argv)
+    folder = values.pop("folder")
+    diagnose(folder, flag_tools.from_flat(Options, values).diagnosis)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The notebooks run from top to bottom in a fresh kernel, and are committed without outputs."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MEASURED = "study/model_error.csv"
+SECONDS, BYTES = 180, 100_000
+
+all_notebooks = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy what the notebooks read, and have this Python as the kernel, all under `tmp_path`."""
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    description = {"argv": words, "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(description))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for folder in ("notebooks", "results"):
+        shutil.copytree(ROOT / folder, tmp_path / "copy" / folder)
+    return tmp_path / "copy"
+
+
+def run(notebook: Path, folder: Path) -> list[Any]:
+    """Run a notebook with `folder` as the kernel's, and return its code cells."""
+    content = nbformat.read(notebook, 4)
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(content, timeout=SECONDS, kernel_name="python3", resources=place).execute()
+    return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+def pictures(cells: list[Any]) -> int:
+    outputs = [output for cell in cells for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_there_are_three() -> None:
+    assert [file.stem for file in NOTEBOOKS] == ["model_error", "results", "train"]
+
+
+@all_notebooks
+def test_notebook_is_committed_clean(file: Path) -> None:
+    assert file.stat().st_size < BYTES
+    content = nbformat.read(file, 4)
+    nbformat.validate(content)
+    assert content.metadata.kernelspec.name == "python3"
+    assert [cell.cell_type for cell in content.cells[:2]] == ["markdown", "code"]
+    assert not any("/home/" in cell.source or "/work/" in cell.source for cell in content.cells)
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@all_notebooks
+def test_notebook_runs(file: Path, copy: Path) -> None:
+    if file.stem == "model_error" and not (copy / "results" / MEASURED).exists():
+        pytest.skip(f"results/{MEASURED} has not been made")
+    started = time.monotonic()
+    cells = run(file, copy / "notebooks")
+    assert time.monotonic() - started < SECONDS
+    assert pictures(cells) >= 3
+    said = [o.text for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
+    assert not [text for text in said if "font cache" not in text]  # Matplotlib's first start
+    assert sorted(path.name for path in copy.iterdir()) == ["notebooks", "results"]
+
+
+def test_without_the_measurements_one_line_says_how_to_make_them(copy: Path) -> None:
+    (copy / "results" / MEASURED).unlink(missing_ok=True)
+    with pytest.raises(CellExecutionError) as caught:
+        run(copy / "notebooks" / "model_error.ipynb", copy)
+    assert caught.value.ename == "UsageError"
+    assert "python results/model_error_study.py" in caught.value.evalue

@@ -1,0 +1,176 @@
+"""diagnose.py on tiny runs of each kind: one page that needs nothing else, or one line of error."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cs285.analysis import imagination
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import lock_folder
+from cs285.scripts.diagnose import main
+from tests.cli.processes import start
+
+Run = Callable[..., Path]
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """A page whose elements are all closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.count: dict[str, int] = {}
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read_page(file: Path) -> tuple[Page, str]:
+    """Return the page and its text, having seen that it needs nothing from elsewhere."""
+    text = file.read_text()
+    parsed = Page(text)
+    assert all(source.startswith("data:") for source in parsed.sources)
+    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
+    return parsed, re.sub(r"base64,[^\"]+", "", text)
+
+
+def test_obstacles_while_the_run_goes_on(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_tiny(add_sl_noise=True)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    capsys.readouterr()
+    with lock_folder(folder):
+        assert main([str(folder), "--episodes", "1", "--horizon", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"report: {folder / 'diagnosis.html'}" in out
+    assert "run: 2 iterations, " in out
+    parsed, text = read_page(folder / "diagnosis.html")
+    assert parsed.count["img"] == 5
+    assert "where the model expected its plans to lead" in text
+    assert "--mpc_num_action_sequences" in text
+    arrays = np.load(folder / "diagnosis.npz")
+    assert arrays["policy_errors"].shape == arrays["random_errors"].shape == (3, 4, 4)
+    assert arrays["predicted"].shape[1] == 3  # the planner's horizon
+    assert np.isfinite(arrays["random_errors"][..., :2]).all()
+    after = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"diagnosis.html", "diagnosis.npz"}
+
+
+def test_same_seed_same_report(run_tiny: Run, tmp_path: Path) -> None:
+    folder = run_tiny()
+    words = [str(folder), "--episodes", "1", "--output"]
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert main([*words, str(tmp_path / f"{name}.html"), "--seed", seed]) == 0
+    first, second, other = (np.load(tmp_path / f"{name}.npz")["predicted"] for name in "abc")
+    np.testing.assert_array_equal(first, second)
+    assert first.shape != other.shape or (first != other).any()
+    assert not (folder / "diagnosis.html").exists()
+
+
+def test_cheetah_has_a_video_or_says_what_it_takes(run_tiny: Run) -> None:
+    folder = run_tiny(env_name="cheetah-cs285-v0", n_iter=1)
+    assert main([str(folder), "--episodes", "1"]) == 0
+    parsed, text = read_page(folder / "diagnosis.html")
+    assert parsed.count["img"] == 4
+    assert ("video" in parsed.count) != ("libegl1 or libosmesa6" in text)
+
+
+def test_reacher_without_opengl(
+    run_tiny: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing_renders(*_: Any) -> None:
+        raise UsageError("no")
+
+    monkeypatch.setattr(imagination, "choose_renderer", nothing_renders)
+    folder = run_tiny(env_name="reacher-cs285-v0", n_iter=1, ensemble_size=1)
+    capsys.readouterr()
+    assert main([str(folder), "--episodes", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "video is left out, since there is no OpenGL here: apt-get install libegl1" in out
+    parsed, text = read_page(folder / "diagnosis.html")
+    assert "video" not in parsed.count
+    assert "video is left out" in text
+    assert "A model of one member has no spread" in text
+
+
+def test_mbpo(run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_tiny_mbpo(n_iter=1)
+    assert main([str(folder), "--episodes", "1"]) == 0
+    assert "(random actions) has 50 steps: its errors go up to 20" in capsys.readouterr().out
+    _, text = read_page(folder / "diagnosis.html")
+    assert "for the policy acting in the model" in text
+    assert np.load(folder / "diagnosis.npz")["predicted"].shape[1] == 10
+
+
+@pytest.mark.parametrize("program", ["mb", "mbpo"])
+def test_learned_reward(program: str, run_tiny: Run, run_tiny_mbpo: Run) -> None:
+    folder = (run_tiny if program == "mb" else run_tiny_mbpo)(env_name="Pendulum-v1", n_iter=1)
+    assert main([str(folder), "--episodes", "1"]) == 0
+    _, text = read_page(folder / "diagnosis.html")
+    assert "no picture of Pendulum-v1" in text
+    assert (np.load(folder / "diagnosis.npz")["predicted"] < 0).any()  # not the 0 of no reward
+
+
+def refuse(words: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that refuses a command line."""
+    capsys.readouterr()
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:  # argparse's
+        code = int(str(stop.code))
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    return err
+
+
+def test_bad_input_is_one_line(
+    run_tiny: Run, run_tiny_mbpo: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(n_iter=1)
+    for words, expected in (
+        ([], "LOGDIR"),
+        ([tmp_path / "nowhere"], "No such file or directory (config.json); allowed: the log"),
+        ([folder, "--horizon", 0], "--horizon 0: allowed are whole numbers from 1"),
+        ([folder, "--episodes", "two"], "--episodes two: allowed are whole numbers from 1"),
+        ([folder, "--seed", -1], "--seed -1: allowed are whole numbers from 0"),
+        ([folder, "--output", "x.npz"], "--output x.npz: allowed are files that end in .html"),
+        ([folder, "--output", tmp_path / "no" / "x.html"], "x.html: allowed are files in a folder"),
+        ([folder, "--horizons", 3], "did you mean --horizon?"),
+    ):
+        assert expected in refuse(words, capsys)
+    checkpoint = folder / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:300])
+    assert "truncated, corrupt" in refuse([folder], capsys)
+    shutil.copy(run_tiny(n_iter=1, size=40) / "checkpoint.pt", checkpoint)
+    assert "another run" in refuse([folder], capsys)
+    checkpoint.unlink()
+    assert "no checkpoint.pt; allowed" in refuse([folder], capsys)
+    (folder / "config.json").write_text(json.dumps({"script": "mine.py", "flags": {}}))
+    assert "its config.json is of no run" in refuse([folder], capsys)
+    sac = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
+    assert "no model (--num_agent_train_steps_per_iter 0); allowed" in refuse([sac], capsys)
+
+
+def test_help_as_a_process() -> None:
+    out, err = start("scripts/diagnose.py", "--help").communicate(timeout=60)
+    assert "LOGDIR" in out
+    assert err == ""

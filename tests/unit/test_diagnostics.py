@@ -1,0 +1,327 @@
+"""What a diagnosis measures, against systems whose errors and returns are known by hand."""
+
+import io
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from cs285.analysis import imagination
+from cs285.analysis.html_report import Section, page, sections
+from cs285.analysis.model_error import (
+    correlation,
+    imagine,
+    open_loop_errors,
+    rank_correlation,
+    ranks,
+)
+from cs285.analysis.plans import (
+    Findings,
+    act_out,
+    agreement,
+    check_plans,
+    mpc_plans,
+    policy_plans,
+)
+from cs285.envs import inspect_task, make_env
+from cs285.infrastructure.config import ModelConfig, PlannerConfig
+from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.pytorch_util import Normalizer, derive_seed, make_generator
+from cs285.infrastructure.replay_buffer import Path
+from cs285.models.ff_model import FFModel
+from cs285.policies.base_policy import RandomPolicy
+from cs285.policies.MPC_policy import MPCPolicy
+from tests.toys import LinearReach
+
+ONES = np.ones(2, np.float32)
+RANDOM = RandomPolicy(-ONES, ONES)
+KEYS = [EpisodeKey(1, "diagnose", 0, number) for number in range(2)]
+
+
+class Known:
+    """s' = rate * s + a, with a rate for each member; the reward is the sum of s'."""
+
+    learns_reward = True
+
+    def __init__(self, *rates: float, std: tuple[float, ...] = (1.0,)) -> None:
+        self.rates, self.ensemble_size = torch.tensor(rates)[:, None, None], len(rates)
+        self.input_stats = Normalizer(2 * len(std))
+        self.input_stats.std[: len(std)] = torch.tensor(std)
+
+    def predictor(self) -> Any:
+        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+            next_obs = self.rates * obs + acs
+            return next_obs, next_obs.sum(-1)
+
+        return predict
+
+
+def path_of(states: Any, acs: Any) -> Path:
+    """Return the path through states (T + 1, O)."""
+    obs, T = np.asarray(states, np.float32), len(acs)
+    rewards, never = np.zeros(T, np.float32), np.zeros(T, bool)
+    return Path(obs[:-1], np.asarray(acs, np.float32), rewards, obs[1:], never)
+
+
+def linear_path(rate: float, first: float, steps: int, dims: int = 1) -> Path:
+    """Return a path of s' = rate * s + 1."""
+    states = [np.full(dims, first)]
+    for _ in range(steps):
+        states.append(rate * states[-1] + 1)
+    return path_of(states, np.ones((steps, dims)))
+
+
+def closed_form(rate: float, first: float, k: int) -> float:
+    """Return s_k of s' = rate * s + 1."""
+    return rate**k * first + (1 - rate**k) / (1 - rate)
+
+
+def test_error_of_a_wrong_coefficient_is_the_hand_computed_one() -> None:
+    paths = [linear_path(0.9, 2.0, 12), linear_path(0.9, -1.0, 5), linear_path(0.9, 4.0, 3)]
+    loop = open_loop_errors(Known(0.9, 0.8, std=(0.5,)), paths, 4, stride=3)  # type: ignore[arg-type]
+    assert loop.starts.tolist() == [[0, 0], [0, 3], [0, 6], [1, 0]]  # the third path is too short
+    errors = loop.errors()
+    assert errors.shape == (2, 4, 4, 1)
+    np.testing.assert_allclose(errors[0], 0, atol=1e-5)
+    for start, (path, step) in enumerate(loop.starts.tolist()):
+        first = closed_form(0.9, [2.0, -1.0][path], step)
+        for k in range(1, 5):
+            wrong = (closed_form(0.8, first, k) - closed_form(0.9, first, k)) / 0.5
+            assert errors[1, start, k - 1, 0] == pytest.approx(wrong, abs=1e-4)
+            # Two members, one of them right: their mean errs by half, and is half away from each.
+            assert loop.errors_of_mean()[start, k - 1] == pytest.approx(abs(wrong) / 2, abs=1e-4)
+            assert loop.spreads()[start, k - 1] == pytest.approx(abs(wrong) / 2, abs=1e-4)
+    by_member = loop.errors_by_member()
+    assert by_member.shape == (2, 4, 1)
+    np.testing.assert_allclose(by_member[1, :, 0], np.sqrt((errors[1, ..., 0] ** 2).mean(0)))
+    np.testing.assert_allclose(loop.rank_correlation(), 1)  # the spread is the error here
+
+
+def test_a_perfect_model_errs_by_nothing_and_no_change_by_what_changes() -> None:
+    loop = open_loop_errors(Known(0.5, 0.5), [linear_path(0.5, 6.0, 3)], 3)  # type: ignore[arg-type]
+    assert loop.errors_of_members().shape == (2, 1, 3)
+    assert not loop.errors().any()
+    assert not loop.spreads().any()  # members that are the same
+    np.testing.assert_allclose(loop.errors_of_no_change(), [[2, 3, 3.5]])  # 6 -> 4 -> 3 -> 2.5
+    assert np.isnan(loop.rank_correlation()).all()
+
+
+def test_constant_dimensions_have_no_unit_and_do_not_count() -> None:
+    model: Any = Known(0.8, std=(0.5, 0.0))
+    loop = open_loop_errors(model, [linear_path(0.9, 2.0, 4, dims=2)], 4)
+    assert np.isnan(loop.errors()[..., 1]).all()
+    np.testing.assert_allclose(loop.errors_of_mean()[0], np.abs(loop.errors()[0, 0, :, 0]))
+
+
+def test_horizon_is_cut_to_the_longest_path_and_nonsense_refused() -> None:
+    model: Any = Known(0.9)
+    paths = [linear_path(0.9, 1.0, 3), linear_path(0.9, 1.0, 6)]
+    loop = open_loop_errors(model, paths, 50)
+    assert (loop.horizon, loop.starts.tolist()) == (6, [[1, 0]])
+    for bad in ({"horizon": 0}, {"stride": 0}, {"paths": []}):
+        with pytest.raises(ValueError, match="1 is the least"):
+            open_loop_errors(model, **{"paths": paths, "horizon": 5, **bad})  # type: ignore[arg-type]
+
+
+def test_ranks_share_ties_and_correlation_is_spearmans() -> None:
+    assert ranks(np.array([0.5, -1.0, 0.5, 9.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
+    left = np.array([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0], [4.0, 1.0]])
+    right = np.array([[10.0, 1.0], [1e6, 2.0], [1e3, 3.0], [1e9, 4.0]])
+    found = rank_correlation(left, right)
+    assert found[0] == pytest.approx(1 - 6 * 2 / (4 * 15))  # 1 - 6 sum d^2 / n (n^2 - 1)
+    assert np.isnan(found[1])
+    assert np.isnan(correlation(np.ones(1), np.ones(1)))
+
+
+def test_imagined_rewards_are_of_the_post_step_states() -> None:
+    model: Any = Known(1.0, 2.0)
+    obs, acs = np.array([[1.0], [3.0]], np.float32), np.ones((2, 2, 1), np.float32)
+    learned = imagine(model, obs, acs)
+    assert learned.states[..., 0].tolist() == [[[1, 2, 3], [3, 4, 5]], [[1, 3, 7], [3, 7, 15]]]
+    assert learned.rewards.tolist() == [[[2, 3], [4, 5]], [[3, 7], [7, 15]]]
+    given = imagine(model, obs, acs, lambda obs, acs: (-10 * obs[..., 0], None))
+    np.testing.assert_array_equal(given.rewards, -10 * learned.rewards)
+
+
+class Reach:
+    """LinearReach's own law, as a model of two members, `wrong` being a factor on actions."""
+
+    ensemble_size = 2
+    learns_reward = False
+
+    def __init__(self, wrong: float = 1.0) -> None:
+        self.wrong, self.input_stats = wrong, Normalizer(4)
+
+    def predictor(self) -> Any:
+        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+            turned = torch.stack([-acs[..., 1], acs[..., 0]], -1)
+            return obs + 0.1 * self.wrong * turned, torch.zeros(obs.shape[:-1])
+
+        return predict
+
+
+def reach_policy(model: Any, **flags: Any) -> MPCPolicy:
+    config = PlannerConfig(**{"mpc_horizon": 4, "mpc_num_action_sequences": 30, **flags})
+    return MPCPolicy(model, LinearReach.get_reward, -ONES, ONES, config, torch.device("cpu"))
+
+
+def plans_of(kind: str, model: Any) -> Any:
+    if kind == "mpc":
+        return partial(mpc_plans, reach_policy(model), 3)
+    return partial(policy_plans, model, LinearReach.get_reward, RANDOM, 4, 3)
+
+
+@pytest.mark.parametrize("kind", ["mpc", "policy"])
+def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
+    env = make_env("LinearReach-v0", 9)
+    paths = [run_episodes([env], RANDOM, [key])[0] for key in KEYS]
+    check = check_plans(plans_of(kind, Reach()), 4, env, KEYS, paths, at_most=5)
+    assert check.starts.tolist() == [[0, 0], [0, 3], [1, 0], [1, 3]]
+    np.testing.assert_allclose(check.acted_out, check.plans.rewards, rtol=1e-4)
+    for (number, step), replanned in zip(check.starts.tolist(), check.replanned, strict=True):
+        np.testing.assert_array_equal(replanned, paths[number].rewards[step : step + 4])
+    found = agreement(check.plans.rewards, check.acted_out)
+    assert found.bias == pytest.approx(0, abs=1e-4)
+    assert found.correlation == pytest.approx(1)
+    wrong = check_plans(plans_of(kind, Reach(2.0)), 4, env, KEYS, paths, at_most=5)
+    assert abs(agreement(wrong.plans.rewards, wrong.acted_out).bias) > 0.01
+
+
+def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> None:
+    config = ModelConfig(size=8)
+    model = FFModel(2, 2, config, learns_reward=False, generator=make_generator(0, "m"))
+    policy = reach_policy(model, mpc_action_sampling_strategy="cem")
+    obs = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+
+    def fresh() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in range(3)]
+
+    plan = policy.plan(obs, fresh())
+    assert plan.shape == (3, 4, 2)
+    np.testing.assert_array_equal(policy.get_action(obs, fresh()), plan[:, 0].numpy())
+    plans = mpc_plans(policy, 7, obs)
+    returns = policy.evaluate_sequences(torch.as_tensor(obs), torch.as_tensor(plans.acs)[:, None])
+    np.testing.assert_allclose(plans.rewards.sum(1), returns[:, 0].numpy(), rtol=1e-5)
+    assert plans.states.shape == (3, 5, 2)
+    again = mpc_plans(policy, 7, obs)
+    np.testing.assert_array_equal(plans.acs, again.acs)
+    assert (plans.acs != mpc_plans(policy, 8, obs).acs).any()
+
+
+def test_diverged_plans_are_not_acted_out() -> None:
+    with pytest.raises(DivergedError, match="diverged"):
+        mpc_plans(reach_policy(Reach(float("nan"))), 1, np.zeros((1, 2), np.float32))
+
+
+def test_acting_out_is_what_stepping_gives() -> None:
+    env = make_env("obstacles-cs285-v0", 30)
+    path = run_episodes([env], RANDOM, [KEYS[0]])[0]
+    plan = np.random.default_rng(0).uniform(-0.9, 0.9, (5, 2)).astype(np.float32)
+    by_hand = make_env("obstacles-cs285-v0", 30)
+    by_hand.reset(seed=derive_seed(1, "diagnose env", 0, 0) % 2**31)
+    for action in path.acs[:6]:
+        by_hand.step(action)
+    rewards = [by_hand.step(action)[1] for action in plan]
+    np.testing.assert_allclose(act_out(env, KEYS[0], path, 6, plan), rewards, rtol=1e-6)
+
+
+class Countdown(gym.Env):
+    """The state is the number of steps, and the reward; it ends at the sixth.
+
+    With `drifts`, no two episodes are the same.
+    """
+
+    def __init__(self, drifts: bool = False) -> None:
+        self.observation_space, self.action_space = Box(-9, 9, (2,)), Box(-1, 1, (2,))
+        self.drifts, self.offset = drifts, 0.0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps, self.offset = 0, self.offset + self.drifts
+        return np.full(2, self.offset), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return np.full(2, self.offset + self.steps), self.steps, self.steps == 6, False, {}
+
+
+def test_plans_end_with_the_episode_and_what_is_promised_beyond_does_not_count() -> None:
+    env = Countdown()
+    path = run_episodes([env], RANDOM, KEYS[:1])[0]
+    rewards = act_out(env, KEYS[0], path, 3, np.zeros((5, 2), np.float32))
+    np.testing.assert_array_equal(rewards, [4, 5, 6, np.nan, np.nan])
+    predicted = np.full((2, 5), 100.0)
+    found = agreement(predicted, np.stack([rewards, np.full(5, np.nan)]))
+    assert (found.predicted.tolist(), found.realised.tolist()) == ([300.0], [15.0])
+    assert found.bias == 285
+
+
+def findings(env: gym.Env, horizon: int, plan_horizon: int) -> Findings:
+    model: Any = Reach()
+    paths = {"policy": [run_episodes([env], RANDOM, [key])[0] for key in KEYS]}
+    loops = {"policy": open_loop_errors(model, paths["policy"], horizon)}
+    make_plans = partial(policy_plans, model, LinearReach.get_reward, RANDOM, plan_horizon, 3)
+    check = check_plans(make_plans, plan_horizon, env, KEYS, paths["policy"], 10)
+    return Findings(paths, loops, check, horizon, plan_horizon)
+
+
+def test_what_is_cut_or_lost_is_said() -> None:
+    found = findings(Countdown(drifts=True), horizon=50, plan_horizon=9)
+    assert found.check.plans.acs.shape == (2, 6, 2)
+    assert np.isnan(found.check.acted_out).all()
+    assert len(found.agreements["plan acted out"].predicted) == 0
+    notes = [n for section in sections(found, "it", imagination.Picture()) for n in section.notes]
+    assert notes == [
+        "No episode (policy) has 50 steps: its errors go up to 6.",
+        "No episode has 9 steps: plans are cut to 6.",
+        "2 of 2 plans could not be acted out: by the same seed and actions the simulator did not "
+        "come back to the same state.",
+    ]
+
+
+def test_arrays_are_those_of_the_findings() -> None:
+    found = findings(Countdown(), horizon=3, plan_horizon=2)
+    arrays = np.load(io.BytesIO(found.npz()))
+    S = len(found.loops["policy"].starts)
+    assert arrays["policy_errors"].shape == (2, 3, 2)
+    assert arrays["policy_spreads"].shape == arrays["policy_errors_of_mean"].shape == (S, 3)
+    assert arrays["policy_rank_correlation"].shape == (3,)
+    np.testing.assert_array_equal(arrays["acted_out"], found.check.acted_out)
+    assert arrays["predicted"].shape == arrays["replanned"].shape == (10, 2)
+
+
+def test_page_escapes_what_it_is_given() -> None:
+    text = page("<b>", [("a&b", "<i>")], [Section("<u>", "x < y\n\nz")], {"exp_name": "<s>"})
+    assert not any(tag in text for tag in ("<b>", "<i>", "<u>", "<s>"))
+    assert "<p>x &lt; y</p>\n<p>z</p>" in text
+
+
+@pytest.mark.parametrize("env_name", ["cheetah-cs285-v0", "reacher-cs285-v0"])
+def test_pictures_are_of_the_states_observed(
+    env_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joints and velocities of an observation come back from the simulator that drew it."""
+    env: Any = make_env(env_name, 8)
+    task = inspect_task(env_name)
+    path = run_episodes([env], RandomPolicy(task.ac_low, task.ac_high), [KEYS[0]])[0]
+    drawn: list[Any] = []
+
+    def render() -> Any:
+        drawn.append(env.unwrapped._get_obs())
+        return np.full((60, 80, 3), len(drawn), np.uint8)
+
+    monkeypatch.setattr(env, "render", render)
+    scale = imagination.VELOCITY_SCALES[env_name]
+    frames = imagination.side_by_side(env, scale, path.obs[1:], path.obs[:-1])
+    joints = env.unwrapped.model.nq + env.unwrapped.model.nv
+    np.testing.assert_allclose(np.stack(drawn[::2])[:, :joints], path.obs[1:, :joints], rtol=1e-5)
+    np.testing.assert_allclose(np.stack(drawn[1::2])[:, :joints], path.obs[:-1, :joints], rtol=1e-5)
+    assert len(frames) == 7
+    assert frames[0].shape == (60, 160, 3)
+    assert (frames[0][-1, :80] == 1).all()  # imagined is on the left
+    assert (frames[0][-1, 80:] == 2).all()
