@@ -70,11 +70,13 @@ def read_experiments(file: Path = EXPERIMENTS_FILE) -> list[Experiment]:
         content = tomllib.loads(file.read_text())
         groups = content.get("groups", {})
         experiments = [_experiment(entry, groups) for entry in content["experiment"]]
+        if not experiments:
+            raise ValueError("no experiment is in it")
     except OSError as error:
         raise UsageError(
             f"--experiments {file}: {error.strerror}; allowed: a list of experiments"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"--experiments {file}: {type(error).__name__} {error}; allowed: a list such as "
             f"{EXPERIMENTS_FILE.name}"
@@ -94,6 +96,9 @@ def _experiment(entry: dict[str, Any], groups: dict[str, str]) -> Experiment:
     values["flags"] = tuple(shlex.split(f"{in_common} {values['flags']}"))
     values["results"] = tuple(Result(**result) for result in values["results"])
     values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
+    values["minutes"] = float(values["minutes"])
+    if not values["seeds"]:
+        raise ValueError(f"{values['name'].strip()} has no seeds")
     return Experiment(**values)
 
 

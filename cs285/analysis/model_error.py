@@ -111,7 +111,9 @@ def open_loop_errors(
     acs = np.stack([paths[p].acs[t : t + H] for p, t in starts])
     imagined = imagine(model, real[:, 0], acs).states
     std = to_numpy(model.input_stats.std)[: real.shape[-1]]
-    return OpenLoop(starts, real, imagined, np.where(std > 0, std, np.nan))
+    # With --add_sl_noise a constant has the std of its noise in the model's data.
+    varies = (std > 0) & (np.ptp(real, axis=(0, 1)) > 0)
+    return OpenLoop(starts, real, imagined, np.where(varies, std, np.nan))
 
 
 def window_starts(paths: Sequence[Path], horizon: int, stride: int = 1) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from cs285.analysis.model_error import OpenLoop, correlation, imagine, window_starts
 from cs285.envs.registration import RewardFunction
 from cs285.infrastructure.episodes import Episode, EpisodeKey
-from cs285.infrastructure.errors import DivergedError
 from cs285.infrastructure.model_rollouts import predict_mean
 from cs285.infrastructure.pytorch_util import from_numpy, make_generator, to_numpy
 from cs285.infrastructure.replay_buffer import Path
@@ -38,22 +37,34 @@ class Plans(NamedTuple):
     rewards: NDArray[np.float32]  # (B, H), of the post-step states
 
 
-MakePlans = Callable[[NDArray[np.float32]], Plans]  # obs (B, O) -> B plans
+# (paths, starts (B, 2): number of the path, env step in it) -> the B plans there
+MakePlans = Callable[[Sequence[Path], NDArray[np.int64]], Plans]
 
 
-def mpc_plans(policy: MPCPolicy, seed: int, obs: NDArray[np.float32]) -> Plans:
-    """Return the plans that MPC chooses at `obs` (B, O); states and rewards are members' means.
+class RecordedMPC:
+    """An MPC policy that keeps the plans it acts on, of one episode after the other."""
 
-    Raises DivergedError where every candidate diverges.
-    """
-    generators = _generators(seed, len(obs), policy.device)
-    # One state at a time: N candidates for each of many would not fit the memory.
-    rows = [policy.plan(row[None], [g]) for row, g in zip(obs, generators, strict=True)]
-    acs = to_numpy(torch.cat(rows))
-    if not np.isfinite(acs).all():
-        raise DivergedError("no candidate plan has a finite return: the model diverged")
-    imagined = imagine(policy.model, obs, acs, policy.get_reward)
-    return Plans(acs, imagined.states.mean(0), imagined.rewards.mean(0))
+    def __init__(self, policy: MPCPolicy) -> None:
+        self.policy, self.device = policy, policy.device
+        self.plans: list[NDArray[np.float32]] = []  # (1, H, A) each, in the order of decisions
+
+    def get_action(
+        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+    ) -> NDArray[np.float32]:
+        """obs (1, O) -> the plan's first action (1, A)."""
+        self.plans.append(to_numpy(self.policy.plan(obs, generators)))
+        return self.plans[-1][:, 0]
+
+    def plans_at(self, paths: Sequence[Path], starts: NDArray[np.int64]) -> Plans:
+        """Return the plans that were made at `starts` of `paths`, all that it has acted in.
+
+        States and rewards are members' means.
+        """
+        first = np.cumsum([0, *(path.length for path in paths)])
+        acs = np.concatenate([self.plans[first[number] + step] for number, step in starts])
+        obs = observations_at(paths, starts)
+        imagined = imagine(self.policy.model, obs, acs, self.policy.get_reward)
+        return Plans(acs, imagined.states.mean(0), imagined.rewards.mean(0))
 
 
 @torch.inference_mode()
@@ -63,14 +74,16 @@ def policy_plans(
     policy: Policy,
     horizon: int,
     seed: int,
-    obs: NDArray[np.float32],
+    paths: Sequence[Path],
+    starts: NDArray[np.int64],
 ) -> Plans:
-    """Act `policy` out in the model for `horizon` steps from `obs` (B, O).
+    """Act `policy` out in the model for `horizon` steps from the states at `starts` of `paths`.
 
     The next state is the mean over the members, as in MBPO's rollouts. Rewards are `get_reward`'s,
     or the model's where it is None.
     """
     predict, device = model.predictor(), model.input_stats.mean.device
+    obs = observations_at(paths, starts)
     generators = _generators(seed, len(obs), policy.device)
     states, actions, rewards = [from_numpy(obs, device)], [], []
     for _ in range(horizon):
@@ -81,6 +94,11 @@ def policy_plans(
         rewards.append(get_reward(next_obs, acs)[0] if get_reward else learned_rewards)
     columns = (to_numpy(torch.stack(column, 1)) for column in (actions, states, rewards))
     return Plans(*columns)
+
+
+def observations_at(paths: Sequence[Path], starts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the observations at `starts` (B, 2) of `paths`, (B, O)."""
+    return np.stack([paths[number].obs[step] for number, step in starts])
 
 
 def _generators(seed: int, count: int, device: torch.device) -> list[torch.Generator]:
@@ -135,7 +153,7 @@ def check_plans(
     H = min(horizon, max(path.length for path in paths))
     starts = window_starts(paths, H)
     starts = starts[:: -(-len(starts) // at_most)]
-    acs, states, rewards = make_plans(np.stack([paths[p].obs[t] for p, t in starts]))
+    acs, states, rewards = make_plans(paths, starts)
     plans = Plans(acs[:, :H], states[:, : H + 1], rewards[:, :H])
     acted_out = [
         act_out(env, keys[p], paths[p], t, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -22,6 +23,10 @@ Array = NDArray[np.float64]
 ITERATION, ENV_STEPS, EVAL_RETURN = "Iteration", "Train_EnvstepsSoFar", "Eval_AverageReturn"
 _STAMP = re.compile(r"_\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d$")
 _SEED = re.compile(r"_?seed_?(\d+)$")
+
+
+class NothingLoggedError(UsageError):
+    """There are no scalars yet, or none at all."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,16 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     if path.suffix == ".csv":
         described = path.with_suffix(".json") if path.name != PROGRESS else path.parent / CONFIG
-        config = _read_json(described)
-        return Run(_name(path, config), read_csv(path), config)
+        config, columns = _read_json(described), read_csv(path)
+        if not any(len(column) for column in columns.values()):
+            raise NothingLoggedError(f"{path}: it has no rows yet; allowed: a CSV with some")
+        return Run(_name(path, config), columns, config)
     if path.is_dir() and (path / PROGRESS).exists():
         return load_run(path / PROGRESS)
     files = _event_files(path) if path.is_dir() else [path]
     columns = read_event_columns(files)
     if not columns:
-        raise UsageError(
+        raise NothingLoggedError(
             f"{path}: no scalars were logged there; allowed: a log folder, an event file or an "
             "exported CSV"
         )
@@ -89,11 +96,11 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """
     runs: list[Run] = []
     for path in map(Path, paths):
-        found = [path] if path.is_file() else _runs_below(path)
+        found = [load_run(path)] if path.is_file() else _runs_below(path)
         if not found:
             reason = "no run is at or below it" if path.exists() else "no such file or folder"
             raise UsageError(f"{path}: {reason}; allowed: log folders, or folders of them")
-        runs += [load_run(one) for one in found]
+        runs += found
     return sorted(runs, key=lambda run: (run.setting, run.seed or 0))
 
 
@@ -114,12 +121,17 @@ def check_column(flag: str, name: str, runs: Iterable[Run]) -> None:
 
 
 def read_csv(file: Path) -> dict[str, Array]:
-    """Return the columns of a CSV; an empty cell is NaN, a last line that was cut is dropped."""
+    """Return the columns of a CSV; an empty cell is NaN, a last line that was cut is dropped.
+
+    Raises UsageError: it is no table of numbers.
+    """
     with file.open(newline="") as stream:
-        rows = list(csv.reader(line for line in stream if line.endswith("\n")))
-    names, cells = rows[0], rows[1:]
-    table = np.array([[float(cell or "nan") for cell in row] for row in cells])
-    return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
+        names, *cells = list(csv.reader(line for line in stream if line.endswith("\n"))) or [[]]
+    try:
+        table = np.array([[float(cell or "nan") for cell in row] for row in cells])
+        return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
+    except ValueError as error:
+        raise UsageError(f"{file}: {error}; allowed: a CSV of numbers under a header") from error
 
 
 def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
@@ -159,11 +171,18 @@ def _event_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if is_event_file(file))
 
 
-def _runs_below(folder: Path) -> list[Path]:
+def _runs_below(folder: Path) -> list[Run]:
+    """Load what has scalars: a run that has just begun has none, nor a run of question 1."""
     logs = {file.parent for file in folder.rglob(PROGRESS)}
     logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}
-    exported = {file for file in folder.rglob("*.csv") if file.with_suffix(".json").exists()}
-    return sorted(logs | exported)
+    exported = {
+        file for file in folder.rglob("*.csv") if "flags" in _read_json(file.with_suffix(".json"))
+    }
+    runs = []
+    for path in sorted(logs | exported):
+        with contextlib.suppress(NothingLoggedError):
+            runs.append(load_run(path))
+    return runs
 
 
 def _name(path: Path, config: dict[str, Any]) -> str:

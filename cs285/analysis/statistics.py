@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Array, Run
+from cs285.infrastructure.errors import UsageError
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
@@ -70,13 +71,19 @@ def aggregate(
 ) -> Curve:
     """Return the curve of a metric over the seeds in `runs`, each smoothed over `window` values.
 
-    Seeds are interpolated to the axis values of the first one that all of them have reached.
-    Raises UsageError: a run has no such column.
+    Seeds are interpolated to the axis values of the first one that all of them have reached, and
+    to the last value that they all have. Raises UsageError: a run has no such column or no value in
+    it, or the seeds have no axis value in common.
     """
     pairs = [_finite(run.column(x), run.column(y)) for run in runs]
+    if not all(len(xs) for xs, _ in pairs):
+        raise UsageError(f"{runs[0].setting}: a run of it has no {y} yet; allowed: one that has")
     begin, end = max(xs[0] for xs, _ in pairs), min(xs[-1] for xs, _ in pairs)
-    grid = pairs[0][0]
-    grid = grid[(grid >= begin) & (grid <= end)]
+    if begin > end:
+        raise UsageError(
+            f"{runs[0].setting}: its seeds have no {x} in common; allowed: another axis"
+        )
+    grid = np.unique([*(value for value in pairs[0][0] if begin <= value <= end), end])
     values = np.stack([np.interp(grid, xs, smooth(ys, window)) for xs, ys in pairs])
     return Curve(grid, interquartile_mean(values), *bootstrap_interval(values), len(runs))
 

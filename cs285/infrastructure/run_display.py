@@ -48,16 +48,17 @@ class RunDisplay:
     def _state(self, job: Job) -> str:
         if job.state == FAILED:
             return f"failed: {job.error}"
-        if job.state == HELD:
-            return "another process is running it"
-        if job.state != RUNNING:
+        if job.state not in (RUNNING, HELD):
             return job.state
         seconds = time.monotonic() - job.started
         row = last_row(job.folder / PROGRESS) if job.folder else {}
         iteration = int(row["Iteration"]) + 1 if row else 0
-        words = [f"iteration {iteration} of {job.n_iter}"]
+        elsewhere = "in another process: " * (job.state == HELD)
+        words = [f"{elsewhere}iteration {iteration} of {job.n_iter}"]
         if "Eval_AverageReturn" in row:
             words.append(f"Eval_AverageReturn {float(row['Eval_AverageReturn']):.4g}")
+        if job.state == HELD:
+            return ", ".join(words)
         fresh = iteration - job.first_iteration
         left = 60 * job.minutes - seconds
         if fresh > 0:

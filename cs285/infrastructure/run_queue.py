@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -12,10 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from cs285.infrastructure.checkpoint import load_checkpoint
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
 POLL_SECONDS = 0.5
@@ -60,6 +61,8 @@ class LocalProcess:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **caps},
                 start_new_session=True,
+                # A shell that starts us in the background has SIGINT ignored, also for children.
+                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
                 pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
             )
 
@@ -95,6 +98,7 @@ class Job:
     flags: tuple[str, ...]
     minutes: float  # a guess
     n_iter: int
+    settings: dict[str, Any] = field(default_factory=dict)  # flags that make it the run it is
     state: str = WAITING
     folder: Path | None = None
     started: float = 0.0  # time.monotonic() of this sitting
@@ -106,7 +110,8 @@ class Job:
 
 def folders_of(data_dir: Path, name: str) -> list[Path]:
     """Return the log folders of an experiment, the newest last."""
-    found = [folder for folder in data_dir.glob(f"hw4_{name}_*") if _experiment_of(folder) == name]
+    folders = data_dir.glob(f"hw4_{name}_*")
+    found = [folder for folder in folders if _flags_of(folder).get("exp_name") == name]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
@@ -117,11 +122,11 @@ def iterations_done(folder: Path) -> int:
     return int(load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]["next_iteration"])
 
 
-def _experiment_of(folder: Path) -> str | None:
+def _flags_of(folder: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((folder / CONFIG).read_text())["flags"]["exp_name"])
+        return dict(json.loads((folder / CONFIG).read_text())["flags"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 class RunQueue:
@@ -133,8 +138,8 @@ class RunQueue:
     def run(self, show: Callable[[], None], on_done: Callable[[Job], None]) -> None:
         """Start, watch and end the jobs; `show` is called about twice a second.
 
-        `on_done` gets each job that is done, also those that were before. One that fails does not
-        stop the others. On KeyboardInterrupt every run is stopped, resumable.
+        `on_done` gets each job that is done, also those that were before. A job that fails, itself
+        or in `on_done`, does not stop the others. On KeyboardInterrupt all are stopped, resumable.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         told: set[str] = set()
@@ -144,7 +149,7 @@ class RunQueue:
                     self._advance(job)
                     if job.state == DONE and job.name not in told:
                         told.add(job.name)
-                        on_done(job)
+                        self._tell(job, on_done)
                 show()
                 if all(job.state in (DONE, FAILED) for job in self.jobs):
                     return
@@ -155,7 +160,8 @@ class RunQueue:
     def _advance(self, job: Job) -> None:
         if job.state == RUNNING:
             self._look_after(job)
-        is_free = sum(other.state == RUNNING for other in self.jobs) < self.at_once
+        busy = sum(other.state in (RUNNING, HELD) for other in self.jobs if other is not job)
+        is_free = busy < self.at_once  # what is held elsewhere takes its share of this machine
         if job.state in (WAITING, HELD) and is_free:
             self._start(job)
 
@@ -174,6 +180,11 @@ class RunQueue:
             job.error = last_line(self.log_of(job)) or f"exit code {code}"
 
     def _start(self, job: Job) -> None:
+        found = folders_of(self.data_dir, job.name)
+        job.folder = found[-1] if found else None
+        if any(map(is_held, found)):  # started by hand
+            job.state = HELD
+            return
         lock = (self.data_dir / f".{job.name}.lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,9 +193,7 @@ class RunQueue:
             job.state = HELD
             return
         job.state = WAITING
-        self._locate(job)
-        if job.folder and job.state == WAITING and is_held(job.folder):  # started by hand
-            job.state = HELD
+        self._locate(job, found)
         if job.state != WAITING:
             lock.close()
             return
@@ -193,16 +202,35 @@ class RunQueue:
         job.process = self.machine.start(job.module, words, self.log_of(job), lock)
         job.state, job.lock, job.started = RUNNING, lock, time.monotonic()
 
-    def _locate(self, job: Job) -> None:
-        """Find the job's log folder, the furthest if there are several, and whether it is done."""
+    def _locate(self, job: Job, folders: Sequence[Path]) -> None:
+        """Find the furthest of the job's log folders, and whether it is done."""
         try:
-            found = [(iterations_done(f), f) for f in folders_of(self.data_dir, job.name)]
+            found = [(iterations_done(folder), folder) for folder in folders]
         except UsageError as error:  # a checkpoint that this version cannot read
             job.state, job.error = FAILED, str(error)
             return
-        if found:
-            job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
-            job.state = DONE if job.first_iteration >= job.n_iter else job.state
+        if not found:
+            return
+        job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
+        flags = _flags_of(job.folder)
+        other = [name for name, value in job.settings.items() if flags.get(name) != value]
+        if other:
+            name = other[0]
+            job.state, job.error = (
+                FAILED,
+                (
+                    f"--{name} {job.settings[name]}: {job.folder} was run with {flags.get(name)}; "
+                    "allowed: the same flags, or another --data_dir"
+                ),
+            )
+        elif job.first_iteration >= job.n_iter:
+            job.state = DONE
+
+    def _tell(self, job: Job, on_done: Callable[[Job], None]) -> None:
+        try:
+            on_done(job)
+        except (OSError, RunError) as error:
+            job.state, job.error = FAILED, str(error)
 
     def log_of(self, job: Job) -> Path:
         """Return the file with what the run prints."""

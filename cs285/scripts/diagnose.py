@@ -67,12 +67,11 @@ class Subject(NamedTuple):
 
 def mb_subject(agent: Any, config: MBConfig, task: Any, seed: int) -> Subject:
     """Return what is diagnosed of an MBAgent: its model, and MPC through it."""
-    from cs285.analysis.plans import mpc_plans
+    from cs285.analysis.plans import RecordedMPC
 
-    H = config.planner.mpc_horizon
-    make_plans = functools.partial(mpc_plans, agent.actor, seed)
-    plans_are = "the plan that the planner chooses there"
-    return Subject(agent.model, agent.eval_policies["Eval"], make_plans, H, 2 * H, plans_are)
+    H, policy = config.planner.mpc_horizon, RecordedMPC(agent.actor)
+    plans_are = "the plan whose first action the planner took there"
+    return Subject(agent.model, policy, policy.plans_at, H, 2 * H, plans_are)
 
 
 def mbpo_subject(agent: Any, config: MBPOConfig, task: Any, seed: int) -> Subject:

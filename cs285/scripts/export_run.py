@@ -32,7 +32,7 @@ def export_run(folder: Path, target: Path) -> None:
     command = [content["command"][0], "scripts/" + Path(content["command"][1]).name]
     options = _without_data_dir(content["command"][2:])
     content["command"] = " ".join([*command, *options])
-    content["flags"].pop("data_dir")
+    content["flags"].pop("data_dir", None)
     content["run"] = {
         "iterations": counters["next_iteration"],
         "env_steps": counters["env_steps"],

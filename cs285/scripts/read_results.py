@@ -31,10 +31,12 @@ def _run(argv: Sequence[str]) -> int:
     if given.names:
         print("\n".join(dict.fromkeys(name for run in runs for name in run.columns)))
     elif given.csv:
-        print_csv(runs, given.columns or list(USUAL))
+        usual = [name for name in USUAL if all(name in run.columns for run in runs)]
+        print_csv(runs, given.columns or usual or list(runs[0].columns))
     else:
         for run in runs:
-            print_table(run, given.columns or [name for name in USUAL if name in run.columns])
+            usual = [name for name in USUAL if name in run.columns]
+            print_table(run, given.columns or usual or list(run.columns))
     return 0
 
 

@@ -22,9 +22,8 @@ from cs285.analysis.experiments import (
     select,
 )
 from cs285.infrastructure.collector import available_cores
-from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
-from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values
+from cs285.infrastructure.flags import OneLineParser, add_flags, free_flags, from_flat, parse_values
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_display import RunDisplay
 from cs285.infrastructure.run_folder import default_data_dir
@@ -34,11 +33,11 @@ from cs285.infrastructure.run_queue import (
     LocalMachine,
     RunQueue,
 )
+from cs285.scripts.diagnose import PROGRAMS
 from cs285.scripts.export_run import export_run
 from cs285.scripts.tool import run_tool
 
 SCRIPT = "reproduce.py"
-CONFIGS: dict[str, type] = {"mb": MBConfig, "mbpo": MBPOConfig}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,15 +56,19 @@ def reproduce(argv: Sequence[str]) -> int:
     jobs = [job_of(experiment, seed) for experiment, seed in pairs]
     at_once = min(arguments.jobs or available_cores(), len(jobs))
     if arguments.dry_run:
-        print_commands(pairs, at_once)
+        print_commands(pairs, at_once, arguments.data_dir)
         return 0
     data_dir = arguments.data_dir.resolve()
+    if arguments.export_to:
+        make_folder("--export_to", arguments.export_to)
     machine = LocalMachine(threads=max(1, available_cores() // at_once))
     queue = RunQueue(jobs, data_dir, machine, at_once)
     try:
         queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; the same command goes on") from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UsageError(
             f"--data_dir {data_dir}: {error.strerror}; allowed: a folder that can be written to"
@@ -78,31 +81,43 @@ def reproduce(argv: Sequence[str]) -> int:
 
 
 def export(target: Path | None, job: Job) -> None:
-    """Copy what a finished job measured to `target`, where one is given. Raises UsageError."""
+    """Copy what a finished job measured to `target`, where one is given. Raises OSError."""
     if target is None or job.folder is None:
         return
-    try:
-        export_run(job.folder, target / job.name.split("_")[0] / job.name)
-    except OSError as error:
-        raise UsageError(
-            f"--export_to {target}: {error.strerror}; allowed: a folder that can be written to"
-        ) from error
+    export_run(job.folder, target / job.name.split("_")[0] / job.name)
 
 
 def job_of(experiment: Experiment, seed: int) -> Job:
     """Return the job of a run. Raises UsageError: the list's flags are not those of its script."""
     _, script, *flags = experiment.command(seed)
     module = f"cs285.scripts.{Path(script).stem}"
-    config_class = CONFIGS[experiment.script]
+    config_class = PROGRAMS[Path(script).name].config_class
     parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
     add_flags(parser, config_class)
-    config: Any = from_flat(config_class, parse_values(parser, flags))
+    values = parse_values(parser, flags)
+    config = from_flat(config_class, values)
+    settings = {name: values[name] for name in values.keys() - free_flags(config_class)}
     return Job(
-        experiment.run_name(seed), module, tuple(flags), experiment.minutes, config.run.n_iter
+        experiment.run_name(seed),
+        module,
+        tuple(flags),
+        experiment.minutes,
+        config.run.n_iter,
+        settings,
     )
 
 
-def print_commands(pairs: Sequence[tuple[Experiment, int]], at_once: int) -> None:
+def make_folder(flag: str, folder: Path) -> None:
+    """Make a folder that a flag names. Raises UsageError: it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{flag} {folder}: {error.strerror}; allowed: a folder that can be written to"
+        ) from error
+
+
+def print_commands(pairs: Sequence[tuple[Experiment, int]], at_once: int, data_dir: Path) -> None:
     """Print the command of every run, and how long it may take."""
     for experiment, seed in pairs:
         print(f"# about {format_duration(60 * experiment.minutes)} on one core")
@@ -110,6 +125,8 @@ def print_commands(pairs: Sequence[tuple[Experiment, int]], at_once: int) -> Non
     minutes = sum(experiment.minutes for experiment, _ in pairs)
     longest = max(experiment.minutes for experiment, _ in pairs)
     whole = format_duration(60 * max(minutes / at_once, longest))
+    threads = max(1, available_cores() // at_once)
+    print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")
     print(f"# {len(pairs)} runs, {at_once} at a time: about {whole}")
 
 

@@ -52,9 +52,9 @@ def test_seeds_meet_at_equal_env_steps() -> None:
     one = make_run("a_seed1", [0, 100, 200, 300], [0.0, 10, 20, 30])
     two = make_run("a_seed2", [50, 250], [0.0, 20])
     curve = aggregate([one, two])
-    np.testing.assert_allclose(curve.x, [100, 200])
-    np.testing.assert_allclose(curve.center, [(10 + 5) / 2, (20 + 15) / 2])
-    np.testing.assert_allclose([curve.low, curve.high], [[5, 15], [10, 20]])
+    np.testing.assert_allclose(curve.x, [100, 200, 250])
+    np.testing.assert_allclose(curve.center, [(10 + 5) / 2, (20 + 15) / 2, (25 + 20) / 2])
+    np.testing.assert_allclose([curve.low, curve.high], [[5, 15, 20], [10, 20, 25]])
     assert curve.seeds == 2
 
 
@@ -63,6 +63,22 @@ def test_missing_values_and_columns() -> None:
     np.testing.assert_allclose(aggregate([run]).x, [0, 200])
     with pytest.raises(UsageError, match=f"column Eval: a has none; allowed are {EVAL_RETURN}"):
         aggregate([run], "Eval")
+
+
+def test_seeds_without_a_value_in_common() -> None:
+    apart = [make_run("a_seed1", [0, 1], [0, 0]), make_run("a_seed2", [2, 3], [0, 0])]
+    with pytest.raises(UsageError, match="a: its seeds have no"):
+        aggregate(apart)
+    with pytest.raises(UsageError, match="a: a run of it has no"):
+        aggregate([make_run("a_seed1", [0, 1], [np.nan, np.nan])])
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,policy\n", "a,b\n1\n"])
+def test_csv_that_is_no_table_of_numbers(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"table.csv: .*; allowed: a CSV of numbers"):
+        load_run(file)
 
 
 def test_groups_are_settings() -> None:
@@ -127,6 +143,22 @@ def test_finds_runs_of_the_program(run_tiny: Callable[..., Path], tmp_path: Path
     assert (runs[0].seconds or 0) > 0
 
 
+def test_what_has_no_scalars_is_passed_over(run_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """A run of question 1, one that has just begun, a CSV of something else."""
+    run_tiny(exp_name="q1", scalar_log_freq=-1, data_dir=tmp_path / "data")
+    begun = tmp_path / "data" / "hw4_begun"
+    begun.mkdir()
+    (begun / "progress.csv").write_text("Iteration,Eval_AverageReturn\n")
+    (tmp_path / "data" / "study.csv").write_text("data,error\npolicy,1\n")
+    (tmp_path / "data" / "study.json").write_text("{}")
+    with pytest.raises(UsageError, match="data: no run is at or below it"):
+        find_runs([tmp_path / "data"])
+    run_tiny(exp_name="q2", data_dir=tmp_path / "data")
+    assert [run.name for run in find_runs([tmp_path / "data"])] == ["q2"]
+    with pytest.raises(UsageError, match="hw4_begun"):
+        load_run(begun)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_where_there_is_no_run(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
@@ -149,7 +181,17 @@ def test_experiments_can_be_chosen() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[[experiment]]\nname = 'a'", "experiment = 3", "[[experiment]\n", json.dumps({"a": 1})],
+    [
+        "[[experiment]]\nname = 'a'",
+        "experiment = 3",
+        "experiment = []",
+        "[[experiment]\n",
+        json.dumps({"a": 1}),
+        *(
+            f"[[experiment]]\nscript = 'mb'\nflags = ''\nresults = []\n{words}"
+            for words in ("name = 'a'\nminutes = 1\nseeds = []", "name = 3\nminutes = 'x'")
+        ),
+    ],
 )
 def test_list_that_is_none(text: str, tmp_path: Path) -> None:
     file = tmp_path / "list.toml"

@@ -22,10 +22,11 @@ from cs285.analysis.model_error import (
 )
 from cs285.analysis.plans import (
     Findings,
+    RecordedMPC,
     act_out,
     agreement,
     check_plans,
-    mpc_plans,
+    observations_at,
     policy_plans,
 )
 from cs285.envs import inspect_task, make_env
@@ -171,17 +172,20 @@ def reach_policy(model: Any, **flags: Any) -> MPCPolicy:
     return MPCPolicy(model, LinearReach.get_reward, -ONES, ONES, config, torch.device("cpu"))
 
 
-def plans_of(kind: str, model: Any) -> Any:
+def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
+    """Return a policy, and what makes or remembers its plans."""
     if kind == "mpc":
-        return partial(mpc_plans, reach_policy(model), 3)
-    return partial(policy_plans, model, LinearReach.get_reward, RANDOM, 4, 3)
+        policy = RecordedMPC(reach_policy(model))
+        return policy, policy.plans_at
+    return RANDOM, partial(policy_plans, model, LinearReach.get_reward, RANDOM, 4, 3)
 
 
 @pytest.mark.parametrize("kind", ["mpc", "policy"])
 def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
     env = make_env("LinearReach-v0", 9)
-    paths = [run_episodes([env], RANDOM, [key])[0] for key in KEYS]
-    check = check_plans(plans_of(kind, Reach()), 4, env, KEYS, paths, at_most=5)
+    policy, make_plans = planner_of(kind, Reach())
+    paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
+    check = check_plans(make_plans, 4, env, KEYS, paths, at_most=5)
     assert check.starts.tolist() == [[0, 0], [0, 3], [1, 0], [1, 3]]
     np.testing.assert_allclose(check.acted_out, check.plans.rewards, rtol=1e-4)
     for (number, step), replanned in zip(check.starts.tolist(), check.replanned, strict=True):
@@ -189,7 +193,9 @@ def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
     found = agreement(check.plans.rewards, check.acted_out)
     assert found.bias == pytest.approx(0, abs=1e-4)
     assert found.correlation == pytest.approx(1)
-    wrong = check_plans(plans_of(kind, Reach(2.0)), 4, env, KEYS, paths, at_most=5)
+    policy, make_plans = planner_of(kind, Reach(2.0))
+    paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
+    wrong = check_plans(make_plans, 4, env, KEYS, paths, at_most=5)
     assert abs(agreement(wrong.plans.rewards, wrong.acted_out).bias) > 0.01
 
 
@@ -205,18 +211,33 @@ def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> Non
     plan = policy.plan(obs, fresh())
     assert plan.shape == (3, 4, 2)
     np.testing.assert_array_equal(policy.get_action(obs, fresh()), plan[:, 0].numpy())
-    plans = mpc_plans(policy, 7, obs)
-    returns = policy.evaluate_sequences(torch.as_tensor(obs), torch.as_tensor(plans.acs)[:, None])
+    recorded, env = RecordedMPC(policy), make_env("LinearReach-v0", 9)
+    paths = [run_episodes([env], recorded, [key])[0] for key in KEYS]
+    starts = np.array([[0, 2], [1, 0], [1, 8]])
+    plans = recorded.plans_at(paths, starts)
+    executed = np.stack([paths[number].acs[step] for number, step in starts])
+    np.testing.assert_array_equal(plans.acs[:, 0], executed)
+    there = torch.as_tensor(observations_at(paths, starts))
+    returns = policy.evaluate_sequences(there, torch.as_tensor(plans.acs)[:, None])
     np.testing.assert_allclose(plans.rewards.sum(1), returns[:, 0].numpy(), rtol=1e-5)
     assert plans.states.shape == (3, 5, 2)
-    again = mpc_plans(policy, 7, obs)
-    np.testing.assert_array_equal(plans.acs, again.acs)
-    assert (plans.acs != mpc_plans(policy, 8, obs).acs).any()
 
 
 def test_diverged_plans_are_not_acted_out() -> None:
+    recorded = RecordedMPC(reach_policy(Reach(float("nan"))))
     with pytest.raises(DivergedError, match="diverged"):
-        mpc_plans(reach_policy(Reach(float("nan"))), 1, np.zeros((1, 2), np.float32))
+        run_episodes([make_env("LinearReach-v0", 9)], recorded, KEYS[:1])
+
+
+def test_noise_on_a_constant_does_not_make_it_a_dimension() -> None:
+    """With --add_sl_noise obstacles' goal has a std in the model's data, but none in the task."""
+    model: Any = Known(1.0, std=(1.0, 0.01))
+    env = Countdown()
+    paths = run_episodes([env], RANDOM, KEYS[:1])
+    constant = paths[0]._replace(obs=paths[0].obs * [1, 0], next_obs=paths[0].next_obs * [1, 0])
+    loop = open_loop_errors(model, [constant], 3)
+    assert loop.unit[0] == 1 and np.isnan(loop.unit[1])
+    assert np.isfinite(loop.errors_of_mean()).all()
 
 
 def test_acting_out_is_what_stepping_gives() -> None:

@@ -1,6 +1,9 @@
 """Jobs are started, watched and ended; on what machine is the queue's least concern."""
 
+import fcntl
 import json
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -16,10 +19,12 @@ from cs285.infrastructure.run_queue import (
     HELD,
     RUNNING,
     Job,
+    LocalProcess,
     RunQueue,
     iterations_done,
     last_line,
 )
+from tests.cli.processes import wait_until
 
 
 class FakeProcess:
@@ -98,6 +103,60 @@ def test_the_furthest_run_is_resumed_and_a_done_one_left(tmp_path: Path) -> None
     assert machine.commands == {"half": ["module", "--flag", "1", "--resume", str(furthest)]}
     assert jobs[0].first_iteration == 2 and jobs[1].state == DONE
     assert iterations_done(furthest) == 2
+
+
+def test_done_run_of_other_flags_is_not_this_one(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", "1", 3)
+    job = make_job("a")
+    job.settings = {"exp_name": "a", "size": 32}
+    RunQueue([job], tmp_path, FakeMachine({}), 1).run(lambda: None, lambda job: None)
+    assert job.state == FAILED and "--size 32: " in job.error
+
+
+def test_what_cannot_be_exported_stops_no_other(tmp_path: Path) -> None:
+    jobs, machine = [make_job("a"), make_job("b")], FakeMachine({"a": 0, "b": 0})
+
+    def export(job: Job) -> None:
+        if job.name == "a":
+            raise OSError(28, "No space left on device")
+
+    RunQueue(jobs, tmp_path, machine, 1).run(lambda: None, export)
+    assert [job.state for job in jobs] == [FAILED, DONE] and "No space" in jobs[0].error
+
+
+def test_run_that_is_held_elsewhere_has_its_share_of_the_machine(tmp_path: Path) -> None:
+    jobs, machine = [make_job("a"), make_job("b")], FakeMachine({"a": 0, "b": 0})
+    lock = lock_folder(make_run(tmp_path, "a", "1", 1))
+    started = list[int]()
+
+    def show() -> None:
+        started.append(len(machine.commands))
+        if len(started) == 3:
+            lock.close()
+
+    RunQueue(jobs, tmp_path, machine, at_once=1).run(show, lambda job: None)
+    assert started[:3] == [0, 0, 0] and set(machine.commands) == {"a", "b"}
+
+
+def test_local_process_has_its_threads_holds_the_lock_and_can_be_interrupted(
+    tmp_path: Path,
+) -> None:
+    """Also where it is started with SIGINT ignored, as by a shell in the background."""
+    log, lock = tmp_path / "log", (tmp_path / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    code = "import os, time; print(os.environ['OMP_NUM_THREADS'], flush=True); time.sleep(60)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = LocalProcess([sys.executable, "-c", code], log, lock, threads=3)
+    signal.signal(signal.SIGINT, before)
+    lock.close()
+    wait_until(lambda: "3" in log.read_text())
+    with (tmp_path / "lock").open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    process.interrupt()
+    wait_until(lambda: process.poll() is not None)
+    assert process.poll() in (130, -signal.SIGINT) and "KeyboardInterrupt" in log.read_text()
+    with (tmp_path / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_checkpoint_that_is_none_fails_the_job_alone(tmp_path: Path) -> None:
