@@ -3,90 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import RunError, UsageError
+from cs285.infrastructure.machine import Machine, Process
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0  # with a run that was asked to stop; it may be writing its checkpoint
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
-
-
-class Process(Protocol):
-    """A run under way, wherever it is."""
-
-    def poll(self) -> int | None:
-        """Return the exit code, or None while it runs."""
-        ...
-
-    def interrupt(self) -> None:
-        """Ask it to stop so that it can be resumed."""
-        ...
-
-    def kill(self) -> None:
-        """End it at once; it can be resumed from its last checkpoint."""
-        ...
-
-
-class Machine(Protocol):
-    """Where runs go: the one thing to replace for another machine or a cluster."""
-
-    def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
-        """Start `python -m module words`, which holds `lock` while it lives and prints to `log`."""
-        ...
-
-
-class LocalProcess:
-    """A process of this machine, out of the reach of the terminal's Ctrl-C."""
-
-    def __init__(self, command: Sequence[str], log: Path, lock: TextIO, threads: int) -> None:
-        caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        with log.open("a") as stream:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **caps},
-                start_new_session=True,
-                # A shell that starts us in the background has SIGINT ignored, also for children.
-                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-                pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
-            )
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-
-@dataclass(frozen=True)
-class LocalMachine:
-    """Runs are processes here, each with `threads` threads."""
-
-    threads: int
-
-    def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
-        workers = ["--num_workers", str(self.threads)]
-        return LocalProcess(
-            [sys.executable, "-m", module, *words, *workers], log, lock, self.threads
-        )
 
 
 @dataclass

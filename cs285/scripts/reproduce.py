@@ -24,13 +24,13 @@ from cs285.analysis.experiments import (
 from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.flags import OneLineParser, add_flags, free_flags, from_flat, parse_values
+from cs285.infrastructure.machine import LocalMachine
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_display import RunDisplay
 from cs285.infrastructure.run_folder import default_data_dir
 from cs285.infrastructure.run_queue import (
     FAILED,
     Job,
-    LocalMachine,
     RunQueue,
 )
 from cs285.scripts.diagnose import PROGRAMS

@@ -57,7 +57,7 @@ def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -
     assert len(commands) == 2 * 6
     assert all(line.startswith("python scripts/run_hw4_mb.py ") for line in commands)
     assert "--mpc_horizon 15" in commands[-1] and commands[-1].endswith("--seed 2")
-    assert len(lines) == 2 * 12 + 1 and "12 runs" in lines[-1]
+    assert len(lines) == 2 * 12 + 2 and "12 runs" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TextIO
 import pytest
 
 from cs285.infrastructure.checkpoint import save_checkpoint
+from cs285.infrastructure.machine import LocalProcess
 from cs285.infrastructure.run_display import RunDisplay, last_row
 from cs285.infrastructure.run_folder import lock_folder
 from cs285.infrastructure.run_queue import (
@@ -19,7 +20,6 @@ from cs285.infrastructure.run_queue import (
     HELD,
     RUNNING,
     Job,
-    LocalProcess,
     RunQueue,
     iterations_done,
     last_line,

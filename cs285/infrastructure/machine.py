@@ -1,0 +1,78 @@
+"""Where runs go: the one thing to replace for another machine or a cluster."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TextIO
+
+
+class Process(Protocol):
+    """A run under way, wherever it is."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        ...
+
+    def interrupt(self) -> None:
+        """Ask it to stop so that it can be resumed."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once; it can be resumed from its last checkpoint."""
+        ...
+
+
+class Machine(Protocol):
+    """Something that runs can be started on."""
+
+    def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
+        """Start `python -m module words`, which holds `lock` while it lives and prints to `log`."""
+        ...
+
+
+class LocalProcess:
+    """A process of this machine, out of the reach of the terminal's Ctrl-C."""
+
+    def __init__(self, command: Sequence[str], log: Path, lock: TextIO, threads: int) -> None:
+        caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        with log.open("a") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **caps},
+                start_new_session=True,
+                # A shell that starts us in the background has SIGINT ignored, also for children.
+                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+                pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
+            )
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@dataclass(frozen=True)
+class LocalMachine:
+    """Runs are processes here, each with `threads` threads."""
+
+    threads: int
+
+    def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
+        workers = ["--num_workers", str(self.threads)]
+        return LocalProcess(
+            [sys.executable, "-m", module, *words, *workers], log, lock, self.threads
+        )
