@@ -18,7 +18,8 @@ LEVELS = [
      "infrastructure.model_rollouts", "infrastructure.utils", "infrastructure.figures",
      "infrastructure.video"],
     ["agents"],
-    ["infrastructure.checkpoint", "infrastructure.rl_trainer", "infrastructure.run_queue", "infrastructure.machine",
+    ["infrastructure.checkpoint", "infrastructure.rl_trainer", "infrastructure.run_queue",
+     "infrastructure.machine",
      "infrastructure.run_display", "analysis"],
     ["scripts"],
 ]  # fmt: skip
