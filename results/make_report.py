@@ -15,6 +15,7 @@ from typing import Any
 from cs285.analysis.experiments import Experiment, Result, read_experiments
 from cs285.analysis.plots import save
 from cs285.analysis.report import figures, table
+from cs285.analysis.study import error_table
 
 RESULTS = Path(__file__).parent
 PEER = Experiment(
@@ -26,8 +27,16 @@ PEER = Experiment(
 )
 
 
-def sources() -> list[dict[str, Any]]:
-    return [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*/*_seed*.json"))]
+def sources() -> dict[str, dict[str, Any]]:
+    """Return what is known of each run, by its name."""
+    files = sorted(RESULTS.glob("*/*_seed*.json"))
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def run_row(name: str, source: dict[str, Any]) -> str:
+    seconds = f"{source['run']['seconds']:.0f}"
+    cells = (name, commit_of(source), machine_of(source), seconds, f"`{source['command']}`")
+    return f"| {' | '.join(cells)} |"
 
 
 def commit_of(source: dict[str, Any]) -> str:
@@ -40,9 +49,6 @@ def machine_of(source: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    described = sources()
-    commits = sorted({commit_of(source) for source in described})
-    machines = sorted({machine_of(source) for source in described})
     rows = table([*read_experiments(), PEER], RESULTS)
     drawn = figures(RESULTS)
     for old in (RESULTS / "figures").glob("*.png"):
@@ -54,22 +60,32 @@ def main() -> None:
     (RESULTS / "README.md").write_text(
         f"""# Results
 
-Written by `python results/make_report.py` from the CSV and JSON files beside it. Those were made by
-
-    python scripts/reproduce.py --data_dir DIR --export_to results
-
-(those of Stable-Baselines3 by `results/sb3_sac.py`). Each JSON holds its run's command, flags,
-commit, versions and machine. "Stated" is the assignment's, "wanted" this project's, held against
-the mean over seeds. Times are from the first iteration on, the mean over seeds, with another run on
-the other core; speeds are in [benchmarks/](benchmarks/README.md).
+Written by `python results/make_report.py` from the files beside it; nothing here is typed. A run is
+a CSV and a JSON, exported from its log folder (`scripts/reproduce.py --export_to results` runs them
+all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the assignment's, "wanted"
+this project's, held against the mean over seeds. Times are from the first iteration on, the mean
+over seeds; other processes ran beside most of them, so [benchmarks/](benchmarks/README.md) says
+more of speed.
 
 {newline.join(rows)}
-
-Commits: {", ".join(commits)}. Machines: {"; ".join(machines)}.
 
 Lines are interquartile means over seeds, bands their 95% bootstrap intervals, thin lines the seeds.
 
 {newline.join(pictures)}
+
+## Model error
+
+Median error of the ensemble's mean state, in stds of the observations, for ensembles fitted to the
+first so many env steps of a run of question 6: `results/model_error_study.py`, explained in
+[docs/model_error.md](../docs/model_error.md).
+
+{newline.join(error_table(RESULTS / "study" / "model_error.csv"))}
+
+## Every run
+
+| run | commit | machine | seconds | command |
+|---|---|---|---|---|
+{newline.join(run_row(name, source) for name, source in sources().items())}
 """
     )
 

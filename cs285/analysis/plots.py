@@ -58,7 +58,8 @@ def draw_last_values(
         values = np.array([last_value(run, y, last) for run in runs])
         axes.bar(place, float(interquartile_mean(values)), color="tab:blue", alpha=0.5)
         axes.plot([place] * len(values), values, "o", color="tab:blue", markersize=4)
-    axes.set_xticks(range(len(groups)), list(groups), rotation=15 if len(groups) > 4 else 0)
+    labels = [f"{label}\n{len(runs)} seed{'s' * (len(runs) > 1)}" for label, runs in groups.items()]
+    axes.set_xticks(range(len(groups)), labels, rotation=15 if len(groups) > 4 else 0)
     axes.set(title=title, ylabel=f"{AXIS_NAMES.get(y, y)}, last {last}")
     axes.grid(alpha=0.3, axis="y")
 

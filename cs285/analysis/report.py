@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from cs285.analysis.experiments import Experiment, Result
 from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values, last_value
 from cs285.analysis.runs import Run, load_run
+from cs285.analysis.study import error_figure
 from cs285.infrastructure.figures import draw_predictions, new_figure
 
 PREDICTION_ERROR = "mean prediction error"  # of question 1's picture; in the JSON, not the CSV
@@ -122,6 +123,7 @@ def figures(results: Path) -> dict[str, Figure]:
         if groups:
             drawn[name] = curves_figure(groups)
     drawn["study"] = study(results)
+    drawn["model_error"] = error_figure(results / "study" / "model_error.csv")
     return {name: figure for name, figure in drawn.items() if figure.axes}
 
 

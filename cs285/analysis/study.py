@@ -1,0 +1,78 @@
+"""The figure and the table of docs/model_error.md, from what its study measured."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cs285.infrastructure.figures import new_figure
+
+HORIZONS = (1, 10, 50)
+Row = dict[str, str]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of the study's CSV; [] where there is none."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def sizes_of(rows: Sequence[Row]) -> list[int]:
+    """Return the training set sizes, env steps, from the smallest."""
+    return sorted({int(row["env_steps"]) for row in rows})
+
+
+def mean_over_seeds(rows: Sequence[Row], env_steps: int, data: str, column: str) -> np.ndarray:
+    """Return a column against the horizon, (H,): the mean over the seeds of the fits."""
+    horizons = sorted({int(row["horizon"]) for row in rows})
+    chosen = [row for row in rows if int(row["env_steps"]) == env_steps and row["data"] == data]
+    return np.array(
+        [
+            np.mean([float(row[column]) for row in chosen if int(row["horizon"]) == h])
+            for h in horizons
+        ]
+    )
+
+
+def error_figure(file: Path) -> Figure:
+    """Return error against horizon, a line per size of the training set, by data judged on."""
+    rows, figure = read_rows(file), new_figure(10, 3.8)
+    if not rows:
+        return figure
+    titles = {"policy": "episodes of the final policy", "random": "episodes of random actions"}
+    for place, (data, title) in enumerate(titles.items(), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        for env_steps in sizes_of(rows):
+            error = mean_over_seeds(rows, env_steps, data, "error")
+            (line,) = axes.plot(range(1, len(error) + 1), error, label=f"{env_steps} env steps")
+            spread = mean_over_seeds(rows, env_steps, data, "spread")
+            axes.plot(range(1, len(error) + 1), spread, "--", color=line.get_color(), lw=0.8)
+        still = mean_over_seeds(rows, sizes_of(rows)[-1], data, "no_change")
+        axes.plot(range(1, len(still) + 1), still, ":", color="grey", label="no change")
+        axes.set(
+            title=f"Cheetah: {title}", xlabel="steps imagined", ylabel="error, stds", yscale="log"
+        )
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize="small", title="fitted to (dashed: spread)")
+    return figure
+
+
+def error_table(file: Path) -> list[str]:
+    """Return the errors at some horizons as lines of Markdown; [] where nothing was measured."""
+    rows = read_rows(file)
+    if not rows:
+        return []
+    kinds = [(data, horizon) for data in ("policy", "random") for horizon in HORIZONS]
+    heads = [f"{data}, {h} step{'s' * (h > 1)}" for data, h in kinds]
+    lines = [f"| fitted to | {' | '.join(heads)} |", "|---" * (len(kinds) + 1) + "|"]
+    for env_steps in sizes_of(rows):
+        errors = [mean_over_seeds(rows, env_steps, data, "error")[h - 1] for data, h in kinds]
+        cells = " | ".join(f"{error:.3f}" for error in errors)
+        lines.append(f"| {env_steps} env steps | {cells} |")
+    return lines
