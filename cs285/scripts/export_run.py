@@ -17,9 +17,10 @@ from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 
 
 def export_run(folder: Path, target: Path) -> None:
-    """Write `target`.csv and `target`.json, and question 1's predictions where there are any.
+    """Write `target`.csv and `target`.json.
 
-    The CSV is the curve, or the losses where nothing was logged. Raises UsageError if the folder's
+    The CSV is the curve; where nothing was logged, as in question 1, it is the losses, and the
+    predictions of iteration 0 are copied too. Raises UsageError if the folder's
     checkpoint is not readable.
     """
     content = json.loads((folder / CONFIG).read_text())
@@ -29,6 +30,7 @@ def export_run(folder: Path, target: Path) -> None:
         shutil.copyfile(folder / PROGRESS, f"{target}.csv")
     else:
         _losses_to_csv(folder / "itr_0_losses.npy", Path(f"{target}.csv"))
+        shutil.copyfile(folder / "itr_0_predictions.npz", f"{target}_predictions.npz")
     command = [content["command"][0], "scripts/" + Path(content["command"][1]).name]
     options = _without_data_dir(content["command"][2:])
     content["command"] = " ".join([*command, *options])
@@ -41,7 +43,6 @@ def export_run(folder: Path, target: Path) -> None:
     predictions = folder / "itr_0_predictions.npz"
     if predictions.exists():
         content["run"]["mean_prediction_error"] = float(np.load(predictions)["error"])
-        shutil.copyfile(predictions, f"{target}_predictions.npz")
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -43,7 +43,7 @@ def test_normal_run_is_quiet_on_stderr_and_leaves_nothing_beside(tmp_path: Path)
 def test_killed_and_resumed_equals_never_stopped(
     delay: float, tmp_path: Path, run_tiny: Run
 ) -> None:
-    flags = {**TINY, "n_iter": 6, "add_sl_noise": True, "num_workers": 2}
+    flags = {**TINY, "n_iter": 20, "add_sl_noise": True, "num_workers": 2}
     whole = run_tiny(**flags)
     process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "killed"}))
     wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*/checkpoint.pt"))))
