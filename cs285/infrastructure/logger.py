@@ -29,7 +29,7 @@ class Logger:
         """Open the folder's records, dropping what they hold of `first_iteration` and later."""
         self.folder = folder
         self._csv = folder / PROGRESS
-        rows = [row for row in _read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
+        rows = [row for row in read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
         self._columns = list(rows[0]) if rows else []
         if rows:
             _write_rows(self._csv, self._columns, rows)
@@ -68,7 +68,7 @@ class Logger:
         new_columns = [name for name in row if name not in self._columns]
         if new_columns:  # a metric that starts later: give the earlier rows an empty cell
             self._columns += new_columns
-            _write_rows(self._csv, self._columns, [*_read_rows(self._csv), row])
+            _write_rows(self._csv, self._columns, [*read_rows(self._csv), row])
             return
         with self._csv.open("a", newline="") as file:
             _writer(file, self._columns).writerow(row)
@@ -80,7 +80,8 @@ def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(metrics, last.tolist(), strict=True))
 
 
-def _read_rows(file: Path) -> list[dict[str, str]]:
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Return the whole rows of a progress.csv; [] where there is none."""
     if not file.exists():
         return []
     with file.open(newline="") as stream:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_folder import PROGRESS
 from cs285.infrastructure.run_queue import DONE, FAILED, HELD, RUNNING, WAITING, Job
@@ -69,9 +69,4 @@ class RunDisplay:
 
 def last_row(file: Path) -> dict[str, str]:
     """Return the last whole row of a progress.csv; {} where there is none."""
-    try:
-        lines = [line for line in file.read_text().splitlines(True) if line.endswith("\n")]
-    except OSError:
-        return {}
-    rows = list(csv.DictReader(lines[:1] + lines[-1:])) if len(lines) > 1 else []
-    return {name: cell for row in rows for name, cell in row.items() if cell}
+    return {name: cell for row in read_rows(file)[-1:] for name, cell in row.items() if cell}

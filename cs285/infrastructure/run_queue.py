@@ -111,15 +111,16 @@ class RunQueue:
             job.error = last_line(self.log_of(job)) or f"exit code {code}"
 
     def _start(self, job: Job) -> None:
-        found = folders_of(self.data_dir, job.name)
-        job.folder = found[-1] if found else None
-        if any(map(is_held, found)):  # started by hand
-            job.state = HELD
-            return
         lock = (self.data_dir / f".{job.name}.lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
         except BlockingIOError:  # another one of us has it, or a run that outlived one
+            is_ours = False
+        found = folders_of(self.data_dir, job.name)
+        job.folder = found[-1] if found else None
+        # Who asks whether a folder is held, holds it that moment: only where no run of ours begins.
+        if not is_ours or any(map(is_held, found)):
             lock.close()
             job.state = HELD
             return
@@ -147,12 +148,10 @@ class RunQueue:
         other = [name for name, value in job.settings.items() if flags.get(name) != value]
         if other:
             name = other[0]
-            job.state, job.error = (
-                FAILED,
-                (
-                    f"--{name} {job.settings[name]}: {job.folder} was run with {flags.get(name)}; "
-                    "allowed: the same flags, or another --data_dir"
-                ),
+            job.state = FAILED
+            job.error = (
+                f"--{name} {job.settings[name]}: {job.folder} was run with {flags.get(name)}; "
+                "allowed: the same flags, or another --data_dir"
             )
         elif job.first_iteration >= job.n_iter:
             job.state = DONE

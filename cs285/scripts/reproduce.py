@@ -55,13 +55,14 @@ def reproduce(argv: Sequence[str]) -> int:
     pairs = [(e, seed) for e in experiments for seed in arguments.seeds or e.seeds]
     jobs = [job_of(experiment, seed) for experiment, seed in pairs]
     at_once = min(arguments.jobs or available_cores(), len(jobs))
+    threads = max(1, available_cores() // at_once)
     if arguments.dry_run:
-        print_commands(pairs, at_once, arguments.data_dir)
+        print_commands(pairs, at_once, threads, arguments.data_dir)
         return 0
     data_dir = arguments.data_dir.resolve()
     if arguments.export_to:
         make_folder("--export_to", arguments.export_to)
-    machine = LocalMachine(threads=max(1, available_cores() // at_once))
+    machine = LocalMachine(threads)
     queue = RunQueue(jobs, data_dir, machine, at_once)
     try:
         queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
@@ -117,7 +118,9 @@ def make_folder(flag: str, folder: Path) -> None:
         ) from error
 
 
-def print_commands(pairs: Sequence[tuple[Experiment, int]], at_once: int, data_dir: Path) -> None:
+def print_commands(
+    pairs: Sequence[tuple[Experiment, int]], at_once: int, threads: int, data_dir: Path
+) -> None:
     """Print the command of every run, and how long it may take."""
     for experiment, seed in pairs:
         print(f"# about {format_duration(60 * experiment.minutes)} on one core")
@@ -125,7 +128,6 @@ def print_commands(pairs: Sequence[tuple[Experiment, int]], at_once: int, data_d
     minutes = sum(experiment.minutes for experiment, _ in pairs)
     longest = max(experiment.minutes for experiment, _ in pairs)
     whole = format_duration(60 * max(minutes / at_once, longest))
-    threads = max(1, available_cores() // at_once)
     print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")
     print(f"# {len(pairs)} runs, {at_once} at a time: about {whole}")
 
