@@ -71,7 +71,8 @@ def test_normal_run_is_quiet_on_stderr(tmp_path: Path) -> None:
 def test_killed_and_resumed_equals_never_stopped(
     extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny_mbpo: Run
 ) -> None:
-    flags = {**TINY_MBPO, "n_iter": 30, "sac_n_iter": 30, "num_workers": 2, **extra}
+    n_iter = 300 if extra else 30  # so many that the run outlasts every delay
+    flags = {**TINY_MBPO, "sac_n_iter": 30, "num_workers": 2, **extra, "n_iter": n_iter}
     whole = run_tiny_mbpo(**flags)
     process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "killed"}))
     wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*/checkpoint.pt"))))
