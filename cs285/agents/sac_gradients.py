@@ -50,10 +50,10 @@ def critic_gradient(
     targets = td_target(
         batch.rewards, batch.terminated, next_values, drawn.log_probs, temperature, discount
     )
-    activations = critic.activations(batch.obs, batch.acs)
-    values = activations[-1][..., 0]
+    trace = critic.trace(batch.obs, batch.acs)
+    values = trace.outputs[..., 0]
     errors = values - targets
-    return CriticGradient(critic.gradient(activations, errors * (2 / len(targets))), values, errors)
+    return CriticGradient(critic.gradient(trace, errors * (2 / len(targets))), values, errors)
 
 
 @torch.no_grad()
@@ -71,12 +71,12 @@ def actor_gradient(
     entropy than asked for. Haarnoja et al. 2018, arXiv:1812.05905, equations 7 to 9 and 18.
     """
     drawn, temperature = policy.sample(obs, noise), log_temperature.exp()
-    activations = critic.activations(obs, drawn.acs)
-    values = activations[-1][..., 0]
+    trace = critic.trace(obs, drawn.acs)
+    values = trace.outputs[..., 0]
     first_is_less = values[0] < values[1]
     B = len(obs)
     d_values = torch.stack([first_is_less, ~first_is_less]) * (-1 / B)
-    d_acs = critic.action_gradient(activations, d_values)
+    d_acs = critic.action_gradient(trace, d_values)
     return ActorGradient(
         policy.gradient(drawn, d_acs, (temperature / B).expand(B)),
         -drawn.log_probs.mean() - target_entropy,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.sac_config import SACConfig
-from cs285.infrastructure.stacked_mlp import StackedMLP
+from cs285.infrastructure.stacked_mlp import StackedMLP, Trace
 
 TWINS = 2
 
@@ -24,19 +24,19 @@ class SACCritic(nn.Module):
 
     def forward(self, obs: Tensor, acs: Tensor) -> Tensor:
         """obs (B, O), acs (B, A) -> values (2, B)."""
-        return self.activations(obs, acs)[-1][..., 0]
+        return self.trace(obs, acs).outputs[..., 0]
 
-    def activations(self, obs: Tensor, acs: Tensor) -> list[Tensor]:
-        """Return what `gradient` and `action_gradient` need; the last of it is values (2, B, 1)."""
-        return self.network.activations(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))
+    def trace(self, obs: Tensor, acs: Tensor) -> Trace:
+        """Return what `gradient` and `action_gradient` need; its outputs are (2, B, 1)."""
+        return self.network.trace(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))
 
-    def gradient(self, activations: list[Tensor], d_values: Tensor) -> Tensor:
+    def gradient(self, trace: Trace, d_values: Tensor) -> Tensor:
         """Return a loss's gradient by the weights from that by the values (2, B)."""
-        return self.network.gradient(activations, d_values[..., None])
+        return self.network.gradient(trace, d_values[..., None])
 
-    def action_gradient(self, activations: list[Tensor], d_values: Tensor) -> Tensor:
+    def action_gradient(self, trace: Trace, d_values: Tensor) -> Tensor:
         """Return a loss's gradient by the actions (B, A) from that by the values (2, B)."""
-        return self.network.input_gradient(activations, d_values[..., None], self.ac_columns).sum(0)
+        return self.network.input_gradient(trace, d_values[..., None], self.ac_columns).sum(0)
 
 
 def td_target(

@@ -14,11 +14,20 @@ WORTH_SHARING = 2**20  # multiplications in a product that threads had better sh
 
 
 class Activation(NamedTuple):
-    """A hidden layer's function, and its derivative from what it returned."""
+    """A hidden layer's function, and its derivative."""
 
     apply_: Callable[[Tensor], Tensor]  # in place: fresh pages cost as much as the function
-    backward_: Callable[[Tensor, Tensor], Tensor]  # (gradient, outputs) -> gradient, in place
+    backward_: Callable[[Tensor, Tensor], Tensor]  # (gradient, saved) -> gradient, in place
     gain: float  # of the initialisation, see StackedMLP
+    saves_inputs: bool = False  # `saved` is what went in, not what came out
+
+
+class Trace(NamedTuple):
+    """A forward pass, and what the gradients need of it."""
+
+    inputs: list[Tensor]  # (E, B, in) of every layer
+    saved: list[Tensor]  # (E, B, out) of every hidden layer, see Activation
+    outputs: Tensor  # (E, B, out)
 
 
 def tanh_(values: Tensor) -> Tensor:
@@ -36,12 +45,17 @@ def _relu_backward_(gradient: Tensor, outputs: Tensor) -> Tensor:
     return into(gradient, outputs, 0, grad_input=gradient)
 
 
+def _swish_backward_(gradient: Tensor, inputs: Tensor) -> Tensor:
+    return torch.ops.aten.silu_backward.grad_input(gradient, inputs, grad_input=gradient)
+
+
 def _tanh_backward_(gradient: Tensor, outputs: Tensor) -> Tensor:
     return torch.ops.aten.tanh_backward.grad_input(gradient, outputs, grad_input=gradient)
 
 
 ACTIVATIONS = {
     "relu": Activation(torch.relu_, _relu_backward_, 3**-0.5),  # the gain of torch.nn.Linear
+    "swish": Activation(torch.ops.aten.silu_, _swish_backward_, 1.0, saves_inputs=True),
     "tanh": Activation(tanh_, _tanh_backward_, nn.init.calculate_gain("tanh")),
 }
 
@@ -106,40 +120,45 @@ class StackedMLP(nn.Module):
         return list(zip(views[::2], views[1::2], strict=True))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.activations(inputs)[-1]
-
-    def activations(self, inputs: Tensor) -> list[Tensor]:
-        """Return the inputs (E, B, in), what each hidden layer makes of them, and the outputs."""
         *hidden, (last_weight, last_bias) = self.layers
-        apply_, values = ACTIVATIONS[self.activation].apply_, [inputs]
+        apply_ = ACTIVATIONS[self.activation].apply_
         for weight, bias in hidden:
-            values.append(apply_(affine(bias, values[-1], weight)))
-        return [*values, affine(last_bias, values[-1], last_weight)]
+            inputs = apply_(affine(bias, inputs, weight))
+        return affine(last_bias, inputs, last_weight)
 
-    def gradient(self, activations: Sequence[Tensor], d_outputs: Tensor) -> Tensor:
+    def trace(self, inputs: Tensor) -> Trace:
+        """Apply the networks to (E, B, in), for a gradient."""
+        *hidden, (last_weight, last_bias) = self.layers
+        apply_, _, _, saves_inputs = ACTIVATIONS[self.activation]
+        values, saved = [inputs], []
+        for weight, bias in hidden:
+            before = affine(bias, values[-1], weight)
+            values.append(apply_(before.clone() if saves_inputs else before))
+            saved.append(before)  # what came out, where it was applied in place
+        return Trace(values, saved, affine(last_bias, values[-1], last_weight))
+
+    def gradient(self, trace: Trace, d_outputs: Tensor) -> Tensor:
         """Return the gradient (P,) of a loss from its gradient by the outputs (E, B, out)."""
         vector = torch.empty_like(self.vector)
-        layers = zip(self.layers, self.view_layers(vector), activations, strict=False)
+        layers = zip(self.layers, self.view_layers(vector), trace.inputs, strict=True)
         for index, ((weight, _), (d_weight, d_bias), inputs) in reversed(list(enumerate(layers))):
             product(inputs.transpose(1, 2), d_outputs, out=d_weight)
             torch.sum(d_outputs, 1, keepdim=True, out=d_bias)
             if index > 0:
-                d_outputs = self._through_layer(d_outputs, weight, inputs)
+                d_outputs = self._through_layer(d_outputs, weight, trace.saved[index - 1])
         return vector
 
-    def input_gradient(
-        self, activations: Sequence[Tensor], d_outputs: Tensor, columns: slice
-    ) -> Tensor:
+    def input_gradient(self, trace: Trace, d_outputs: Tensor, columns: slice) -> Tensor:
         """Return the gradient of a loss by some columns of the inputs, (E, B, columns)."""
         (first, _), *others = self.layers
-        for (weight, _), inputs in zip(reversed(others), reversed(activations[1:-1]), strict=True):
-            d_outputs = self._through_layer(d_outputs, weight, inputs)
+        for (weight, _), saved in zip(reversed(others), reversed(trace.saved), strict=True):
+            d_outputs = self._through_layer(d_outputs, weight, saved)
         return product(d_outputs, first[:, columns].transpose(1, 2))
 
-    def _through_layer(self, d_outputs: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
-        """Return the gradient before the activation that made a layer's `inputs`, (E, B, in)."""
+    def _through_layer(self, d_outputs: Tensor, weight: Tensor, saved: Tensor) -> Tensor:
+        """Return the gradient before the activation that made a layer's inputs, (E, B, in)."""
         d_inputs = product(d_outputs, weight.transpose(1, 2))
-        return ACTIVATIONS[self.activation].backward_(d_inputs, inputs)
+        return ACTIVATIONS[self.activation].backward_(d_inputs, saved)
 
     # Parameters and their views part when copied, pickled or moved: make the views anew.
 

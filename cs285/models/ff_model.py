@@ -118,10 +118,10 @@ def fit_gradient(network: StackedMLP, inputs: Tensor, targets: Tensor) -> FitGra
     member's over its batch. This is the negative log-likelihood of a Gaussian with one variance per
     column, at the variance that fits best: a column that is mostly noise is not listened to for it.
     """
-    activations = network.activations(inputs)
-    errors = activations[-1] - targets
+    trace = network.trace(inputs)
+    errors = trace.outputs - targets
     mse = errors.square().mean(1, keepdim=True)
-    gradient = network.gradient(activations, errors * (2 / errors[0].numel() / (mse + NOISE_FLOOR)))
+    gradient = network.gradient(trace, errors * (2 / errors[0].numel() / (mse + NOISE_FLOOR)))
     return FitGradient(gradient, mse.mean((0, 1)))
 
 

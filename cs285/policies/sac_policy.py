@@ -18,7 +18,7 @@ from cs285.infrastructure.pytorch_util import (
     to_numpy,
 )
 from cs285.infrastructure.sac_config import SACConfig
-from cs285.infrastructure.stacked_mlp import StackedMLP
+from cs285.infrastructure.stacked_mlp import StackedMLP, Trace
 
 CLIPPED_AT = 5.0  # stds
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
     log_probs: Tensor  # (B,)
     std: Tensor  # (B, A)
     noise: Tensor  # (B, A)
-    activations: list[Tensor]  # of the network
+    trace: Trace  # of the network
 
 
 class SACPolicy(nn.Module):
@@ -78,14 +78,14 @@ class SACPolicy(nn.Module):
         log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which stays finite and
         exact where tanh(u) rounds to 1.
         """
-        activations = self.network.activations(obs[None])
-        mean, log_std = self._gaussian(activations[-1])
+        trace = self.network.trace(obs[None])
+        mean, log_std = self._gaussian(trace.outputs)
         std = log_std.exp()
         unsquashed = torch.addcmul(mean, std, noise)
         gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2_PI
         squash = 2 * (math.log(2) - unsquashed - nn.functional.softplus(-2 * unsquashed))
         log_probs = (gaussian - squash).sum(-1)
-        return Sample(unsquashed.tanh(), log_probs, std, noise, activations)
+        return Sample(unsquashed.tanh(), log_probs, std, noise, trace)
 
     @torch.no_grad()
     def gradient(self, sample: Sample, d_acs: Tensor, d_log_probs: Tensor) -> Tensor:
@@ -97,11 +97,11 @@ class SACPolicy(nn.Module):
         acs, d_log_probs = sample.acs, d_log_probs[..., None]
         d_unsquashed = d_acs * (1 - acs * acs) + 2 * d_log_probs * acs
         d_log_std = d_unsquashed * sample.std * sample.noise - d_log_probs
-        raw_log_std = sample.activations[-1][0, :, self.ac_dim :]
+        raw_log_std = sample.trace.outputs[0, :, self.ac_dim :]
         low, high = LOG_STD_RANGE
         clipped = (raw_log_std < low) | (raw_log_std > high)
         d_outputs = torch.cat([d_unsquashed, d_log_std.masked_fill_(clipped, 0.0)], -1)
-        return self.network.gradient(sample.activations, d_outputs[None])
+        return self.network.gradient(sample.trace, d_outputs[None])
 
     def _gaussian(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = outputs[0].chunk(2, -1)

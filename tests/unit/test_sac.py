@@ -142,8 +142,8 @@ def test_twins_start_apart_and_learn_apart() -> None:
     values = critic(torch.randn(5, 3), torch.randn(5, 2))
     assert values.shape == (2, 5)
     assert not torch.allclose(values[0], values[1])
-    activations = critic.activations(torch.randn(5, 3), torch.randn(5, 2))
-    gradient = critic.gradient(activations, torch.tensor([1.0, 0.0])[:, None].expand(2, 5))
+    trace = critic.trace(torch.randn(5, 3), torch.randn(5, 2))
+    gradient = critic.gradient(trace, torch.tensor([1.0, 0.0])[:, None].expand(2, 5))
     for weight, bias in critic.network.view_layers(gradient):
         for part in (weight, bias):
             assert part[0].abs().sum() > 0
@@ -256,9 +256,9 @@ def test_written_out_gradients_are_those_of_autograd() -> None:
     obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
     drawn = policy.sample(obs, noise)
     acs, log_probs = drawn.acs, drawn.log_probs
-    activations = critic.activations(obs, acs)
-    values = activations[-1][..., 0]
-    assert 0 < int((drawn.activations[-1][0, :, 3] > 2).sum()) < 50
+    trace = critic.trace(obs, acs)
+    values = trace.outputs[..., 0]
+    assert 0 < int((drawn.trace.outputs[0, :, 3] > 2).sum()) < 50
     weights_of = torch.randn(50).double()
     loss = (values.square().sum(0) * weights_of).sum() + (log_probs * weights_of).sum()
     expected = torch.autograd.grad(
@@ -266,8 +266,8 @@ def test_written_out_gradients_are_those_of_autograd() -> None:
     )
     d_values = 2 * values.detach() * weights_of
     with torch.no_grad():
-        d_acs = critic.action_gradient(activations, d_values)
-        critic_gradient = critic.gradient(activations, d_values)
+        d_acs = critic.action_gradient(trace, d_values)
+        critic_gradient = critic.gradient(trace, d_values)
         policy_gradient = policy.gradient(drawn, d_acs, weights_of)
     (only_values,) = torch.autograd.grad(
         (values.square().sum(0) * weights_of).sum(), acs, retain_graph=True

@@ -9,7 +9,7 @@ from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.stacked_mlp import WORTH_SHARING, StackedMLP, affine, product, tanh_
 
 E, B, WIDTHS = 3, 20, [4, 40, 33, 2]
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "swish": torch.nn.functional.silu}
 
 
 def make(activation: str = "tanh", padded: bool = True) -> StackedMLP:
@@ -26,23 +26,23 @@ def plain(network: StackedMLP, vector: Tensor, inputs: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("out", [1, 2])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "swish"])
 def test_gradients_are_those_of_autograd(activation: str, out: int) -> None:
     widths = [*WIDTHS[:-1], out]
     generator = make_generator(1, "test")
-    network = StackedMLP(E, widths, activation, generator, padded=activation == "tanh").double()
+    network = StackedMLP(E, widths, activation, generator, padded=activation != "relu").double()
     inputs = torch.randn(E, B, 4).double().requires_grad_()
     vector = network.vector.clone().requires_grad_()
     outputs = plain(network, vector, inputs)
     weights_of = torch.randn(E, B, out).double()
     expected = torch.autograd.grad((outputs * weights_of).sum(), [vector, inputs])
 
-    activations = network.activations(inputs.detach())
-    torch.testing.assert_close(activations[-1], outputs.detach())
-    torch.testing.assert_close(network.gradient(activations, weights_of), expected[0])
+    trace = network.trace(inputs.detach())
+    torch.testing.assert_close(trace.outputs, outputs.detach())
+    torch.testing.assert_close(network.gradient(trace, weights_of), expected[0])
     columns = slice(1, 3)
     torch.testing.assert_close(
-        network.input_gradient(activations, weights_of, columns), expected[1][..., columns]
+        network.input_gradient(trace, weights_of, columns), expected[1][..., columns]
     )
 
 
