@@ -66,10 +66,11 @@ def ours(
     members: int, batch: int, width: int, n_layers: int, device: str = "cpu", compile: bool = False
 ) -> Callable[[], int]:
     from cs285.infrastructure.compilation import compile_if
-    from cs285.infrastructure.config import ModelConfig
     from cs285.infrastructure.cpu_tuning import tune_cpu
+    from cs285.infrastructure.model_config import ModelConfig
     from cs285.infrastructure.pytorch_util import make_generator
-    from cs285.models.ff_model import FFModel, fit_ensemble, fit_gradient
+    from cs285.models.ff_model import FFModel
+    from cs285.models.fitting import fit_ensemble, fit_gradient
 
     tune_cpu()
     config = ModelConfig(ensemble_size=members, size=width, n_layers=n_layers)

@@ -22,11 +22,13 @@ from benchmarks.planning import ENV, collector
 from benchmarks.timing import write
 from cs285.agents.mb_agent import MBAgent
 from cs285.envs import inspect_task
-from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.cpu_tuning import tune_cpu
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.ff_model import fit_ensemble
+from cs285.models.fitting import fit_ensemble
+from cs285.policies.base_policy import Memory
 
 Cases = dict[int, Callable[[], Callable[[], Any]]]  # by size, what builds the work
 CPU = torch.device("cpu")
@@ -85,8 +87,8 @@ def decision(name: str, value: int) -> Callable[[], Any]:
     planner = {key: value if key == name else usual for key, usual in PLANNER.items()}
     agent = MBAgent(inspect_task(ENV), ModelConfig(**model), PlannerConfig(**planner), 1, CPU)  # type: ignore[arg-type]
     agent.model.fit_statistics(random_data())
-    obs, generators = np.zeros((1, 21), np.float32), [make_generator(1, "benchmark")]
-    return lambda: agent.actor.get_action(obs, generators)
+    obs, memories = np.zeros((1, 21), np.float32), [Memory(make_generator(1, "benchmark"))]
+    return lambda: agent.actor.get_action(obs, memories)
 
 
 def fit(rows: int) -> Callable[[], Any]:

@@ -22,6 +22,7 @@ from cs285.infrastructure.config import MBPOConfig
 from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.pytorch_util import make_generator
+from cs285.models.imagined_task import ImaginedTask
 
 ENV, LENGTH, MEMBERS, MODEL_SIZE, POLICY_SIZE = "cheetah-cs285-v0", 10, 3, 250, 256
 STARTS = (100, 1000, 5000)
@@ -58,7 +59,7 @@ def batched(starts: int, propagation: str) -> Callable[[], int]:
 
     def work() -> int:
         rows = torch.randint(len(real.obs), (starts,), generator=generator)
-        arguments = (task.get_reward, real.obs[rows], LENGTH, propagation, generator)
+        arguments = (ImaginedTask(task.get_reward), real.obs[rows], LENGTH, propagation, generator)
         return len(roll_out(agent.mb_agent.model, policy, *arguments).data.rewards)
 
     return work

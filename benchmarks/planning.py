@@ -24,8 +24,9 @@ from benchmarks.reference.homework_mpc import HomeworkMPC, build_models
 from benchmarks.timing import Contender, rates, sgemm, summarize, write
 from cs285.agents.mb_agent import MBAgent
 from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Transitions, stack_paths
 from cs285.policies.base_policy import RandomPolicy
 

@@ -21,6 +21,7 @@ from benchmarks import dynamics_fit, planning, sac_updates
 from benchmarks.timing import seconds_per_unit, sgemm, write
 from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.pytorch_util import make_generator
+from cs285.policies.base_policy import Memory
 
 KINDS = {
     "matrix products": ("mm", "bmm", "addmm", "baddbmm"),
@@ -97,11 +98,11 @@ def fit_gflop() -> float:
 def decide() -> Callable[[], int]:
     agent = planning.make_agent("random", "cpu")
     obs = np.zeros((1, planning.OB_DIM), np.float32)
-    generators = [make_generator(1, "benchmark")]
+    memories = [Memory(make_generator(1, "benchmark"))]
 
     def work() -> int:
         for _ in range(4):
-            agent.actor.get_action(obs, generators)
+            agent.actor.get_action(obs, memories)
         return 4
 
     return work

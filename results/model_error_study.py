@@ -27,7 +27,8 @@ from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.infrastructure.run_folder import describe_run
-from cs285.models.ff_model import FFModel, fit_ensemble
+from cs285.models.ff_model import FFModel
+from cs285.models.fitting import fit_ensemble
 from cs285.policies.base_policy import RandomPolicy
 from cs285.scripts.diagnose import read_run, restore
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.compilation import compile_if
-from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import MAX_ENV_SEED, EnvFactory
 from cs285.infrastructure.figures import save_losses, save_predictions
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, send, to_numpy
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
 from cs285.infrastructure.utils import (
@@ -24,8 +25,15 @@ from cs285.infrastructure.utils import (
     perform_actions,
     predict_open_loop,
 )
-from cs285.models.ff_model import FFModel, fit_ensemble, fit_gradient, holdout_loss
-from cs285.policies.base_policy import Policy, RandomPolicy
+from cs285.models.ff_model import FFModel
+from cs285.models.fitting import (
+    fit_ensemble,
+    fit_gradient,
+    fit_until_converged,
+    holdout_loss,
+)
+from cs285.models.imagined_task import ImaginedTask
+from cs285.policies.base_policy import Memory, Policy, RandomPolicy
 from cs285.policies.MPC_policy import MPCPolicy
 
 FIGURE_HORIZON = 10  # env steps of question 1's prediction picture, as in the homework
@@ -44,12 +52,12 @@ class MBAgent:
         compile: bool = False,
     ) -> None:
         self.task, self.config, self.seed, self.device = task, model, seed, device
-        get_reward = None if model.learned_reward else task.get_reward
+        self.imagined_task = ImaginedTask.of(task, model)
         self.model = FFModel(
             task.ob_dim,
             task.ac_dim,
             model,
-            learns_reward=get_reward is None,
+            learns_reward=self.imagined_task.learns_reward,
             generator=make_generator(seed, "model init"),
         ).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), model.learning_rate, fused=True)
@@ -57,7 +65,7 @@ class MBAgent:
         self.unseen = 0  # transitions collected since the last fit
         self.fit_gradient = compile_if(compile, fit_gradient)
         self.actor = MPCPolicy(
-            self.model, get_reward, task.ac_low, task.ac_high, planner, device, compile
+            self.model, self.imagined_task, task.ac_low, task.ac_high, planner, device, compile
         )
         self.eval_policies: dict[str, Policy] = {"Eval": self.actor}
 
@@ -70,27 +78,30 @@ class MBAgent:
         self.unseen += len(data.rewards)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
-        """Fit the ensemble to the whole replay; the minibatches are drawn with replacement.
+        """Fit the ensemble to the whole replay.
 
         The "Holdout Loss" is that of what was collected since the last fit, before this one.
         """
-        config = self.config
         held_out = {}
         if self.unseen < len(self.replay_buffer):  # not the first fit
             data = self.replay_buffer.newest(self.unseen)
             held_out["Holdout Loss"] = holdout_loss(self.model, data)[None]
         self.unseen = 0
+        return self._fit(make_generator(self.seed, "fit batches", iteration)) | held_out
+
+    def _fit(self, generator: torch.Generator) -> dict[str, Tensor]:
+        config, data = self.config, self.replay_buffer.all()
+        if config.holdout_ratio > 0:
+            return fit_until_converged(
+                self.model, self.optimizer, data, generator, self.fit_gradient
+            )
         shape = (
             config.num_agent_train_steps_per_iter,
             config.ensemble_size,
             config.train_batch_size,
         )
-        generator = make_generator(self.seed, "fit batches", iteration)
-        indices = torch.randint(len(self.replay_buffer), shape, generator=generator)
-        data = self.replay_buffer.all()
-        indices = send(indices, self.device)
-        fitted = fit_ensemble(self.model, self.optimizer, data, indices, self.fit_gradient)
-        return fitted | held_out
+        indices = send(torch.randint(len(data.rewards), shape, generator=generator), self.device)
+        return fit_ensemble(self.model, self.optimizer, data, indices, self.fit_gradient)
 
     def save_figures(
         self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
@@ -103,7 +114,7 @@ class MBAgent:
         save_losses(folder / "itr_0_losses.png", curve)
         random = RandomPolicy(self.task.ac_low, self.task.ac_high)
         generator = make_generator(self.seed, "figure actions")
-        actions = random.get_action(np.empty(0, np.float32), [generator] * FIGURE_HORIZON)
+        actions = random.get_action(np.empty(0, np.float32), [Memory(generator)] * FIGURE_HORIZON)
         env = env_factory()
         true = perform_actions(env, actions, derive_seed(self.seed, "figure env") % MAX_ENV_SEED)
         env.close()

@@ -29,7 +29,6 @@ class MBPOAgent:
 
     def __init__(self, task: TaskSpec, config: MBPOConfig, device: torch.device) -> None:
         self.config, self.seed, self.device = config.rollouts, config.run.seed, device
-        self.get_reward = task.get_reward
         self.has_model = config.model.num_agent_train_steps_per_iter > 0
         compile = config.run.compile
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
@@ -133,7 +132,7 @@ class MBPOAgent:
         rollouts = roll_out(
             self.mb_agent.model,
             self.sac_agent.policy,
-            self.get_reward,
+            self.mb_agent.imagined_task,
             real[indices],
             config.mbpo_rollout_length,
             config.mbpo_propagation,

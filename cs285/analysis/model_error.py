@@ -39,13 +39,14 @@ def imagine(
     Rewards are `get_reward`'s, or the model's own where it is None: 0 if it learns none.
     """
     device = model.input_stats.mean.device
-    E, predict = model.ensemble_size, model.predictor()
+    E, predict = model.num_elites, model.predictor()
     states, rewards = [from_numpy(obs, device).expand(E, -1, -1)], []
     for actions in from_numpy(acs, device).unbind(1):
         actions = actions.expand(E, -1, -1)
-        next_states, learned_rewards = predict(states[-1], actions)
-        states.append(next_states)
-        rewards.append(get_reward(next_states, actions)[0] if get_reward else learned_rewards)
+        predicted = predict(states[-1], actions)
+        states.append(predicted.next_obs)
+        known = get_reward(predicted.next_obs, actions)[0] if get_reward else None
+        rewards.append(predicted.rewards if known is None else known)
     return Imagined(to_numpy(torch.stack(states, 2)), to_numpy(torch.stack(rewards, 2)))
 
 

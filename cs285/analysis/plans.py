@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from cs285.analysis.model_error import OpenLoop, correlation, imagine, window_starts
 from cs285.envs.registration import RewardFunction
 from cs285.infrastructure.episodes import Episode, EpisodeKey
-from cs285.infrastructure.model_rollouts import predict_mean
 from cs285.infrastructure.pytorch_util import from_numpy, make_generator, to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.ff_model import FFModel
-from cs285.policies.base_policy import Policy
+from cs285.models.propagation import step_with_mean
+from cs285.policies.base_policy import Memory, Policy
 from cs285.policies.MPC_policy import MPCPolicy
 
 ACTED_OUT, REPLANNED = "plan acted out", "replanning"
@@ -49,10 +49,10 @@ class RecordedMPC:
         self.plans: list[NDArray[np.float32]] = []  # (1, H, A) each, in the order of decisions
 
     def get_action(
-        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+        self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
         """obs (1, O) -> the plan's first action (1, A)."""
-        self.plans.append(to_numpy(self.policy.plan(obs, generators)))
+        self.plans.append(to_numpy(self.policy.plan(obs, memories)))
         return self.plans[-1][:, 0]
 
     def plans_at(self, paths: Sequence[Path], starts: NDArray[np.int64]) -> Plans:
@@ -63,7 +63,9 @@ class RecordedMPC:
         first = np.cumsum([0, *(path.length for path in paths)])
         acs = np.concatenate([self.plans[first[number] + step] for number, step in starts])
         obs = observations_at(paths, starts)
-        imagined = imagine(self.policy.model, obs, acs, self.policy.get_reward)
+        task = self.policy.task
+        get_reward = None if task.learns_reward else task.get_reward
+        imagined = imagine(self.policy.model, obs, acs, get_reward)
         return Plans(acs, imagined.states.mean(0), imagined.rewards.mean(0))
 
 
@@ -84,14 +86,15 @@ def policy_plans(
     """
     predict, device = model.predictor(), model.input_stats.mean.device
     obs = observations_at(paths, starts)
-    generators = _generators(seed, len(obs), policy.device)
+    memories = _memories(seed, len(obs), policy.device)
     states, actions, rewards = [from_numpy(obs, device)], [], []
     for _ in range(horizon):
-        acs = from_numpy(policy.get_action(to_numpy(states[-1]), generators), device)
-        next_obs, learned_rewards = predict_mean(predict, model.ensemble_size, states[-1], acs)
-        states.append(next_obs)
+        acs = from_numpy(policy.get_action(to_numpy(states[-1]), memories), device)
+        predicted = step_with_mean(predict, model.num_elites, states[-1], acs)
+        states.append(predicted.next_obs)
         actions.append(acs)
-        rewards.append(get_reward(next_obs, acs)[0] if get_reward else learned_rewards)
+        known = get_reward(predicted.next_obs, acs)[0] if get_reward else None
+        rewards.append(predicted.rewards if known is None else known)
     columns = (to_numpy(torch.stack(column, 1)) for column in (actions, states, rewards))
     return Plans(*columns)
 
@@ -101,8 +104,8 @@ def observations_at(paths: Sequence[Path], starts: NDArray[np.int64]) -> NDArray
     return np.stack([paths[number].obs[step] for number, step in starts])
 
 
-def _generators(seed: int, count: int, device: torch.device) -> list[torch.Generator]:
-    return [make_generator(seed, "diagnose plans", n, device=device) for n in range(count)]
+def _memories(seed: int, count: int, device: torch.device) -> list[Memory]:
+    return [Memory(make_generator(seed, "diagnose plans", n, device=device)) for n in range(count)]
 
 
 def act_out(

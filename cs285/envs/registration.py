@@ -11,14 +11,29 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.errors import UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
 DEFAULT_EP_LEN = 200  # for a Gymnasium id that registers no limit of its own
-_ENVS = (
-    ("cheetah-cs285-v0", "cs285.envs.cheetah:HalfCheetahEnv", 1000),
-    ("obstacles-cs285-v0", "cs285.envs.obstacles:Obstacles", 500),
-    ("reacher-cs285-v0", "cs285.envs.reacher:Reacher7DOFEnv", 500),
+_HUMANOIDS_MORE = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+_ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
+    ("cheetah-cs285-v0", "cs285.envs.cheetah:HalfCheetahEnv", 1000, {}),
+    ("obstacles-cs285-v0", "cs285.envs.obstacles:Obstacles", 500, {}),
+    ("reacher-cs285-v0", "cs285.envs.reacher:Reacher7DOFEnv", 500, {}),
+    # The MBPO paper's: 27 and 45 dimensions, without contact forces and inertias.
+    (
+        "AntTruncatedObs-v5",
+        "gymnasium.envs.mujoco.ant_v5:AntEnv",
+        1000,
+        {"include_cfrc_ext_in_observation": False},
+    ),
+    (
+        "HumanoidTruncatedObs-v5",
+        "gymnasium.envs.mujoco.humanoid_v5:HumanoidEnv",
+        1000,
+        {f"include_{name}_in_observation": False for name in _HUMANOIDS_MORE},
+    ),
 )
 ALLOWED = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id with a Box action space"
 
@@ -26,10 +41,15 @@ RewardFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def register_envs() -> None:
-    """Register the homework's ids with Gymnasium; calling it again changes nothing."""
-    for env_id, entry_point, max_episode_steps in _ENVS:
+    """Register the project's ids with Gymnasium; calling it again changes nothing."""
+    for env_id, entry_point, max_episode_steps, options in _ENVS:
         if env_id not in gym.registry:
-            gym.register(env_id, entry_point=entry_point, max_episode_steps=max_episode_steps)
+            gym.register(
+                env_id,
+                entry_point=entry_point,
+                max_episode_steps=max_episode_steps,
+                kwargs=options,
+            )
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,7 @@ class TaskSpec:
     ac_high: NDArray[np.float32]  # (A,)
     get_reward: RewardFunction | None  # (obs (..., O), acs (..., A)) -> (rewards, dones) (...)
     ep_len: int  # episode cap in env steps where the user gives none
+    get_termination: TerminationFunction | None = None  # obs (..., O) -> (...), of Gymnasium's
 
 
 def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None = None) -> gym.Env:
@@ -90,6 +111,7 @@ def inspect_task(env_name: str) -> TaskSpec:
             ac_low=ac_space.low.astype(np.float32),
             ac_high=ac_space.high.astype(np.float32),
             get_reward=get_reward,
+            get_termination=TERMINATIONS.get(env_name),
             ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
         )
     finally:

@@ -19,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compile_if(wanted: bool, function: Function) -> Function:
     """Return `function`, compiled if so wanted; on a GPU as a CUDA graph.
 
-    It takes tensors and modules, and returns a tensor or a NamedTuple of tensors. A CUDA graph's
+    It takes tensors and modules, and returns a tensor or a tuple of such. A CUDA graph's
     results are overwritten when it runs again: copies are returned, to be kept.
     """
     if not wanted:
@@ -29,14 +29,16 @@ def compile_if(wanted: bool, function: Function) -> Function:
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
-        result = graph(*arguments)
-        return _kept(result) if isinstance(result, Tensor) else type(result)(*map(_kept, result))
+        return _kept(graph(*arguments))
 
     return cast(Function, run)
 
 
-def _kept(result: Tensor) -> Tensor:
-    return result.clone() if result.is_cuda else result
+def _kept(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return result.clone() if result.is_cuda else result
+    parts = map(_kept, result)
+    return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
 
 
 def check_compiler(device: torch.device) -> None:

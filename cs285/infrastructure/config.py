@@ -10,12 +10,13 @@ from cs285.infrastructure.flags import (
     COUNT,
     FREQUENCY,
     INDEX,
-    RATE,
     UNIT,
     Check,
     flag,
     one_of,
 )
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.sac_config import SACConfig
 
 _NAME = re.compile(r"[A-Za-z0-9._+=,@-]{1,128}")
@@ -24,8 +25,6 @@ NAME = Check(
     "1 to 128 letters, digits and any of . _ - + = , @ (no path separator)",
 )
 NOT_EMPTY = Check(lambda value: value != "", "anything but nothing")
-SAMPLING_STRATEGIES = ("random", "cem")
-DEFAULT_ELITES = 5
 
 
 @dataclass(frozen=True)
@@ -81,59 +80,6 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """the dynamics model"""
-
-    ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
-    n_layers: int = flag(2, "hidden layers", "-l", check=COUNT)
-    size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
-    learning_rate: float = flag(0.001, "Adam's learning rate", "-lr", check=RATE)
-    num_agent_train_steps_per_iter: int = flag(
-        1000,
-        "gradient steps on the dynamics model per iteration (0: no model, for plain SAC)",
-        check=INDEX,
-    )
-    train_batch_size: int = flag(
-        512, "transitions per ensemble member per gradient step", "-tb", check=COUNT
-    )
-    add_sl_noise: bool = flag(
-        False,
-        "add Gaussian noise to stored observations and next observations, std 1% of the absolute "
-        "mean of each dimension",
-        "-noise",
-    )
-    learned_reward: bool = flag(
-        False, "plan with the model's own reward head even where the task's reward is known"
-    )
-
-
-@dataclass(frozen=True)
-class PlannerConfig:
-    """the planner"""
-
-    mpc_horizon: int = flag(10, "steps a candidate sequence looks ahead", check=COUNT)
-    mpc_num_action_sequences: int = flag(1000, "candidate sequences per decision", check=COUNT)
-    mpc_action_sampling_strategy: str = flag(
-        "random", "random (shooting) or cem", check=one_of(*SAMPLING_STRATEGIES)
-    )
-    cem_iterations: int = flag(4, "populations drawn per decision by CEM", check=COUNT)
-    cem_num_elites: int = flag(DEFAULT_ELITES, "best sequences that CEM refits to", check=COUNT)
-    cem_alpha: float = flag(
-        1.0, "weight of the new elites' mean and std against the old", check=UNIT
-    )
-
-    def __post_init__(self) -> None:
-        # Random shooting with a population smaller than the default number of elites is fine.
-        is_cem = self.mpc_action_sampling_strategy == "cem"
-        asked_for = is_cem or self.cem_num_elites != DEFAULT_ELITES
-        if asked_for and self.cem_num_elites > self.mpc_num_action_sequences:
-            raise UsageError(
-                f"--cem_num_elites {self.cem_num_elites}: allowed are 1 to "
-                f"--mpc_num_action_sequences ({self.mpc_num_action_sequences})"
-            )
-
-
-@dataclass(frozen=True)
 class RolloutConfig:
     """model rollouts"""
 
@@ -180,6 +126,7 @@ class MBConfig:
 
     def __post_init__(self) -> None:
         _require_model(self.model, "the MB agent plans through it")
+        _check_particles(self.model, self.planner)
 
 
 @dataclass(frozen=True)
@@ -197,6 +144,13 @@ class MBPOConfig:
             _require_model(self.model, "--mbpo_rollout_length is above 0")
         if self.rollouts.mbpo_eval_planner:
             _require_model(self.model, "--mbpo_eval_planner plans through it")
+        _check_particles(self.model, self.planner)
+
+
+def _check_particles(model: ModelConfig, planner: PlannerConfig) -> None:
+    """Raise UsageError: the planner's particles cannot be shared out among the model's members."""
+    members = model.num_elites or model.ensemble_size
+    planner.particles_per_member(members, model.model == "probabilistic")
 
 
 def _require_model(model: ModelConfig, reason: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from torch import Tensor
 
 from cs285.infrastructure.collector import Collection, one_thread
 from cs285.infrastructure.episodes import (
@@ -15,7 +16,7 @@ from cs285.infrastructure.episodes import (
     EpisodeKey,
     Progress,
     decide,
-    policy_generator,
+    fresh_memory,
 )
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path
@@ -29,6 +30,7 @@ class ContinuingCollector:
         self._env_factory, self.seed = env_factory, seed
         self._env: gym.Env | None = None
         self._episode: Episode | None = None
+        self._kept: dict[str, Tensor] = {}  # by the policy, in the running episode
 
     def collect(
         self,
@@ -45,16 +47,18 @@ class ContinuingCollector:
         while taken < min_steps:
             key = EpisodeKey(self.seed, purpose, iteration, len(pieces))
             episode = self._episode or Episode(self._environment(), key)
-            generator, first = policy_generator(key, policy.device), len(episode.acs)
+            memory, first = fresh_memory(key, policy.device), len(episode.acs)
+            memory.kept |= self._kept
             with one_thread():
                 while episode.running and taken < min_steps:
-                    episode.step(decide(policy, [episode], [generator])[0])
+                    episode.step(decide(policy, [episode], [memory])[0])
                     taken += 1
                     progress(taken)
             pieces.append(episode.path(first))
             if not episode.running:
                 ended.append(episode.path())
             self._episode = episode if episode.running else None
+            self._kept = memory.kept if episode.running else {}
         return Collection(pieces, ended)
 
     def close(self) -> None:
@@ -63,7 +67,7 @@ class ContinuingCollector:
             self._env.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running episode: its key, its actions and where they led."""
+        """Return the running episode: key, actions, where they led, what the policy kept."""
         episode = self._episode
         if episode is None:
             return {}
@@ -71,6 +75,7 @@ class ContinuingCollector:
             "key": list(episode.key),
             "acs": from_numpy(np.stack(episode.acs)),
             "obs": from_numpy(episode.obs[-1]),
+            "kept": self._kept,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,7 +92,7 @@ class ContinuingCollector:
                 break
             episode.step(action)
         if np.array_equal(episode.obs[-1], to_numpy(state["obs"])) and episode.running:
-            self._episode = episode
+            self._episode, self._kept = episode, dict(state["kept"])
         else:
             print(
                 "warning: the environment does not repeat itself; a new episode begins",

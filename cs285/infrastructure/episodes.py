@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cs285.infrastructure.errors import DivergedError, TaskError
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
-from cs285.policies.base_policy import Policy
+from cs285.policies.base_policy import Memory, Policy
 
 EnvFactory = Callable[[], gym.Env]
 Progress = Callable[[int], None]  # told how many env steps of a collection are taken so far
@@ -69,21 +69,21 @@ class Episode:
         )
 
 
-def policy_generator(key: EpisodeKey, device: torch.device) -> torch.Generator:
-    """Return the generator of the policy's draws in the episode of this key."""
-    return make_generator(
-        key.seed, f"{key.purpose} policy", key.iteration, key.number, device=device
+def fresh_memory(key: EpisodeKey, device: torch.device) -> Memory:
+    """Return the memory that a policy begins the episode of this key with."""
+    return Memory(
+        make_generator(key.seed, f"{key.purpose} policy", key.iteration, key.number, device=device)
     )
 
 
 def decide(
-    policy: Policy, episodes: Sequence[Episode], generators: Sequence[torch.Generator]
+    policy: Policy, episodes: Sequence[Episode], memories: Sequence[Memory]
 ) -> NDArray[np.float32]:
     """Return the policy's next actions in B episodes, (B, A).
 
     Raises DivergedError if one is not finite: none ever reaches a simulator.
     """
-    actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), generators)
+    actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), memories)
     if not np.isfinite(actions).all():
         raise DivergedError(
             "the policy asked for a non-finite action: the model or the policy diverged; a smaller "
@@ -104,10 +104,10 @@ def run_episodes(
     for a non-finite action.
     """
     episodes = [Episode(env, key) for env, key in zip(envs, keys, strict=True)]
-    generators = {key: policy_generator(key, policy.device) for key in keys}
+    memories = {key: fresh_memory(key, policy.device) for key in keys}
     running = episodes
     while running:
-        actions = decide(policy, running, [generators[episode.key] for episode in running])
+        actions = decide(policy, running, [memories[episode.key] for episode in running])
         for episode, action in zip(running, actions, strict=True):
             episode.step(action)
         on_step(len(running))

@@ -120,11 +120,19 @@ class StackedMLP(nn.Module):
         return list(zip(views[::2], views[1::2], strict=True))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        *hidden, (last_weight, last_bias) = self.layers
+        return self.applying(self.layers)(inputs)
+
+    def applying(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Callable[[Tensor], Tensor]:
+        """Return the function that applies `layers`, of all members or some, to (E, B, in)."""
+        *hidden, (last_weight, last_bias) = layers
         apply_ = ACTIVATIONS[self.activation].apply_
-        for weight, bias in hidden:
-            inputs = apply_(affine(bias, inputs, weight))
-        return affine(last_bias, inputs, last_weight)
+
+        def apply(inputs: Tensor) -> Tensor:
+            for weight, bias in hidden:
+                inputs = apply_(affine(bias, inputs, weight))
+            return affine(last_bias, inputs, last_weight)
+
+        return apply
 
     def trace(self, inputs: Tensor) -> Trace:
         """Apply the networks to (E, B, in), for a gradient."""

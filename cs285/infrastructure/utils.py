@@ -63,11 +63,11 @@ def predict_open_loop(
 ) -> NDArray[np.float32]:
     """Imagine `actions` (H, A) from `first_obs` (O,) with every member: states (E, H + 1, O)."""
     device = model.input_stats.mean.device
-    E = model.ensemble_size
+    E = model.num_elites
     predict = model.predictor()
     states = [from_numpy(first_obs, device).expand(E, 1, -1)]
     for action in from_numpy(actions, device):
-        states.append(predict(states[-1], action.expand(E, 1, -1))[0])
+        states.append(predict(states[-1], action.expand(E, 1, -1)).next_obs)
     return to_numpy(torch.cat(states, 1))
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from cs285.infrastructure.config import ModelConfig
-from cs285.infrastructure.pytorch_util import Normalizer, take_step
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.infrastructure.stacked_mlp import StackedMLP
-from cs285.models.folded_tanh import fold
+from cs285.models.heads import EndingHead, GaussianHead, Head, PointHead
+from cs285.models.prediction import Predict, Prediction, normalised_step
 
-NOISE_FLOOR = 1e-3  # a column known this well, in units of its variance, needs no more weight
 OUTPUT_GAIN = 0.1  # a small last layer starts from predicting the mean (docs/algorithms.md)
-
-Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class FFModel(nn.Module):
-    """E tanh networks in one stack, each with its own initialisation and batches.
+    """E networks in one stack, each with its own initialisation and batches.
 
-    Predicts the normalised change of the observation and, with `learns_reward`, the reward.
+    Predicts the normalised change of the observation, with `learns_reward` the reward too, and with
+    `--termination learned` whether the episode ends: each as a point, or with `--model
+    probabilistic` as a Gaussian. Its elites, by default all members, are those that predict.
     """
+
+    elites: Tensor  # (number of elites,), the members' numbers
+    weight_decay: Tensor  # (P,), or (1,) zero; biases have none
 
     def __init__(
         self,
@@ -35,16 +35,23 @@ class FFModel(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.ob_dim = ob_dim
-        self.ensemble_size = config.ensemble_size
+        self.config, self.ob_dim = config, ob_dim
+        self.ensemble_size = E = config.ensemble_size
+        self.num_elites = config.num_elites or E
         self.learns_reward = learns_reward
-        out_dim = ob_dim + learns_reward
+        self.learns_termination = config.termination == "learned"
+        self.target_dim = D = ob_dim + learns_reward
+        self.is_probabilistic = config.model == "probabilistic"
         self.input_stats = Normalizer(ob_dim + ac_dim)
-        self.target_stats = Normalizer(out_dim)
+        self.target_stats = Normalizer(D)
+        self.register_buffer("elites", torch.arange(self.num_elites))
+        out_dim = D * (1 + self.is_probabilistic) + self.learns_termination
         widths = [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim]
-        self.network = StackedMLP(
-            config.ensemble_size, widths, "tanh", generator, OUTPUT_GAIN, padded=True
-        )
+        self.network = StackedMLP(E, widths, config.activation, generator, OUTPUT_GAIN, padded=True)
+        # After the networks: parameters() is then in the order of a fit's gradients.
+        head = GaussianHead(E, D) if self.is_probabilistic else PointHead()
+        self.head: Head = EndingHead(head) if self.learns_termination else head
+        self.register_buffer("weight_decay", self._decay_by_weight(), persistent=False)
 
     def fit_statistics(self, data: Transitions) -> None:
         """Take the statistics of inputs and targets over `data` (B rows)."""
@@ -52,36 +59,58 @@ class FFModel(nn.Module):
         self.target_stats.fit(self._targets(data))
 
     def regression_data(self, data: Transitions) -> tuple[Tensor, Tensor]:
-        """Return the normalised inputs (B, O+A) and targets (B, O or O+1) of `data`."""
+        """Return the normalised inputs (B, O+A) and targets of `data`.
+
+        The targets' columns (B, O) are followed by the reward and by whether the episode ended,
+        where they are learned; the latter is 0 or 1.
+        """
         inputs = self.input_stats.normalize(_inputs(data.obs, data.acs))
-        return inputs, self.target_stats.normalize(self._targets(data))
+        targets = self.target_stats.normalize(self._targets(data))
+        if self.learns_termination:
+            targets = torch.cat([targets, data.terminated[:, None].float()], -1)
+        return inputs, targets
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs (E, B, O+A) -> normalised targets (E, B, O or O+1)."""
-        return self.network(inputs)
+        """Normalised inputs (E, B, O+A) -> means of the normalised targets (E, B, O or O+1)."""
+        return self.head.moments(self.network(inputs))[0]
 
     @torch.no_grad()
     def predictor(self) -> Predict:
-        """Return the function that takes one step with every member as it is trained now.
+        """Return the function that takes one step with every elite as it is trained now."""
+        members = None if self.num_elites == self.ensemble_size else self.elites
+        step = normalised_step(self.network, members, self.input_stats)
 
-        obs (E, B, O), acs (E, B, A) -> next observations (E, B, O), and rewards (E, B), which are
-        0 where the model does not learn them.
-        """
-        network = fold(self.network)
-        # One more input of mean 0 and scale 1 brings the constant 1 through the normalisation.
-        mean = nn.functional.pad(self.input_stats.mean, (0, 1))
-        inverse_std = nn.functional.pad(self.input_stats.inverse_std, (0, 1), value=1.0)
-        one = mean.new_ones(1, 1, 1)
-
-        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
-            inputs = torch.cat([obs, acs, one.expand(*obs.shape[:-1], 1)], -1)
-            outputs = network(inputs.sub_(mean).mul_(inverse_std))
-            change = self.target_stats.denormalize(outputs)
+        def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
+            outputs = step(obs, acs)
+            mean, log_var = self.head.moments(outputs, members)
+            if noise is not None and log_var is not None:
+                mean = torch.addcmul(mean, (0.5 * log_var).exp(), noise)
+            change = self.target_stats.denormalize(mean)
+            ended = outputs[..., -1] > 0 if self.learns_termination else None
             if self.learns_reward:
-                return obs + change[..., :-1], change[..., -1]
-            return obs + change, change.new_zeros(()).expand(change.shape[:-1])
+                return Prediction(obs + change[..., :-1], change[..., -1], ended)
+            return Prediction(obs + change, change.new_zeros(()).expand(change.shape[:-1]), ended)
 
         return predict
+
+    @property
+    def noise_dim(self) -> int:
+        """The dimension of the noise that a step can be drawn with; 0 for points."""
+        return self.target_dim if self.is_probabilistic else 0
+
+    def member_tensors(self) -> list[Tensor]:
+        """Return all weights as views (E, ...): what is a member's is in its rows."""
+        layers = [tensor for layer in self.network.layers for tensor in layer]
+        return [*layers, *self.head.parameters()]
+
+    def _decay_by_weight(self) -> Tensor:
+        by_layer = self.config.decay_by_layer
+        if not any(by_layer):
+            return torch.zeros(1)
+        decay = torch.zeros_like(self.network.vector)
+        for (weights, _), value in zip(self.network.view_layers(decay), by_layer, strict=True):
+            weights.fill_(value)
+        return decay
 
     def _targets(self, data: Transitions) -> Tensor:
         change = data.next_obs - data.obs
@@ -90,69 +119,3 @@ class FFModel(nn.Module):
 
 def _inputs(obs: Tensor, acs: Tensor) -> Tensor:
     return torch.cat([obs, acs], -1)
-
-
-@torch.no_grad()
-def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
-    """Return the mean squared error () of the state change on `data`, which `model` has not seen.
-
-    Averaged over members, in units of the variance that the model was fitted with.
-    """
-    inputs, targets = model.regression_data(data)
-    errors = model(inputs.expand(model.ensemble_size, -1, -1)) - targets
-    return errors[..., : model.ob_dim].square().mean()
-
-
-class FitGradient(NamedTuple):
-    """What a gradient step on the ensemble needs, and its losses."""
-
-    gradient: Tensor  # (P,)
-    losses: Tensor  # (O or O+1,), mean squared errors by column, over batch and members
-
-
-@torch.no_grad()
-def fit_gradient(network: StackedMLP, inputs: Tensor, targets: Tensor) -> FitGradient:
-    """Differentiate the mean over columns of log(MSE + NOISE_FLOOR), summed over members.
-
-    Of normalised inputs (E, B, O+A) and targets (E, B, O or O+1); MSE (E, O or O+1) is each
-    member's over its batch. This is the negative log-likelihood of a Gaussian with one variance per
-    column, at the variance that fits best: a column that is mostly noise is not listened to for it.
-    """
-    trace = network.trace(inputs)
-    errors = trace.outputs - targets
-    mse = errors.square().mean(1, keepdim=True)
-    gradient = network.gradient(trace, errors * (2 / errors[0].numel() / (mse + NOISE_FLOOR)))
-    return FitGradient(gradient, mse.mean((0, 1)))
-
-
-@torch.no_grad()
-def fit_ensemble(
-    model: FFModel,
-    optimizer: torch.optim.Optimizer,
-    data: Transitions,
-    indices: Tensor,
-    differentiate: Callable[[StackedMLP, Tensor, Tensor], FitGradient] = fit_gradient,
-) -> dict[str, Tensor]:
-    """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
-
-    The loss is summed over members: no member's gradient then depends on another's, and one Adam
-    over the stack equals E Adams. Returns the mean squared errors of each step, averaged over
-    members: "Training Loss" (steps,) of the state change in units of its variance, "Reward Loss"
-    (steps,) where the reward is learned, and after the last step the "Weight Norm" (1,), which is
-    not finite if the fit has diverged.
-    """
-    model.fit_statistics(data)
-    inputs, targets = model.regression_data(data)
-    network, pairs = model.network, torch.cat([inputs, targets], 1)  # a batch is then one gather
-    pairs_widths = [inputs.shape[1], targets.shape[1]]
-    losses_by_column = torch.empty(indices.shape[0], targets.shape[1], device=targets.device)
-    for step, rows in enumerate(indices):
-        batch = pairs.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        found = differentiate(network, *batch.split(pairs_widths, -1))
-        take_step(optimizer, found.gradient)
-        losses_by_column[step] = found.losses
-    losses = {"Training Loss": losses_by_column[:, : model.ob_dim].mean(1)}
-    if model.learns_reward:
-        losses["Reward Loss"] = losses_by_column[:, -1]
-    losses["Weight Norm"] = network.vector.norm()[None]
-    return losses

@@ -1,25 +1,26 @@
-"""The form of the ensemble that plans: the same function with everything that can be, folded in."""
+"""The form of tanh networks that plans: the same function, with all that can be folded in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from cs285.infrastructure.stacked_mlp import StackedMLP, product
+from cs285.infrastructure.stacked_mlp import product
 
 OUTPUTS_PADDED_TO = 8
 SATURATED = 20.0  # the sigmoid of it is 1 to the last bit
-ROWS_AT_ONCE = 512  # on CPU: what hidden layers return then stays in the caches
 
 
 @torch.no_grad()
-def fold(network: StackedMLP) -> Callable[[Tensor], Tensor]:
+def fold(
+    layers: Sequence[tuple[Tensor, Tensor]], widths: Sequence[int]
+) -> Callable[[Tensor], Tensor]:
     """Return the function that applies padded tanh networks to (E, B, in + 1), without gradients.
 
-    The last input is to be the constant 1. Two passes over memory are saved, together half of the
-    time on CPU:
+    `layers` and `widths` are a StackedMLP's. The last input is to be the constant 1. Two passes
+    over memory are saved, together half of the time on CPU:
 
     - tanh(z) = 2 sigmoid(2z) - 1, and torch's sigmoid takes a sixth of its tanh: the factors go
       into the weights and the -1 into the next layer's biases.
@@ -29,18 +30,18 @@ def fold(network: StackedMLP) -> Callable[[Tensor], Tensor]:
     It returns (E, B, out) as the network would, but for rounding.
     """
     folded = []
-    for index, (weight, bias) in enumerate(network.layers):
-        is_last = index + 1 == len(network.layers)
+    for index, (weight, bias) in enumerate(layers):
+        is_last = index + 1 == len(layers)
         if index == 0:
             rows, one = torch.cat([weight, bias], 1), weight.shape[1]
         else:
-            rows, one = 2 * weight, network.widths[index]
+            rows, one = 2 * weight, widths[index]
             rows[:, one] = bias[:, 0] - weight.sum(1)
         if not is_last:
             rows = 2 * rows
-            rows[:, one, network.widths[index + 1]] = SATURATED
+            rows[:, one, widths[index + 1]] = SATURATED
         folded.append(rows)
-    width = network.widths[-1]
+    width = widths[-1]
     hidden, last = folded[:-1], nn.functional.pad(folded[-1], (0, -width % OUTPUTS_PADDED_TO))
 
     def apply(inputs: Tensor) -> Tensor:
@@ -48,8 +49,4 @@ def fold(network: StackedMLP) -> Callable[[Tensor], Tensor]:
             inputs = product(inputs, rows).sigmoid_()
         return product(inputs, last)[..., :width]
 
-    def apply_in_blocks(inputs: Tensor) -> Tensor:
-        blocks = -(-inputs.shape[1] // ROWS_AT_ONCE)
-        return torch.cat([apply(block) for block in inputs.chunk(blocks, 1)], 1)
-
-    return apply_in_blocks if last.device.type == "cpu" else apply
+    return apply

@@ -3,66 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.envs.registration import RewardFunction
 from cs285.infrastructure.compilation import compile_if
-from cs285.infrastructure.config import PlannerConfig
+from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.models.ff_model import FFModel
+from cs285.models.imagined_task import ImaginedTask
+from cs285.models.propagation import mean_of_members, swap_members
+from cs285.policies.base_policy import Memory
 from cs285.policies.samplers import SAMPLERS, Search
 
 
+class Draws(NamedTuple):
+    """The randomness of an evaluation of (B, N) candidates as K particles with each of E elites."""
+
+    noise: Tensor | None = None  # (H, E, K B N, D), standard normal: of a Gaussian model
+    orders: Tensor | None = None  # (H, E K, B N), permutations of the particles: of TS1
+
+
 class MPCPolicy:
-    """Plans through the ensemble for B environments, E members and N candidates at once."""
+    """Plans through the ensemble for B environments, E elites and N candidates at once."""
 
     def __init__(
         self,
         model: FFModel,
-        get_reward: RewardFunction | None,
+        task: ImaginedTask,
         ac_low: NDArray[np.float32],
         ac_high: NDArray[np.float32],
         config: PlannerConfig,
         device: torch.device,
         compile: bool = False,
     ) -> None:
-        """Plan with `get_reward`, or with the model's reward head where it is None."""
-        self.model, self.get_reward, self.config, self.device = model, get_reward, config, device
+        self.model, self.task, self.config, self.device = model, task, config, device
+        self.copies = config.particles_per_member(model.num_elites, model.noise_dim > 0)
         self.ac_low, self.ac_high = from_numpy(ac_low, device), from_numpy(ac_high, device)
         # On a CPU episodes run in worker processes, to which nothing compiled can be sent.
         self.evaluate = compile_if(compile and device.type == "cuda", self.evaluate_sequences)
 
     def get_action(
-        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+        self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
         """obs (B, O) -> first actions (B, A) of the best plans; NaN where every plan diverges."""
-        return to_numpy(self.plan(obs, generators)[:, 0])
+        return to_numpy(self.plan(obs, memories)[:, 0])
 
     @torch.inference_mode()
-    def plan(self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]) -> Tensor:
+    def plan(self, obs: NDArray[np.float32], memories: Sequence[Memory]) -> Tensor:
         """obs (B, O) -> the best plans (B, H, A); NaN where every plan diverges."""
-        search = Search(self.ac_low, self.ac_high, self.config, generators)
-        returns_of = partial(self.evaluate, from_numpy(obs, self.device))
+        search = Search(self.ac_low, self.ac_high, self.config, memories)
+        states = from_numpy(obs, self.device)
+
+        def returns_of(sequences: Tensor) -> Tensor:
+            return self.evaluate(states, sequences, self.draw(sequences.shape[1], memories))
+
         return SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
 
-    def evaluate_sequences(self, obs: Tensor, sequences: Tensor) -> Tensor:
-        """Imagine every sequence with every member.
+    def draw(self, N: int, memories: Sequence[Memory]) -> Draws:
+        """Draw what an evaluation of N candidates in each of B environments takes."""
+        E, D = self.model.num_elites, self.model.noise_dim
+        K, H = self.copies, self.config.mpc_horizon
+        generators = [memory.generator for memory in memories]
+        noise = orders = None
+        if D and self.config.mpc_propagation != "mean":
+            noise_shape = (H, E, K, N, D)
+            draws = [torch.randn(noise_shape, generator=g, device=self.device) for g in generators]
+            noise = torch.stack(draws, 3).flatten(2, 4)
+        if self.config.mpc_propagation == "ts1":
+            orders_shape = (H, E * K, N)
+            draws = [torch.rand(orders_shape, generator=g, device=self.device) for g in generators]
+            orders = torch.stack(draws, 2).flatten(2).argsort(1)
+        return Draws(noise, orders)
+
+    def evaluate_sequences(self, obs: Tensor, sequences: Tensor, draws: Draws) -> Tensor:
+        """Imagine every sequence as the particles of every elite.
 
         obs (B, O), sequences (B, N, H, A) -> returns (B, N): the summed rewards of the H post-step
-        observations, averaged over the members, each of which follows its own states.
+        observations up to the episode's end, averaged over E elites and K particles with each. A
+        particle follows its own states: with one member (tsinf), with another one at each step
+        (ts1), or with the mean over all of them. Chua et al. 2018, arXiv:1805.12114, section 5.1.
         """
         B, N, H, A = sequences.shape
-        E = self.model.ensemble_size
-        states = obs.repeat_interleave(N, 0).expand(E, B * N, -1)
-        returns = torch.zeros(E, B * N, device=obs.device)
+        E, K = self.model.num_elites, self.copies
+        states = _copies(obs.repeat_interleave(N, 0), K).expand(E, K * B * N, -1)
+        returns = torch.zeros(E, K * B * N, device=obs.device)
+        alive = torch.ones_like(returns, dtype=torch.bool)
         predict = self.model.predictor()
         for step in range(H):
-            acs = sequences[:, :, step].reshape(B * N, A).expand(E, -1, -1)
-            states, learned_rewards = predict(states, acs)
-            returns += self.get_reward(states, acs)[0] if self.get_reward else learned_rewards
-        return returns.mean(0).view(B, N)
+            acs = _copies(sequences[:, :, step].reshape(B * N, A), K).expand(E, -1, -1)
+            prediction = predict(states, acs, None if draws.noise is None else draws.noise[step])
+            if self.config.mpc_propagation == "mean":
+                prediction = mean_of_members(prediction)
+            rewards, ended = self.task.outcome(prediction, acs)
+            states = prediction.next_obs.expand(E, -1, -1)
+            if ended is None or not self.task.ends_plans:
+                returns += rewards
+            else:
+                returns += torch.where(alive, rewards, 0.0)
+                alive = alive & ~ended
+            if draws.orders is not None:
+                states = _swap(states, K, draws.orders[step])
+                alive = _swap(alive, K, draws.orders[step])
+        return returns.mean(0).view(K, B, N).mean(0)
+
+
+def _copies(rows: Tensor, K: int) -> Tensor:
+    return rows if K == 1 else rows.repeat(K, 1)
+
+
+def _swap(particles: Tensor, K: int, order: Tensor) -> Tensor:
+    """Swap members among particles (E, K R, ...); order (E K, R)."""
+    return swap_members(particles.unflatten(1, (K, -1)), order).flatten(1, 2)

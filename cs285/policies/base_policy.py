@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass
+class Memory:
+    """What a policy has of one running episode."""
+
+    generator: torch.Generator  # of its draws, on the policy's device
+    kept: dict[str, Tensor] = field(default_factory=dict)  # by a decision for the next one
 
 
 class Policy(Protocol):
@@ -16,11 +26,11 @@ class Policy(Protocol):
     device: torch.device
 
     def get_action(
-        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+        self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (B, O) and one generator of `device` per row -> actions (B, A).
+        """obs (B, O) and the memory of each row's episode -> actions (B, A).
 
-        A row depends on its own observation and generator only.
+        A row depends on its own observation and memory only.
         """
         ...
 
@@ -33,8 +43,8 @@ class RandomPolicy:
         self.ac_low, self.ac_high = ac_low, ac_high
 
     def get_action(
-        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+        self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
         shape = self.ac_low.shape
-        draws = np.stack([torch.rand(shape, generator=g).numpy() for g in generators])
+        draws = np.stack([torch.rand(shape, generator=m.generator).numpy() for m in memories])
         return self.ac_low + draws * (self.ac_high - self.ac_low)

@@ -19,6 +19,7 @@ from cs285.infrastructure.pytorch_util import (
 )
 from cs285.infrastructure.sac_config import SACConfig
 from cs285.infrastructure.stacked_mlp import StackedMLP, Trace
+from cs285.policies.base_policy import Memory
 
 CLIPPED_AT = 5.0  # stds
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -131,12 +132,14 @@ class SACActor:
 
     @torch.inference_mode()
     def get_action(
-        self, obs: NDArray[np.float32], generators: Sequence[torch.Generator]
+        self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (B, O) and a generator per row -> actions in the task's box (B, A)."""
+        """obs (B, O) and a memory per row -> actions in the task's box (B, A)."""
         mean, log_std = self.policy(self.policy.scale_obs(from_numpy(obs, self.device)))
         if not self.deterministic:
             shape = (self.policy.ac_dim,)
-            draws = [torch.randn(shape, generator=g, device=self.device) for g in generators]
+            draws = [
+                torch.randn(shape, generator=m.generator, device=self.device) for m in memories
+            ]
             mean = torch.addcmul(mean, log_std.exp(), torch.stack(draws))
         return to_numpy(self.policy.to_task(mean.tanh()))

@@ -5,68 +5,113 @@ A new search is one function with this signature and one entry in SAMPLERS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.config import PlannerConfig
+from cs285.policies.search import Search, moved_on
 
 Returns = Callable[[Tensor], Tensor]  # sequences (B, N, H, A) -> returns (B, N)
 
 
-@dataclass(frozen=True)
-class Search:
-    """What a sampler may use: the box (A,) of legal actions, the settings, a generator per env."""
-
-    ac_low: Tensor
-    ac_high: Tensor
-    config: PlannerConfig
-    generators: Sequence[torch.Generator]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(N, H, A)."""
-        config = self.config
-        return config.mpc_num_action_sequences, config.mpc_horizon, self.ac_low.shape[0]
-
-    def uniform(self) -> Tensor:
-        """Draw sequences (B, N, H, A) uniformly in the box."""
-        device = self.ac_low.device
-        draws = [torch.rand(self.shape, generator=g, device=device) for g in self.generators]
-        return torch.addcmul(self.ac_low, torch.stack(draws), self.ac_high - self.ac_low)
-
-    def gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
-        """Draw sequences (B, N, H, A) from N(mean, std) of (B, H, A), clipped to the box."""
-        device = self.ac_low.device
-        draws = [torch.randn(self.shape, generator=g, device=device) for g in self.generators]
-        sequences = torch.addcmul(mean[:, None], torch.stack(draws), std[:, None])
-        return sequences.clamp_(self.ac_low, self.ac_high)
-
-
 def random_shooting(returns_of: Returns, search: Search) -> Tensor:
-    """Return the best of N uniform sequences, (B, H, A); NaN where no return is finite."""
+    """Return the best of N uniform sequences, (B, H, A); NaN where no return is finite.
+
+    With a warm start the last plan takes the place of one of them.
+    """
     sequences = search.uniform()
-    best_return, best = rank_non_finite_last(returns_of(sequences)).max(1)
-    plan = sequences[torch.arange(len(best), device=best.device), best]
-    return torch.where(best_return.isfinite()[:, None, None], plan, torch.nan)
+    if search.config.is_warm_started:
+        sequences[:, 0] = torch.stack(
+            [
+                moved_on(memory.kept["mean"]) if "mean" in memory.kept else drawn[0]
+                for memory, drawn in zip(search.memories, sequences, strict=True)
+            ]
+        )
+    elites, weights = best_sequences(returns_of, sequences, 1)
+    plan = _or_nan(elites[:, 0], weights)
+    search.keep("mean", plan)
+    return plan
 
 
 def cross_entropy(returns_of: Returns, search: Search) -> Tensor:
     """Return the mean of the last elites, (B, H, A); NaN where no return is finite.
 
     The homework's CEM: a uniform population, then Gaussian ones refitted to the elites by
-    mean = alpha * elite mean + (1 - alpha) * mean, and the std likewise.
+    mean = alpha * elite mean + (1 - alpha) * mean, and the std likewise. With a warm start the
+    first population is Gaussian, too, around the last plan.
     """
     config = search.config
-    mean, std = elite_statistics(returns_of, search.uniform(), config.cem_num_elites)
+    if config.is_warm_started:
+        first = search.gaussian(mean := search.recall_mean(), search.first_std.expand_as(mean))
+    else:
+        first = search.uniform()
+    mean, std = elite_statistics(returns_of, first, config.cem_num_elites)
     for _ in range(config.cem_iterations - 1):
         sequences = search.gaussian(mean, std)
         elite_mean, elite_std = elite_statistics(returns_of, sequences, config.cem_num_elites)
         mean = torch.lerp(mean, elite_mean, config.cem_alpha)
         std = torch.lerp(std, elite_std, config.cem_alpha)
+    search.keep("mean", mean)
     return mean
+
+
+def improved_cross_entropy(returns_of: Returns, search: Search) -> Tensor:
+    """Return the best sequence of the last population, (B, H, A); NaN where no return is finite.
+
+    iCEM, Pinneri et al. 2020, arXiv:2008.06389, algorithm 1: noise that goes together in time,
+    populations that shrink, elites that come into the next population and, moved on by a step, into
+    the next decision's first one, the mean among the last candidates, the best one executed.
+    """
+    config, count = search.config, search.candidates
+    mean = search.recall_mean()
+    std = search.first_std.expand_as(mean)
+    reused = int(config.icem_reuse * config.cem_num_elites)
+    # A first decision has no elites yet: it evaluates the mean in their place.
+    elites = search.recall("elites", mean[0].expand(config.cem_num_elites, -1, -1))
+    for iteration in range(config.cem_iterations):
+        if iteration > 0:
+            count = max(int(count / config.icem_decay), min(2 * config.cem_num_elites, count))
+        sequences = search.gaussian(mean, std, count, config.icem_noise_beta)
+        candidates = [sequences, elites[:, :reused]]
+        if iteration + 1 == config.cem_iterations:
+            candidates.append(mean[:, None])
+        elites, weights = best_sequences(
+            returns_of, torch.cat(candidates, 1), config.cem_num_elites
+        )
+        elite_mean, elite_std = _statistics(elites, weights)
+        mean = torch.lerp(mean, elite_mean, config.cem_alpha)
+        std = torch.lerp(std, elite_std, config.cem_alpha)
+    search.keep("mean", mean)
+    search.keep("elites", elites)
+    return _or_nan(elites[:, 0], weights)
+
+
+def path_integral(returns_of: Returns, search: Search) -> Tensor:
+    """Return the mean of N sequences weighted by exp(return / temperature), (B, H, A).
+
+    NaN where no return is finite. MPPI, Williams et al. 2017, arXiv:1707.02342, algorithm 2,
+    without its cost of the noise: the task's reward is all that is looked for.
+    """
+    mean = search.recall_mean()
+    sequences = search.gaussian(mean, search.first_std.expand_as(mean))
+    returns = rank_non_finite_last(returns_of(sequences))
+    weights = (returns / search.config.mppi_temperature).softmax(1)
+    plan = torch.einsum("bn,bnha->bha", weights, sequences)
+    search.keep("mean", plan)
+    return plan
+
+
+def best_sequences(returns_of: Returns, sequences: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the best of (B, N, H, A), (B, count, H, A), best first, and their weights (B, count).
+
+    Weights are equal and sum to 1; that of a sequence whose return is not finite is 0, which are
+    there only if fewer than `count` others are left. Where none is left, the weights are NaN.
+    """
+    top = rank_non_finite_last(returns_of(sequences)).topk(count, dim=1)
+    rows = torch.arange(len(sequences), device=sequences.device)[:, None]
+    weights = top.values.isfinite().float()
+    return sequences[rows, top.indices], weights / weights.sum(1, keepdim=True)
 
 
 def elite_statistics(
@@ -77,14 +122,19 @@ def elite_statistics(
     A candidate whose return is not finite is never an elite, even if fewer than `num_elites` are
     left; where none is left the result is NaN.
     """
-    top = rank_non_finite_last(returns_of(sequences)).topk(num_elites, dim=1)
-    rows = torch.arange(len(sequences), device=sequences.device)[:, None]
-    elites = sequences[rows, top.indices]  # (B, elites, H, A)
-    weights = top.values.isfinite().float()
-    weights = (weights / weights.sum(1, keepdim=True))[..., None, None]
+    return _statistics(*best_sequences(returns_of, sequences, num_elites))
+
+
+def _statistics(elites: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    weights = weights[..., None, None]
     mean = (weights * elites).sum(1)
     variance = (weights * (elites - mean[:, None]).square()).sum(1)
     return mean, variance.sqrt()
+
+
+def _or_nan(plans: Tensor, weights: Tensor) -> Tensor:
+    """Return plans (B, H, A), NaN where the weights (B, count) of the best sequences are."""
+    return torch.where(weights[:, 0].isfinite()[:, None, None], plans, torch.nan)
 
 
 def rank_non_finite_last(returns: Tensor) -> Tensor:
@@ -95,4 +145,6 @@ def rank_non_finite_last(returns: Tensor) -> Tensor:
 SAMPLERS: dict[str, Callable[[Returns, Search], Tensor]] = {
     "random": random_shooting,
     "cem": cross_entropy,
+    "icem": improved_cross_entropy,
+    "mppi": path_integral,
 }

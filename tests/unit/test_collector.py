@@ -34,8 +34,8 @@ RANDOM = RandomPolicy(np.full(2, -0.99, np.float32), np.full(2, 0.99, np.float32
 class GoalPolicy(RandomPolicy):
     """Walks to the goal with some noise, so that episodes end at different lengths."""
 
-    def get_action(self, obs: Any, generators: Any) -> Any:
-        noise = super().get_action(obs, generators)
+    def get_action(self, obs: Any, memories: Any) -> Any:
+        noise = super().get_action(obs, memories)
         return np.clip(5 * (obs[:, 2:] - obs[:, :2]) + 0.8 * noise, self.ac_low, self.ac_high)
 
 
@@ -174,7 +174,7 @@ def test_non_finite_action_never_reaches_the_simulator(backend: Any) -> None:
 
 
 class NanPolicy(RandomPolicy):
-    def get_action(self, obs: Any, generators: Any) -> Any:
+    def get_action(self, obs: Any, memories: Any) -> Any:
         return np.full((len(obs), 2), np.nan, np.float32)
 
 

@@ -14,6 +14,7 @@ from cs285.infrastructure.config import MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.replay_buffer import Path
+from cs285.policies.MPC_policy import Draws
 from tests.conftest import TINY_MBPO
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -60,11 +61,12 @@ def test_compiled_computes_what_eager_does(device: str) -> None:
 def test_compiled_planner_scores_as_eager_does(device: str) -> None:
     agent = trained_agent(device, compile=False).mb_agent
     obs = torch.zeros(1, agent.model.ob_dim, device=device)
+    draws = Draws()
     sequences = torch.rand(1, 20, 3, 2, device=device) * 2 - 1
     with torch.inference_mode():
-        expected = agent.actor.evaluate_sequences(obs, sequences)
+        expected = agent.actor.evaluate_sequences(obs, sequences, draws)
         counters.clear()
-        returns = compile_if(True, agent.actor.evaluate_sequences)(obs, sequences)
+        returns = compile_if(True, agent.actor.evaluate_sequences)(obs, sequences, draws)
     assert counters["stats"]["unique_graphs"] == 1
     torch.testing.assert_close(returns, expected, rtol=1e-4, atol=1e-4)
 

@@ -89,7 +89,7 @@ def test_environment_that_does_not_repeat_itself_begins_a_new_episode(
 
 def test_non_finite_action_never_reaches_the_simulator() -> None:
     class NanPolicy(RandomPolicy):
-        def get_action(self, obs: Any, generators: Any) -> Any:
+        def get_action(self, obs: Any, memories: Any) -> Any:
             return np.full((len(obs), 6), np.nan, np.float32)
 
     with pytest.raises(DivergedError):

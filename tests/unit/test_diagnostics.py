@@ -30,14 +30,17 @@ from cs285.analysis.plans import (
     policy_plans,
 )
 from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.config import ModelConfig, PlannerConfig
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import Normalizer, derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.ff_model import FFModel
-from cs285.policies.base_policy import RandomPolicy
-from cs285.policies.MPC_policy import MPCPolicy
+from cs285.models.imagined_task import ImaginedTask
+from cs285.models.prediction import Prediction
+from cs285.policies.base_policy import Memory, RandomPolicy
+from cs285.policies.MPC_policy import Draws, MPCPolicy
 from tests.toys import LinearReach
 
 ONES = np.ones(2, np.float32)
@@ -51,14 +54,14 @@ class Known:
     learns_reward = True
 
     def __init__(self, *rates: float, std: tuple[float, ...] = (1.0,)) -> None:
-        self.rates, self.ensemble_size = torch.tensor(rates)[:, None, None], len(rates)
+        self.rates, self.num_elites = torch.tensor(rates)[:, None, None], len(rates)
         self.input_stats = Normalizer(2 * len(std))
         self.input_stats.std[: len(std)] = torch.tensor(std)
 
     def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+        def predict(obs: Tensor, acs: Tensor) -> Prediction:
             next_obs = self.rates * obs + acs
-            return next_obs, next_obs.sum(-1)
+            return Prediction(next_obs, next_obs.sum(-1), None)
 
         return predict
 
@@ -153,23 +156,24 @@ def test_imagined_rewards_are_of_the_post_step_states() -> None:
 class Reach:
     """LinearReach's own law, as a model of two members, `wrong` being a factor on actions."""
 
-    ensemble_size = 2
-    learns_reward = False
+    num_elites, noise_dim = 2, 0
 
     def __init__(self, wrong: float = 1.0) -> None:
         self.wrong, self.input_stats = wrong, Normalizer(4)
 
     def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+        def predict(obs: Tensor, acs: Tensor, noise: None = None) -> Prediction:
             turned = torch.stack([-acs[..., 1], acs[..., 0]], -1)
-            return obs + 0.1 * self.wrong * turned, torch.zeros(obs.shape[:-1])
+            next_obs = obs + 0.1 * self.wrong * turned
+            return Prediction(next_obs, torch.zeros(obs.shape[:-1]), None)
 
         return predict
 
 
 def reach_policy(model: Any, **flags: Any) -> MPCPolicy:
     config = PlannerConfig(**{"mpc_horizon": 4, "mpc_num_action_sequences": 30, **flags})
-    return MPCPolicy(model, LinearReach.get_reward, -ONES, ONES, config, torch.device("cpu"))
+    task = ImaginedTask(LinearReach.get_reward, ends_plans=False)
+    return MPCPolicy(model, task, -ONES, ONES, config, torch.device("cpu"))
 
 
 def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
@@ -205,8 +209,8 @@ def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> Non
     policy = reach_policy(model, mpc_action_sampling_strategy="cem")
     obs = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
 
-    def fresh() -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(seed) for seed in range(3)]
+    def fresh() -> list[Memory]:
+        return [Memory(torch.Generator().manual_seed(seed)) for seed in range(3)]
 
     plan = policy.plan(obs, fresh())
     assert plan.shape == (3, 4, 2)
@@ -218,7 +222,7 @@ def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> Non
     executed = np.stack([paths[number].acs[step] for number, step in starts])
     np.testing.assert_array_equal(plans.acs[:, 0], executed)
     there = torch.as_tensor(observations_at(paths, starts))
-    returns = policy.evaluate_sequences(there, torch.as_tensor(plans.acs)[:, None])
+    returns = policy.evaluate_sequences(there, torch.as_tensor(plans.acs)[:, None], Draws())
     np.testing.assert_allclose(plans.rewards.sum(1), returns[:, 0].numpy(), rtol=1e-5)
     assert plans.states.shape == (3, 5, 2)
 

@@ -1,21 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cs285.infrastructure.config import ModelConfig
+from cs285.infrastructure.model_config import ModelConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.infrastructure.stacked_mlp import StackedMLP
-from cs285.models.ff_model import (
-    NOISE_FLOOR,
-    FFModel,
-    FitGradient,
-    Normalizer,
-    fit_ensemble,
-    fit_gradient,
-)
+from cs285.models.ff_model import FFModel, Normalizer
+from cs285.models.fitting import FitGradient, fit_ensemble, fit_gradient
 from cs285.models.folded_tanh import fold
+from cs285.models.heads import NOISE_FLOOR, Head
 
 E, O, A, SIZE = 3, 4, 2, 50
 
@@ -72,18 +67,20 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
             expected[step, member] = mse.mean().item()
         prediction = model(x.expand(E, -1, -1))[member]
         torch.testing.assert_close(prediction, network(x), rtol=1e-4, atol=1e-5)
-        next_obs, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+        next_obs, *_ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
         expected_next = data.obs + network(x) * change.std(0, correction=0) + change.mean(0)
         torch.testing.assert_close(next_obs[member], expected_next, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(losses["Training Loss"].numpy(), expected.mean(1), rtol=1e-5)
 
 
-def plain_gradient(network: StackedMLP, inputs: torch.Tensor, targets: torch.Tensor) -> FitGradient:
+def plain_gradient(
+    network: StackedMLP, head: Head, decay: Tensor, inputs: Tensor, targets: Tensor
+) -> FitGradient:
     """The gradient of the plain mean squared error, as the homework takes it."""
     trace = network.trace(inputs)
     errors = trace.outputs - targets
     gradient = network.gradient(trace, errors * (2 / errors[0].numel()))
-    return FitGradient(gradient, errors.square().mean((0, 1)))
+    return FitGradient((gradient,), errors.square().mean((0, 1)))
 
 
 def test_columns_of_noise_do_not_drown_the_others() -> None:
@@ -97,7 +94,7 @@ def test_columns_of_noise_do_not_drown_the_others() -> None:
         model = make_model()
         adam = torch.optim.Adam(model.parameters(), 3e-3)
         fit_ensemble(model, adam, noisy, indices, differentiate)
-        predicted, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+        predicted, *_ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
         errors.append((predicted - data.next_obs).square().mean((0, 1))[2:])
     assert (errors[0] < 0.6 * errors[1]).all()
 
@@ -153,7 +150,9 @@ def test_model_learns_state_and_reward() -> None:
     losses = fit_ensemble(model, torch.optim.Adam(model.parameters(), 3e-3), data, indices)
     assert losses["Training Loss"][-1] < 0.05 * losses["Training Loss"][0]
     assert losses["Reward Loss"][-1] < 0.05 * losses["Reward Loss"][0]
-    next_obs, rewards = model.predictor()(fresh.obs.expand(E, -1, -1), fresh.acs.expand(E, -1, -1))
+    next_obs, rewards, _ = model.predictor()(
+        fresh.obs.expand(E, -1, -1), fresh.acs.expand(E, -1, -1)
+    )
     assert next_obs.shape == (E, 500, O)
     errors = (next_obs - fresh.next_obs).square().mean((0, 1))
     assert (errors < 0.1 * (fresh.next_obs - fresh.obs).var(0)).all()
@@ -166,7 +165,7 @@ def test_predict_denormalises_the_change_and_adds_it() -> None:
     change = data.next_obs - data.obs
     inputs, _ = model.regression_data(data)
     out = model(inputs.expand(E, -1, -1))
-    next_obs, rewards = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+    next_obs, rewards, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
     expected = data.obs + out * change.std(0, correction=0) + change.mean(0)
     torch.testing.assert_close(next_obs, expected, rtol=1e-4, atol=1e-4)
     assert not rewards.any()
@@ -202,6 +201,6 @@ def test_folding_changes_nothing(n_layers: int, size: int) -> None:
         bias *= 3
     inputs = torch.randn(E, 20, O + A)
     with_one = torch.cat([inputs, torch.ones(E, 20, 1)], -1)
-    folded = fold(model.network)(with_one)
+    folded = fold(model.network.layers, model.network.widths)(with_one)
     torch.testing.assert_close(folded, model(inputs), rtol=1e-5, atol=1e-5)
     assert torch.sigmoid(torch.full((64,), 20.0)).eq(1).all()

@@ -1,5 +1,6 @@
 """Model rollouts in a known linear system, terminal and non-finite rows included."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.model_rollouts import predict_mean, predict_random_member, roll_out
+from cs285.infrastructure.model_rollouts import roll_out
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.sac_config import SACConfig
+from cs285.models.imagined_task import ImaginedTask
+from cs285.models.prediction import Prediction
+from cs285.models.propagation import step_with_mean, step_with_random_member
 from cs285.policies.sac_policy import SACPolicy
 
 OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
@@ -18,15 +22,16 @@ OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
 class LinearModel:
     """s' = s + a + the member's offset, r = the member's offset."""
 
-    ensemble_size = len(OFFSETS)
+    num_elites, noise_dim = len(OFFSETS), 0
 
-    def __init__(self, offsets: tuple[float, ...] = OFFSETS, learns_reward: bool = False) -> None:
-        self.offsets, self.learns_reward = torch.tensor(offsets)[:, None], learns_reward
+    def __init__(self, offsets: tuple[float, ...] = OFFSETS) -> None:
+        self.offsets = torch.tensor(offsets)[:, None]
 
     def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+        def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
             assert obs.shape[0] == acs.shape[0] == len(self.offsets)
-            return obs + acs + self.offsets[..., None], self.offsets.expand(obs.shape[:2])
+            next_obs = obs + acs + self.offsets[..., None]
+            return Prediction(next_obs, self.offsets.expand(obs.shape[:2]), None)
 
         return predict
 
@@ -40,7 +45,7 @@ def imagine(starts: Tensor, length: int, **options: Any) -> Any:
     options = {
         "model": LinearModel(),
         "policy": policy(),
-        "get_reward": None,
+        "task": ImaginedTask(learns_reward=True),
         "propagation": "mean",
         "generator": make_generator(3, "r"),
         **options,
@@ -50,7 +55,7 @@ def imagine(starts: Tensor, length: int, **options: Any) -> Any:
 
 def stops_right_of(limit: float) -> Any:
     """Reward the first coordinate of the post-step state; the episode ends beyond `limit`."""
-    return lambda obs, acs: (obs[..., 0], obs[..., 0] > limit)
+    return ImaginedTask(lambda obs, acs: (obs[..., 0], obs[..., 0] > limit))
 
 
 def test_mean_follows_the_known_system_step_by_step() -> None:
@@ -80,21 +85,21 @@ def test_actions_are_in_the_tasks_box() -> None:
 
 
 def test_reward_is_of_the_post_step_observation() -> None:
-    data = imagine(torch.randn(20, 2), 2, get_reward=stops_right_of(1e9)).data
+    data = imagine(torch.randn(20, 2), 2, task=stops_right_of(1e9)).data
     assert torch.equal(data.rewards, data.next_obs[:, 0])
 
 
 def test_learned_reward_keeps_the_known_end() -> None:
     starts = torch.tensor([[0.0, 0.0], [9.0, 0.0]])
-    known = {"get_reward": stops_right_of(5), "model": LinearModel(learns_reward=True)}
-    data = imagine(starts, 2, **known).data
+    task = replace(stops_right_of(5), learns_reward=True)
+    data = imagine(starts, 2, task=task).data
     torch.testing.assert_close(data.rewards, torch.full((3,), 0.4))
     assert data.terminated.tolist() == [False, False, True]
 
 
 def test_terminal_rows_are_kept_and_end_their_rollout() -> None:
     starts = torch.tensor([[-50.0, 0.0], [2.5, 0.0], [9.0, 0.0]])
-    rollouts = imagine(starts, 3, get_reward=stops_right_of(3.7), model=LinearModel((2.0,) * 3))
+    rollouts = imagine(starts, 3, task=stops_right_of(3.7), model=LinearModel((2.0,) * 3))
     data = rollouts.data
     torch.testing.assert_close(data.terminated, data.next_obs[:, 0] > 3.7)
     of_each = [(data.obs[:, 0] < -30), (data.obs[:, 0] > -30) & (data.obs[:, 0] < 8)]
@@ -123,7 +128,7 @@ def test_non_finite_reward_drops_the_row_too() -> None:
         return rewards, torch.zeros_like(rewards, dtype=torch.bool)
 
     starts = torch.tensor([[0.0, 0.0], [200.0, 0.0]])
-    rollouts = imagine(starts, 2, get_reward=reward)
+    rollouts = imagine(starts, 2, task=ImaginedTask(reward))
     assert rollouts.data.rewards.tolist() == [1.0, 1.0]
     assert float(rollouts.dropped) == 1
 
@@ -133,13 +138,13 @@ def test_random_member_gives_each_row_one_member_and_each_member_its_share(B: in
     predict = LinearModel().predictor()
     obs, acs = torch.randn(B, 2), torch.randn(B, 2)
     generator = make_generator(0, "m")
-    next_obs, rewards = predict_random_member(predict, 3, obs, acs, generator)
+    next_obs, rewards, _ = step_with_random_member(predict, 3, obs, acs, generator)
     torch.testing.assert_close(next_obs, obs + acs + rewards[:, None])  # one member, both outputs
     counts = [int(torch.isclose(rewards, torch.tensor(offset)).sum()) for offset in OFFSETS]
     assert sum(counts) == B
     if B >= 300:
         assert max(counts) - min(counts) <= 2
-        again = predict_random_member(predict, 3, obs, acs, generator)[1]
+        again = step_with_random_member(predict, 3, obs, acs, generator)[1]
         assert not torch.equal(rewards, again)  # drawn anew at each step
 
 
@@ -147,7 +152,7 @@ def test_random_member_is_uniform_for_every_row() -> None:
     predict = LinearModel().predictor()
     obs = torch.zeros(4, 2)
     drawn = torch.stack(
-        [predict_random_member(predict, 3, obs, obs, make_generator(0, "m", n))[1]
+        [step_with_random_member(predict, 3, obs, obs, make_generator(0, "m", n))[1]
          for n in range(900)]
     )  # fmt: skip
     for offset in OFFSETS:
@@ -156,7 +161,7 @@ def test_random_member_is_uniform_for_every_row() -> None:
 
 
 def test_mean_propagation_is_the_mean_of_members() -> None:
-    next_obs, rewards = predict_mean(
+    next_obs, rewards, _ = step_with_mean(
         LinearModel().predictor(), 3, torch.ones(4, 2), torch.ones(4, 2)
     )
     torch.testing.assert_close(next_obs, torch.full((4, 2), 2.4))

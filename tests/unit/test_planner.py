@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.config import PlannerConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.policies.MPC_policy import MPCPolicy
-from cs285.policies.samplers import (
-    Search,
-    cross_entropy,
-    elite_statistics,
-    rank_non_finite_last,
-)
+from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.models.imagined_task import ImaginedTask
+from cs285.models.prediction import Prediction
+from cs285.policies.base_policy import Memory
+from cs285.policies.MPC_policy import Draws, MPCPolicy
+from cs285.policies.samplers import cross_entropy, elite_statistics, rank_non_finite_last
+from cs285.policies.search import Search
 
 HORIZON = 4
 LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32)
@@ -26,13 +25,13 @@ class LinearModel:
 
     def __init__(self, gains: list[float]) -> None:
         self.gains = torch.tensor(gains)[:, None, None]
-        self.ensemble_size = len(gains)
+        self.num_elites, self.noise_dim = len(gains), 0
 
     def predictor(self) -> Any:
         return self.predict
 
-    def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
-        return obs + self.gains * acs, torch.zeros(obs.shape[:-1])
+    def predict(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
+        return Prediction(obs + self.gains * acs, torch.zeros(obs.shape[:-1]), None)
 
 
 def quadratic_reward(observations: Any, actions: Any) -> tuple[Any, Any]:
@@ -53,11 +52,12 @@ def lqr_first_action(state: np.ndarray, horizon: int) -> np.ndarray:
 
 def make_policy(model: Any, reward: Any, low: Any = LOW, high: Any = HIGH, **flags: Any) -> Any:
     config = PlannerConfig(**{"mpc_horizon": HORIZON, **flags})
-    return MPCPolicy(model, reward, low, high, config, torch.device("cpu"))
+    task = ImaginedTask(reward, learns_reward=reward is None)
+    return MPCPolicy(model, task, low, high, config, torch.device("cpu"))
 
 
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+def memories(*seeds: int) -> list[Memory]:
+    return [Memory(torch.Generator().manual_seed(seed)) for seed in seeds]
 
 
 CEM = {
@@ -72,13 +72,13 @@ def test_cem_finds_the_linear_quadratic_optimum() -> None:
     wide = np.array([4.0, 4.0], np.float32)
     policy = make_policy(LinearModel([1.0]), quadratic_reward, -wide, wide, **CEM)
     state = np.array([1.5, -0.8], np.float32)
-    action = policy.get_action(state[None], generators(0))
+    action = policy.get_action(state[None], memories(0))
     np.testing.assert_allclose(action[0], lqr_first_action(state, HORIZON), atol=0.03)
 
 
 def test_cem_stays_in_an_asymmetric_box_and_finds_its_corner() -> None:
     policy = make_policy(LinearModel([1.0]), quadratic_reward, **CEM)
-    action = policy.get_action(np.array([[9.0, -9.0]], np.float32), generators(0))
+    action = policy.get_action(np.array([[9.0, -9.0]], np.float32), memories(0))
     np.testing.assert_allclose(action[0], [-1.0, 0.5], atol=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_more_cem_iterations_come_closer() -> None:
     for iterations in (1, 3, 10):
         flags = {**CEM, "cem_iterations": iterations, "mpc_num_action_sequences": 200}
         policy = make_policy(LinearModel([1.0]), quadratic_reward, -wide, wide, **flags)
-        actions = np.concatenate([policy.get_action(state, generators(i)) for i in range(20)])
+        actions = np.concatenate([policy.get_action(state, memories(i)) for i in range(20)])
         errors.append(np.abs(actions - lqr_first_action(state, HORIZON)).mean())
     assert errors[0] > errors[1] > errors[2]
 
@@ -97,8 +97,8 @@ def test_more_cem_iterations_come_closer() -> None:
 def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
     policy = make_policy(LinearModel([1.0]), quadratic_reward, mpc_num_action_sequences=64)
     state = np.array([0.4, -0.3], np.float32)
-    action = policy.get_action(state[None], generators(5))
-    search = Search(policy.ac_low, policy.ac_high, policy.config, generators(5))
+    action = policy.get_action(state[None], memories(5))
+    search = Search(policy.ac_low, policy.ac_high, policy.config, memories(5))
     sequences = search.uniform()[0].numpy()
     assert ((sequences >= LOW) & (sequences <= HIGH)).all()
     best, best_return = None, -np.inf
@@ -115,7 +115,7 @@ def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
 def test_return_is_the_mean_over_members_that_follow_their_own_states() -> None:
     policy = make_policy(LinearModel([1.0, 3.0]), quadratic_reward)
     sequences = torch.tensor([[1.0, 0.0], [2.0, 0.0]]).view(1, 1, 2, 2)
-    returns = policy.evaluate_sequences(torch.zeros(1, 2), sequences)
+    returns = policy.evaluate_sequences(torch.zeros(1, 2), sequences, Draws())
     slow = (1**2 + 0.5) + (3**2 + 0.5 * 4)
     fast = (3**2 + 0.5) + (9**2 + 0.5 * 4)
     assert returns.item() == pytest.approx(-(slow + fast) / 2)
@@ -127,8 +127,8 @@ def test_environments_in_a_batch_do_not_influence_each_other(strategy: str) -> N
         LinearModel([0.9, 1.1]), quadratic_reward, mpc_action_sampling_strategy=strategy
     )
     states = np.array([[1.0, 0.2], [-0.5, 0.4], [0.0, 0.0]], np.float32)
-    together = policy.get_action(states, generators(1, 2, 3))
-    alone = [policy.get_action(states[i : i + 1], generators(i + 1))[0] for i in range(3)]
+    together = policy.get_action(states, memories(1, 2, 3))
+    alone = [policy.get_action(states[i : i + 1], memories(i + 1))[0] for i in range(3)]
     np.testing.assert_array_equal(together, alone)
 
 
@@ -144,7 +144,7 @@ def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
     policy = make_policy(
         LinearModel([1.0]), reward, mpc_action_sampling_strategy=strategy, cem_num_elites=100
     )
-    actions = policy.get_action(np.zeros((5, 2), np.float32), generators(*range(5)))
+    actions = policy.get_action(np.zeros((5, 2), np.float32), memories(*range(5)))
     assert (actions[:, 0] <= 0).all()
 
 
@@ -154,7 +154,7 @@ def test_no_finite_plan_gives_nan_and_not_some_action(strategy: str) -> None:
         return observations[..., 0] * torch.nan, None
 
     policy = make_policy(LinearModel([1.0]), reward, mpc_action_sampling_strategy=strategy)
-    assert np.isnan(policy.get_action(np.zeros((1, 2), np.float32), generators(0))).all()
+    assert np.isnan(policy.get_action(np.zeros((1, 2), np.float32), memories(0))).all()
 
 
 def test_non_finite_returns_rank_last() -> None:
@@ -187,17 +187,17 @@ def test_alpha_weights_the_new_elites(alpha: float, expected: float) -> None:
         def uniform(self) -> Tensor:
             return torch.full((1, 1, 1, 1), 1.0)
 
-        def gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
+        def gaussian(self, mean: Tensor, std: Tensor, *_: Any) -> Tensor:
             assert (mean.item(), std.item()) == (1.0, 0.0)
             return torch.full((1, 1, 1, 1), 4.0)
 
-    search = Scripted(torch.tensor([-9.0]), torch.tensor([9.0]), config, generators(0))
+    search = Scripted(torch.tensor([-9.0]), torch.tensor([9.0]), config, memories(0))
     assert cross_entropy(lambda s: torch.zeros(1, 1), search).item() == pytest.approx(expected)
 
 
 def test_gaussian_population_has_the_asked_moments_and_stays_in_the_box() -> None:
     config = PlannerConfig(mpc_horizon=2, mpc_num_action_sequences=20000)
-    search = Search(torch.tensor([-1.0]), torch.tensor([1.0]), config, generators(0))
+    search = Search(torch.tensor([-1.0]), torch.tensor([1.0]), config, memories(0))
     mean = torch.tensor([0.2, -0.1]).view(1, 2, 1)
     std = torch.tensor([0.1, 0.2]).view(1, 2, 1)
     sequences = search.gaussian(mean, std)
@@ -208,11 +208,11 @@ def test_gaussian_population_has_the_asked_moments_and_stays_in_the_box() -> Non
 
 def test_planner_uses_the_models_reward_where_the_task_has_none() -> None:
     class RewardingModel(LinearModel):
-        def predict(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
-            return obs + acs, -(acs - 0.25).square().sum(-1)
+        def predict(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
+            return Prediction(obs + acs, -(acs - 0.25).square().sum(-1), None)
 
     policy = make_policy(RewardingModel([1.0]), None, **CEM)
-    action = policy.get_action(np.zeros((1, 2), np.float32), generators(0))
+    action = policy.get_action(np.zeros((1, 2), np.float32), memories(0))
     np.testing.assert_allclose(action[0], [0.25, 0.25], atol=0.02)
 
 

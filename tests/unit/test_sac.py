@@ -20,6 +20,7 @@ from cs285.envs import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.sac_config import SACConfig
+from cs285.policies.base_policy import Memory
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
 LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, 10], np.float32)
@@ -104,8 +105,8 @@ def test_actions_are_scaled_per_dimension() -> None:
     assert policy.to_task(ends).tolist() == [[-1, 0], [1, 10], [0, 5]]
     torch.testing.assert_close(policy.from_task(policy.to_task(ends)), ends)
     actor = SACActor(policy, CPU, deterministic=False)
-    generators = [make_generator(0, "a", n) for n in range(200)]
-    drawn = actor.get_action(10 * np.random.default_rng(0).normal(size=(200, 3)), generators)
+    memories = [Memory(make_generator(0, "a", n)) for n in range(200)]
+    drawn = actor.get_action(10 * np.random.default_rng(0).normal(size=(200, 3)), memories)
     assert (drawn >= LOW).all()
     assert (drawn <= HIGH).all()
     assert drawn[:, 1].max() > 8
@@ -116,7 +117,7 @@ def test_evaluation_is_deterministic_and_collection_is_not() -> None:
     obs = np.ones((1, 3), np.float32)
 
     def act(policy: Any, number: int) -> list[float]:
-        return policy.get_action(obs, [make_generator(0, "a", number)])[0].tolist()
+        return policy.get_action(obs, [Memory(make_generator(0, "a", number))])[0].tolist()
 
     mode = agent.policy.to_task(agent.policy(torch.ones(1, 3))[0].tanh())[0].tolist()
     assert act(agent.eval_policies["Eval"], 1) == act(agent.eval_policies["Eval"], 2) == mode
@@ -352,7 +353,7 @@ def test_bandit_optimum_is_found() -> None:
     rewards = -((acs[:, 0] - 8.75) ** 2) / 6.25
     agent.add_to_replay_buffer([Path(obs, acs, rewards, obs, np.ones(1000, bool))], 0)
     agent.train(0)
-    mode = agent.eval_policies["Eval"].get_action(obs[:1], [make_generator(0, "a")])
+    mode = agent.eval_policies["Eval"].get_action(obs[:1], [Memory(make_generator(0, "a"))])
     assert mode[0, 0] == pytest.approx(8.75, abs=0.25)
     grid = torch.linspace(-0.9, 0.9, 19)[:, None]
     values = agent.critic(torch.zeros(19, 1), grid).detach()

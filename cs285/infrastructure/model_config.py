@@ -1,0 +1,95 @@
+"""The settings of the dynamics model (see config.py)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import COUNT, INDEX, RATE, Check, flag, one_of
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """the dynamics model"""
+
+    model: str = flag(
+        "deterministic",
+        "deterministic, or probabilistic: members predict Gaussians, and flags that are not given "
+        "are those of --preset probabilistic",
+        check=one_of("deterministic", "probabilistic"),
+    )
+    ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
+    num_elites: int | None = flag(
+        None,
+        "members that predict, those of the lowest held-out losses (default: all)",
+        check=COUNT,
+    )
+    n_layers: int = flag(2, "hidden layers", "-l", check=COUNT)
+    size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
+    activation: str = flag("tanh", "of hidden layers: tanh or swish", check=one_of("tanh", "swish"))
+    learning_rate: float = flag(0.001, "Adam's learning rate", "-lr", check=RATE)
+    num_agent_train_steps_per_iter: int = flag(
+        1000,
+        "gradient steps on the dynamics model per iteration, or with --holdout_ratio the most that "
+        "there may be (0: no model, for plain SAC)",
+        check=INDEX,
+    )
+    train_batch_size: int = flag(
+        512, "transitions per ensemble member per gradient step", "-tb", check=COUNT
+    )
+    weight_decay: str = flag(
+        "0", "of the weights in the loss: one for all layers, or one per layer with commas between"
+    )
+    holdout_ratio: float = flag(
+        0.0,
+        "share of the data to hold out, at most 5000 transitions, and to train until the model "
+        "predicts it no better; 0: a fixed number of gradient steps",
+        check=Check(lambda value: 0 <= value < 1, "numbers from 0 to below 1"),
+    )
+    fit_patience: int = flag(
+        5, "epochs without a better held-out loss that do not end the fit yet", check=INDEX
+    )
+    add_sl_noise: bool = flag(
+        False,
+        "add Gaussian noise to stored observations and next observations, std 1% of the absolute "
+        "mean of each dimension",
+        "-noise",
+    )
+    learned_reward: bool = flag(
+        False, "plan with the model's own reward head even where the task's reward is known"
+    )
+    termination: str | None = flag(
+        None,
+        "where imagined episodes end: known (by the task's function), learned or none (default: "
+        "known to MBPO where there is such a function, and to the planner in Gymnasium's tasks)",
+        check=one_of("known", "learned", "none"),
+    )
+
+    @property
+    def decay_by_layer(self) -> list[float]:
+        """The weight decay of each layer, hidden ones and the last."""
+        values = [float(word) for word in self.weight_decay.split(",")]
+        return values * (self.n_layers + 1) if len(values) == 1 else values
+
+    def __post_init__(self) -> None:
+        elites = self.num_elites or self.ensemble_size
+        if elites > self.ensemble_size:
+            raise UsageError(
+                f"--num_elites {elites}: allowed are 1 to --ensemble_size ({self.ensemble_size})"
+            )
+        if elites < self.ensemble_size and self.holdout_ratio == 0:
+            raise UsageError(
+                f"--num_elites {elites}: allowed is --ensemble_size ({self.ensemble_size}), as "
+                "--holdout_ratio is 0"
+            )
+        try:
+            decay = self.decay_by_layer
+        except ValueError:
+            decay = []
+        layers = self.n_layers + 1
+        if len(decay) != layers or not all(0 <= value < math.inf for value in decay):
+            raise UsageError(
+                f"--weight_decay {self.weight_decay}: allowed are one number from 0, or {layers} "
+                "with commas between, as there are layers"
+            )

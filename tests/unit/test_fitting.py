@@ -1,0 +1,204 @@
+"""Fits until convergence: what is held out, which weights are kept, who is an elite."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.replay_buffer import Transitions
+from cs285.models import fitting
+from cs285.models.ff_model import FFModel
+from cs285.models.fitting import coverage, fit_ensemble, fit_until_converged, holdout_losses
+
+O, A = 2, 1
+STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise: of the states, and of the reward
+SMALL = {
+    "model": "probabilistic",
+    "activation": "swish",
+    "ensemble_size": 4,
+    "num_elites": 2,
+    "holdout_ratio": 0.25,
+    "size": 24,
+    "train_batch_size": 32,
+    "num_agent_train_steps_per_iter": 100_000,
+    "learning_rate": 3e-3,
+}
+
+
+def make_model(learns_reward: bool = True, seed: int = 1, **flags: Any) -> FFModel:
+    config = ModelConfig(**{**SMALL, **flags})
+    return FFModel(O, A, config, learns_reward, make_generator(seed, "test"))
+
+
+def make_data(rows: int = 1500, seed: int = 0) -> Transitions:
+    """s' - s and the reward are known functions, with noise of std STD."""
+    generator = torch.Generator().manual_seed(seed)
+    obs = torch.randn(rows, O, generator=generator)
+    acs = torch.rand(rows, A, generator=generator) * 2 - 1
+    change = torch.stack([obs[:, 1].sin() + acs[:, 0], obs[:, 0] * 0.5], 1)
+    noise = STD * torch.randn(rows, O + 1, generator=generator)
+    rewards = obs.sum(1) + noise[:, 2]
+    return Transitions(obs, acs, rewards, obs + change + noise[:, :2], obs[:, 0] > 1)
+
+
+def fit(model: FFModel, data: Transitions, seed: int = 3) -> dict[str, torch.Tensor]:
+    adam = torch.optim.Adam(model.parameters(), model.config.learning_rate)
+    return fit_until_converged(model, adam, data, make_generator(seed, "fit"))
+
+
+def test_means_and_variances_are_learned_and_calibrated() -> None:
+    model, fresh = make_model(), make_data(2000, seed=9)
+    metrics = fit(model, make_data(4000))
+    assert metrics["Training Loss"][-1] < 0.3 * metrics["Training Loss"][0]
+    predict, K = model.predictor(), model.num_elites
+    obs, acs = fresh.obs.expand(K, -1, -1), fresh.acs.expand(K, -1, -1)
+    mean = predict(obs, acs)
+    errors = (mean.next_obs - fresh.next_obs).square().mean((0, 1))
+    torch.testing.assert_close(errors, STD[:2] ** 2, rtol=0.3, atol=0)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        predict(obs, acs, torch.randn(K, 2000, O + 1, generator=generator)).next_obs
+        for _ in range(20)
+    ]
+    spread = torch.stack(drawn).std(0).mean((0, 1))
+    torch.testing.assert_close(spread, STD[:2], rtol=0.2, atol=0)
+    for level, share in (("50", 0.5), ("80", 0.8), ("95", 0.95)):
+        measured = coverage(model, fresh)[f"Coverage {level}"].item()
+        assert measured == pytest.approx(share, abs=0.06)
+        assert metrics[f"Coverage {level}"].item() == pytest.approx(share, abs=0.08)
+
+
+def test_best_weights_of_each_member_are_kept_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out losses are scripted: each member must end with the weights of its own best epoch."""
+    script = torch.tensor(
+        [
+            [4.0, 9.0, 5.0, 1.0],
+            [3.0, 8.0, 4.99, 2.0],  # 4.99 is better by less than 1%
+            [5.0, 7.0, 6.0, 2.0],
+            [5.0, 7.0, 6.0, math.nan],
+        ]
+    )
+    seen: list[list[torch.Tensor]] = []
+
+    def scripted(model: FFModel, data: Transitions) -> torch.Tensor:
+        seen.append([tensor.clone() for tensor in model.member_tensors()])
+        return script[len(seen) - 1]
+
+    monkeypatch.setattr(fitting, "holdout_losses", scripted)
+    model = make_model(fit_patience=0)
+    metrics = fit(model, make_data(200))
+    assert metrics["Fit Epochs"].item() == 4
+    for index, tensor in enumerate(model.member_tensors()):
+        for member, epoch in enumerate([1, 2, 0, 0]):
+            assert torch.equal(tensor[member], seen[epoch][index][member])
+        assert not torch.equal(seen[0][index], seen[3][index])
+    assert model.elites.tolist() == [3, 0]  # losses 1 and 3
+    assert metrics["Validation Loss"].item() == 2
+
+
+def test_only_elites_predict() -> None:
+    model, data = make_model(), make_data(100)
+    fit(model, data)
+    obs, acs = data.obs.expand(2, -1, -1), data.acs.expand(2, -1, -1)
+    found = model.predictor()(obs, acs)
+    inputs, _ = model.regression_data(data)
+    by_all = model.target_stats.denormalize(model(inputs.expand(4, -1, -1)))
+    expected = data.obs + by_all[model.elites][..., :O]
+    torch.testing.assert_close(found.next_obs, expected, rtol=1e-4, atol=1e-4)
+    losses = holdout_losses(model, data)
+    assert losses.shape == (4,)
+    every = make_model(num_elites=4)
+    assert every.predictor()(data.obs.expand(4, -1, -1), data.acs.expand(4, -1, -1))
+
+
+def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Transitions] = []
+
+    def recorded(model: FFModel, data: Transitions) -> torch.Tensor:
+        seen.append(data)
+        return torch.zeros(4)
+
+    monkeypatch.setattr(fitting, "holdout_losses", recorded)
+    taken: list[torch.Tensor] = []
+
+    def spy(network: Any, head: Any, decay: Any, inputs: Any, targets: Any) -> Any:
+        taken.append(inputs.flatten(0, 1))
+        return fitting.fit_gradient(network, head, decay, inputs, targets)
+
+    model, data = make_model(), make_data(400)
+    adam = torch.optim.Adam(model.parameters(), 1e-3)
+    fit_until_converged(model, adam, data, make_generator(3, "fit"), spy)
+    held_out, _ = model.regression_data(seen[0])
+    assert len(held_out) == 100
+    learned = {tuple(row) for row in torch.cat(taken).tolist()}
+    assert len(learned) > 250
+    assert not learned & {tuple(row) for row in held_out.tolist()}
+
+
+def test_steps_are_capped() -> None:
+    assert len(fit(make_model(num_agent_train_steps_per_iter=7), make_data())["Training Loss"]) == 7
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_very_little_data_is_enough_to_go_on(rows: int) -> None:
+    model = make_model()
+    fit(model, make_data(rows))
+    assert all(tensor.isfinite().all() for tensor in model.member_tensors())
+
+
+def test_same_generator_same_fit() -> None:
+    models = [make_model() for _ in range(3)]
+    for model, seed in zip(models, (3, 3, 4), strict=True):
+        fit(model, make_data(300), seed)
+    assert torch.equal(models[0].network.vector, models[1].network.vector)
+    assert not torch.equal(models[0].network.vector, models[2].network.vector)
+
+
+def test_weight_decay_is_each_layers_own_and_spares_biases() -> None:
+    plain, decayed = make_model(), make_model(weight_decay="0.1,0,0.5")
+    data, rows = make_data(), torch.zeros(1, 4, 32, dtype=torch.long)
+    gradients = []
+    for model in (plain, decayed):
+        model.fit_statistics(data)
+        sgd = torch.optim.SGD(model.parameters(), 1.0)
+        before = model.network.vector.clone()
+        fit_ensemble(model, sgd, data, rows)
+        gradients.append(before - model.network.vector)
+    network = make_model().network
+    more = network.view_layers(gradients[1] - gradients[0])
+    for (weight, bias), (of_weight, of_bias), share in zip(
+        network.layers, more, (0.1, 0.0, 0.5), strict=True
+    ):
+        torch.testing.assert_close(of_weight, share * weight, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(of_bias, torch.zeros_like(bias), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "probabilistic"])
+def test_termination_is_learned(kind: str) -> None:
+    model = make_model(termination="learned", model=kind)
+    fit(model, make_data(3000))
+    fresh = make_data(500, seed=5)
+    obs, acs = fresh.obs.expand(2, -1, -1), fresh.acs.expand(2, -1, -1)
+    ended = model.predictor()(obs, acs).ended
+    assert ended is not None
+    assert (ended == fresh.terminated).float().mean() > 0.97
+    assert make_model().predictor()(obs, acs).ended is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"num_elites": 5}, "--num_elites 5: allowed are 1 to --ensemble_size"),
+        ({"holdout_ratio": 0.0}, "--num_elites 2: allowed is --ensemble_size"),
+        ({"weight_decay": "1,2"}, "--weight_decay 1,2: allowed are one number from 0, or 3"),
+        ({"weight_decay": "x"}, "--weight_decay x"),
+        ({"weight_decay": "-1"}, "--weight_decay -1"),
+    ],
+)
+def test_what_cannot_be_is_said(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_model(**flags)

@@ -1,0 +1,85 @@
+"""The heads' gradients are autograd's, and a Gaussian head learns means and variances."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from cs285.models.heads import BOUND_WEIGHT, NOISE_FLOOR, EndingHead, GaussianHead, PointHead
+
+E, B, D = 3, 11, 4
+
+
+def point_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Sum over members: the mean over columns of log(MSE + floor)."""
+    mse = (outputs - targets).square().mean(1)
+    return (mse + NOISE_FLOOR).log().mean(1).sum()
+
+
+def gaussian_loss(outputs: Tensor, bounds: Tensor, targets: Tensor) -> Tensor:
+    """Sum over members: NLL but for constants, and the bounds; by torch's own softplus."""
+    softplus = torch.nn.functional.softplus
+    low, high = bounds.unbind(1)
+    log_var = high - softplus(high - outputs[..., D:])
+    log_var = low + softplus(log_var - low)
+    errors = outputs[..., :D] - targets
+    nll = (errors**2 / log_var.exp() + log_var).mean((1, 2)).sum()
+    return nll + BOUND_WEIGHT * (high.sum() - low.sum())
+
+
+def spread_bounds(head: GaussianHead) -> None:
+    head.bounds += torch.randn_like(head.bounds)
+
+
+def test_gaussian_gradients_are_those_of_autograd() -> None:
+    head = GaussianHead(E, D).double()
+    spread_bounds(head)
+    outputs = (3 * torch.randn(E, B, 2 * D)).double().requires_grad_()
+    targets = torch.randn(E, B, D).double()
+    bounds = head.bounds.clone().requires_grad_()
+    expected = torch.autograd.grad(gaussian_loss(outputs, bounds, targets), [outputs, bounds])
+    found = head.gradient(outputs.detach(), targets)
+    torch.testing.assert_close(found.outputs, expected[0])
+    torch.testing.assert_close(found.parameters[0], expected[1])
+    mean = outputs.detach()[..., :D]
+    torch.testing.assert_close(found.losses, (mean - targets).square().mean((0, 1)))
+
+
+def test_point_gradients_are_those_of_autograd() -> None:
+    outputs = torch.randn(E, B, D).double().requires_grad_()
+    targets = torch.randn(E, B, D).double()
+    (expected,) = torch.autograd.grad(point_loss(outputs, targets), [outputs])
+    torch.testing.assert_close(PointHead().gradient(outputs.detach(), targets).outputs, expected)
+
+
+@pytest.mark.parametrize("kind", ["point", "gaussian"])
+def test_the_ending_adds_a_cross_entropy_and_changes_nothing_else(kind: str) -> None:
+    inner = PointHead() if kind == "point" else GaussianHead(E, D).double()
+    width = D if kind == "point" else 2 * D
+    outputs = torch.randn(E, B, width + 1).double().requires_grad_()
+    targets, ended = torch.randn(E, B, D).double(), (torch.rand(E, B, 1) < 0.4).double()
+    found = EndingHead(inner).gradient(outputs.detach(), torch.cat([targets, ended], -1))
+    without = inner.gradient(outputs.detach()[..., :-1], targets)
+    assert torch.equal(found.outputs[..., :-1], without.outputs)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+        outputs[..., -1:], ended, reduction="none"
+    )
+    (expected,) = torch.autograd.grad(entropy.mean(1).sum(), [outputs])
+    torch.testing.assert_close(found.outputs[..., -1:], expected[..., -1:])
+    torch.testing.assert_close(found.losses[-1], entropy.mean().detach())
+
+
+def test_log_variances_stay_between_their_bounds() -> None:
+    head = GaussianHead(E, D)
+    spread_bounds(head)
+    raw = torch.linspace(-100, 100, 201)[None, :, None].expand(E, -1, D)
+    _, log_var = head.moments(torch.cat([torch.zeros_like(raw), raw], -1))
+    low, high = head.bounds.unbind(1)
+    assert log_var is not None
+    # Softplus of both bounds: a little above the upper one, where the lower one is near.
+    assert ((log_var >= low) & (log_var <= high + 0.1)).all()
+    assert (log_var.diff(dim=1) >= 0).all()
+    _, of_two = head.moments(
+        torch.cat([torch.zeros_like(raw), raw], -1)[[2, 0]], torch.tensor([2, 0])
+    )
+    assert of_two is not None
+    assert torch.equal(of_two, log_var[[2, 0]])

@@ -1,0 +1,145 @@
+"""How planners carry states on: by one member, by another at each step, by the mean."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.models.imagined_task import ImaginedTask
+from cs285.models.prediction import Prediction
+from cs285.models.propagation import swap_members
+from cs285.policies.base_policy import Memory
+from cs285.policies.MPC_policy import MPCPolicy
+
+BOX = np.ones(1, np.float32)
+
+
+class Drift:
+    """s' = s + the member's drift + std * noise; the action does nothing. One dimension."""
+
+    def __init__(self, drifts: list[float], std: float = 0.0, end: float | None = None) -> None:
+        self.drifts, self.std, self.end = torch.tensor(drifts)[:, None, None], std, end
+        self.num_elites, self.noise_dim = len(drifts), int(std > 0)
+        self.rows: list[int] = []
+
+    def predictor(self) -> Any:
+        def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
+            assert obs.shape[0] == self.num_elites
+            self.rows.append(obs.shape[0] * obs.shape[1])
+            next_obs = obs + self.drifts
+            if noise is not None:
+                next_obs = next_obs + self.std * noise
+            ended = None if self.end is None else next_obs[..., 0] > self.end
+            return Prediction(next_obs, torch.zeros(obs.shape[:-1]), ended)
+
+        return predict
+
+
+def square(obs: Any, acs: Any) -> tuple[Any, Any]:
+    """Reward the square of the state: the mean over particles then shows their spread."""
+    return obs[..., 0] ** 2, obs[..., 0] > 1e9
+
+
+def policy(model: Any, task: ImaginedTask | None = None, **flags: Any) -> MPCPolicy:
+    config = PlannerConfig(**{"mpc_horizon": 3, "mpc_num_action_sequences": 4, **flags})
+    return MPCPolicy(model, task or ImaginedTask(square), -BOX, BOX, config, torch.device("cpu"))
+
+
+def returns(planner: MPCPolicy, N: int = 4, B: int = 1, seed: int = 0) -> Tensor:
+    memories = [Memory(torch.Generator().manual_seed(seed + b)) for b in range(B)]
+    sequences = torch.zeros(B, N, planner.config.mpc_horizon, 1)
+    draws = planner.draw(N, memories)
+    return planner.evaluate_sequences(torch.zeros(B, 1), sequences, draws)
+
+
+def test_tsinf_stays_with_its_member() -> None:
+    """Members that drift by 1 and by -1 both reach distance 3: 1 + 4 + 9 each."""
+    assert returns(policy(Drift([1.0, -1.0]))).tolist() == [[14.0] * 4]
+
+
+def test_mean_follows_the_mean() -> None:
+    planner = policy(Drift([1.0, -1.0]), mpc_propagation="mean")
+    assert returns(planner).tolist() == [[0.0] * 4]
+    planner = policy(Drift([1.0, 2.0], std=1.0), mpc_propagation="mean")
+    assert returns(planner).tolist() == [[1.5**2 * 14] * 4]
+
+
+def test_ts1_draws_a_member_at_each_step() -> None:
+    """A symmetric random walk: E[s_t^2] = t, in sum 6; each step deals the members out evenly."""
+    planner = policy(Drift([1.0, -1.0]), mpc_propagation="ts1", mpc_particles=200)
+    found = returns(planner, N=50)
+    assert found.mean().item() == pytest.approx(6, abs=0.3)
+    assert found.std() > 0
+
+
+@pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
+def test_particles_draw_from_their_members_distribution(propagation: str) -> None:
+    planner = policy(Drift([0.0, 0.0], std=0.5), mpc_propagation=propagation, mpc_particles=400)
+    found = returns(planner, N=30)
+    assert found.mean().item() == pytest.approx(0.25 * 6, rel=0.05)
+    assert found.unique().numel() == 30  # each candidate has its own noise
+
+
+@pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
+def test_every_particle_is_computed_by_one_member(propagation: str) -> None:
+    model = Drift([0.0, 1.0, 2.0], std=0.1)
+    planner = policy(model, mpc_propagation=propagation, mpc_particles=12)
+    returns(planner, N=7, B=2)
+    assert model.rows == [12 * 7 * 2] * 3
+
+
+@pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
+def test_environments_in_a_batch_do_not_influence_each_other(propagation: str) -> None:
+    planner = policy(Drift([0.3, -0.8], std=0.2), mpc_propagation=propagation)
+    together = returns(planner, B=3)
+    for row in range(3):
+        torch.testing.assert_close(together[row], returns(planner, seed=row)[0])
+
+
+def test_default_particles() -> None:
+    assert policy(Drift([0.0] * 3)).copies == 1
+    assert policy(Drift([0.0] * 3, std=1.0)).copies == 7  # 21 are at least 20
+    assert policy(Drift([0.0] * 5, std=1.0)).copies == 4
+    assert policy(Drift([0.0] * 3, std=1.0), mpc_propagation="mean").copies == 1
+    with pytest.raises(UsageError, match="--mpc_particles 7: allowed are multiples of 3"):
+        policy(Drift([0.0] * 3), mpc_particles=7)
+
+
+def test_swapping_moves_whole_particles() -> None:
+    particles = torch.arange(2 * 3 * 4 * 2).view(2, 3, 4, 2)
+    order = torch.rand(6, 4).argsort(0)
+    dealt = swap_members(particles, order)
+    for candidate in range(4):
+        before = particles.flatten(0, 1)[:, candidate]
+        assert torch.equal(dealt.flatten(0, 1)[:, candidate], before[order[:, candidate]])
+
+
+@pytest.mark.parametrize("propagation", ["tsinf", "mean", "ts1"])
+def test_plans_count_nothing_after_the_end(propagation: str) -> None:
+    """Drifts by 1 from 0; the episode ends beyond 1.5, with the step to 2: 1 + 4."""
+    flags = {"mpc_propagation": propagation}
+
+    def beyond(obs: Any) -> Any:
+        return obs[..., 0] > 1.5
+
+    known = ImaginedTask(square, get_termination=beyond)
+    assert returns(policy(Drift([1.0, 1.0]), known, **flags)).tolist() == [[5.0] * 4]
+    learned = ImaginedTask(square, termination="learned")
+    assert returns(policy(Drift([1.0, 1.0], end=1.5), learned, **flags)).tolist() == [[5.0] * 4]
+    for endless in (
+        ImaginedTask(square, get_termination=beyond, termination="none"),
+        ImaginedTask(square, get_termination=beyond, ends_plans=False),
+    ):
+        assert returns(policy(Drift([1.0, 1.0]), endless, **flags)).tolist() == [[14.0] * 4]
+
+
+def test_ts1_takes_an_ended_particle_along() -> None:
+    """Members drift by 2 and by 0, beyond 1 it ends: the first step to 2 is the only reward."""
+    task = ImaginedTask(square, get_termination=lambda obs: obs[..., 0] > 1)
+    planner = policy(Drift([2.0, 0.0]), task, mpc_propagation="ts1", mpc_particles=2000)
+    # Of the particles 1/2, 1/4, 1/8 get there with the first, second, third step: 4 each.
+    assert returns(planner, N=3).mean().item() == pytest.approx(4 * 7 / 8, rel=0.05)

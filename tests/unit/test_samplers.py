@@ -1,0 +1,211 @@
+"""iCEM, MPPI and warm starts, against independent implementations and by hand."""
+
+from typing import Any
+
+import colorednoise
+import numpy as np
+import pytest
+import torch
+from pytorch_mppi import MPPI
+from torch import Tensor
+
+from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.policies.base_policy import Memory
+from cs285.policies.colored_noise import noise_basis
+from cs285.policies.samplers import SAMPLERS
+from cs285.policies.search import Search
+
+H, A = 5, 2
+LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 4.0])
+TARGET = torch.tensor([0.3, 2.5])
+
+
+def search(strategy: str, memories: list[Memory] | None = None, **flags: Any) -> Search:
+    config = PlannerConfig(**{"mpc_action_sampling_strategy": strategy, "mpc_horizon": H, **flags})
+    return Search(LOW, HIGH, config, memories or [Memory(torch.Generator().manual_seed(0))])
+
+
+def returns_of(sequences: Tensor) -> Tensor:
+    """Best where every action is TARGET."""
+    return -(sequences - TARGET).square().sum((-1, -2))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("horizon", [1, 2, 7, 30])
+def test_colored_noise_is_that_of_the_reference(horizon: int, beta: float) -> None:
+    """The same correlation over time, and a variance of 1, to which the reference adds some."""
+    basis = noise_basis(horizon, beta).double()
+    covariance = (basis.T @ basis).numpy()
+    np.testing.assert_allclose(np.diag(covariance), 1, rtol=1e-5)
+    if horizon > 2:  # the reference is not made for less
+        drawn = colorednoise.powerlaw_psd_gaussian(beta, (40000, horizon), random_state=0)
+        np.testing.assert_allclose(np.corrcoef(drawn.T), covariance, atol=0.04)
+    if beta == 0:
+        np.testing.assert_allclose(covariance, np.eye(horizon), atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [[0.0, 0.0], [0.4, -1.0]])
+@pytest.mark.parametrize("temperature", [0.5, 5.0])
+def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) -> None:
+    """Of the same noise, and without the reference's cost of it, which ours does not have."""
+    N, std = 300, 0.5 * (HIGH - LOW) / 2
+    plan = torch.tensor(mean).expand(H, A).clone()
+    noise = torch.randn(N, H, A, generator=torch.Generator().manual_seed(0))
+    reference = MPPI(
+        lambda state, action: state + action,
+        lambda state, action: state.square().sum(-1),
+        nx=A,
+        noise_sigma=torch.diag(std.square()),
+        num_samples=N,
+        horizon=H,
+        lambda_=temperature,
+        u_min=LOW,
+        u_max=HIGH,
+        U_init=plan.clone(),
+    )
+    reference._sample_noise = lambda shape: noise * std
+    reference._compute_action_cost = torch.zeros_like
+    start = torch.tensor([0.7, -0.3])
+    reference.command(start, shift_nominal_trajectory=False)
+
+    memory = Memory(torch.Generator().manual_seed(0))
+    before = torch.cat([plan[:1], plan[:-1]])  # moved on by a step it is `plan`, as it is constant
+    memory.kept["mean"] = before
+
+    def costs(sequences: Tensor) -> Tensor:
+        states = start + sequences.cumsum(2)
+        return -states.square().sum((-1, -2))
+
+    ours = search("mppi", [memory], mppi_temperature=temperature, mpc_num_action_sequences=N)
+    found = SAMPLERS["mppi"](costs, ours)
+    torch.testing.assert_close(found[0], reference.U, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(memory.kept["mean"], found[0])
+
+
+def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold() -> None:
+    hot = SAMPLERS["mppi"](returns_of, search("mppi", mppi_temperature=1e9))
+    torch.testing.assert_close(hot[0], ((LOW + HIGH) / 2).expand(H, A), atol=0.2, rtol=0)
+    cold = search("mppi", mppi_temperature=1e-9)
+    sequences = search("mppi").gaussian(cold.recall_mean(), cold.first_std[None])
+    best = sequences[0, returns_of(sequences)[0].argmax()]
+    torch.testing.assert_close(SAMPLERS["mppi"](returns_of, cold)[0], best)
+
+
+class Recording:
+    """Returns that remember what they were asked for."""
+
+    def __init__(self) -> None:
+        self.populations: list[Tensor] = []
+
+    def __call__(self, sequences: Tensor) -> Tensor:
+        self.populations.append(sequences)
+        return returns_of(sequences)
+
+
+ICEM: dict[str, Any] = {
+    "mpc_num_action_sequences": 40,
+    "cem_num_elites": 8,
+    "cem_iterations": 4,
+    "icem_decay": 1.5,
+    "icem_reuse": 0.3,
+}
+
+
+def test_icem_populations_shrink_and_take_elites_along() -> None:
+    recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
+    plan = SAMPLERS["icem"](recording, search("icem", [memory], **ICEM))
+    sizes = [population.shape[1] for population in recording.populations]
+    reused = 2  # 0.3 of 8
+    assert sizes == [40 + reused, 26 + reused, 17 + reused, 16 + reused + 1]
+    for before, after in zip(recording.populations[:-1], recording.populations[1:], strict=True):
+        best = before[0, returns_of(before)[0].topk(reused).indices]
+        rows = after[0].flatten(1).tolist()
+        assert all(row in rows for row in best.flatten(1).tolist())
+    last = recording.populations[-1]
+    best = last[0, returns_of(last)[0].topk(8).indices]
+    torch.testing.assert_close(plan[0], best[0])  # the best is executed, not the mean
+    torch.testing.assert_close(memory.kept["elites"], best)
+    torch.testing.assert_close(memory.kept["mean"], best.mean(0))  # alpha is 1
+
+
+def test_icem_goes_on_from_the_last_decision() -> None:
+    recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
+    SAMPLERS["icem"](recording, search("icem", [memory], **ICEM))
+    elites, mean = memory.kept["elites"], memory.kept["mean"]
+    recording = Recording()
+    SAMPLERS["icem"](recording, search("icem", [memory], **ICEM, mpc_init_std=1e-6))
+    first = recording.populations[0][0]
+    moved = torch.cat([elites[:2, 1:], elites[:2, -1:]], 1)
+    torch.testing.assert_close(first[-2:], moved)
+    moved_mean = torch.cat([mean[1:], mean[-1:]])
+    torch.testing.assert_close(first[:-2], moved_mean.expand(40, H, A), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
+def test_search_finds_the_best_plan_better_from_a_warm_start(strategy: str) -> None:
+    few = {"mpc_num_action_sequences": 30, "cem_iterations": 2, "mppi_temperature": 0.3}
+    gaps = {}
+    for warm in ("off", "on"):
+        finals = []
+        for seed in range(10):
+            memory = Memory(torch.Generator().manual_seed(seed))
+            for _ in range(5):
+                ours = search(strategy, [memory], mpc_warm_start=warm, **few)
+                plan = SAMPLERS[strategy](returns_of, ours)
+            finals.append(float(returns_of(plan[None])))
+            assert bool(memory.kept) == (warm == "on")
+        gaps[warm] = -np.mean(finals)
+    assert gaps["on"] < 0.8 * gaps["off"]
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
+def test_rows_of_a_batch_do_not_influence_each_other(strategy: str) -> None:
+    """Also where one has a memory and another has none yet."""
+
+    def of(seeds: list[int], times: dict[int, int]) -> list[Memory]:
+        found = [Memory(torch.Generator().manual_seed(seed)) for seed in seeds]
+        for seed, memory in zip(seeds, found, strict=True):
+            for _ in range(times[seed]):
+                SAMPLERS[strategy](returns_of, search(strategy, [memory], mpc_warm_start="on"))
+        return found
+
+    times = {1: 0, 2: 3, 3: 1}
+    options = {"mpc_warm_start": "on"}
+    together = SAMPLERS[strategy](returns_of, search(strategy, of([1, 2, 3], times), **options))
+    for row, seed in enumerate(times):
+        alone = SAMPLERS[strategy](returns_of, search(strategy, of([seed], times), **options))
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
+@pytest.mark.parametrize("warm", ["on", "off"])
+def test_plans_stay_in_the_box(strategy: str, warm: str) -> None:
+    def greedy(sequences: Tensor) -> Tensor:
+        assert ((sequences >= LOW) & (sequences <= HIGH)).all()
+        return sequences.sum((-1, -2))
+
+    memory = Memory(torch.Generator().manual_seed(0))
+    for _ in range(3):
+        ours = search(strategy, [memory], mpc_warm_start=warm, mpc_init_std=3.0)
+        plan = SAMPLERS[strategy](greedy, ours)
+        assert ((plan >= LOW) & (plan <= HIGH + 1e-6)).all()
+
+
+@pytest.mark.parametrize("strategy", ["icem", "mppi"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
+    def some_diverge(sequences: Tensor) -> Tensor:
+        first = sequences[..., 0, 0]
+        return torch.where(first > 0, bad, -10 + first)
+
+    plan = SAMPLERS[strategy](some_diverge, search(strategy))
+    assert plan.isfinite().all()
+    assert plan[0, 0, 0] <= 0
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
+@pytest.mark.parametrize("warm", ["on", "off"])
+def test_no_finite_plan_gives_nan(strategy: str, warm: str) -> None:
+    ours = search(strategy, mpc_warm_start=warm)
+    plan = SAMPLERS[strategy](lambda sequences: returns_of(sequences) * np.nan, ours)
+    assert plan.isnan().all()

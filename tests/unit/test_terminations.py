@@ -1,0 +1,88 @@
+"""The known terminations against Gymnasium's simulators, at random and next to their limits."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from cs285.envs import inspect_task
+from cs285.envs.terminations import TERMINATIONS
+
+STATES = 150
+# Positions that the limits are of, and where they are: (index in qpos, limits).
+NEAR: dict[str, list[tuple[int, tuple[float, ...]]]] = {
+    "Hopper-v5": [(1, (0.7,)), (2, (-0.2, 0.2))],
+    "Walker2d-v5": [(1, (0.8, 2.0)), (2, (-1.0, 1.0))],
+    "Ant-v5": [(2, (0.2, 1.0))],
+    "AntTruncatedObs-v5": [(2, (0.2, 1.0))],
+    "Humanoid-v5": [(2, (1.0, 2.0))],
+    "HumanoidTruncatedObs-v5": [(2, (1.0, 2.0))],
+    "InvertedPendulum-v5": [(1, (-0.2, 0.2))],
+    # The tip is at 1 m with both angles at +-(0.585, 0), and at other pairs.
+    "InvertedDoublePendulum-v5": [(1, (-0.585, 0.585))],
+}
+
+
+def states_to_try(env: Any, env_id: str, rng: np.random.Generator) -> Any:
+    """Yield states (qpos, qvel): random ones, and ones next to each limit."""
+    base = env.unwrapped
+    for number in range(STATES):
+        qpos = base.init_qpos + 0.3 * rng.normal(size=base.model.nq)
+        qvel = 2.0 * rng.normal(size=base.model.nv)
+        if number % 3:
+            index, limits = NEAR[env_id][number % len(NEAR[env_id])]
+            qpos = base.init_qpos + 0.01 * rng.normal(size=base.model.nq)
+            qpos[index] = rng.choice(limits) + rng.choice([0.003, 0.03]) * rng.normal()
+            qvel = 0.1 * rng.normal(size=base.model.nv)
+        yield qpos, qvel
+
+
+def test_every_known_termination_is_tried_here() -> None:
+    assert set(NEAR) == set(TERMINATIONS)
+
+
+@pytest.mark.parametrize("env_id", NEAR)
+def test_known_termination_is_the_simulators(env_id: str) -> None:
+    env, rng = gym.make(env_id), np.random.default_rng(0)
+    env.reset(seed=0)
+    seen: list[tuple[np.ndarray, bool]] = []
+    for qpos, qvel in states_to_try(env, env_id, rng):
+        env.reset()
+        env.unwrapped.set_state(qpos, qvel)  # type: ignore[attr-defined]
+        for _ in range(3):
+            obs, _, terminated, _, _ = env.step(env.action_space.sample())
+            if not np.isfinite(obs).all() or np.abs(env.unwrapped.state_vector()).max() > 100:
+                break  # what an observation does not show
+            seen.append((obs, bool(terminated)))
+            if terminated:
+                break
+    obs = np.stack([each for each, _ in seen])
+    expected = np.array([each for _, each in seen])
+    assert 20 < expected.sum() < len(expected) - 20
+    assert len(expected) > STATES
+    function = TERMINATIONS[env_id]
+    assert np.array_equal(function(obs), expected)
+    # As the model has them: float32, torch, with more leading dims.
+    tensor = torch.as_tensor(obs, dtype=torch.float32)
+    found = function(tensor[None].expand(2, -1, -1))
+    assert found.shape == (2, len(obs))
+    assert found.dtype == torch.bool
+    assert (found[0].numpy() == expected).mean() > 0.99  # a rounded state may cross a limit
+
+
+@pytest.mark.parametrize("env_id", NEAR)
+def test_a_state_that_is_not_finite_has_ended(env_id: str) -> None:
+    obs = np.full((2, gym.make(env_id).observation_space.shape[0]), np.nan)  # type: ignore[index]
+    assert TERMINATIONS[env_id](obs).all()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "dims"), [("AntTruncatedObs-v5", 27), ("HumanoidTruncatedObs-v5", 45)]
+)
+def test_truncated_observations_are_the_papers(env_id: str, dims: int) -> None:
+    task = inspect_task(env_id)
+    assert (task.ob_dim, task.ep_len) == (dims, 1000)
+    assert task.get_termination is TERMINATIONS[env_id]
+    assert task.get_reward is None
