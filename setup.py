@@ -20,6 +20,7 @@ setup(
         "cs285.envs.reacher": ["assets/*.xml"],
         "cs285": ["py.typed"],
         "cs285.analysis": ["*.toml"],
+        "cs285.presets": ["*.toml"],
     },
     install_requires=[
         "torch>=2.6,<2.14",  # networks and optimisers

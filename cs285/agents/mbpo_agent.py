@@ -33,8 +33,8 @@ class MBPOAgent:
         compile = config.run.compile
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
         self.sac_agent = SACAgent(task, config.sac, self.seed, device, compile)
-        capacity = self.config.mbpo_model_buffer_size or self._default_capacity()
-        self.model_buffer = ModelBuffer(capacity, task.ob_dim, task.ac_dim, device)
+        self.env_steps = 0  # that were collected
+        self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)
         self.block = range(0)  # the SAC iterations whose rollouts were done in the last batch
         self.next_fit = 0  # the SAC iteration that will be the first of the next model
         self.rows_drawn = self.real_rows_drawn = 0  # for SAC, in this iteration
@@ -46,6 +46,7 @@ class MBPOAgent:
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths, for the model (with its noise) and for SAC (without)."""
+        self.env_steps += sum(path.length for path in paths)
         if self.has_model:
             self.mb_agent.add_to_replay_buffer(paths, iteration)
         self.sac_agent.add_to_replay_buffer(paths, iteration)
@@ -112,15 +113,16 @@ class MBPOAgent:
         earlier = self.model_buffer.total_added - block
         return real / (real + earlier + done * block)
 
-    def _default_capacity(self) -> int:
-        """Return what is imagined with two models, from one fit to the next but one.
+    def _capacity(self) -> int:
+        """Return how many rows to keep: by default what is imagined with the last models.
 
         Older rows are of a worse model and a policy that is no more (docs/algorithms.md).
         """
         config = self.config
         sac_iterations = self.sac_agent.config.sac_n_iter * config.mbpo_refit_every
-        rows = sac_iterations * config.mbpo_rollouts_per_sac_iter * config.mbpo_rollout_length
-        return max(2 * rows, 1)
+        length = config.length_at(self.env_steps)
+        rows = sac_iterations * config.mbpo_rollouts_per_sac_iter * length
+        return config.mbpo_model_buffer_size or max(config.mbpo_models_kept * rows, 1)
 
     def _imagine(self) -> None:
         """Do the model rollouts of the block that begins."""
@@ -134,10 +136,11 @@ class MBPOAgent:
             self.sac_agent.policy,
             self.mb_agent.imagined_task,
             real[indices],
-            config.mbpo_rollout_length,
+            config.length_at(self.env_steps),
             config.mbpo_propagation,
             generator,
         )
+        self.model_buffer.resize(self._capacity())
         self.model_buffer.add(rollouts.data, first)
         dropped = self.metrics.get("Model Rollouts Dropped", torch.zeros(1, device=self.device))
         self.metrics |= {
@@ -160,13 +163,15 @@ class MBPOAgent:
         """Return everything that training changes, both replays of real data and the model's."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         block = [self.block.start, self.block.stop]
-        return {**parts, "metrics": self.metrics, "block": block}
+        own = {"metrics": self.metrics, "block": block, "env_steps": self.env_steps}
+        return {**parts, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.metrics, self.block = dict(state["metrics"]), range(*state["block"])
+        self.env_steps = state["env_steps"]
 
     def parameters_dict(self) -> dict[str, Any]:
         """Return the weights of model, policy and twin Q."""

@@ -12,7 +12,7 @@ import torch
 
 from cs285.infrastructure.errors import UsageError
 
-FORMAT = "cs285 checkpoint 3"
+FORMAT = "cs285 checkpoint 4"
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:

@@ -86,6 +86,11 @@ class RolloutConfig:
     mbpo_rollout_length: int = flag(
         1, "steps of a model rollout; 0: plain SAC on real data", check=INDEX
     )
+    mbpo_rollout_schedule: str | None = flag(
+        None,
+        "the length as a line over env steps, in place of the flag above: FIRST,LAST,FROM,TO is "
+        "FROM up to env step FIRST and TO from env step LAST on",
+    )
     mbpo_propagation: str = flag(
         "mean",
         "next imagined state: mean over the ensemble, or random_member, drawn for each row",
@@ -105,8 +110,11 @@ class RolloutConfig:
     )
     mbpo_model_buffer_size: int | None = flag(
         None,
-        "imagined transitions kept, the newest (default: those of the last two models)",
+        "imagined transitions kept, the newest (default: those of --mbpo_models_kept)",
         check=COUNT,
+    )
+    mbpo_models_kept: int = flag(
+        2, "of how many of the last models the imagined transitions are kept", check=COUNT
     )
     mbpo_refit_every: int = flag(1, "trainer iterations between fits of the model", check=COUNT)
     mbpo_eval_planner: bool = flag(
@@ -114,6 +122,29 @@ class RolloutConfig:
         "also evaluate planning through the same model, with the planner's flags, as "
         "Planner_Eval_* beside Eval_*",
     )
+
+    def __post_init__(self) -> None:
+        if self.mbpo_rollout_schedule is None:
+            return
+        try:
+            first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
+            is_line = 0 <= first < last and min(low, high) >= 1 and self.mbpo_rollout_length > 0
+        except ValueError:
+            is_line = False
+        if not is_line:
+            raise UsageError(
+                f"--mbpo_rollout_schedule {self.mbpo_rollout_schedule}: allowed are FIRST,LAST,"
+                "FROM,TO of whole numbers, FIRST below LAST and lengths from 1, where "
+                "--mbpo_rollout_length is not 0"
+            )
+
+    def length_at(self, env_steps: int) -> int:
+        """Return the length of a model rollout after so many env steps."""
+        if self.mbpo_rollout_schedule is None:
+            return self.mbpo_rollout_length
+        first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
+        share = min(max((env_steps - first) / (last - first), 0), 1)
+        return int(low + share * (high - low))  # rounded down, as in the paper's code
 
 
 @dataclass(frozen=True)

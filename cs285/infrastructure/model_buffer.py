@@ -14,7 +14,8 @@ class ModelBuffer:
     """A ring of the newest C imagined transitions; ages are in SAC iterations."""
 
     def __init__(self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device) -> None:
-        self._replay = ReplayBuffer(capacity, ob_dim, ac_dim, device)
+        self._shape = (ob_dim, ac_dim, device)
+        self._replay = ReplayBuffer(capacity, *self._shape)
         self._blocks: list[tuple[int, int]] = []  # (born at, rows) of each add, oldest first
         self.total_added = 0
 
@@ -37,8 +38,19 @@ class ModelBuffer:
         self._replay.add(data)
         self._blocks.append((now, count))
         self.total_added += count
+        self._forget_blocks()
+
+    def resize(self, capacity: int) -> None:
+        """Keep the newest `capacity` rows from now on; costs a copy where that is a change."""
+        if capacity != self._replay.capacity:
+            rows = self._replay.newest(capacity)
+            self._replay = ReplayBuffer(capacity, *self._shape)
+            self._replay.add(rows)
+            self._forget_blocks()
+
+    def _forget_blocks(self) -> None:
         surplus = sum(rows for _, rows in self._blocks) - len(self)
-        while surplus >= self._blocks[0][1] and len(self._blocks) > 1:
+        while len(self._blocks) > 1 and surplus >= self._blocks[0][1]:
             surplus -= self._blocks.pop(0)[1]
 
     def mean_age(self, now: int) -> float:
@@ -53,10 +65,16 @@ class ModelBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return rows, their ages, and the ring's position."""
         blocks = [list(block) for block in self._blocks]
-        return {"replay": self._replay.state_dict(), "blocks": blocks, "added": self.total_added}
+        return {
+            "capacity": self._replay.capacity,
+            "replay": self._replay.state_dict(),
+            "blocks": blocks,
+            "added": self.total_added,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        self.resize(state["capacity"])
         self._replay.load_state_dict(state["replay"])
         self._blocks = [(born, rows) for born, rows in state["blocks"]]
         self.total_added = state["added"]

@@ -31,6 +31,7 @@ from cs285.infrastructure.run_folder import (
     read_config,
     update_flags,
 )
+from cs285.scripts import presets
 
 AgentBuilder = Callable[[Any, Any, Any], Any]  # (config, TaskSpec, torch.device) -> BaseAgent
 DISK_ERRORS = (
@@ -55,7 +56,12 @@ def launch(
     `settle` gets {flag name: value} of the flags that were given, and returns those to run with.
     """
     try:
-        values = settle(flag_tools.parse_values(_parser(script, config_class), argv))
+        given = flag_tools.parse_values(_parser(script, config_class), argv)
+        program = script.removeprefix("run_hw4_").removesuffix(".py")
+        if given.get("preset") == presets.LIST:
+            print(presets.describe(program))
+            return 0
+        values = settle(presets.expand(program, given))
         resumed = values.pop("resume", None)
         if resumed is None:
             run_anew(script, flag_tools.from_flat(config_class, values), build_agent)
@@ -127,6 +133,12 @@ def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
         metavar="LOGDIR",
         default=flag_tools.ABSENT,
         help="go on with the run in this log folder, under its own flags, as if never stopped",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        default=flag_tools.ABSENT,
+        help="take the flags that are not given from a named setting; list: print the names",
     )
     flag_tools.add_flags(parser, config_class)
     return parser

@@ -17,6 +17,10 @@ from tests.conftest import read_curve
 
 Run = Callable[..., Path]
 
+SMALL_ENSEMBLE = {"ensemble_size": 3, "n_layers": 1, "size": 16, "holdout_ratio": 0.0}
+CEM = {"mpc_action_sampling_strategy": "cem"}
+ICEM = {"mpc_action_sampling_strategy": "icem"}
+
 # Flags whose effect is on the numbers of progress.csv: another value, other numbers.
 CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "env_name": {"env_name": "reacher-cs285-v0"},
@@ -28,20 +32,49 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "eval_batch_size": {"eval_batch_size": 60},
     "seed": {"seed": 2},
     "scalar_log_freq": {"scalar_log_freq": 2},
+    "model": {"model": "probabilistic", **SMALL_ENSEMBLE},
     "ensemble_size": {"ensemble_size": 2},
+    "num_elites": {"num_elites": 2},
     "n_layers": {"n_layers": 1},
     "size": {"size": 32},
+    "activation": {"activation": "swish"},
     "learning_rate": {"learning_rate": 0.01},
     "num_agent_train_steps_per_iter": {"num_agent_train_steps_per_iter": 6},
     "train_batch_size": {"train_batch_size": 17},
+    "weight_decay": {"weight_decay": "0.1"},
+    "holdout_ratio": {"holdout_ratio": 0.3},
+    "fit_patience": {"fit_patience": 0},
     "add_sl_noise": {"add_sl_noise": True},
     "learned_reward": {"learned_reward": True},
+    "termination": {"termination": "learned"},
     "mpc_horizon": {"mpc_horizon": 4},
     "mpc_num_action_sequences": {"mpc_num_action_sequences": 21},
     "mpc_action_sampling_strategy": {"mpc_action_sampling_strategy": "cem"},
     "cem_iterations": {"cem_iterations": 3},
     "cem_num_elites": {"cem_num_elites": 4},
     "cem_alpha": {"cem_alpha": 0.5},
+    "icem_noise_beta": {"icem_noise_beta": 0.0},
+    "icem_decay": {"icem_decay": 2.0},
+    "icem_reuse": {"icem_reuse": 1.0},
+    "mppi_temperature": {"mppi_temperature": 0.01},
+    "mpc_warm_start": {"mpc_warm_start": "on"},
+    "mpc_init_std": {"mpc_init_std": 0.1},
+    "mpc_propagation": {"mpc_propagation": "ts1"},
+    "mpc_particles": {"mpc_particles": 6},
+}
+# Flags whose effect is there only along with others.
+ALONG_WITH: dict[str, dict[str, Any]] = {
+    "num_elites": {"holdout_ratio": 0.3},
+    "fit_patience": {"holdout_ratio": 0.3, "num_agent_train_steps_per_iter": 1000},
+    "cem_iterations": CEM,
+    "cem_num_elites": CEM,
+    "cem_alpha": CEM,
+    "icem_noise_beta": ICEM,
+    "icem_decay": ICEM,
+    "icem_reuse": ICEM,
+    "mppi_temperature": {"mpc_action_sampling_strategy": "mppi"},
+    "mpc_init_std": ICEM,
+    "mpc_particles": {"model": "probabilistic", **SMALL_ENSEMBLE},
 }
 ELSEWHERE = {  # tested below, or in the file named
     "exp_name", "data_dir", "save_params", "checkpoint_freq", "video_log_freq", "no_gpu",
@@ -70,15 +103,19 @@ CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
     "sac_target_rate": {"sac_target_rate": 0.5},
     "sac_target_entropy": {"sac_target_entropy": 1.0},
     "mbpo_rollout_length": {"mbpo_rollout_length": 0},
+    "mbpo_rollout_schedule": {"mbpo_rollout_schedule": "0,100,1,3"},
     "mbpo_propagation": {"mbpo_propagation": "random_member"},
     "mbpo_rollouts_per_sac_iter": {"mbpo_rollouts_per_sac_iter": 2},
     "mbpo_rollout_every": {"mbpo_rollout_every": 3},
     "mbpo_real_ratio": {"mbpo_real_ratio": 0.5},
     "mbpo_model_buffer_size": {"mbpo_model_buffer_size": 5},
+    "mbpo_models_kept": {"mbpo_models_kept": 1},
     "mbpo_refit_every": {"mbpo_refit_every": 2},
     "mbpo_eval_planner": {"mbpo_eval_planner": True},
 }
-PLANNER = [flag for flag in CHANGES_THE_CURVE if flag.startswith(("mpc_", "cem_"))]
+PLANNER = [
+    flag for flag in CHANGES_THE_CURVE if flag.startswith(("mpc_", "cem_", "icem_", "mppi_"))
+]
 
 
 def flags_of(config_class: type) -> set[str]:
@@ -92,7 +129,7 @@ def test_no_flag_is_forgotten() -> None:
 
 @pytest.mark.parametrize("flag", CHANGES_THE_CURVE)
 def test_flag_changes_the_curve(flag: str, run_tiny: Run) -> None:
-    common = {"mpc_action_sampling_strategy": "cem"} if flag.startswith("cem_") else {}
+    common = ALONG_WITH.get(flag, {})
     plain, changed = run_tiny(**common), run_tiny(**{**common, **CHANGES_THE_CURVE[flag]})
     assert read_curve(plain) != read_curve(changed)
 
@@ -107,9 +144,7 @@ def test_flag_changes_the_mbpo_curve(flag: str, run_tiny_mbpo: Run) -> None:
 
 @pytest.mark.parametrize("flag", PLANNER)
 def test_planner_flags_are_those_of_the_mbpo_agents_planner(flag: str, run_tiny_mbpo: Run) -> None:
-    common = {"mbpo_eval_planner": True, "n_iter": 1}
-    if flag.startswith("cem_"):
-        common |= {"mpc_action_sampling_strategy": "cem"}
+    common = {"mbpo_eval_planner": True, "n_iter": 1, **ALONG_WITH.get(flag, {})}
     columns = [
         {name: cell for name, cell in row.items() if name.startswith("Planner_Eval_")}
         for flags in (common, common | CHANGES_THE_CURVE[flag])

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from cs285.envs import make_env
 from cs285.infrastructure.continuing_collector import ContinuingCollector
@@ -54,6 +55,27 @@ def test_restored_in_mid_episode_goes_on_as_if_never_stopped() -> None:
     for expected, actual in zip(joined(left.paths), joined(right.paths), strict=True):
         assert np.array_equal(expected, actual)
     assert left.ended[0].total_reward == right.ended[0].total_reward  # the whole episode's
+
+
+class Counting(RandomPolicy):
+    """Acts by how often it has acted in the episode, which it keeps in its memory."""
+
+    def get_action(self, obs: Any, memories: Any) -> Any:
+        (memory,) = memories
+        memory.kept["count"] = memory.kept.get("count", torch.zeros(6)) + 0.125
+        return memory.kept["count"].numpy()[None]
+
+
+def test_what_a_policy_keeps_goes_on_with_the_episode_and_no_further() -> None:
+    policy = Counting(RANDOM.ac_low, RANDOM.ac_high)
+    whole, stopped = ContinuingCollector(FACTORY, 3), ContinuingCollector(FACTORY, 3)
+    for collector in (whole, stopped):
+        collector.collect(policy, 4, "train", 0)
+    resumed = ContinuingCollector(FACTORY, 3)
+    resumed.load_state_dict(stopped.state_dict())
+    for collector in (whole, resumed):
+        acs = joined(collector.collect(policy, 5, "train", 1).paths).acs[:, 0]
+        np.testing.assert_array_equal(acs, [0.625, 0.75, 0.875, 0.125, 0.25])
 
 
 def test_restored_between_episodes() -> None:

@@ -10,6 +10,7 @@ import torch
 from cs285.agents.mbpo_agent import MBPOAgent
 from cs285.envs import TaskSpec
 from cs285.infrastructure.config import MBPOConfig
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.model_buffer import ModelBuffer
 from cs285.infrastructure.replay_buffer import Path, Transitions, unpack
@@ -220,3 +221,47 @@ def test_age_of_imagined_rows() -> None:
     restored = ModelBuffer(10, 3, 2, torch.device("cpu"))
     restored.load_state_dict(buffer.state_dict())
     assert restored.mean_age(33) == 3
+
+
+def test_a_resized_model_buffer_keeps_the_newest_and_their_ages() -> None:
+    buffer = ModelBuffer(10, 3, 2, torch.device("cpu"))
+    for born in (0, 10, 20):
+        buffer.add(rows(4)._replace(rewards=torch.full((4,), float(born))), now=born)
+    buffer.resize(6)
+    assert sorted(unpack(buffer.rows, 3, 2).rewards.tolist()) == [10.0] * 2 + [20.0] * 4
+    assert buffer.mean_age(20) == pytest.approx(2 * 10 / 6)
+    buffer.resize(100)
+    assert len(buffer) == 6
+    buffer.add(rows(20), now=30)
+    assert (len(buffer), buffer.total_added) == (26, 32)
+    restored = ModelBuffer(3, 3, 2, torch.device("cpu"))
+    restored.load_state_dict(buffer.state_dict())
+    assert torch.equal(restored.rows, buffer.rows)
+
+
+def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> None:
+    agent = make_agent(
+        mbpo_rollout_schedule="100,300,1,5",
+        mbpo_model_buffer_size=None,
+        mbpo_models_kept=2,
+        sac_num_agent_train_steps_per_iter=1,
+    )
+    for iteration, (env_steps, length) in enumerate([(60, 1), (150, 2), (200, 3), (9999, 5)]):
+        add_real(agent, env_steps - agent.env_steps, iteration)
+        agent.train(iteration)
+        assert agent.model_buffer.last_block == 2 * length  # of a block of 2, the last of 12
+        assert float(agent.metrics["Model Rollout Length"]) == length
+        assert len(agent.model_buffer) <= 2 * 12 * length
+    assert len(agent.model_buffer) == 2 * 12 * 5  # by the newest length
+    other = make_agent(mbpo_rollout_schedule="100,300,1,5", mbpo_model_buffer_size=None)
+    other.load_state_dict(agent.state_dict())
+    assert other.env_steps == 9999
+    assert torch.equal(other.model_buffer.rows, agent.model_buffer.rows)
+
+
+@pytest.mark.parametrize("schedule", ["1,2,3", "5,5,1,2", "0,9,0,2", "a,b,c,d", ""])
+def test_nonsense_schedules_are_refused(schedule: str) -> None:
+    with pytest.raises(UsageError, match="--mbpo_rollout_schedule .*: allowed are FIRST,LAST"):
+        make_agent(mbpo_rollout_schedule=schedule)
+    with pytest.raises(UsageError, match="rollout_length is not 0"):
+        make_agent(mbpo_rollout_schedule="0,1,1,2", mbpo_rollout_length=0)

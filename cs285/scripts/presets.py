@@ -1,0 +1,79 @@
+"""Named settings: TOML files of flags, over which those on the command line win."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from cs285.infrastructure.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).resolve().parents[1] / "presets"
+LIST = "list"
+PROBABILISTIC = "probabilistic"
+
+
+def names(script: str) -> list[str]:
+    """Return the names of a program's presets, in order."""
+    files = sorted(FOLDER.glob("*.toml"))
+    return [file.stem for file in files if script in read(file.stem)["scripts"]]
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return a preset: `about`, the `scripts` it is for (mb, mbpo) and its `flags`."""
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text())
+
+
+def describe(script: str) -> str:
+    """Return the list of a program's presets, one per line."""
+    known = names(script)
+    width = max(map(len, known))
+    return "\n".join(f"{name:{width}}  {read(name)['about']}" for name in known)
+
+
+def expand(script: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags to run with, those `given` and those that they bring along, and print these.
+
+    --preset brings its own; --model probabilistic, also a preset's, the ensemble of the preset of
+    that name. Raises UsageError: there is no such preset.
+    """
+    values = dict(given)
+    name = values.pop("preset", None)
+    if "resume" in given:
+        if name is not None:
+            raise UsageError(
+                f"--preset {name}: allowed without --resume, as the run has its flags already"
+            )
+        return values
+    if name is not None:
+        known = names(script)
+        if name not in known:
+            raise UsageError(f"--preset {name}: allowed are {LIST}, {', '.join(known)}")
+        values = _bring_along(f"--preset {name}", read(name)["flags"], values)
+    if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
+        ensemble = read(PROBABILISTIC)["flags"]
+        # What only fits its own number of networks or layers does not come with another.
+        if "ensemble_size" in values or values.get("holdout_ratio") == 0:
+            del ensemble["num_elites"]
+        if "n_layers" in values:
+            del ensemble["weight_decay"]
+        values = _bring_along(f"--model {PROBABILISTIC}", ensemble, values)
+    return values
+
+
+def _bring_along(cause: str, flags: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` and those of `flags` that are not among them, which are printed."""
+    added = {name: value for name, value in flags.items() if name not in values}
+    words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]
+    print(f"{cause} sets {' '.join(words)}", flush=True)
+    kept = [
+        f"--{flag} {values[flag]}" for flag in flags if values.get(flag, flags[flag]) != flags[flag]
+    ]
+    if kept:
+        print(f"{cause} leaves {' '.join(kept)}", flush=True)
+    return values | added

@@ -1,0 +1,59 @@
+"""Which of a task's functions an imagined step uses, by what is known and what is asked for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cs285.envs import TaskSpec
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.models.imagined_task import ImaginedTask
+from cs285.models.prediction import Prediction
+
+BOX = np.ones(1, np.float32)
+PREDICTED = Prediction(torch.tensor([[1.0], [5.0]]), torch.tensor([7.0, 8.0]), None)
+LEARNED = PREDICTED._replace(ended=torch.tensor([True, False]))
+ACS = torch.zeros(2, 1)
+
+
+def by_reward(obs: Any, acs: Any) -> tuple[Any, Any]:
+    return -obs[..., 0], obs[..., 0] > 3
+
+
+def by_rule(obs: Any) -> Any:
+    return obs[..., 0] > 0
+
+
+def task(reward: bool = True, rule: bool = False, **flags: Any) -> ImaginedTask:
+    spec = TaskSpec(1, 1, -BOX, BOX, by_reward if reward else None, 10, by_rule if rule else None)
+    return ImaginedTask.of(spec, ModelConfig(**flags))
+
+
+@pytest.mark.parametrize(
+    ("options", "rewards", "ended", "ends_plans"),
+    [
+        ({}, [-1, -5], [False, True], False),  # the homework's planner looks beyond
+        ({"rule": True}, [-1, -5], [True, True], True),
+        ({"reward": False, "rule": True}, [7, 8], [True, True], True),
+        ({"reward": False}, [7, 8], None, False),
+        ({"learned_reward": True}, [7, 8], [False, True], False),
+        ({"termination": "known"}, [-1, -5], [False, True], True),
+        ({"termination": "none"}, [-1, -5], None, True),
+        ({"termination": "none", "rule": True}, [-1, -5], None, True),
+        ({"termination": "learned", "rule": True}, [-1, -5], [True, False], True),
+    ],
+)
+def test_outcomes(options: dict[str, Any], rewards: Any, ended: Any, ends_plans: bool) -> None:
+    found = task(**options)
+    is_learned = options.get("termination") == "learned"
+    outcome = found.outcome(LEARNED if is_learned else PREDICTED, ACS)
+    assert outcome.rewards.tolist() == rewards
+    assert (None if outcome.ended is None else outcome.ended.tolist()) == ended
+    assert found.ends_plans == ends_plans
+
+
+def test_a_termination_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match="--termination known: where this task's episodes end"):
+        task(reward=False, termination="known")

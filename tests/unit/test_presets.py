@@ -1,0 +1,99 @@
+"""Every preset is one that its programs take, says what it sets, and gives way to flags."""
+
+from typing import Any
+
+import pytest
+
+from cs285.envs import inspect_task
+from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import from_flat, to_flat
+from cs285.scripts import presets, run_hw4_mb
+
+CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
+OF_PROGRAM = [(script, name) for script in CONFIGS for name in presets.names(script)]
+
+
+def flags_of(script: str, **given: Any) -> dict[str, Any]:
+    config = from_flat(CONFIGS[script], presets.expand(script, given))
+    return to_flat(config)
+
+
+@pytest.mark.parametrize(("script", "name"), OF_PROGRAM)
+def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
+    flags = flags_of(script, preset=name)
+    assert {flag: flags[flag] for flag in presets.read(name)["flags"]} == presets.read(name)[
+        "flags"
+    ]
+    if flags["env_name"]:
+        inspect_task(flags["env_name"])
+
+
+@pytest.mark.parametrize(
+    ("name", "updates", "entropy", "lengths"),
+    [  # FACTS of the paper: updates per env step, target entropy, length at 0, 85k, 300k env steps
+        ("mbpo_hopper", 20, -1, (1, 8, 15)),
+        ("mbpo_walker2d", 20, -3, (1, 1, 1)),
+        ("mbpo_halfcheetah", 40, -3, (1, 1, 1)),
+        ("mbpo_ant", 20, -4, (1, 20, 25)),
+        ("mbpo_humanoid", 20, -2, (1, 6, 25)),
+        ("mbpo_inverted_pendulum", 10, -0.05, (1, 1, 1)),
+    ],
+)
+def test_the_papers_numbers(
+    name: str, updates: int, entropy: float, lengths: tuple[int, ...]
+) -> None:
+    config = from_flat(MBPOConfig, presets.expand("mbpo", {"preset": name}))
+    sac, rollouts, model, run = config.sac, config.rollouts, config.model, config.run
+    assert (run.batch_size, sac.sac_n_iter) == (1, updates)
+    assert sac.sac_target_entropy == entropy
+    assert tuple(rollouts.length_at(steps) for steps in (0, 85_000, 300_000)) == lengths
+    assert rollouts.mbpo_rollouts_per_sac_iter * rollouts.mbpo_rollout_every == 100_000
+    assert rollouts.mbpo_rollout_every == rollouts.mbpo_refit_every * updates
+    assert (model.ensemble_size, model.num_elites, model.n_layers) == (7, 5, 4)
+    assert model.size == (400 if name == "mbpo_humanoid" else 200)
+    assert rollouts.mbpo_real_ratio == 0.05
+    humanoid, pendulum = name == "mbpo_humanoid", name == "mbpo_inverted_pendulum"
+    assert rollouts.mbpo_refit_every == (1000 if humanoid else 250)
+    assert run.batch_size_initial == (500 if pendulum else 5000)
+    epoch = 250 if pendulum else 1000
+    assert rollouts.mbpo_models_kept * rollouts.mbpo_refit_every == epoch * (5 if humanoid else 1)
+
+
+def test_the_command_line_wins_and_both_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = flags_of("mbpo", preset="mbpo_hopper", sac_n_iter=3, n_layers=2)
+    assert (flags["sac_n_iter"], flags["n_layers"], flags["size"]) == (3, 2, 200)
+    assert flags["weight_decay"] == "0"  # the paper's is of four hidden layers
+    first, leaves, second, more = capsys.readouterr().out.splitlines()
+    assert first.startswith("--preset mbpo_hopper sets --env_name Hopper-v5 ")
+    assert "--continue_episodes " in first
+    assert "--sac_n_iter" not in first
+    assert leaves == "--preset mbpo_hopper leaves --sac_n_iter 3"
+    assert second.startswith("--model probabilistic sets --ensemble_size 7 ")
+    assert more == "--model probabilistic leaves --n_layers 2"
+
+
+def test_a_probabilistic_model_brings_its_ensemble_as_far_as_it_fits() -> None:
+    assert flags_of("mb", model="probabilistic")["num_elites"] == 5
+    assert flags_of("mb", model="probabilistic", ensemble_size=3)["num_elites"] is None
+    assert flags_of("mb", model="probabilistic", holdout_ratio=0.0)["num_elites"] is None
+    assert flags_of("mb")["activation"] == "tanh"
+
+
+def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["--preset", "mbpo_hopper"], "--preset mbpo_hopper: allowed are list, pets_cheetah"),
+        (["--preset", "pets_cheetah", "--resume", "x"], "--preset pets_cheetah: allowed without"),
+    ):
+        assert run_hw4_mb.main(words) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_hw4_mb.main(["--preset", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == presets.names("mb")
+
+
+def test_a_preset_that_is_none() -> None:
+    with pytest.raises(UsageError, match="--preset nonsense: allowed are list"):
+        presets.expand("mb", {"preset": "nonsense"})
