@@ -261,7 +261,7 @@ def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> No
 
 @pytest.mark.parametrize("schedule", ["1,2,3", "5,5,1,2", "0,9,0,2", "a,b,c,d", ""])
 def test_nonsense_schedules_are_refused(schedule: str) -> None:
-    with pytest.raises(UsageError, match="--mbpo_rollout_schedule .*: allowed are FIRST,LAST"):
+    with pytest.raises(UsageError, match=r"--mbpo_rollout_schedule .*: allowed are FIRST,LAST"):
         make_agent(mbpo_rollout_schedule=schedule)
     with pytest.raises(UsageError, match="rollout_length is not 0"):
         make_agent(mbpo_rollout_schedule="0,1,1,2", mbpo_rollout_length=0)
