@@ -28,7 +28,12 @@ class ModelConfig:
     n_layers: int = flag(2, "hidden layers", "-l", check=COUNT)
     size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
     activation: str = flag("tanh", "of hidden layers: tanh or swish", check=one_of("tanh", "swish"))
-    learning_rate: float = flag(0.001, "Adam's learning rate", "-lr", check=RATE)
+    learning_rate: float = flag(
+        0.001,
+        "Adam's learning rate; the mean over a fit of a fixed number of steps, in which it falls",
+        "-lr",
+        check=RATE,
+    )
     num_agent_train_steps_per_iter: int = flag(
         1000,
         "gradient steps on the dynamics model per iteration, or with --holdout_ratio the most that "

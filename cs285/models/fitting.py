@@ -63,13 +63,17 @@ class Fit:
         self.widths = [inputs.shape[1], targets.shape[1]]
         self.losses: list[Tensor] = []
 
-    def step(self, rows: Tensor) -> None:
-        """Take a gradient step on `rows` (E, batch), numbers of the data's rows."""
+    def step(self, rows: Tensor, rate: float = 1.0) -> None:
+        """Take a gradient step on `rows` (E, batch), numbers of the data's rows.
+
+        `rate` is the learning rate, as a multiple of the one that the optimiser was made with.
+        """
         batch = self.pairs.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         model = self.model
         found = self.differentiate(
             model.network, model.head, model.weight_decay, *batch.split(self.widths, -1)
         )
+        self.optimizer.param_groups[0]["lr"] = rate * self.optimizer.defaults["lr"]
         take_step(self.optimizer, *found.gradients)
         self.losses.append(found.losses)
 
@@ -100,12 +104,15 @@ def fit_ensemble(
     """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
 
     The loss is summed over members: no member's gradient then depends on another's, and one Adam
-    over the stack equals E Adams. Returns the metrics of the fit.
+    over the stack equals E Adams. The learning rate falls in a line, from twice the optimiser's own
+    to nothing: late steps then average over the batches' noise (docs/algorithms.md). Returns the
+    metrics of the fit.
     """
     model.fit_statistics(data)
     fit = Fit(model, optimizer, data, differentiate)
-    for rows in indices:
-        fit.step(rows)
+    steps = len(indices)
+    for step, rows in enumerate(indices):
+        fit.step(rows, 2 * (steps - step) / (steps + 1))  # 1 on average
     return fit.metrics()
 
 

@@ -58,7 +58,7 @@ def test_means_and_variances_are_learned_and_calibrated() -> None:
     obs, acs = fresh.obs.expand(K, -1, -1), fresh.acs.expand(K, -1, -1)
     mean = predict(obs, acs)
     errors = (mean.next_obs - fresh.next_obs).square().mean((0, 1))
-    torch.testing.assert_close(errors, STD[:2] ** 2, rtol=0.3, atol=0)
+    torch.testing.assert_close(errors, STD[:2] ** 2, rtol=0.5, atol=0)
     generator = torch.Generator().manual_seed(0)
     drawn = [
         predict(obs, acs, torch.randn(K, 2000, O + 1, generator=generator)).next_obs
