@@ -82,7 +82,7 @@ def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None =
 def inspect_task(env_name: str) -> TaskSpec:
     """Make the task once and describe it.
 
-    Raises UsageError unless observations are vectors and actions vectors of finite bounds.
+    Raises UsageError unless observations and actions are vectors.
     """
     env = make_env(env_name)
     try:
@@ -97,25 +97,38 @@ def inspect_task(env_name: str) -> TaskSpec:
                 f"--env_name {env_name}: its observations are {type(obs_space).__name__}"
                 f"{obs_space.shape or ''}; allowed: a task whose observations are a Box vector"
             )
-        if not (np.isfinite(ac_space.low).all() and np.isfinite(ac_space.high).all()):
-            raise UsageError(
-                f"--env_name {env_name}: its action box {ac_space} is unbounded; "
-                "allowed: finite action bounds"
-            )
+        ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
         if get_reward is not None:
             _try_get_reward(env_name, get_reward, obs_space.shape[0], ac_space.shape[0])
         return TaskSpec(
             ob_dim=obs_space.shape[0],
             ac_dim=ac_space.shape[0],
-            ac_low=ac_space.low.astype(np.float32),
-            ac_high=ac_space.high.astype(np.float32),
+            ac_low=ac_low,
+            ac_high=ac_high,
             get_reward=get_reward,
             get_termination=TERMINATIONS.get(env_name),
             ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
         )
     finally:
         env.close()
+
+
+def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the bounds (A,) to act in: the box's, with an interval of 2 where one is infinite."""
+    low, high = box.low.astype(np.float32), box.high.astype(np.float32)
+    is_bounded = np.isfinite(low) & np.isfinite(high)
+    if is_bounded.all():
+        return low, high
+    least = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
+    most = np.where(np.isfinite(high), high, least + 2)
+    print(
+        f"--env_name {env_name}: its action box has no end in {(~is_bounded).sum()} of {len(low)} "
+        f"dimensions; actions are kept from {least.tolist()} to {most.tolist()}; "
+        "gymnasium.wrappers.RescaleAction sets another range",
+        flush=True,
+    )
+    return least.astype(np.float32), most.astype(np.float32)
 
 
 def _try_get_reward(env_name: str, get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> None:

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def create_run_folder(
         (fresh / CONFIG).write_text(description)
         while True:
             stamp = time.strftime("%d-%m-%Y_%H-%M-%S")
-            folder = root / f"hw4_{exp_name}_{env_name.replace('/', '-')}_{stamp}"
+            folder = root / f"hw4_{exp_name}_{re.sub('[/:]', '-', env_name)}_{stamp}"
             try:
                 fresh.rename(folder)
                 return folder

@@ -56,7 +56,7 @@ def _tanh_backward_(gradient: Tensor, outputs: Tensor) -> Tensor:
 ACTIVATIONS = {
     "relu": Activation(torch.relu_, _relu_backward_, 3**-0.5),  # the gain of torch.nn.Linear
     "swish": Activation(torch.ops.aten.silu_, _swish_backward_, 1.0, saves_inputs=True),
-    "tanh": Activation(tanh_, _tanh_backward_, 1.0)  # docs/algorithms.md says why,
+    "tanh": Activation(tanh_, _tanh_backward_, 1.0),  # docs/algorithms.md says why,
 }
 
 

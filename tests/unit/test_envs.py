@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 import cs285.envs
@@ -238,6 +240,47 @@ def test_step_scores_the_observation_after_the_step(env_class: type) -> None:
 def test_tasks_without_box_actions_are_refused_by_name(name: str) -> None:
     with pytest.raises(UsageError, match=rf"--env_name {name}: .*allowed"):
         cs285.envs.inspect_task(name)
+
+
+class Odd(gym.Env):
+    """Takes any box of actions and any space of observations."""
+
+    def __init__(self, actions: Any = None, observations: Any = None) -> None:
+        self.action_space = actions or Box(-1, 1, (2,))
+        self.observation_space = observations or Box(-1, 1, (3,))
+
+
+def describe(name: str, **spaces: Any) -> Any:
+    gym.register(name, entry_point=lambda: Odd(**spaces))
+    return cs285.envs.inspect_task(name)
+
+
+def test_infinite_action_bounds_become_finite_and_others_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inf = np.inf
+    low, high = np.array([-inf, -inf, 2, -3.0]), np.array([inf, 5, inf, 0.5])
+    task = describe("Unbounded-v0", actions=Box(low, high))
+    assert task.ac_low.tolist() == [-1, 3, 2, -3]
+    assert task.ac_high.tolist() == [1, 5, 4, 0.5]
+    assert task.ac_low.dtype == np.float32
+    assert "its action box has no end in 3 of 4 dimensions" in capsys.readouterr().out
+    bounded = describe("Asymmetric-v0", actions=Box(np.array([-2.0, 0]), np.array([0.5, 9])))
+    assert (bounded.ac_low.tolist(), bounded.ac_high.tolist()) == ([-2, 0], [0.5, 9])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "space"),
+    [
+        ("Dict-v0", gym.spaces.Dict({"a": Box(-1, 1, (3,))})),
+        ("Image-v0", Box(0, 255, (8, 8, 3), np.uint8)),
+        ("Discrete-v0", gym.spaces.Discrete(3)),
+    ],
+)
+def test_observations_that_are_no_vector_are_refused(name: str, space: Any) -> None:
+    with pytest.raises(UsageError, match=r"its observations are .*; allowed: a task whose obs"):
+        describe(name, observations=space)
 
 
 def test_episode_caps() -> None:
