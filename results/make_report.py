@@ -3,7 +3,7 @@
     python results/make_report.py
 
 Every number reached is read from a CSV or JSON; what is stated or wanted is in the list of
-experiments (cs285/analysis/experiments.toml).
+experiments (cs285/analysis/experiments.toml and research.toml).
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cs285.analysis.experiments import Experiment, Result, read_experiments
+from cs285.analysis.experiments import (
+    RESEARCH_FILE,
+    Experiment,
+    Result,
+    read_experiments,
+)
 from cs285.analysis.plots import save
 from cs285.analysis.report import figures, table
 from cs285.analysis.study import error_table
@@ -50,6 +55,7 @@ def machine_of(source: dict[str, Any]) -> str:
 
 def main() -> None:
     rows = table([*read_experiments(), PEER], RESULTS)
+    research_rows = table(read_experiments(RESEARCH_FILE), RESULTS)
     drawn = figures(RESULTS)
     for old in (RESULTS / "figures").glob("*.png"):
         old.unlink()
@@ -68,6 +74,10 @@ over seeds; other processes ran beside most of them, so [benchmarks/](benchmarks
 more of speed.
 
 {newline.join(rows)}
+
+Beyond the homework (`scripts/reproduce.py --experiments cs285/analysis/research.toml`):
+
+{newline.join(research_rows)}
 
 Lines are interquartile means over seeds, bands their 95% bootstrap intervals, thin lines the seeds.
 

@@ -1,4 +1,4 @@
-"""The list of experiments: data in experiments.toml, checked and made into objects."""
+"""The lists of experiments: data in experiments.toml and research.toml, made into objects."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ else:
     import tomli as tomllib
 
 EXPERIMENTS_FILE = Path(__file__).with_name("experiments.toml")
+RESEARCH_FILE = Path(__file__).with_name("research.toml")
 SCRIPTS = {"mb": "run_hw4_mb.py", "mbpo": "run_hw4_mbpo.py"}
 
 

@@ -63,6 +63,31 @@ CURVES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         },
     },
 }
+RESEARCH: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "planners": {
+        "Planners: cheetah": {
+            "CEM, 1000 candidates": "q5_cheetah_cem_4",
+            "iCEM, 100 candidates": "planners_cheetah_icem",
+            "MPPI, 1000 candidates": "planners_cheetah_mppi",
+        },
+        "Planners: reacher": {
+            "CEM, 1000 candidates": "planners_reacher_cem",
+            "iCEM, 100 candidates": "planners_reacher_icem",
+        },
+    },
+    "pets": {
+        "PETS: Pendulum-v1": {"cs285": "pets_pendulum"},
+        "PETS: cheetah, iCEM": {
+            "deterministic": "planners_cheetah_icem",
+            "probabilistic, TS-inf": "pets_cheetah_tsinf",
+        },
+    },
+    "mbpo": {
+        "MBPO: InvertedPendulum-v5": {"MBPO": "mbpo_inverted_pendulum"},
+        "MBPO: Hopper-v5": {"MBPO": "mbpo_hopper"},
+        "MBPO: HalfCheetah-v5": {"MBPO": "mbpo_halfcheetah", "SAC": "mbpo_halfcheetah_sac"},
+    },
+}
 Q1 = {
     "5 steps, 2x250": "q1_cheetah_n5_arch2x250",
     "500 steps, 2x250": "q1_cheetah_n500_arch2x250",
@@ -117,7 +142,7 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
 def figures(results: Path) -> dict[str, Figure]:
     """Return the report's figures by name; what has not been run is left out."""
     drawn = {"q1_losses": q1_losses(results), "q1_predictions": q1_predictions(results)}
-    for name, panels in CURVES.items():
+    for name, panels in {**CURVES, **RESEARCH}.items():
         groups = {title: _groups(results, lines) for title, lines in panels.items()}
         groups = {title: lines for title, lines in groups.items() if lines}
         if groups:

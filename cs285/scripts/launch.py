@@ -134,12 +134,7 @@ def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
         default=flag_tools.ABSENT,
         help="go on with the run in this log folder, under its own flags, as if never stopped",
     )
-    parser.add_argument(
-        "--preset",
-        metavar="NAME",
-        default=flag_tools.ABSENT,
-        help="take the flags that are not given from a named setting; list: print the names",
-    )
+    presets.add_flag(parser)
     flag_tools.add_flags(parser, config_class)
     return parser
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import ABSENT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,8 +39,20 @@ def describe(script: str) -> str:
     return "\n".join(f"{name:{width}}  {read(name)['about']}" for name in known)
 
 
-def expand(script: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags to run with, those `given` and those that they bring along, and print these.
+def add_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --preset to a program's flags."""
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        default=ABSENT,
+        help="take the flags that are not given from a named setting; list: print the names",
+    )
+
+
+def expand(
+    script: str, given: dict[str, Any], say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Return the flags to run with: those `given`, and those that they bring along, which are said.
 
     --preset brings its own; --model probabilistic, also a preset's, the ensemble of the preset of
     that name. Raises UsageError: there is no such preset.
@@ -54,7 +69,7 @@ def expand(script: str, given: dict[str, Any]) -> dict[str, Any]:
         known = names(script)
         if name not in known:
             raise UsageError(f"--preset {name}: allowed are {LIST}, {', '.join(known)}")
-        values = _bring_along(f"--preset {name}", read(name)["flags"], values)
+        values = _bring_along(f"--preset {name}", read(name)["flags"], values, say)
     if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
         ensemble = read(PROBABILISTIC)["flags"]
         # What only fits its own number of networks or layers does not come with another.
@@ -62,18 +77,20 @@ def expand(script: str, given: dict[str, Any]) -> dict[str, Any]:
             del ensemble["num_elites"]
         if "n_layers" in values:
             del ensemble["weight_decay"]
-        values = _bring_along(f"--model {PROBABILISTIC}", ensemble, values)
+        values = _bring_along(f"--model {PROBABILISTIC}", ensemble, values, say)
     return values
 
 
-def _bring_along(cause: str, flags: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` and those of `flags` that are not among them, which are printed."""
+def _bring_along(
+    cause: str, flags: dict[str, Any], values: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return `values` and those of `flags` that are not among them, which are said."""
     added = {name: value for name, value in flags.items() if name not in values}
     words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]
-    print(f"{cause} sets {' '.join(words)}", flush=True)
+    say(f"{cause} sets {' '.join(words)}")
     kept = [
         f"--{flag} {values[flag]}" for flag in flags if values.get(flag, flags[flag]) != flags[flag]
     ]
     if kept:
-        print(f"{cause} leaves {' '.join(kept)}", flush=True)
+        say(f"{cause} leaves {' '.join(kept)}")
     return values | added

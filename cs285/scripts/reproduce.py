@@ -33,6 +33,7 @@ from cs285.infrastructure.run_queue import (
     Job,
     RunQueue,
 )
+from cs285.scripts import presets
 from cs285.scripts.diagnose import PROGRAMS
 from cs285.scripts.export_run import export_run
 from cs285.scripts.tool import run_tool
@@ -95,7 +96,9 @@ def job_of(experiment: Experiment, seed: int) -> Job:
     config_class = PROGRAMS[Path(script).name].config_class
     parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
     add_flags(parser, config_class)
-    values = parse_values(parser, flags)
+    presets.add_flag(parser)
+    given = parse_values(parser, flags)
+    values = presets.expand(experiment.script, given, say=lambda line: None)
     config = from_flat(config_class, values)
     settings = {name: values[name] for name in values.keys() - free_flags(config_class)}
     return Job(

@@ -13,6 +13,7 @@ import pytest
 
 from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values
+from cs285.scripts import presets
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
@@ -31,12 +32,14 @@ def readme_commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", readme_commands(), ids=lambda words: " ".join(words[4:6]))
 def test_command_parses(words: list[str]) -> None:
-    configs: dict[str, Any] = {"run_hw4_mb.py": MBConfig, "run_hw4_mbpo.py": MBPOConfig}
+    configs: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
     assert words[0] == "python"
-    config_class = configs[words[1].removeprefix("scripts/")]
+    program = words[1].removeprefix("scripts/run_hw4_").removesuffix(".py")
     parser = OneLineParser(prog="test")
-    add_flags(parser, config_class)
-    assert from_flat(config_class, parse_values(parser, words[2:])).run.env_name
+    add_flags(parser, configs[program])
+    presets.add_flag(parser)
+    values = presets.expand(program, parse_values(parser, words[2:]))
+    assert from_flat(configs[program], values).run.env_name
 
 
 def test_readme_has_every_question() -> None:

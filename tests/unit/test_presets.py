@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from cs285.analysis.experiments import RESEARCH_FILE, read_experiments
 from cs285.envs import inspect_task
 from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import from_flat, to_flat
 from cs285.scripts import presets, run_hw4_mb
+from cs285.scripts.reproduce import job_of
 
 CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
 OF_PROGRAM = [(script, name) for script in CONFIGS for name in presets.names(script)]
@@ -97,3 +99,13 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_preset_that_is_none() -> None:
     with pytest.raises(UsageError, match="--preset nonsense: allowed are list"):
         presets.expand("mb", {"preset": "nonsense"})
+
+
+def test_experiments_of_research_are_what_the_programs_take() -> None:
+    """Their presets are expanded as the programs do it."""
+    for experiment in read_experiments(RESEARCH_FILE):
+        job = job_of(experiment, 1)
+        if "--preset" in experiment.flags:
+            name = experiment.flags[experiment.flags.index("--preset") + 1]
+            assert job.settings["env_name"] == presets.read(name)["flags"]["env_name"]
+        assert job.settings["seed"] == 1
