@@ -27,6 +27,7 @@ from cs285.infrastructure.utils import (
 )
 from cs285.models.ff_model import FFModel
 from cs285.models.fitting import (
+    coverage,
     fit_ensemble,
     fit_gradient,
     fit_until_converged,
@@ -80,12 +81,14 @@ class MBAgent:
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Fit the ensemble to the whole replay.
 
-        The "Holdout Loss" is that of what was collected since the last fit, before this one.
+        The "Holdout Loss" and a probabilistic model's "Coverage" are those of the model before this
+        fit, on what was collected since the last one.
         """
         held_out = {}
         if self.unseen < len(self.replay_buffer):  # not the first fit
             data = self.replay_buffer.newest(self.unseen)
             held_out["Holdout Loss"] = holdout_loss(self.model, data)[None]
+            held_out |= coverage(self.model, data)
         self.unseen = 0
         return self._fit(make_generator(self.seed, "fit batches", iteration)) | held_out
 

@@ -125,7 +125,7 @@ def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArra
     print(
         f"--env_name {env_name}: its action box has no end in {(~is_bounded).sum()} of {len(low)} "
         f"dimensions; actions are kept from {least.tolist()} to {most.tolist()}; "
-        "gymnasium.wrappers.RescaleAction sets another range",
+        "an environment with a finite box acts in another range",
         flush=True,
     )
     return least.astype(np.float32), most.astype(np.float32)

@@ -98,4 +98,6 @@ class PlannerConfig:
                 f"--mpc_particles {self.mpc_particles}: allowed are multiples of {members}, the "
                 "number of members that predict"
             )
-        return self.mpc_particles // members
+        # Without draws, particles that stay with one member are all the same.
+        is_drawn = is_probabilistic or self.mpc_propagation == "ts1"
+        return self.mpc_particles // members if is_drawn else 1

@@ -98,7 +98,7 @@ class MPCPolicy:
             prediction = predict(states, acs, None if draws.noise is None else draws.noise[step])
             if self.config.mpc_propagation == "mean":
                 prediction = mean_of_members(prediction)
-            rewards, ended = self.task.outcome(prediction, acs)
+            rewards, ended = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
             states = prediction.next_obs.expand(E, -1, -1)
             if ended is None or not self.task.ends_plans:
                 returns += rewards

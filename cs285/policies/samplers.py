@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cs285.policies.search import Search, moved_on
+from cs285.policies.search import Search
 
 Returns = Callable[[Tensor], Tensor]  # sequences (B, N, H, A) -> returns (B, N)
 
@@ -22,12 +22,7 @@ def random_shooting(returns_of: Returns, search: Search) -> Tensor:
     """
     sequences = search.uniform()
     if search.config.is_warm_started:
-        sequences[:, 0] = torch.stack(
-            [
-                moved_on(memory.kept["mean"]) if "mean" in memory.kept else drawn[0]
-                for memory, drawn in zip(search.memories, sequences, strict=True)
-            ]
-        )
+        sequences[:, 0] = search.recall("mean", sequences[:, 0])
     elites, weights = best_sequences(returns_of, sequences, 1)
     plan = _or_nan(elites[:, 0], weights)
     search.keep("mean", plan)
@@ -67,8 +62,8 @@ def improved_cross_entropy(returns_of: Returns, search: Search) -> Tensor:
     mean = search.recall_mean()
     std = search.first_std.expand_as(mean)
     reused = int(config.icem_reuse * config.cem_num_elites)
-    # A first decision has no elites yet: it evaluates the mean in their place.
-    elites = search.recall("elites", mean[0].expand(config.cem_num_elites, -1, -1))
+    # A first decision has no elites yet: it draws more candidates in their place.
+    elites = search.recall("elites", search.gaussian(mean, std, config.cem_num_elites))
     for iteration in range(config.cem_iterations):
         if iteration > 0:
             count = max(int(count / config.icem_decay), min(2 * config.cem_num_elites, count))

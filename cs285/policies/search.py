@@ -66,15 +66,19 @@ class Search:
     def recall(self, name: str, otherwise: Tensor) -> Tensor:
         """Return what was kept, moved on by a step with its last action repeated.
 
-        (B, ..., H, A); `otherwise` (..., H, A) where nothing is: at an episode's start.
+        (B, ..., H, A); a row of `otherwise`, of the same shape, where nothing is: at an episode's
+        start.
         """
-        found = [memory.kept.get(name) for memory in self.memories]
-        return torch.stack([otherwise if own is None else moved_on(own) for own in found])
+        rows = [
+            moved_on(memory.kept[name]) if name in memory.kept else own
+            for memory, own in zip(self.memories, otherwise, strict=True)
+        ]
+        return torch.stack(rows)
 
     def recall_mean(self) -> Tensor:
         """Return the last decision's mean, moved on by a step; the box's centre at first."""
-        centre = ((self.ac_low + self.ac_high) / 2).expand(self.config.mpc_horizon, -1)
-        return self.recall("mean", centre)
+        centre = (self.ac_low + self.ac_high) / 2
+        return self.recall("mean", centre.expand(len(self.memories), self.config.mpc_horizon, -1))
 
 
 def moved_on(sequences: Tensor) -> Tensor:

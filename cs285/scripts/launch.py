@@ -61,7 +61,7 @@ def launch(
         if given.get("preset") == presets.LIST:
             print(presets.describe(program))
             return 0
-        values = settle(presets.expand(program, given))
+        values = presets.expand(program, settle(given))
         resumed = values.pop("resume", None)
         if resumed is None:
             run_anew(script, flag_tools.from_flat(config_class, values), build_agent)

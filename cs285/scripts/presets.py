@@ -19,6 +19,12 @@ else:
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 LIST = "list"
 PROBABILISTIC = "probabilistic"
+# Where the first is given, a preset's others do not come with it.
+GO_TOGETHER = {
+    "ensemble_size": ("num_elites",),
+    "n_layers": ("weight_decay",),
+    "mbpo_rollout_length": ("mbpo_rollout_schedule",),
+}
 
 
 def names(script: str) -> list[str]:
@@ -69,16 +75,19 @@ def expand(
         known = names(script)
         if name not in known:
             raise UsageError(f"--preset {name}: allowed are {LIST}, {', '.join(known)}")
-        values = _bring_along(f"--preset {name}", read(name)["flags"], values, say)
+        values = _bring_along(f"--preset {name}", _fitting(name, values), values, say)
     if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
-        ensemble = read(PROBABILISTIC)["flags"]
-        # What only fits its own number of networks or layers does not come with another.
-        if "ensemble_size" in values or values.get("holdout_ratio") == 0:
-            del ensemble["num_elites"]
-        if "n_layers" in values:
-            del ensemble["weight_decay"]
+        ensemble = _fitting(PROBABILISTIC, values)
         values = _bring_along(f"--model {PROBABILISTIC}", ensemble, values, say)
     return values
+
+
+def _fitting(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return a preset's flags without those that only go with what `values` has otherwise."""
+    left_out = {flag for given, flags in GO_TOGETHER.items() if given in values for flag in flags}
+    if values.get("holdout_ratio") == 0:
+        left_out |= {"num_elites", "num_agent_train_steps_per_iter"}
+    return {flag: value for flag, value in read(name)["flags"].items() if flag not in left_out}
 
 
 def _bring_along(

