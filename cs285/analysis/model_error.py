@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cs285.envs.registration import RewardFunction
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.ff_model import FFModel
+from cs285.models.imagined_task import ImaginedTask
+
+LEARNED = ImaginedTask(learns_reward=True)
 
 
 class Imagined(NamedTuple):
@@ -32,11 +34,11 @@ def imagine(
     model: FFModel,
     obs: NDArray[np.float32],
     acs: NDArray[np.float32],
-    get_reward: RewardFunction | None = None,
+    task: ImaginedTask = LEARNED,
 ) -> Imagined:
     """Act out `acs` (B, H, A) from `obs` (B, O) in every member.
 
-    Rewards are `get_reward`'s, or the model's own where it is None: 0 if it learns none.
+    Rewards are those of `task`: by default the model's own, 0 if it learns none.
     """
     device = model.input_stats.mean.device
     E, predict = model.num_elites, model.predictor()
@@ -45,8 +47,7 @@ def imagine(
         actions = actions.expand(E, -1, -1)
         predicted = predict(states[-1], actions)
         states.append(predicted.next_obs)
-        known = get_reward(predicted.next_obs, actions)[0] if get_reward else None
-        rewards.append(predicted.rewards if known is None else known)
+        rewards.append(task.outcome(predicted, actions).rewards)
     return Imagined(to_numpy(torch.stack(states, 2)), to_numpy(torch.stack(rewards, 2)))
 
 

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from cs285.analysis.model_error import OpenLoop, correlation, imagine, window_starts
-from cs285.envs.registration import RewardFunction
 from cs285.infrastructure.episodes import Episode, EpisodeKey
 from cs285.infrastructure.pytorch_util import from_numpy, make_generator, to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.ff_model import FFModel
+from cs285.models.imagined_task import ImaginedTask
 from cs285.models.propagation import step_with_mean
 from cs285.policies.base_policy import Memory, Policy
 from cs285.policies.MPC_policy import MPCPolicy
@@ -63,16 +63,14 @@ class RecordedMPC:
         first = np.cumsum([0, *(path.length for path in paths)])
         acs = np.concatenate([self.plans[first[number] + step] for number, step in starts])
         obs = observations_at(paths, starts)
-        task = self.policy.task
-        get_reward = None if task.learns_reward else task.get_reward
-        imagined = imagine(self.policy.model, obs, acs, get_reward)
+        imagined = imagine(self.policy.model, obs, acs, self.policy.task)
         return Plans(acs, imagined.states.mean(0), imagined.rewards.mean(0))
 
 
 @torch.inference_mode()
 def policy_plans(
     model: FFModel,
-    get_reward: RewardFunction | None,
+    task: ImaginedTask,
     policy: Policy,
     horizon: int,
     seed: int,
@@ -81,8 +79,8 @@ def policy_plans(
 ) -> Plans:
     """Act `policy` out in the model for `horizon` steps from the states at `starts` of `paths`.
 
-    The next state is the mean over the members, as in MBPO's rollouts. Rewards are `get_reward`'s,
-    or the model's where it is None.
+    The next state is the mean over the members, as in MBPO's rollouts. Rewards are
+    those of `task`.
     """
     predict, device = model.predictor(), model.input_stats.mean.device
     obs = observations_at(paths, starts)
@@ -93,8 +91,7 @@ def policy_plans(
         predicted = step_with_mean(predict, model.num_elites, states[-1], acs)
         states.append(predicted.next_obs)
         actions.append(acs)
-        known = get_reward(predicted.next_obs, acs)[0] if get_reward else None
-        rewards.append(predicted.rewards if known is None else known)
+        rewards.append(task.outcome(predicted, acs).rewards)
     columns = (to_numpy(torch.stack(column, 1)) for column in (actions, states, rewards))
     return Plans(*columns)
 

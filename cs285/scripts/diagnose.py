@@ -65,7 +65,7 @@ class Subject(NamedTuple):
     plans_are: str  # for the reader
 
 
-def mb_subject(agent: Any, config: MBConfig, task: Any, seed: int) -> Subject:
+def mb_subject(agent: Any, config: MBConfig, seed: int) -> Subject:
     """Return what is diagnosed of an MBAgent: its model, and MPC through it."""
     from cs285.analysis.plans import RecordedMPC
 
@@ -74,14 +74,15 @@ def mb_subject(agent: Any, config: MBConfig, task: Any, seed: int) -> Subject:
     return Subject(agent.model, policy, policy.plans_at, H, 2 * H, plans_are)
 
 
-def mbpo_subject(agent: Any, config: MBPOConfig, task: Any, seed: int) -> Subject:
+def mbpo_subject(agent: Any, config: MBPOConfig, seed: int) -> Subject:
     """Return what is diagnosed of an MBPOAgent: its model, and SAC's policy acting in it."""
     from cs285.analysis.plans import policy_plans
 
     model, policy = agent.mb_agent.model, agent.eval_policies["Eval"]
-    get_reward = None if model.learns_reward else task.get_reward
     H = max(config.rollouts.mbpo_rollout_length, MBPO_PLAN_HORIZON)
-    make_plans = functools.partial(policy_plans, model, get_reward, policy, H, seed)
+    make_plans = functools.partial(
+        policy_plans, model, agent.mb_agent.imagined_task, policy, H, seed
+    )
     plans_are = "the policy acting in the model (next states are the members' mean)"
     return Subject(model, policy, make_plans, H, MBPO_HORIZON, plans_are)
 
@@ -91,7 +92,7 @@ class Program(NamedTuple):
 
     config_class: Any
     build_agent: Callable[[Any, Any, Any], Any]
-    subject_of: Callable[[Any, Any, Any, int], Subject]
+    subject_of: Callable[[Any, Any, int], Subject]
 
 
 PROGRAMS = {
@@ -120,7 +121,7 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     run, task = config.run, inspect_task(config.run.env_name)
     agent = program.build_agent(config, task, select_device(run.no_gpu, run.which_gpu))
     done = restore(folder, agent)
-    subject = program.subject_of(agent, config, task, options.seed)
+    subject = program.subject_of(agent, config, options.seed)
     found = measure(subject, task, make_env(run.env_name, run.ep_len or task.ep_len), options)
     facts = [
         ("task", run.env_name),

@@ -149,7 +149,7 @@ def test_imagined_rewards_are_of_the_post_step_states() -> None:
     learned = imagine(model, obs, acs)
     assert learned.states[..., 0].tolist() == [[[1, 2, 3], [3, 4, 5]], [[1, 3, 7], [3, 7, 15]]]
     assert learned.rewards.tolist() == [[[2, 3], [4, 5]], [[3, 7], [7, 15]]]
-    given = imagine(model, obs, acs, lambda obs, acs: (-10 * obs[..., 0], None))
+    given = imagine(model, obs, acs, ImaginedTask(lambda obs, acs: (-10 * obs[..., 0], None)))
     np.testing.assert_array_equal(given.rewards, -10 * learned.rewards)
 
 
@@ -181,7 +181,7 @@ def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
     if kind == "mpc":
         policy = RecordedMPC(reach_policy(model))
         return policy, policy.plans_at
-    return RANDOM, partial(policy_plans, model, LinearReach.get_reward, RANDOM, 4, 3)
+    return RANDOM, partial(policy_plans, model, ImaginedTask(LinearReach.get_reward), RANDOM, 4, 3)
 
 
 @pytest.mark.parametrize("kind", ["mpc", "policy"])
@@ -290,7 +290,9 @@ def findings(env: gym.Env, horizon: int, plan_horizon: int) -> Findings:
     model: Any = Reach()
     paths = {"policy": [run_episodes([env], RANDOM, [key])[0] for key in KEYS]}
     loops = {"policy": open_loop_errors(model, paths["policy"], horizon)}
-    make_plans = partial(policy_plans, model, LinearReach.get_reward, RANDOM, plan_horizon, 3)
+    make_plans = partial(
+        policy_plans, model, ImaginedTask(LinearReach.get_reward), RANDOM, plan_horizon, 3
+    )
     check = check_plans(make_plans, plan_horizon, env, KEYS, paths["policy"], 10)
     return Findings(paths, loops, check, horizon, plan_horizon)
 
