@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from cs285.infrastructure.toml import read_toml
 
 EXPERIMENTS_FILE = Path(__file__).with_name("experiments.toml")
 RESEARCH_FILE = Path(__file__).with_name("research.toml")
@@ -68,7 +63,7 @@ class Experiment:
 def read_experiments(file: Path = EXPERIMENTS_FILE) -> list[Experiment]:
     """Return the experiments of a file. Raises UsageError: it is no such list."""
     try:
-        content = tomllib.loads(file.read_text())
+        content = read_toml(file)
         groups = content.get("groups", {})
         experiments = [_experiment(entry, groups) for entry in content["experiment"]]
         if not experiments:

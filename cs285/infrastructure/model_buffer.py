@@ -43,9 +43,9 @@ class ModelBuffer:
     def resize(self, capacity: int) -> None:
         """Keep the newest `capacity` rows from now on; costs a copy where that is a change."""
         if capacity != self._replay.capacity:
-            rows = self._replay.newest(capacity)
+            rows = self._replay.newest_rows(capacity)
             self._replay = ReplayBuffer(capacity, *self._shape)
-            self._replay.add(rows)
+            self._replay.add_rows(rows)
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:

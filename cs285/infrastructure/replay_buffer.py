@@ -75,8 +75,11 @@ class ReplayBuffer:
         return self._size
 
     def add(self, batch: Transitions) -> None:
-        """Append B rows, overwriting the oldest where the ring is full."""
-        rows = pack(batch)
+        """Append B transitions, overwriting the oldest where the ring is full."""
+        self.add_rows(pack(batch))
+
+    def add_rows(self, rows: Tensor) -> None:
+        """Append packed rows (B, D)."""
         first = self._next + max(len(rows) - self.capacity, 0)
         kept = rows[-self.capacity :].to(self.device)
         slots = torch.arange(first, first + len(kept), device=self.device) % self.capacity
@@ -95,9 +98,13 @@ class ReplayBuffer:
 
     def newest(self, count: int) -> Transitions:
         """Return the `count` rows that were added last, or all if there are fewer."""
+        return unpack(self.newest_rows(count), self.ob_dim, self.ac_dim)
+
+    def newest_rows(self, count: int) -> Tensor:
+        """Return the same as packed rows, oldest first."""
         first = self._next - min(count, self._size)
         slots = torch.arange(first, self._next, device=self.device) % self.capacity
-        return unpack(self._rows[slots], self.ob_dim, self.ac_dim)
+        return self._rows[slots]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the filled rows and the ring's position."""

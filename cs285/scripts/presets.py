@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import ABSENT
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from cs285.infrastructure.toml import read_toml
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 LIST = "list"
@@ -35,7 +30,7 @@ def names(script: str) -> list[str]:
 
 def read(name: str) -> dict[str, Any]:
     """Return a preset: `about`, the `scripts` it is for (mb, mbpo) and its `flags`."""
-    return tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    return read_toml(FOLDER / f"{name}.toml")
 
 
 def describe(script: str) -> str:
