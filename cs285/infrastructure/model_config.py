@@ -30,7 +30,7 @@ class ModelConfig:
     activation: str = flag("tanh", "of hidden layers: tanh or swish", check=one_of("tanh", "swish"))
     learning_rate: float = flag(
         0.001,
-        "Adam's learning rate; the mean over a fit of a fixed number of steps, in which it falls",
+        "Adam's learning rate; a fit of a fixed number of steps goes from 5 times it down to 0",
         "-lr",
         check=RATE,
     )

@@ -13,8 +13,9 @@ from cs285.infrastructure.pytorch_util import send, take_step
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.infrastructure.stacked_mlp import StackedMLP
 from cs285.models.ff_model import FFModel
-from cs285.models.heads import Head
+from cs285.models.heads import NOISE_FLOOR, Head
 
+PEAK_RATE = 5  # of a fit of so many steps, in units of --learning_rate
 MOST_HELD_OUT = 5000  # transitions
 WORTH_COUNTING = 0.01  # the share by which a held-out loss must fall to count as better
 LEVELS = (50, 80, 95)  # per cent, of the intervals whose coverage is measured
@@ -104,15 +105,15 @@ def fit_ensemble(
     """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
 
     The loss is summed over members: no member's gradient then depends on another's, and one Adam
-    over the stack equals E Adams. The learning rate falls in a line, from twice the optimiser's own
-    to nothing: late steps then average over the batches' noise (docs/algorithms.md). Returns the
-    metrics of the fit.
+    over the stack equals E Adams. The learning rate falls in a line, from PEAK_RATE times the
+    optimiser's own to nothing: early steps go far, and late ones average over the batches' noise
+    (docs/algorithms.md). Returns the metrics of the fit.
     """
     model.fit_statistics(data)
     fit = Fit(model, optimizer, data, differentiate)
     steps = len(indices)
     for step, rows in enumerate(indices):
-        fit.step(rows, 2 * (steps - step) / (steps + 1))  # 1 on average
+        fit.step(rows, PEAK_RATE * (steps - step) / (steps + 1))
     return fit.metrics()
 
 
@@ -206,8 +207,13 @@ def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
 
 
 def holdout_losses(model: FFModel, data: Transitions) -> Tensor:
-    """Return each member's mean squared error (E,) on `data`, over rows and all columns."""
-    return _squared_errors(model, data).mean((1, 2))
+    """Return each member's error (E,) on `data`: the geometric mean of its columns' MSE + floor.
+
+    The papers' code has the plain mean, in which columns that cannot be learned, being the largest,
+    hide what is learned of the others.
+    """
+    mse = _squared_errors(model, data).mean(1)
+    return (mse + NOISE_FLOOR).log().mean(1).exp()
 
 
 @torch.no_grad()

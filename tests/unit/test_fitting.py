@@ -12,7 +12,13 @@ from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import fitting
 from cs285.models.ff_model import FFModel
-from cs285.models.fitting import coverage, fit_ensemble, fit_until_converged, holdout_losses
+from cs285.models.fitting import (
+    PEAK_RATE,
+    coverage,
+    fit_ensemble,
+    fit_until_converged,
+    holdout_losses,
+)
 
 O, A = 2, 1
 STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise: of the states, and of the reward
@@ -139,6 +145,20 @@ def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> 
     assert not learned & {tuple(row) for row in held_out.tolist()}
 
 
+def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None:
+    """The first column cannot be learned; an error of the second that halves must count."""
+    model, data = make_model(learns_reward=False), make_data(4000)
+    noise = 1e3 * torch.randn(4000, generator=make_generator(0, "noise"))
+    data = data._replace(next_obs=torch.stack([noise, data.next_obs[:, 1]], 1))
+    model.fit_statistics(data)
+    before = holdout_losses(model, data)
+    with torch.no_grad():
+        _, targets = model.regression_data(data)
+        half = model(model.regression_data(data)[0].expand(4, -1, -1))[..., 1]
+    expected = ((half - targets[:, 1]).square().mean(1) + 1e-3).sqrt()  # noise has variance 1
+    torch.testing.assert_close(before, expected, rtol=0.05, atol=0)
+
+
 def test_steps_are_capped() -> None:
     assert len(fit(make_model(num_agent_train_steps_per_iter=7), make_data())["Training Loss"]) == 7
 
@@ -173,7 +193,8 @@ def test_weight_decay_is_each_layers_own_and_spares_biases() -> None:
     for (weight, bias), (of_weight, of_bias), share in zip(
         network.layers, more, (0.1, 0.0, 0.5), strict=True
     ):
-        torch.testing.assert_close(of_weight, share * weight, rtol=1e-3, atol=1e-6)
+        taken = PEAK_RATE / 2 * share * weight  # the rate of a fit's only step
+        torch.testing.assert_close(of_weight, taken, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(of_bias, torch.zeros_like(bias), rtol=0, atol=1e-6)
 
 

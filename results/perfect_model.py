@@ -1,0 +1,117 @@
+"""What the planner would reach if its model were perfect: the same search, through the simulator.
+
+    python results/perfect_model.py LOGDIR
+
+LOGDIR is of a run of question 2 to 5. Its last three evaluations are acted out again, from the same
+starts and with the same draws, every candidate being tried in a copy of the simulator. What is
+missing to that is the model's to find; the rest, the planner's. Writes
+results/qN/NAME_perfect.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cs285.envs import inspect_task, make_env
+from cs285.envs.obstacles import Obstacles
+from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.infrastructure.replay_buffer import Path as Episode
+from cs285.infrastructure.run_folder import describe_run
+from cs285.policies.base_policy import Memory
+from cs285.policies.samplers import SAMPLERS
+from cs285.policies.search import Search
+from cs285.scripts.diagnose import read_run
+
+TARGET = Path(__file__).parent
+EVALUATIONS = 3
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class PerfectMPC:
+    """The homework's planner for one episode at a time, with the simulator itself as its model."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, real: Any, imagined: Any, config: PlannerConfig) -> None:
+        """`real` is the task that is acted in, `imagined` another one of it to plan in."""
+        self.real, self.imagined, self.config = real.unwrapped, imagined.unwrapped, config
+        box = real.action_space
+        self.limits = torch.from_numpy(box.low), torch.from_numpy(box.high)
+
+    def get_action(
+        self, obs: NDArray[np.float32], memories: Sequence[Memory]
+    ) -> NDArray[np.float32]:
+        """obs (1, O) -> the best plan's first action (1, A)."""
+        search = Search(*self.limits, self.config, memories)
+        plan = SAMPLERS[self.config.mpc_action_sampling_strategy](self.returns_of, search)
+        return plan[:, 0].numpy()
+
+    def returns_of(self, sequences: Tensor) -> Tensor:
+        """sequences (1, N, H, A) -> returns (1, N), of plans that go on past an episode's end."""
+        state = get_state(self.real)
+        returns = np.zeros(sequences.shape[:2])
+        for index, acs in enumerate(sequences[0].numpy()):
+            set_state(self.imagined, state)
+            returns[0, index] = sum(float(self.imagined.step(action)[1]) for action in acs)
+        return torch.from_numpy(returns)
+
+
+def get_state(env: Any) -> NDArray[np.float64]:
+    """Return all that the next steps of a task of the homework depend on."""
+    if isinstance(env, Obstacles):
+        return env.current
+    state = np.empty(mujoco.mj_stateSize(env.model, STATE))
+    mujoco.mj_getState(env.model, env.data, state, STATE)
+    return state
+
+
+def set_state(env: Any, state: NDArray[np.float64]) -> None:
+    """Bring `env` to a state that another one of its task was in."""
+    if isinstance(env, Obstacles):
+        env.current = state
+    else:
+        mujoco.mj_setState(env.model, env.data, state, STATE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    folder = parser.parse_args().folder
+    _, config = read_run(folder)
+    run = config.run
+    ep_len = run.ep_len or inspect_task(run.env_name).ep_len
+    real, imagined = (make_env(run.env_name, ep_len) for _ in range(2))
+    imagined.reset(seed=0)
+    policy = PerfectMPC(real, imagined, config.planner)
+    evaluations: list[float] = []
+    for iteration in range(run.n_iter)[-EVALUATIONS:]:
+        paths: list[Episode] = []
+        while sum(path.length for path in paths) < run.eval_batch_size:
+            key = EpisodeKey(run.seed, "eval", iteration, len(paths))
+            paths += run_episodes([real], policy, [key])
+        evaluations.append(float(np.mean([path.total_reward for path in paths])))
+        print(f"evaluation of iteration {iteration}: {evaluations[-1]:.4g}", flush=True)
+    description = describe_run("perfect_model.py", {})
+    about = {key: description[key] for key in ("created", "versions", "git", "machine")}
+    about |= {
+        "command": f"python results/perfect_model.py ({run.exp_name})",
+        "Eval_AverageReturn": evaluations,
+        "mean": float(np.mean(evaluations)),
+    }
+    target = TARGET / run.exp_name.split("_")[0] / f"{run.exp_name}_perfect.json"
+    target.write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
