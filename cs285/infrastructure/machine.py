@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
+LOST = 1000  # in place of an exit code: the machine went away, and the run with it
+
 
 class Process(Protocol):
     """A run under way, wherever it is."""
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while it runs."""
+        """Return the exit code, None while it runs, or LOST."""
         ...
 
     def interrupt(self) -> None:

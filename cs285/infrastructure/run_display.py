@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cs285.infrastructure.job import DONE, FAILED, HELD, RUNNING, WAITING, Job
 from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_folder import PROGRESS
-from cs285.infrastructure.run_queue import DONE, FAILED, HELD, RUNNING, WAITING, Job
 
 
 class RunDisplay:

@@ -24,15 +24,12 @@ from cs285.analysis.experiments import (
 from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.flags import OneLineParser, add_flags, free_flags, from_flat, parse_values
+from cs285.infrastructure.job import FAILED, Job, log_of
 from cs285.infrastructure.machine import LocalMachine
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_display import RunDisplay
 from cs285.infrastructure.run_folder import default_data_dir
-from cs285.infrastructure.run_queue import (
-    FAILED,
-    Job,
-    RunQueue,
-)
+from cs285.infrastructure.run_queue import RunQueue
 from cs285.scripts import presets
 from cs285.scripts.diagnose import PROGRAMS
 from cs285.scripts.export_run import export_run
@@ -77,7 +74,7 @@ def reproduce(argv: Sequence[str]) -> int:
         ) from error
     failed = [job for job in jobs if job.state == FAILED]
     for job in failed:
-        log = queue.log_of(job)
+        log = log_of(job, data_dir)
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {log})", file=sys.stderr)
     return 1 if failed else 0
 

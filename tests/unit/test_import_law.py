@@ -20,7 +20,7 @@ LEVELS = [
      "infrastructure.video"],
     ["agents"],
     ["infrastructure.checkpoint", "infrastructure.rl_trainer", "infrastructure.run_queue",
-     "infrastructure.machine",
+     "infrastructure.machine", "infrastructure.job",
      "infrastructure.run_display", "analysis"],
     ["scripts"],
 ]  # fmt: skip

@@ -11,19 +11,19 @@ from typing import TextIO
 import pytest
 
 from cs285.infrastructure.checkpoint import save_checkpoint
-from cs285.infrastructure.machine import LocalProcess
-from cs285.infrastructure.run_display import RunDisplay, last_row
-from cs285.infrastructure.run_folder import lock_folder
-from cs285.infrastructure.run_queue import (
+from cs285.infrastructure.job import (
     DONE,
     FAILED,
     HELD,
     RUNNING,
     Job,
-    RunQueue,
     iterations_done,
     last_line,
 )
+from cs285.infrastructure.machine import LocalProcess
+from cs285.infrastructure.run_display import RunDisplay, last_row
+from cs285.infrastructure.run_folder import lock_folder
+from cs285.infrastructure.run_queue import RunQueue
 from tests.cli.processes import wait_until
 
 
