@@ -114,6 +114,12 @@ def to_flat(config: Any) -> dict[str, Any]:
     return {name: value for group in vars(config).values() for name, value in vars(group).items()}
 
 
+def defaults(config_class: type) -> dict[str, Any]:
+    """Return {flag name: default} over all groups of a config class."""
+    fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]
+    return {field.name: field.default for field in fields}
+
+
 def free_flags(config_class: type) -> set[str]:
     """Return the names of the flags that may be changed on --resume."""
     fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]

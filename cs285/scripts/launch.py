@@ -14,12 +14,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure import flags as flag_tools
+from cs285.infrastructure.effects import describe_idle
 from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
 from cs285.infrastructure.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
@@ -64,7 +66,11 @@ def launch(
         values = presets.expand(program, settle(given))
         resumed = values.pop("resume", None)
         if resumed is None:
-            run_anew(script, flag_tools.from_flat(config_class, values), build_agent)
+            config: Any = flag_tools.from_flat(config_class, values)
+            flat, defaults = flag_tools.to_flat(config), flag_tools.defaults(config_class)
+            for line in describe_idle(given, flat, defaults):
+                print(line)
+            run_anew(script, config, build_agent)
         else:
             resume(script, config_class, Path(resumed), values, build_agent)
     except UsageError as error:
@@ -186,7 +192,7 @@ def _train(
     if run.continue_episodes:
         collector = ContinuingCollector(env_factory, run.seed)
     try:
-        with lock_folder(folder):
+        with _one_line_errors(config, folder), lock_folder(folder):
             trainer = RL_Trainer(
                 config=run,
                 folder=folder,
@@ -200,6 +206,16 @@ def _train(
             )
             update_flags(folder, flag_tools.to_flat(config))
             trainer.run_training_loop()
+    finally:
+        collector.close()
+        evaluator.close()
+
+
+@contextmanager
+def _one_line_errors(config: Any, folder: Path) -> Iterator[None]:
+    """Make RunErrors, which say how to go on, of what may befall a run."""
+    try:
+        yield
     except KeyboardInterrupt as error:
         raise InterruptedRunError(f"interrupted{_way_on(config, folder)}") from error
     except BrokenPipeError as error:
@@ -219,9 +235,6 @@ def _train(
             f"--data_dir {folder.parent}: {error.strerror}; allowed: a folder that takes the "
             f"run's files{_way_on(config, folder)}"
         ) from error
-    finally:
-        collector.close()
-        evaluator.close()
 
 
 def _way_on(config: Any, folder: Path) -> str:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cs285.infrastructure.config import (
-    MBPOConfig,
-    PlannerConfig,
-    RolloutConfig,
-    RunConfig,
-)
+from cs285.infrastructure.config import MBPOConfig, RunConfig
 from cs285.infrastructure.flags import check_values
 from cs285.infrastructure.sac_config import SACConfig
 from cs285.scripts.launch import launch
-
-NEED_NO_ROLLOUTS = ("mbpo_rollout_length", "mbpo_refit_every", "mbpo_eval_planner")
 
 
 def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
@@ -37,10 +29,6 @@ def settle(given: dict[str, Any]) -> dict[str, Any]:
         return given
     check_values(RunConfig, given)
     check_values(SACConfig, given)
-    if not given.get("mbpo_eval_planner"):
-        _say_unused(given, PlannerConfig, "as --mbpo_eval_planner is not given")
-    if given.get("mbpo_rollout_length") == 0:
-        _say_unused(given, RolloutConfig, "as --mbpo_rollout_length is 0", NEED_NO_ROLLOUTS)
     if "sac_batch_size" not in given:
         return given
     if "batch_size" in given:
@@ -49,17 +37,6 @@ def settle(given: dict[str, Any]) -> dict[str, Any]:
             f"over --sac_batch_size {given['sac_batch_size']}"
         )
     return {"batch_size": given["sac_batch_size"], **given}
-
-
-def _say_unused(given: dict[str, Any], group: type, reason: str, but: tuple[str, ...] = ()) -> None:
-    """Name the flags of a group that were given another value than their default, to no effect."""
-    unused = [
-        field.name
-        for field in dataclasses.fields(group)
-        if given.get(field.name, field.default) != field.default and field.name not in but
-    ]
-    if unused:
-        print(f"--{', --'.join(unused)}: without effect, {reason}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -134,6 +134,18 @@ def test_flag_changes_the_curve(flag: str, run_tiny: Run) -> None:
     assert read_curve(plain) != read_curve(changed)
 
 
+@pytest.mark.parametrize("flag", sorted(ALONG_WITH.keys() - {"num_elites"}))
+def test_flag_without_effect_is_said_and_has_none(
+    flag: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, changed = run_tiny(), run_tiny(**CHANGES_THE_CURVE[flag])
+    assert f"--{flag}: without effect, as " in capsys.readouterr().out
+    assert read_curve(plain) == read_curve(changed)
+    both = {**ALONG_WITH[flag], **CHANGES_THE_CURVE[flag]}
+    run_tiny(**both)
+    assert f"--{flag}: without effect" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flag", CHANGES_THE_MBPO_CURVE)
 def test_flag_changes_the_mbpo_curve(flag: str, run_tiny_mbpo: Run) -> None:
     flags = CHANGES_THE_MBPO_CURVE[flag]
