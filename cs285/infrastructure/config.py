@@ -90,6 +90,7 @@ class RolloutConfig:
         None,
         "the length as a line over env steps, in place of the flag above: FIRST,LAST,FROM,TO is "
         "FROM up to env step FIRST and TO from env step LAST on",
+        commas=True,
     )
     mbpo_propagation: str = flag(
         "mean",

@@ -43,14 +43,19 @@ def one_of(*choices: str) -> Check:
 
 
 def flag(
-    default: Any, text: str, *aliases: str, check: Check = ANYTHING, free: bool = False
+    default: Any,
+    text: str,
+    *aliases: str,
+    check: Check = ANYTHING,
+    free: bool = False,
+    commas: bool = False,
 ) -> Any:
     """Declare a dataclass field that is also a flag.
 
     `text` is its help and `check` what it may be; a `free` flag may be given anew on --resume,
-    since it does not change what has been computed so far.
+    since it does not change what has been computed so far. Values of some have `commas` in them.
     """
-    metadata = {"help": text, "aliases": aliases, "check": check, "free": free}
+    metadata = {"help": text, "aliases": aliases, "check": check, "free": free, "commas": commas}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -78,9 +83,7 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
     """Add a flag for every field of every group of `config_class`. Values not given stay absent."""
     for group in groups(config_class).values():
         section = parser.add_argument_group((group.__doc__ or group.__name__).split("\n")[0])
-        types = typing.get_type_hints(group)
-        for field in dataclasses.fields(group):
-            kind = next(t for t in (bool, int, float, str) if t in _members(types[field.name]))
+        for field, kind in typed_fields(group):
             shown = "" if field.default is None else f" (default: {field.default})"
             options: dict[str, Any] = {
                 "default": ABSENT,
@@ -89,8 +92,17 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
             if kind is bool:
                 options["action"] = "store_true"
             else:
-                options |= {"type": _converter(kind, field), "metavar": kind.__name__.upper()}
+                options |= {"type": converter(kind, field), "metavar": kind.__name__.upper()}
             section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)
+
+
+def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
+    """Return the fields of a flag group, and what their values are: bool, int, float or str."""
+    types = typing.get_type_hints(group)
+    return [
+        (field, next(t for t in (bool, int, float, str) if t in _members(types[field.name])))
+        for field in dataclasses.fields(group)
+    ]
 
 
 def groups(config_class: type) -> dict[str, type]:
@@ -134,7 +146,7 @@ def check_values(group: type, values: dict[str, Any]) -> None:
             raise UsageError(f"--{field.name} {value}: allowed are {check.allowed}")
 
 
-def _converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
+def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
     """Return the argparse type of a field, which names flag and value where it cannot convert."""
 
     def convert(text: str) -> Any:

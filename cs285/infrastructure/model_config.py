@@ -44,7 +44,9 @@ class ModelConfig:
         512, "transitions per ensemble member per gradient step", "-tb", check=COUNT
     )
     weight_decay: str = flag(
-        "0", "of the weights in the loss: one for all layers, or one per layer with commas between"
+        "0",
+        "of the weights in the loss: one for all layers, or one per layer with commas between",
+        commas=True,
     )
     holdout_ratio: float = flag(
         0.0,

@@ -23,7 +23,7 @@ from cs285.analysis.experiments import (
 )
 from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
-from cs285.infrastructure.flags import OneLineParser, add_flags, free_flags, from_flat, parse_values
+from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values
 from cs285.infrastructure.job import FAILED, Job, log_of
 from cs285.infrastructure.machine import LocalMachine
 from cs285.infrastructure.progress import format_duration
@@ -31,8 +31,8 @@ from cs285.infrastructure.run_display import RunDisplay
 from cs285.infrastructure.run_folder import default_data_dir
 from cs285.infrastructure.run_queue import RunQueue
 from cs285.scripts import presets
-from cs285.scripts.diagnose import PROGRAMS
 from cs285.scripts.export_run import export_run
+from cs285.scripts.programs import PROGRAMS, job_of
 from cs285.scripts.tool import run_tool
 
 SCRIPT = "reproduce.py"
@@ -51,7 +51,7 @@ def reproduce(argv: Sequence[str]) -> int:
         read_experiments(arguments.experiments), arguments.questions, arguments.names
     )
     pairs = [(e, seed) for e in experiments for seed in arguments.seeds or e.seeds]
-    jobs = [job_of(experiment, seed) for experiment, seed in pairs]
+    jobs = [run_of(experiment, seed) for experiment, seed in pairs]
     at_once = min(arguments.jobs or available_cores(), len(jobs))
     threads = max(1, available_cores() // at_once)
     if arguments.dry_run:
@@ -86,26 +86,13 @@ def export(target: Path | None, job: Job) -> None:
     export_run(job.folder, target / job.name.split("_")[0] / job.name)
 
 
-def job_of(experiment: Experiment, seed: int) -> Job:
+def run_of(experiment: Experiment, seed: int) -> Job:
     """Return the job of a run. Raises UsageError: the list's flags are not those of its script."""
-    _, script, *flags = experiment.command(seed)
-    module = f"cs285.scripts.{Path(script).stem}"
-    config_class = PROGRAMS[Path(script).name].config_class
     parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
-    add_flags(parser, config_class)
+    add_flags(parser, PROGRAMS[experiment.script].config_class)
     presets.add_flag(parser)
-    given = parse_values(parser, flags)
-    values = presets.expand(experiment.script, given, say=lambda line: None)
-    config = from_flat(config_class, values)
-    settings = {name: values[name] for name in values.keys() - free_flags(config_class)}
-    return Job(
-        experiment.run_name(seed),
-        module,
-        tuple(flags),
-        experiment.minutes,
-        config.run.n_iter,
-        settings,
-    )
+    _, _, *words = experiment.command(seed)
+    return job_of(experiment.script, parse_values(parser, words), experiment.minutes)
 
 
 def make_folder(flag: str, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cs285.infrastructure.config import MBPOConfig, RunConfig
@@ -19,7 +19,7 @@ def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
     return MBPOAgent(task, config, device)
 
 
-def settle(given: dict[str, Any]) -> dict[str, Any]:
+def settle(given: dict[str, Any], say: Callable[[str], None] = print) -> dict[str, Any]:
     """Say what the given flags come to, and return those to run with.
 
     --sac_batch_size takes the place of a --batch_size that is not given. Raises UsageError: a value
@@ -32,7 +32,7 @@ def settle(given: dict[str, Any]) -> dict[str, Any]:
     if "sac_batch_size" not in given:
         return given
     if "batch_size" in given:
-        print(
+        say(
             f"--batch_size {given['batch_size']} env steps are collected per iteration; it wins "
             f"over --sac_batch_size {given['sac_batch_size']}"
         )

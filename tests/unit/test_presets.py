@@ -10,7 +10,7 @@ from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import from_flat, to_flat
 from cs285.scripts import presets, run_hw4_mb, run_hw4_mbpo
-from cs285.scripts.reproduce import job_of
+from cs285.scripts.reproduce import run_of
 
 CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
 OF_PROGRAM = [(script, name) for script in CONFIGS for name in presets.names(script)]
@@ -120,7 +120,7 @@ def test_a_preset_that_is_none() -> None:
 def test_experiments_of_research_are_what_the_programs_take() -> None:
     """Their presets are expanded as the programs do it."""
     for experiment in read_experiments(RESEARCH_FILE):
-        job = job_of(experiment, 1)
+        job = run_of(experiment, 1)
         if "--preset" in experiment.flags:
             name = experiment.flags[experiment.flags.index("--preset") + 1]
             assert job.settings["env_name"] == presets.read(name)["flags"]["env_name"]
