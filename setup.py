@@ -35,10 +35,17 @@ setup(
         "pillow>=10.1",  # letters of a given size in videos
         "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
     ],
+    extras_require={
+        "cluster": [
+            "ray[tune]>=2.60,<3",  # scripts/sweep.py: trials on many cores, GPUs and machines
+            "optuna>=4.1,<6",  # its --sampler optuna
+        ]
+    },
     entry_points={
         "console_scripts": [
             "hw4-mb = cs285.scripts.run_hw4_mb:main",
             "hw4-mbpo = cs285.scripts.run_hw4_mbpo:main",
+            "hw4-sweep = cs285.scripts.sweep:main",
         ]
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 LOST = 1000  # in place of an exit code: the machine went away, and the run with it
 
 
@@ -42,7 +44,14 @@ class Machine(Protocol):
 class LocalProcess:
     """A process of this machine, out of the reach of the terminal's Ctrl-C."""
 
-    def __init__(self, command: Sequence[str], log: Path, lock: TextIO, threads: int) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        lock: TextIO,
+        threads: int,
+        dies_with_us: bool = False,
+    ) -> None:
         caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         with log.open("a") as stream:
             self._process = subprocess.Popen(
@@ -52,8 +61,7 @@ class LocalProcess:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **caps},
                 start_new_session=True,
-                # A shell that starts us in the background has SIGINT ignored, also for children.
-                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=functools.partial(_prepare_child, dies_with_us),
                 pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
             )
 
@@ -69,12 +77,23 @@ class LocalProcess:
 
 @dataclass(frozen=True)
 class LocalMachine:
-    """Runs are processes here, each with `threads` threads."""
+    """Runs are processes here, each with `threads` threads.
+
+    They outlive us if we are killed, or if `dies_with_us` the thread that started them is their end
+    (on Linux).
+    """
 
     threads: int
+    dies_with_us: bool = False
 
     def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
         workers = ["--num_workers", str(self.threads)]
-        return LocalProcess(
-            [sys.executable, "-m", module, *words, *workers], log, lock, self.threads
-        )
+        command = [sys.executable, "-m", module, *words, *workers]
+        return LocalProcess(command, log, lock, self.threads, self.dies_with_us)
+
+
+def _prepare_child(dies_with_us: bool) -> None:
+    # A shell that starts us in the background has SIGINT ignored, also for children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if dies_with_us and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

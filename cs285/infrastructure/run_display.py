@@ -18,22 +18,22 @@ class RunDisplay:
     """One line per run: redrawn in place on a terminal, elsewhere printed when it has changed."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
-        self._width = max(len(job.name) for job in jobs)
+        self.jobs = jobs  # others may be put in their place
         self._shown: dict[str, str] = {}
         self._drawn = 0
 
     def show(self) -> None:
         """Bring the terminal up to date."""
         states = {job.name: self._state(job) for job in self.jobs}
+        width = max(map(len, states), default=0)
         if sys.stdout.isatty():
-            self._redraw([f"{name:<{self._width}}  {state}" for name, state in states.items()])
+            self._redraw([f"{name:<{width}}  {state}" for name, state in states.items()])
             return
         for name, state in states.items():
             key = state.split(",")[0]  # the times after it change all the while
             if self._shown.get(name) != key:
                 self._shown[name] = key
-                print(f"{time.strftime('%H:%M:%S')} {name:<{self._width}}  {state}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {name:<{width}}  {state}", flush=True)
 
     def _redraw(self, lines: Sequence[str]) -> None:
         size = shutil.get_terminal_size()
@@ -60,10 +60,11 @@ class RunDisplay:
         if job.state == HELD:
             return ", ".join(words)
         fresh = iteration - job.first_iteration
-        left = 60 * job.minutes - seconds
-        if fresh > 0:
-            left = seconds / fresh * (job.n_iter - iteration)
-        words += [format_duration(seconds), f"about {format_duration(max(left, 0.0))} left"]
+        words.append(format_duration(seconds))
+        if fresh > 0 or job.minutes:
+            whole = seconds / fresh * (job.n_iter - job.first_iteration) if fresh > 0 else 0
+            left = max((whole or 60 * job.minutes) - seconds, 0.0)
+            words.append(f"about {format_duration(left)} left")
         return ", ".join(words)
 
 

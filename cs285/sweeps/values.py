@@ -25,6 +25,20 @@ class Range(NamedTuple):
 Choice = Sequence[Any] | Range  # one value or several, or a range
 
 
+PRESET: Any = flag_tools.flag(None, "named setting")  # no field of a config, but varied alike
+PRESET.name = "preset"
+
+
+def varied_fields(config_class: type) -> dict[str, tuple[dataclasses.Field, type]]:
+    """Return the flags that a sweep may be given of a program, and the types of their values."""
+    typed = [
+        (field, kind)
+        for group in flag_tools.groups(config_class).values()
+        for field, kind in flag_tools.typed_fields(group)
+    ]
+    return {field.name: (field, kind) for field, kind in [(PRESET, str), *typed]}
+
+
 def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
     """Return what the words after a flag stand for: VALUE, VALUE,VALUE ..., LOW:HIGH, LOW:HIGH:log.
 
@@ -34,14 +48,15 @@ def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
     if kind in (int, float) and ":" in text:
         return _range(field, kind, text)
     separator = ";" if field.metadata["commas"] else ","
-    values = [_value(field, kind, word.strip()) for word in text.split(separator)]
+    values = [parse_one(field, kind, word.strip()) for word in text.split(separator)]
     twice = [value for index, value in enumerate(values) if value in values[:index]]
     if twice:
         raise UsageError(f"--{field.name} {text}: {twice[0]} is there twice; allowed: once")
     return values
 
 
-def _value(field: dataclasses.Field, kind: type, word: str) -> Any:
+def parse_one(field: dataclasses.Field, kind: type, word: str) -> Any:
+    """Return the value that a word stands for. Raises UsageError: it is not allowed."""
     if kind is bool:
         if word not in TRUTH:
             raise UsageError(f"--{field.name} {word}: allowed are true and false")
@@ -55,7 +70,7 @@ def _value(field: dataclasses.Field, kind: type, word: str) -> Any:
 
 def _range(field: dataclasses.Field, kind: type, text: str) -> Range:
     low_word, high_word, *how = text.split(":")
-    low, high = _value(field, kind, low_word), _value(field, kind, high_word)
+    low, high = parse_one(field, kind, low_word), parse_one(field, kind, high_word)
     log = how == ["log"]
     if not (low < high < math.inf) or (how and not log) or (log and low <= 0):
         raise UsageError(

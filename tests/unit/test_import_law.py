@@ -22,7 +22,7 @@ LEVELS = [
     ["infrastructure.checkpoint", "infrastructure.rl_trainer", "infrastructure.run_queue",
      "infrastructure.machine", "infrastructure.job",
      "infrastructure.run_display", "analysis"],
-    ["scripts"],
+    ["scripts", "sweeps"],
 ]  # fmt: skip
 
 

@@ -1,0 +1,198 @@
+"""Run many trials of one program: a grid of flags, or values drawn from ranges.
+
+Every flag of the program may be given: once, or for a grid as VALUE,VALUE; with --search also as a
+range, LOW:HIGH or LOW:HIGH:log. A trial is the ordinary run, in a log folder under the sweep's.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cs285.infrastructure.config import NAME
+from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
+from cs285.infrastructure.job import FAILED
+from cs285.infrastructure.run_folder import default_data_dir, lock_folder
+from cs285.scripts.programs import PROGRAMS, words_of
+from cs285.scripts.tool import run_tool
+from cs285.sweeps import folder as sweep_folder
+from cs285.sweeps.engine import Resources, require_ray, run
+from cs285.sweeps.plan import Sweep
+from cs285.sweeps.values import parse, varied_fields
+
+SCRIPT = "sweep.py"
+OWN = ("exp_name", "data_dir", "num_workers")  # flags of the programs that mean a sweep's here
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (a trial failed), 2 (bad input) or 130."""
+    return run_tool(SCRIPT, sweep, argv)
+
+
+def sweep(argv: Sequence[str]) -> int:
+    """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
+    given = vars(_parser(_script_in(argv)).parse_args(argv))
+    resources = Resources(
+        given.get("address"),
+        _checked(given, "jobs"),
+        _checked(given, "cpus_per_trial") or 1,
+        given.get("gpus_per_trial"),
+    )
+    resumed = given.get("resume")
+    if resumed is None:
+        plan = _plan(given)
+        plan.check()
+        _check_tasks(plan)
+    else:
+        plan = sweep_folder.read(resumed)
+        _check_repeated(resumed, plan, given)
+    if given.get("dry_run"):
+        return _print_commands(plan)
+    require_ray()
+    folder = resumed or sweep_folder.create(plan, given["data_dir"].resolve(), SCRIPT)
+    return _run(plan, folder.resolve(), resources)
+
+
+def _run(plan: Sweep, folder: Path, resources: Resources) -> int:
+    print(f"sweep in {folder}", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    with lock_folder(folder):
+        trials = run(plan, folder, resources)
+    failed = [trial.job for trial in trials if trial.job.state == FAILED]
+    for job in failed:
+        print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)
+    if any(trial.job.state not in sweep_folder.ENDED for trial in trials):
+        raise InterruptedRunError(f"interrupted; go on with --resume {folder}")
+    return 1 if failed else 0
+
+
+def _plan(given: dict[str, Any]) -> Sweep:
+    """Return the sweep that the flags ask for. Raises UsageError."""
+    fields = varied_fields(PROGRAMS[given["script"]].config_class)
+    choices = {
+        name: parse(*fields[name], given[name])
+        for name in given
+        if name in fields and name not in OWN
+    }
+    own = {name: given[name] for name in ("sampler", "metric", "mode", "asha") if name in given}
+    search, seed = _checked(given, "search"), _checked(given, "sampler_seed", INDEX)
+    if search is None and ("sampler" in given or seed is not None):
+        raise UsageError("--sampler and --sampler_seed are of a search; allowed with --search")
+    return Sweep(
+        given.get("exp_name", "todo"),
+        given["script"],
+        choices,
+        search=search or 0,
+        sampler_seed=1 if seed is None else seed,
+        **own,
+    )
+
+
+def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
+    """Raise UsageError where flags beside --resume are not those of the sweep in `folder`."""
+    fields = varied_fields(PROGRAMS[plan.script].config_class)
+    repeated = {name: parse(*fields[name], given[name]) for name in given if name in fields}
+    repeated = {name: choice for name, choice in repeated.items() if name not in OWN}
+    of_plan = {**vars(plan), "exp_name": plan.name}
+    for name in (
+        "script",
+        "exp_name",
+        "search",
+        "sampler",
+        "sampler_seed",
+        "metric",
+        "mode",
+        "asha",
+    ):
+        if name in given:
+            sweep_folder.check_same(folder, name, of_plan[name], given[name])
+    for name, choice in repeated.items():
+        sweep_folder.check_same(folder, name, plan.choices.get(name), choice)
+
+
+def _check_tasks(plan: Sweep) -> None:
+    """Raise UsageError: a task is not given, or there is none of its name."""
+    from cs285.envs import inspect_task
+
+    jobs = [plan.job(values) for values in plan.values()]
+    for name in dict.fromkeys(job.settings.get("env_name") for job in jobs):
+        if not name:
+            raise UsageError("--env_name is required; allowed: environments' ids, see --help")
+        inspect_task(name)
+
+
+def _print_commands(plan: Sweep) -> int:
+    if plan.is_adaptive:
+        print(f"# {plan.search} trials, whose values depend on how the earlier ones went")
+        return 0
+    for values in plan.values():
+        words = words_of({**plan.fixed, **values, "exp_name": plan.name_of(values)})
+        print(shlex.join(["python", f"scripts/run_hw4_{plan.script}.py", *words]))
+    return 0
+
+
+def _script_in(argv: Sequence[str]) -> str:
+    """Return the program that a command line is about. Raises UsageError: it does not say."""
+    parser = OneLineParser(prog=SCRIPT, add_help=False)
+    parser.add_argument("--script", default=ABSENT)
+    parser.add_argument("--resume", type=Path, default=ABSENT)
+    found = vars(parser.parse_known_args(argv)[0])
+    if "resume" in found:
+        return sweep_folder.read(found["resume"]).script
+    script = found.get("script", "mb" if {"-h", "--help"} & set(argv) else None)
+    if script not in PROGRAMS:
+        said = "is required" if script is None else str(script)
+        raise UsageError(f"--script {said}; allowed are {' and '.join(PROGRAMS)}")
+    return str(script)
+
+
+def _parser(script: str) -> OneLineParser:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__, argument_default=ABSENT)
+    add = parser.add_argument_group("the sweep").add_argument
+    whole: dict[str, Any] = {"type": int, "metavar": "N"}
+    add("--script", metavar="NAME", help="which program: mb or mbpo, for run_hw4_<NAME>.py")
+    add("--exp_name", metavar="NAME", type=_name, help="of the sweep; trials' begin with it (todo)")
+    add("--search", **whole, help="so many trials, of values drawn from lists and ranges")
+    add("--sampler", choices=("random", "optuna"), help="what draws them (random)")
+    add("--sampler_seed", **whole, help="what its draws come from (1)")
+    add("--metric", metavar="NAME", help="column to judge trials by (Eval_AverageReturn)")
+    add("--mode", choices=("max", "min"), help="whether more of it is better (max)")
+    add("--asha", action="store_true", help="stop trials that fall behind: a third goes on at a "
+        "ninth, and again at a third, of their iterations")  # fmt: skip
+    add("--resume", type=Path, metavar="SWEEP", help="go on with the sweep in this folder")
+    add("--data_dir", type=Path, default=default_data_dir(), help="where its folder goes")
+    add("--dry_run", action="store_true", help="print the trials' commands, and start nothing")
+    add("--jobs", **whole, help="trials at a time, at most (as many as cores or GPUs allow)")
+    add("--cpus_per_trial", **whole, help="cores and threads of a trial (1)")
+    add("--gpus_per_trial", type=float, metavar="SHARE",
+        help="of a GPU; 0.5: two trials share one (1 where there are GPUs)")  # fmt: skip
+    add("--address", help="of a cluster of Ray to join: auto, or HOST:PORT (docs/cluster.md)")
+    section = parser.add_argument_group(f"flags of run_hw4_{script}.py, see its --help")
+    for name, (field, kind) in varied_fields(PROGRAMS[script].config_class).items():
+        if name not in OWN:
+            words: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
+            aliases = field.metadata["aliases"]
+            section.add_argument(f"--{name}", *aliases, metavar="VALUES", dest=name, **words)
+    return parser
+
+
+def _name(text: str) -> str:
+    if not NAME.holds(text):
+        raise UsageError(f"--exp_name {text}: allowed are {NAME.allowed}")
+    return text
+
+
+def _checked(given: dict[str, Any], name: str, check: Check = COUNT) -> int | None:
+    """Return a whole number that was given, or None. Raises UsageError: it is too small."""
+    if name in given and not check.holds(given[name]):
+        raise UsageError(f"--{name} {given[name]}: allowed are {check.allowed}")
+    return given.get(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""A trial on a worker of Ray: it starts the ordinary run as a process, and tells what it logs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from cs285.infrastructure.job import DONE, FAILED, HELD, RUNNING, WAITING, begin, look_after
+from cs285.infrastructure.logger import read_rows
+from cs285.infrastructure.machine import LocalMachine
+from cs285.infrastructure.run_folder import PROGRESS
+from cs285.sweeps import folder as sweep_folder
+from cs285.sweeps.plan import Sweep
+
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 120.0  # with the run of a worker that was lost, until it is lost, too
+KILLS = 3  # of a run that gets no further, before it is given up
+
+
+def values_of(sweep: Sweep, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the varied flags of a trial: drawn one by one, or together a point of a grid."""
+    return {name: config[name] for name in sweep.varied} if sweep.is_adaptive else config["values"]
+
+
+class RunTrial(tune.Trainable):
+    """Steps are logged iterations. Its only state is the log folder, from which it goes on."""
+
+    def setup(self, config: dict[str, Any], folder: Path = Path(), threads: int = 1) -> None:
+        """Start or resume the run with the values of `config` in a sweep's folder.
+
+        What is beside them comes by tune.with_parameters.
+        """
+        self.folder, sweep = folder, sweep_folder.read(folder)
+        self.metric = sweep.metric
+        self.machine = LocalMachine(threads, dies_with_us=True)
+        self.job = sweep.job(values_of(sweep, config))
+        self.told = 0  # rows
+        self.kills = [0]  # iterations when it was killed, at first none
+        self._begin()
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next logged iteration, or the end."""
+        while True:
+            if self.job.state == RUNNING:
+                look_after(self.job, self.folder)
+            rows = read_rows(self.job.folder / PROGRESS) if self.job.folder else []
+            if len(rows) > self.told:
+                self.told += 1
+                row = rows[self.told - 1]
+                if row.get(self.metric):
+                    return self._result(row, done=False)
+                self._stop()
+                self.job.state = FAILED
+                self.job.error = (
+                    f"--metric {self.metric}: the run logs none; allowed are {', '.join(row)}"
+                )
+            elif self.job.state == FAILED and self._was_killed():
+                self._begin()
+            elif self.job.state in (DONE, FAILED):
+                return self._result(rows[-1] if rows else {}, done=True)
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def cleanup(self) -> None:
+        """End the run, resumable."""
+        self._stop()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another trial in the same worker."""
+        self._stop()
+        self.setup(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save nothing: the run's own checkpoint is all there is."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Load nothing."""
+
+    def _begin(self) -> None:
+        end = time.monotonic() + PATIENCE_SECONDS
+        begin(self.job, self.folder, self.machine)
+        while self.job.state in (HELD, WAITING):
+            if time.monotonic() > end:
+                self.job.state, self.job.error = FAILED, "another process is running it"
+                return
+            time.sleep(POLL_SECONDS)
+            begin(self.job, self.folder, self.machine)
+
+    def _was_killed(self) -> bool:
+        """Return whether a signal ended the run, and it may be tried again."""
+        if not self.job.error.startswith("killed"):
+            return False
+        self.kills.append(self.job.first_iteration)
+        return len(self.kills) <= KILLS or self.kills[-KILLS] < self.kills[-1]
+
+    def _stop(self) -> None:
+        process = self.job.process
+        if self.job.state != RUNNING or process is None:
+            return
+        process.interrupt()
+        end = time.monotonic() + PATIENCE_SECONDS / 4
+        while process.poll() is None:
+            if time.monotonic() > end:
+                process.kill()
+            time.sleep(0.05)
+        if self.job.lock:
+            self.job.lock.close()
+
+    def _result(self, row: dict[str, str], done: bool) -> dict[str, Any]:
+        numbers = {name: float(cell) for name, cell in row.items() if cell}
+        place = str(self.job.folder) if self.job.folder else ""
+        about = {"state": self.job.state, "error": self.job.error, "folder": place}
+        return {**numbers, **about, "iterations": numbers.get("Iteration", -1) + 1, "done": done}
