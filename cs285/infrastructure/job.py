@@ -16,6 +16,7 @@ from cs285.infrastructure.machine import LOST, Machine, Process
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
+LOSSES = 20  # of a job's machines, after which it is given up
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Job:
     started: float = 0.0  # time.monotonic() of this sitting
     first_iteration: int = 0  # of this sitting
     error: str = ""
+    losses: int = 0  # of machines that it was on
     process: Process | None = field(default=None, repr=False)
     lock: TextIO | None = field(default=None, repr=False)
 
@@ -76,7 +78,9 @@ def look_after(job: Job, data_dir: Path) -> None:
         return
     job.lock.close()
     if code == LOST:  # with the machine it was on: it can begin again elsewhere
-        job.state = WAITING
+        job.losses += 1
+        job.state = WAITING if job.losses < LOSSES else FAILED
+        job.error = f"the machine it ran on was lost {LOSSES} times" * (job.state == FAILED)
         return
     job.state = DONE if code == 0 else FAILED
     if code < 0:

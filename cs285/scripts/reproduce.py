@@ -7,11 +7,12 @@ time; their log folders and what they print (NAME.log) are in --data_dir.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values
 from cs285.infrastructure.job import FAILED, Job, log_of
-from cs285.infrastructure.machine import LocalMachine
+from cs285.infrastructure.machine import LocalMachine, Machine
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_display import RunDisplay
 from cs285.infrastructure.run_folder import default_data_dir
@@ -34,6 +35,7 @@ from cs285.scripts import presets
 from cs285.scripts.export_run import export_run
 from cs285.scripts.programs import PROGRAMS, job_of
 from cs285.scripts.tool import run_tool
+from cs285.sweeps.cluster import check_address, connected, require_ray
 
 SCRIPT = "reproduce.py"
 
@@ -53,17 +55,20 @@ def reproduce(argv: Sequence[str]) -> int:
     pairs = [(e, seed) for e in experiments for seed in arguments.seeds or e.seeds]
     jobs = [run_of(experiment, seed) for experiment, seed in pairs]
     at_once = min(arguments.jobs or available_cores(), len(jobs))
-    threads = max(1, available_cores() // at_once)
+    threads = 1 if arguments.address else max(1, available_cores() // at_once)
     if arguments.dry_run:
         print_commands(pairs, at_once, threads, arguments.data_dir)
         return 0
+    if arguments.address:
+        require_ray()
+        check_address(arguments.address)
     data_dir = arguments.data_dir.resolve()
     if arguments.export_to:
         make_folder("--export_to", arguments.export_to)
-    machine = LocalMachine(threads)
-    queue = RunQueue(jobs, data_dir, machine, at_once)
     try:
-        queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
+        with _place(arguments.address, threads) as (machine, room):
+            queue = RunQueue(jobs, data_dir, machine, arguments.jobs or room)
+            queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; the same command goes on") from error
     except BrokenPipeError:
@@ -77,6 +82,19 @@ def reproduce(argv: Sequence[str]) -> int:
         log = log_of(job, data_dir)
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {log})", file=sys.stderr)
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _place(address: str | None, threads: int) -> Iterator[tuple[Machine, int]]:
+    """Give the machine that runs go to, and how many there is room for, until the block ends."""
+    if address is None:
+        yield LocalMachine(threads), available_cores()
+        return
+    with connected(address):
+        from cs285.sweeps.ray_machine import RayMachine
+
+        machine = RayMachine(threads)
+        yield machine, machine.room
 
 
 def export(target: Path | None, job: Job) -> None:
@@ -126,6 +144,7 @@ def _parser() -> OneLineParser:
     add("--names", nargs="+", metavar="NAME", help="experiments by their names")
     add("--seeds", nargs="+", type=_whole(0), metavar="N", help="default: each one's own")
     add("--jobs", type=_whole(1), metavar="N", help="runs at a time (default: one per core)")
+    add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
     add("--dry_run", action="store_true", help="print commands and a guess of their times")
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--data_dir", **folder, default=default_data_dir(), help="of the log folders")

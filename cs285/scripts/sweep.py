@@ -21,9 +21,10 @@ from cs285.infrastructure.run_folder import default_data_dir, lock_folder
 from cs285.scripts.programs import PROGRAMS, words_of
 from cs285.scripts.tool import run_tool
 from cs285.sweeps import folder as sweep_folder
-from cs285.sweeps.engine import Resources, require_ray, run
+from cs285.sweeps.cluster import check_address, require_ray
+from cs285.sweeps.engine import Resources, run
 from cs285.sweeps.plan import Sweep
-from cs285.sweeps.values import parse, varied_fields
+from cs285.sweeps.values import Choice, parse, varied_fields
 
 SCRIPT = "sweep.py"
 OWN = ("exp_name", "data_dir", "num_workers")  # flags of the programs that mean a sweep's here
@@ -54,6 +55,8 @@ def sweep(argv: Sequence[str]) -> int:
     if given.get("dry_run"):
         return _print_commands(plan)
     require_ray()
+    if resources.address is not None:
+        check_address(resources.address)
     folder = resumed or sweep_folder.create(plan, given["data_dir"].resolve(), SCRIPT)
     return _run(plan, folder.resolve(), resources)
 
@@ -73,12 +76,6 @@ def _run(plan: Sweep, folder: Path, resources: Resources) -> int:
 
 def _plan(given: dict[str, Any]) -> Sweep:
     """Return the sweep that the flags ask for. Raises UsageError."""
-    fields = varied_fields(PROGRAMS[given["script"]].config_class)
-    choices = {
-        name: parse(*fields[name], given[name])
-        for name in given
-        if name in fields and name not in OWN
-    }
     own = {name: given[name] for name in ("sampler", "metric", "mode", "asha") if name in given}
     search, seed = _checked(given, "search"), _checked(given, "sampler_seed", INDEX)
     if search is None and ("sampler" in given or seed is not None):
@@ -86,32 +83,27 @@ def _plan(given: dict[str, Any]) -> Sweep:
     return Sweep(
         given.get("exp_name", "todo"),
         given["script"],
-        choices,
+        _choices(given["script"], given),
         search=search or 0,
         sampler_seed=1 if seed is None else seed,
         **own,
     )
 
 
+def _choices(script: str, given: dict[str, Any]) -> dict[str, Choice]:
+    """Return what is said of the program's own flags. Raises UsageError."""
+    fields = varied_fields(PROGRAMS[script].config_class)
+    names = [name for name in given if name in fields and name not in OWN]
+    return {name: parse(*fields[name], given[name]) for name in names}
+
+
 def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
     """Raise UsageError where flags beside --resume are not those of the sweep in `folder`."""
-    fields = varied_fields(PROGRAMS[plan.script].config_class)
-    repeated = {name: parse(*fields[name], given[name]) for name in given if name in fields}
-    repeated = {name: choice for name, choice in repeated.items() if name not in OWN}
-    of_plan = {**vars(plan), "exp_name": plan.name}
-    for name in (
-        "script",
-        "exp_name",
-        "search",
-        "sampler",
-        "sampler_seed",
-        "metric",
-        "mode",
-        "asha",
-    ):
+    of_plan = {**vars(plan), "exp_name": plan.name}  # its own flags are the sweep's fields
+    for name in of_plan:
         if name in given:
             sweep_folder.check_same(folder, name, of_plan[name], given[name])
-    for name, choice in repeated.items():
+    for name, choice in _choices(plan.script, given).items():
         sweep_folder.check_same(folder, name, plan.choices.get(name), choice)
 
 

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.run_folder import PROGRESS
+from cs285.sweeps.cluster import connected
 from cs285.sweeps.folder import ENDED, Trial, read_trials
 from cs285.sweeps.plan import Sweep
 from cs285.sweeps.values import Choice, Range
 
+if TYPE_CHECKING:
+    from cs285.sweeps.view import View
+
+FAILURES = 20  # of a trial's workers and nodes, after which it is given up
 ENGINE = "tune"  # folder of what Ray Tune keeps
 REDUCTION = 3  # of ASHA: a third of the trials goes on at each rung
-CONNECT_SECONDS = 15
-OBJECT_STORE_BYTES = 100 * 2**20  # nothing large goes through it
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a run logs for itself
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a run that failed at once has logged none
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # sweep.csv and the log folders are all that is needed
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -44,68 +34,11 @@ class Resources:
     gpus: float | None = None  # None: 1 where there are some and they are not refused
 
 
-def require_ray() -> None:
-    """Raise UsageError where Ray is not installed."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-    try:
-        import ray.tune  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"sweeps need Ray ({error}): install it with pip install -e '.[cluster]'"
-        ) from error
-
-
-@contextlib.contextmanager
-def connected(resources: Resources) -> Iterator[None]:
-    """Start a Ray on this machine, or join the cluster at an address, until the block ends.
-
-    Raises UsageError: no cluster answers there.
-    """
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if resources.address is None:
-        ray.init(
-            address="local",
-            num_cpus=available_cores(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **quiet,
-        )
-    else:
-        _check_address(resources.address)
-        ray.init(address=resources.address, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Raise UsageError where no cluster answers: asked by a process that can be given up."""
-    code = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR')"
-    try:
-        subprocess.run(
-            [sys.executable, "-c", code, address],
-            timeout=CONNECT_SECONDS,
-            check=True,
-            capture_output=True,
-        )
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-        raise UsageError(
-            f"--address {address}: no cluster of Ray answers there; allowed: auto, or HOST:PORT of "
-            "its head node"
-        ) from error
-
-
 def run(sweep: Sweep, folder: Path, resources: Resources) -> list[Trial]:
     """Bring the trials of a sweep to their end, and return them all as they then are.
 
-    Those that are not ENDED were interrupted. Raises UsageError: no node can ever hold a trial.
+    Those that are not ENDED were interrupted. Raises UsageError.
     """
-    from ray import tune
-
-    from cs285.sweeps.trial import RunTrial
     from cs285.sweeps.view import View
 
     known = read_trials(folder, sweep)
@@ -117,34 +50,53 @@ def run(sweep: Sweep, folder: Path, resources: Resources) -> list[Trial]:
     count = sweep.search - len(ended) if sweep.is_adaptive else len(open_)
     if not count:
         return ended
-    with connected(resources):
-        needs = {"cpu": float(resources.cpus), "gpu": gpus_of(sweep, resources)}
-        check_needs(needs)
+    with connected(resources.address):
         view = View(sweep, folder, ended)
-        search = make_search(sweep, ended, open_) if sweep.is_adaptive else None
-        run_trial = tune.with_parameters(RunTrial, folder=folder, threads=resources.cpus)
-        tuner = tune.Tuner(
-            tune.with_resources(run_trial, needs),
-            param_space=None if search else {"values": tune.grid_search(open_)},
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                scheduler=make_asha(sweep, ended) if sweep.asha else None,
-                num_samples=count if search else 1,
-                max_concurrent_trials=resources.jobs,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=ENGINE,
-                storage_path=str(folder),
-                failure_config=tune.FailureConfig(max_failures=-1),  # of nodes; see trial.py
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[view],
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+        make_tuner(sweep, folder, resources, view, open_, count).fit()
     shutil.rmtree(folder / ENGINE, ignore_errors=True)  # all that counts is in our own files
     return read_trials(folder, sweep)
+
+
+def make_tuner(
+    sweep: Sweep,
+    folder: Path,
+    resources: Resources,
+    view: View,
+    open_: Sequence[dict[str, Any]],
+    count: int,
+) -> Any:
+    """Return what runs `count` trials: those that are `open_`, or begin with them.
+
+    Raises UsageError: no node can ever hold a trial.
+    """
+    from ray import tune
+
+    from cs285.sweeps.trial import RunTrial
+
+    ended = list(view.trials.values())
+    needs = {"cpu": float(resources.cpus), "gpu": gpus_of(sweep, resources)}
+    check_needs(needs)
+    search = make_search(sweep, ended, open_) if sweep.is_adaptive else None
+    shared = {"sweep": sweep, "folder": folder, "threads": resources.cpus, "cwd": Path.cwd()}
+    return tune.Tuner(
+        tune.with_resources(tune.with_parameters(RunTrial, **shared), needs),
+        param_space=None if search else {"values": tune.grid_search(list(open_))},
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=make_asha(sweep, ended) if sweep.asha else None,
+            num_samples=count if search else 1,
+            max_concurrent_trials=resources.jobs,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=ENGINE,
+            storage_path=str(folder),
+            failure_config=tune.FailureConfig(max_failures=FAILURES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[view],
+            verbose=0,
+        ),
+    )
 
 
 def gpus_of(sweep: Sweep, resources: Resources) -> float:
@@ -172,8 +124,11 @@ def check_needs(needs: dict[str, float]) -> None:
 
 def make_search(sweep: Sweep, ended: Sequence[Trial], open_: Sequence[dict[str, Any]]) -> Any:
     """Return Optuna's search, which knows the trials that `ended` and begins with those `open_`."""
+    import optuna
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def domain(choice: Choice) -> Any:
         if not isinstance(choice, Range):

@@ -37,6 +37,7 @@ class Trial:
 def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
     """Make `sweep_<name>_<time>/` with its sweep.json. Raises UsageError: it cannot be made."""
     about = {"sweep": _to_json(sweep), **describe_run(script, {})}
+    del about["flags"]  # they are those of a run
     while True:
         folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
         try:

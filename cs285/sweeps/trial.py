@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ from cs285.infrastructure.job import DONE, FAILED, HELD, RUNNING, WAITING, begin
 from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.machine import LocalMachine
 from cs285.infrastructure.run_folder import PROGRESS
-from cs285.sweeps import folder as sweep_folder
 from cs285.sweeps.plan import Sweep
 
 POLL_SECONDS = 0.2
@@ -28,13 +29,16 @@ def values_of(sweep: Sweep, config: dict[str, Any]) -> dict[str, Any]:
 class RunTrial(tune.Trainable):
     """Steps are logged iterations. Its only state is the log folder, from which it goes on."""
 
-    def setup(self, config: dict[str, Any], folder: Path = Path(), threads: int = 1) -> None:
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], sweep: Sweep, folder: Path, threads: int, cwd: Path
+    ) -> None:
         """Start or resume the run with the values of `config` in a sweep's folder.
 
         What is beside them comes by tune.with_parameters.
         """
-        self.folder, sweep = folder, sweep_folder.read(folder)
-        self.metric = sweep.metric
+        if cwd.is_dir():  # a task of the user's own may be found from there
+            os.chdir(cwd)
+        self.folder, self.metric = folder, sweep.metric
         self.machine = LocalMachine(threads, dies_with_us=True)
         self.job = sweep.job(values_of(sweep, config))
         self.told = 0  # rows
@@ -47,11 +51,12 @@ class RunTrial(tune.Trainable):
             if self.job.state == RUNNING:
                 look_after(self.job, self.folder)
             rows = read_rows(self.job.folder / PROGRESS) if self.job.folder else []
-            if len(rows) > self.told:
+            row = rows[self.told] if len(rows) > self.told else None
+            # The last row is told with the end: a scheduler has no say any more.
+            if row and not (self.job.state == RUNNING and self._is_last(row)):
                 self.told += 1
-                row = rows[self.told - 1]
                 if row.get(self.metric):
-                    return self._result(row, done=False)
+                    return self._result(row, done=self.job.state == DONE and row is rows[-1])
                 self._stop()
                 self.job.state = FAILED
                 self.job.error = (
@@ -71,7 +76,7 @@ class RunTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial in the same worker."""
         self._stop()
-        self.setup(new_config)
+        self.setup(new_config)  # type: ignore[call-arg]  # the others are added
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -81,6 +86,16 @@ class RunTrial(tune.Trainable):
         """Load nothing."""
 
     def _begin(self) -> None:
+        try:
+            self._begin_when_free()
+        except OSError as error:
+            self.job.state = FAILED
+            self.job.error = (
+                f"{self.folder}: {error.strerror} on {platform.node()}; allowed: a folder that "
+                "all nodes share and can write to"
+            )
+
+    def _begin_when_free(self) -> None:
         end = time.monotonic() + PATIENCE_SECONDS
         begin(self.job, self.folder, self.machine)
         while self.job.state in (HELD, WAITING):
@@ -96,6 +111,9 @@ class RunTrial(tune.Trainable):
             return False
         self.kills.append(self.job.first_iteration)
         return len(self.kills) <= KILLS or self.kills[-KILLS] < self.kills[-1]
+
+    def _is_last(self, row: dict[str, str]) -> bool:
+        return int(row["Iteration"]) + 1 >= self.job.n_iter
 
     def _stop(self) -> None:
         process = self.job.process

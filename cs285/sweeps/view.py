@@ -66,12 +66,23 @@ class View(tune.Callback):
         if of_tune.status == "RUNNING" and job.state != RUNNING:
             job.started = time.monotonic()
             job.first_iteration = trial.result.get("iterations", 0)
-        job.state = _state(of_tune.status, result.get("state", ""))
+        job.state = _state(of_tune.status, result)
+        if of_tune.status == "ERROR":
+            job.error = f"its worker failed again and again: {_reason(of_tune)}"
 
 
-def _state(of_tune: str, of_run: str) -> str:
+def _state(of_tune: str, result: dict[str, Any]) -> str:
     if of_tune == "RUNNING":
         return RUNNING
-    if of_tune in ("TERMINATED", "ERROR"):
-        return of_run if of_run in (DONE, FAILED) else STOPPED
-    return WAITING
+    if of_tune == "ERROR":
+        return FAILED
+    if result.get("state") in (DONE, FAILED):
+        return str(result["state"])
+    # The scheduler calls a result the last one; an interruption calls none so.
+    return STOPPED if of_tune == "TERMINATED" and result.get("done") else WAITING
+
+
+def _reason(of_tune: Any) -> str:
+    error = of_tune.get_error()
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason known"

@@ -1,0 +1,82 @@
+"""A Ray cluster of two nodes on this machine, of which one dies in the middle."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cs285.infrastructure.job import iterations_done
+from cs285.scripts import run_hw4_mb
+from tests.cli.processes import ROOT, children_of, command_of, start, wait_until
+from tests.cli.test_reproduce import write_list
+from tests.conftest import TINY, arguments, read_curve
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+SECONDS = 300.0
+FLAGS = {**TINY, "n_iter": 12, "batch_size": 200, "video_log_freq": -1}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without cores, and two nodes of one core each."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+def kill_node(cluster: Any) -> None:
+    """Kill a node while it has a run under way."""
+    node = next(iter(cluster.worker_nodes))
+    raylets = [info[0].process.pid for name, info in node.all_processes.items() if name == "raylet"]
+    assert any("run_hw4_mb" in command for command in map(command_of, children_of(raylets[0])))
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def by_hand(data: Path, **flags: Any) -> list[dict[str, str]]:
+    assert run_hw4_mb.main(arguments(**{**FLAGS, **flags, "data_dir": data})) == 0
+    (folder,) = data.glob("hw4_*")
+    return read_curve(folder)
+
+
+def folders(data: Path) -> list[Path]:
+    """The log folders with a checkpoint below a folder."""
+    return sorted(file.parent for file in data.rglob("checkpoint.pt"))
+
+
+def are_under_way(data: Path) -> bool:
+    found = folders(data)
+    return len(found) == 2 and all(0 < iterations_done(folder) < 8 for folder in found)
+
+
+def test_sweep_survives_the_death_of_a_node(cluster: Any, tmp_path: Path) -> None:
+    flags = arguments(**{**FLAGS, "num_workers": None, "size": "16,24", "seed": "1"})
+    words = ["--script", "mb", *flags, "--data_dir", str(tmp_path / "data")]
+    process = start("scripts/sweep.py", *words, "--address", cluster.address)
+    wait_until(lambda: are_under_way(tmp_path), SECONDS)
+    kill_node(cluster)
+    out, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, out + error
+    found = folders(tmp_path / "data")
+    assert len(found) == 2
+    for folder in found:
+        size = json.loads((folder / "config.json").read_text())["flags"]["size"]
+        assert read_curve(folder) == by_hand(tmp_path / str(size), size=size)
+
+
+def test_queue_survives_the_death_of_a_node(cluster: Any, tmp_path: Path) -> None:
+    listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"), n_iter=12, batch_size=200)
+    words = ["--experiments", str(listed), "--data_dir", str(tmp_path / "data")]
+    process = start("scripts/reproduce.py", *words, "--address", cluster.address)
+    wait_until(lambda: are_under_way(tmp_path), SECONDS)
+    kill_node(cluster)
+    out, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, out + error
+    found = folders(tmp_path / "data")
+    assert len(found) == 2
+    undisturbed = by_hand(tmp_path / "by_hand")
+    assert [read_curve(folder) for folder in found] == [undisturbed, undisturbed]
