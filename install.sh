@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# install.sh REQUIREMENTS...: create or reuse .venv, and install the requirements and cs285 into it,
+# install.sh [REQUIREMENTS...]: create or reuse .venv, and install the requirements and cs285 into it,
 # unless exactly that was done before. PYTHON_BIN makes the environment where there is none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+[[ $# -gt 0 ]] || set -- requirements.txt
 python_bin=${PYTHON_BIN:-python3}
 
 suits() {
