@@ -34,8 +34,8 @@ PEER = Experiment(
 
 def sources() -> dict[str, dict[str, Any]]:
     """Return what is known of each run, by its name."""
-    files = sorted(RESULTS.glob("*/*_seed*.json"))
-    return {file.stem: json.loads(file.read_text()) for file in files}
+    files = sorted(RESULTS.glob("*/*_seed*.csv"))
+    return {file.stem: json.loads(file.with_suffix(".json").read_text()) for file in files}
 
 
 def run_row(name: str, source: dict[str, Any]) -> str:
@@ -69,9 +69,10 @@ def main() -> None:
 Written by `python results/make_report.py` from the files beside it; nothing here is typed. A run is
 a CSV and a JSON, exported from its log folder (`scripts/reproduce.py --export_to results` runs them
 all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the assignment's, "wanted"
-this project's, held against the mean over seeds. Times are from the first iteration on, the mean
-over seeds; other processes ran beside most of them, so [benchmarks/](benchmarks/README.md) says
-more of speed.
+this project's, held against the mean over seeds. "Planned through the simulator" is what the same
+search reaches with a perfect model (`results/perfect_model.py`): the rest to it is the model's.
+Times are from the first iteration on, the mean over seeds; other processes ran beside most of them,
+so [benchmarks/](benchmarks/README.md) says more of speed.
 
 {newline.join(rows)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cs285.analysis.experiments import Experiment, Result
 from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values, last_value
-from cs285.analysis.runs import Run, load_run
+from cs285.analysis.runs import EVAL_RETURN, Run, load_run
 from cs285.analysis.study import error_figure
 from cs285.infrastructure.figures import draw_predictions, new_figure
 
@@ -136,7 +137,16 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
             time = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
             cells = [experiment.name, what, result.stated, _wanted(result), *_values(runs, result)]
             lines.append("| " + " | ".join([*cells, *time]) + " |")
+        if perfect := through_simulator(results, experiment.name):
+            cells = [f"the same, planned through the simulator: {experiment.name}", EVAL_RETURN]
+            lines.append("| " + " | ".join([*cells, "", "", _by_seed(perfect), "", "", ""]) + " |")
     return lines
+
+
+def through_simulator(results: Path, experiment: str) -> list[float]:
+    """Return what the planner reached with a perfect model, by seed: results/perfect_model.py."""
+    files = sorted(results.glob(f"*/{experiment}_seed*_perfect.json"))
+    return [float(json.loads(file.read_text())["mean"]) for file in files]
 
 
 def figures(results: Path) -> dict[str, Figure]:
@@ -204,9 +214,13 @@ def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
         return "not run", ""
     values = [reached(run, result) for run in runs]
     met = result.is_met(float(np.mean(values)))
-    several = f" (mean {np.mean(values):.4g})" if len(values) > 1 else ""
     verdict = {True: "met", False: "**missed**", None: ""}[met]
-    return ", ".join(f"{value:.4g}" for value in values) + several, verdict
+    return _by_seed(values), verdict
+
+
+def _by_seed(values: Sequence[float]) -> str:
+    several = f" (mean {np.mean(values):.4g})" if len(values) > 1 else ""
+    return ", ".join(f"{value:.4g}" for value in values) + several
 
 
 def _wanted(result: Result) -> str:
