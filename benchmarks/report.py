@@ -21,6 +21,8 @@ NAMES = (
     "growth",
     "profile",
     "end_to_end",
+    "planners",
+    "sweeps",
 )
 RATIO = "ratio_to_baseline"
 
@@ -107,18 +109,41 @@ TARGETS = (
         5,
         at_most=True,
     ),
+    *(
+        Target(
+            f"iCEM with 100 candidates, against CEM with 1000, {env.split('-')[0]}",
+            "planners",
+            (env, "iCEM, 100 candidates", RATIO),
+            5,
+        )
+        for env in ("cheetah-cs285-v0", "reacher-cs285-v0")
+    ),
+    Target(
+        "A trial of a sweep, against the run by hand, after start-up",
+        "sweeps",
+        ("ratios", "a trial against the run by hand, after start-up", "median"),
+        1.03,
+        at_most=True,
+    ),
+    Target(
+        "Two seeds side by side, against one after the other",
+        "sweeps",
+        ("ratios", "one after the other against side by side", "median"),
+        1.6,
+    ),
 )
 ON_GPU = ("Q3 cheetah whole", "SAC updates per second", "the time for all of Q1 to Q6")
 
 
 def main() -> None:
-    results = {
-        name: json.loads((RESULTS / f"{name}.json").read_text())
-        for name in NAMES
-        if (RESULTS / f"{name}.json").exists()
-    }
-    (RESULTS / "README.md").write_text(text_of(results))
+    (RESULTS / "README.md").write_text(text_of(measured()))
     print("written to results/benchmarks/README.md")
+
+
+def measured() -> dict[str, Any]:
+    """Return what was measured, by benchmark."""
+    files = {name: RESULTS / f"{name}.json" for name in NAMES}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
 def text_of(results: dict[str, Any]) -> str:

@@ -1,0 +1,156 @@
+"""Sweeps: the cost of scheduling a trial, of being one, and what two at a time gain.
+
+    python -m benchmarks.sweeps
+
+1,000 trials that do nothing; then, in turn, two runs of about two minutes by hand, the same as
+trials one after the other, and as trials side by side. Needs the cluster extra. Run it on an idle
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import write
+from cs285.infrastructure.job import DONE
+from cs285.infrastructure.logger import read_rows
+from cs285.scripts.sweep import main as sweep
+from cs285.sweeps import folder as sweep_folder
+from cs285.sweeps import trial
+from cs285.sweeps.cluster import require_ray
+from cs285.sweeps.engine import Resources, run
+from cs285.sweeps.plan import Sweep
+
+ROOT = Path(__file__).parents[1]
+SEEDS = (1, 2)
+RUN = {
+    "env_name": "obstacles-cs285-v0", "add_sl_noise": True, "num_agent_train_steps_per_iter": 20,
+    "batch_size_initial": 5000, "batch_size": 1000, "mpc_horizon": 10, "video_log_freq": -1,
+}  # fmt: skip
+
+
+class TrivialTrial(trial.RunTrial):
+    """A trial whose run is over as soon as it has begun."""
+
+    def _begin(self) -> None:
+        self.job.state = DONE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=1000, help="that do nothing")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of real runs")
+    parser.add_argument("--n_iter", type=int, default=4, help="of a real run")
+    arguments = parser.parse_args()
+    require_ray()
+    content: dict[str, Any] = {"scheduling": {"trials": schedule(arguments.trials)}}
+    flags = [f"--{name}={value}" for name, value in {**RUN, "n_iter": arguments.n_iter}.items()]
+    rounds = [one_round(flags) for _ in range(arguments.repeats)]
+    content["command_of_a_run"] = f"python scripts/run_hw4_mb.py {' '.join(by_hand(flags))}"
+    content["seconds"] = {
+        name: {
+            "median": round(statistics.median(row[name] for row in rounds), 1),
+            "all": [round(row[name], 1) for row in rounds],
+        }
+        for name in rounds[0]
+    }
+    ratios = {
+        "a trial against the run by hand, after start-up": ("trials, each", "by hand, each"),
+        "one after the other against side by side": ("one after the other", "side by side"),
+    }
+    content["ratios"] = {
+        what: {"median": round(statistics.median(row[a] / row[b] for row in rounds), 3)}
+        for what, (a, b) in ratios.items()
+    }
+    write("sweeps", content)
+
+
+def schedule(count: int) -> dict[str, float]:
+    """Return what trials cost that do nothing; Ray's start is not in it."""
+    trial.RunTrial = TrivialTrial  # type: ignore[misc]
+    seeds = list(range(count))
+    plan = Sweep("trivial", "mb", {"env_name": ["obstacles-cs285-v0"], "seed": seeds})
+    with tempfile.TemporaryDirectory() as data, contextlib.redirect_stdout(io.StringIO()):
+        seconds = {}
+        for name, part in (("one", seeds[:1]), ("all", seeds)):
+            some = Sweep(plan.name, plan.script, {**plan.choices, "seed": part})
+            folder = sweep_folder.create(some, Path(data), "sweep.py")
+            start = time.perf_counter()
+            trials = run(some, folder, Resources())
+            seconds[name] = time.perf_counter() - start
+            assert [row.job.state for row in trials] == [DONE] * len(part)
+    each = (seconds["all"] - seconds["one"]) / (count - 1)
+    return {"number": count, "seconds": round(seconds["all"], 1), "ms_each": round(1000 * each, 1)}
+
+
+def one_round(flags: list[str]) -> dict[str, float]:
+    """Return seconds: of the runs after their start-up, and of whole sweeps."""
+    with tempfile.TemporaryDirectory() as data:
+        hands = [run_by_hand(flags, seed, Path(data) / "by_hand") for seed in SEEDS]
+        after, whole = sweep_of(flags, 1, Path(data) / "one")
+        beside, both = sweep_of(flags, len(SEEDS), Path(data) / "both")
+    return {
+        "by hand, each": statistics.mean(hands),
+        "trials, each": after,
+        "trials side by side, each": beside,
+        "one after the other": whole,
+        "side by side": both,
+    }
+
+
+def by_hand(flags: list[str]) -> list[str]:
+    """Return the words of a run: there a flag that is true has no value."""
+    return [word.removesuffix("=True") for word in flags]
+
+
+def run_by_hand(flags: list[str], seed: int, data: Path) -> float:
+    """Run the program with one thread, as a trial has it."""
+    command = [sys.executable, str(ROOT / "scripts" / "run_hw4_mb.py"), *by_hand(flags)]
+    words = [f"--seed={seed}", "--num_workers=1", f"--exp_name=seed{seed}", f"--data_dir={data}"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL, env=one_thread)
+    (folder,) = data.glob(f"hw4_seed{seed}_*")
+    return seconds_of(folder)
+
+
+def sweep_of(flags: list[str], jobs: int, data: Path) -> tuple[float, float]:
+    """Return a trial's mean seconds after its start-up, and those of the whole sweep."""
+    words = [word.replace("=True", "=true") for word in flags]
+    seeds = ",".join(map(str, SEEDS))
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = sweep(
+            [
+                "--script",
+                "mb",
+                *words,
+                "--seed",
+                seeds,
+                "--jobs",
+                str(jobs),
+                "--data_dir",
+                str(data),
+            ]
+        )
+    whole = time.perf_counter() - start
+    assert code == 0
+    return statistics.mean(map(seconds_of, data.glob("sweep_*/hw4_*"))), whole
+
+
+def seconds_of(folder: Path) -> float:
+    """Return the seconds of a run from its first collection to its last logged iteration."""
+    return float(read_rows(folder / "progress.csv")[-1]["TimeSinceStart"])
+
+
+if __name__ == "__main__":
+    main()
