@@ -26,10 +26,12 @@ from cs285.infrastructure.job import DONE
 from cs285.infrastructure.logger import read_rows
 from cs285.scripts.sweep import main as sweep
 from cs285.sweeps import folder as sweep_folder
-from cs285.sweeps import trial
-from cs285.sweeps.cluster import require_ray
-from cs285.sweeps.engine import Resources, run
+from cs285.sweeps.cluster import connected, require_ray
 from cs285.sweeps.plan import Sweep
+
+require_ray()
+
+from cs285.sweeps import engine  # noqa: E402  (imports Ray)
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (1, 2)
@@ -39,7 +41,7 @@ RUN = {
 }  # fmt: skip
 
 
-class TrivialTrial(trial.RunTrial):
+class TrivialTrial(engine.RunTrial):
     """A trial whose run is over as soon as it has begun."""
 
     def _begin(self) -> None:
@@ -52,7 +54,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds of real runs")
     parser.add_argument("--n_iter", type=int, default=4, help="of a real run")
     arguments = parser.parse_args()
-    require_ray()
     content: dict[str, Any] = {"scheduling": {"trials": schedule(arguments.trials)}}
     flags = [f"--{name}={value}" for name, value in {**RUN, "n_iter": arguments.n_iter}.items()]
     rounds = [one_round(flags) for _ in range(arguments.repeats)]
@@ -76,8 +77,8 @@ def main() -> None:
 
 
 def schedule(count: int) -> dict[str, float]:
-    """Return what trials cost that do nothing; Ray's start is not in it."""
-    trial.RunTrial = TrivialTrial  # type: ignore[misc]
+    """Return what trials cost that do nothing, above what one costs."""
+    engine.RunTrial = TrivialTrial  # type: ignore[misc]
     seeds = list(range(count))
     plan = Sweep("trivial", "mb", {"env_name": ["obstacles-cs285-v0"], "seed": seeds})
     with tempfile.TemporaryDirectory() as data, contextlib.redirect_stdout(io.StringIO()):
@@ -86,7 +87,8 @@ def schedule(count: int) -> dict[str, float]:
             some = Sweep(plan.name, plan.script, {**plan.choices, "seed": part})
             folder = sweep_folder.create(some, Path(data), "sweep.py")
             start = time.perf_counter()
-            trials = run(some, folder, Resources())
+            with connected(None):
+                trials = engine.run(some, folder, engine.Needs(1, 0))
             seconds[name] = time.perf_counter() - start
             assert [row.job.state for row in trials] == [DONE] * len(part)
     each = (seconds["all"] - seconds["one"]) / (count - 1)

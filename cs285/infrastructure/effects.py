@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from cs285.infrastructure.config import PlannerConfig, RolloutConfig
+from cs285.infrastructure.flags import to_flat
 
 Flat = dict[str, Any]  # every flag of a run and its value
 
@@ -20,6 +21,9 @@ OF_THE_MODEL = (
     "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience", "learned_reward",
     "termination",
 )  # fmt: skip
+
+
+TOLD_BY_ANOTHER = ("sac_batch_size",)  # it is --batch_size by then, or has lost against it
 
 
 class Rule(NamedTuple):
@@ -100,7 +104,21 @@ RULES = (
         _particles_are_alike,
         "states that stay with one deterministic member are all alike",
     ),
+    Rule(
+        ("mpc_propagation", "mpc_particles"),
+        lambda flat: flat["ensemble_size"] == 1 and flat["model"] == "deterministic",
+        "there is one member, and it is deterministic",
+    ),
 )
+
+
+def signature(config: Any) -> tuple[Any, ...]:
+    """Return what makes a run the run it is: of two that have the same, the curves are the same."""
+    flat = to_flat(config)
+    flat["mpc_warm_start"] = config.planner.is_warm_started
+    flat["weight_decay"] = tuple(config.model.decay_by_layer)
+    left_out = {*idle_flags(to_flat(config)), *NEUTRAL, *TOLD_BY_ANOTHER}
+    return tuple(value for name, value in flat.items() if name not in left_out)
 
 
 def idle_flags(flat: Flat) -> dict[str, str]:

@@ -90,7 +90,7 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
                 "help": (field.metadata["help"] + shown).replace("%", "%%"),
             }
             if kind is bool:
-                options["action"] = "store_true"
+                options["action"] = argparse.BooleanOptionalAction  # --no-flag: against a preset's
             else:
                 options |= {"type": converter(kind, field), "metavar": kind.__name__.upper()}
             section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)

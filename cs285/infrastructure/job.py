@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cs285.infrastructure.checkpoint import load_checkpoint
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.machine import LOST, Machine, Process
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
+KILLED = "killed"  # so begin errors that are not the run's own
 LOSSES = 20  # of a job's machines, after which it is given up
 
 
@@ -50,6 +51,8 @@ def begin(job: Job, data_dir: Path, machine: Machine) -> None:
         is_ours = True
     except BlockingIOError:  # another one of us has it, or a run that outlived one
         is_ours = False
+    except OSError:  # a file system without locks
+        is_ours = True
     found = folders_of(data_dir, job.name)
     job.folder = found[-1] if found else None
     # Who asks whether a folder is held, holds it that moment: only where no run of ours begins.
@@ -57,7 +60,7 @@ def begin(job: Job, data_dir: Path, machine: Machine) -> None:
         lock.close()
         job.state = HELD
         return
-    job.state = WAITING
+    job.state, job.error = WAITING, ""
     _locate(job, found)
     if job.state != WAITING:
         lock.close()
@@ -84,7 +87,9 @@ def look_after(job: Job, data_dir: Path) -> None:
         return
     job.state = DONE if code == 0 else FAILED
     if code < 0:
-        job.error = f"killed by signal {-code}"
+        job.error = f"{KILLED} by signal {-code}"
+    elif code == InterruptedRunError.exit_code:
+        job.error = f"{KILLED} by an interrupt that was not ours"
     elif code > 0:
         job.error = last_line(log_of(job, data_dir)) or f"exit code {code}"
 

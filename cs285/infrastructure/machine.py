@@ -79,21 +79,25 @@ class LocalProcess:
 class LocalMachine:
     """Runs are processes here, each with `threads` threads.
 
-    They outlive us if we are killed, or if `dies_with_us` the thread that started them is their end
-    (on Linux).
+    They collect in as many workers, but with `in_lockstep` as runs do on a GPU by default. They
+    outlive us if we are killed, or if `dies_with_us` the thread that started them is their end (on
+    Linux).
     """
 
     threads: int
+    in_lockstep: bool = False
     dies_with_us: bool = False
 
     def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
-        workers = ["--num_workers", str(self.threads)]
+        workers = [] if self.in_lockstep else ["--num_workers", str(self.threads)]
         command = [sys.executable, "-m", module, *words, *workers]
         return LocalProcess(command, log, lock, self.threads, self.dies_with_us)
 
 
 def _prepare_child(dies_with_us: bool) -> None:
-    # A shell that starts us in the background has SIGINT ignored, also for children.
+    # A shell that starts us in the background has SIGINT ignored, and Ray has it blocked, also for
+    # children.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     if dies_with_us and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs285.infrastructure.job import DONE, FAILED, HELD, RUNNING, WAITING, Job
+from cs285.infrastructure.job import FAILED, HELD, RUNNING, Job
 from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_folder import PROGRESS
@@ -27,7 +28,7 @@ class RunDisplay:
         states = {job.name: self._state(job) for job in self.jobs}
         width = max(map(len, states), default=0)
         if sys.stdout.isatty():
-            self._redraw([f"{name:<{width}}  {state}" for name, state in states.items()])
+            self._redraw({name: f"{name:<{width}}  {state}" for name, state in states.items()})
             return
         for name, state in states.items():
             key = state.split(",")[0]  # the times after it change all the while
@@ -35,11 +36,15 @@ class RunDisplay:
                 self._shown[name] = key
                 print(f"{time.strftime('%H:%M:%S')} {name:<{width}}  {state}", flush=True)
 
-    def _redraw(self, lines: Sequence[str]) -> None:
+    def _redraw(self, by_name: dict[str, str]) -> None:
         size = shutil.get_terminal_size()
-        room = size.lines - 2  # a cursor cannot go back to what has left the screen
+        room = size.lines - 3  # a cursor cannot go back to what has left the screen
+        lines = list(by_name.values())
         if len(lines) > room:
-            lines = [line for line in lines if not line.endswith((DONE, WAITING))][:room]
+            # Those under way, in full; of all the others, how many there are.
+            lines = [by_name[job.name] for job in self.jobs if job.state in (RUNNING, HELD)][:room]
+            counts = Counter(job.state for job in self.jobs)
+            lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
         up = f"\x1b[{self._drawn}F" if self._drawn else ""
         shown = [f"{line[: size.columns - 1]}\n" for line in lines]
         print(f"{up}\x1b[J{''.join(shown)}", end="", flush=True)

@@ -55,6 +55,6 @@ def words_of(given: dict[str, Any]) -> list[str]:
     """Return flags and their values as the words of a command line."""
     words: list[str] = []
     for name, value in given.items():
-        if value is not False:
-            words += [f"--{name}"] if value is True else [f"--{name}={value}"]
+        truth = {True: f"--{name}", False: f"--no-{name}"}
+        words.append(truth[value] if isinstance(value, bool) else f"--{name}={value}")
     return words

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cs285.analysis.experiments import (
     EXPERIMENTS_FILE,
     Experiment,
@@ -88,7 +90,7 @@ def reproduce(argv: Sequence[str]) -> int:
 def _place(address: str | None, threads: int) -> Iterator[tuple[Machine, int]]:
     """Give the machine that runs go to, and how many there is room for, until the block ends."""
     if address is None:
-        yield LocalMachine(threads), available_cores()
+        yield LocalMachine(threads, torch.cuda.is_available()), available_cores()
         return
     with connected(address):
         from cs285.sweeps.ray_machine import RayMachine

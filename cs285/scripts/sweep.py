@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cs285.infrastructure.config import NAME
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
@@ -21,13 +21,27 @@ from cs285.infrastructure.run_folder import default_data_dir, lock_folder
 from cs285.scripts.programs import PROGRAMS, words_of
 from cs285.scripts.tool import run_tool
 from cs285.sweeps import folder as sweep_folder
-from cs285.sweeps.cluster import check_address, require_ray
-from cs285.sweeps.engine import Resources, run
+from cs285.sweeps.cluster import check_address, connected, require_ray
 from cs285.sweeps.plan import Sweep
 from cs285.sweeps.values import Choice, parse, varied_fields
 
 SCRIPT = "sweep.py"
 OWN = ("exp_name", "data_dir", "num_workers")  # flags of the programs that mean a sweep's here
+
+
+SHARE = Check(
+    lambda value: 0 <= value <= 1 or (value > 1 and float(value).is_integer()),
+    "shares from 0 to 1, and whole numbers",
+)
+
+
+class Asked(NamedTuple):
+    """Where trials are to go, and what each is to get."""
+
+    address: str | None  # of a cluster; None: this machine
+    jobs: int | None  # at once, at most
+    cpus: int
+    gpus: float | None  # None: as there are some
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sweep(argv: Sequence[str]) -> int:
     """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
     given = vars(_parser(_script_in(argv)).parse_args(argv))
-    resources = Resources(
+    asked = Asked(
         given.get("address"),
         _checked(given, "jobs"),
         _checked(given, "cpus_per_trial") or 1,
-        given.get("gpus_per_trial"),
+        _checked(given, "gpus_per_trial", SHARE),
     )
+    if "num_workers" in given:
+        raise UsageError("--num_workers: allowed in a run by hand; a trial's are --cpus_per_trial")
     resumed = given.get("resume")
     if resumed is None:
         plan = _plan(given)
@@ -55,21 +71,29 @@ def sweep(argv: Sequence[str]) -> int:
     if given.get("dry_run"):
         return _print_commands(plan)
     require_ray()
-    if resources.address is not None:
-        check_address(resources.address)
-    folder = resumed or sweep_folder.create(plan, given["data_dir"].resolve(), SCRIPT)
-    return _run(plan, folder.resolve(), resources)
+    if asked.address is not None:
+        check_address(asked.address)
+    return _run(plan, asked, resumed, given["data_dir"])
 
 
-def _run(plan: Sweep, folder: Path, resources: Resources) -> int:
-    print(f"sweep in {folder}", flush=True)
+def _run(plan: Sweep, asked: Asked, resumed: Path | None, data_dir: Path) -> int:
+    from cs285.sweeps import engine
+
+    if resumed is not None and engine.is_finished(plan, engine.wanted(plan, resumed)):
+        print(f"{resumed} is finished")
+        return 0
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    with lock_folder(folder):
-        trials = run(plan, folder, resources)
+    with connected(asked.address):
+        needs = engine.needs_of(plan, asked.cpus, asked.gpus)
+        folder = (resumed or sweep_folder.create(plan, data_dir.resolve(), SCRIPT)).resolve()
+        with lock_folder(folder):
+            print(f"sweep in {folder}", flush=True)
+            trials = engine.run(plan, folder, needs, asked.jobs)
     failed = [trial.job for trial in trials if trial.job.state == FAILED]
     for job in failed:
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)
-    if any(trial.job.state not in sweep_folder.ENDED for trial in trials):
+    ended = [trial for trial in trials if trial.job.state in (*sweep_folder.ENDED, FAILED)]
+    if len(ended) < plan.size:
         raise InterruptedRunError(f"interrupted; go on with --resume {folder}")
     return 1 if failed else 0
 
@@ -164,6 +188,7 @@ def _parser(script: str) -> OneLineParser:
     add("--gpus_per_trial", type=float, metavar="SHARE",
         help="of a GPU; 0.5: two trials share one (1 where there are GPUs)")  # fmt: skip
     add("--address", help="of a cluster of Ray to join: auto, or HOST:PORT (docs/cluster.md)")
+    parser.add_argument("--num_workers", help=ABSENT)
     section = parser.add_argument_group(f"flags of run_hw4_{script}.py, see its --help")
     for name, (field, kind) in varied_fields(PROGRAMS[script].config_class).items():
         if name not in OWN:
@@ -179,8 +204,8 @@ def _name(text: str) -> str:
     return text
 
 
-def _checked(given: dict[str, Any], name: str, check: Check = COUNT) -> int | None:
-    """Return a whole number that was given, or None. Raises UsageError: it is too small."""
+def _checked(given: dict[str, Any], name: str, check: Check = COUNT) -> Any:
+    """Return a number that was given, or None. Raises UsageError: it is not allowed."""
     if name in given and not check.holds(given[name]):
         raise UsageError(f"--{name} {given[name]}: allowed are {check.allowed}")
     return given.get(name)

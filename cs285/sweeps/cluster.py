@@ -23,6 +23,7 @@ SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a run that failed at once has logged none
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # sweep.csv and the log folders are all that is needed
     "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
 

@@ -1,91 +1,107 @@
-"""Runs a sweep by Ray Tune: on this machine's cores and GPUs, or on a cluster."""
+"""Runs a sweep by Ray Tune, on the Ray that is connected."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.job import FAILED, WAITING
 from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.run_folder import PROGRESS
-from cs285.sweeps.cluster import connected
 from cs285.sweeps.folder import ENDED, Trial, read_trials
 from cs285.sweeps.plan import Sweep
-from cs285.sweeps.values import Choice, Range
+from cs285.sweeps.search import OptunaSearch
+from cs285.sweeps.trial import RunTrial
+from cs285.sweeps.view import FAILURES, View
 
-if TYPE_CHECKING:
-    from cs285.sweeps.view import View
-
-FAILURES = 20  # of a trial's workers and nodes, after which it is given up
 ENGINE = "tune"  # folder of what Ray Tune keeps
 REDUCTION = 3  # of ASHA: a third of the trials goes on at each rung
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Where trials go, and what each one gets."""
+class Needs(NamedTuple):
+    """What a trial gets."""
 
-    address: str | None = None  # of a cluster; None: this machine
-    jobs: int | None = None  # at once, at most
-    cpus: int = 1
-    gpus: float | None = None  # None: 1 where there are some and they are not refused
+    cpus: int
+    gpus: float
 
 
-def run(sweep: Sweep, folder: Path, resources: Resources) -> list[Trial]:
-    """Bring the trials of a sweep to their end, and return them all as they then are.
+def needs_of(sweep: Sweep, cpus: int, gpus: float | None) -> Needs:
+    """Return what each trial gets: None is a GPU where there are some and they are not refused.
 
-    Those that are not ENDED were interrupted. Raises UsageError.
+    Raises UsageError: no node has that much.
     """
-    from cs285.sweeps.view import View
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if gpus is None:
+        is_wanted = not any(sweep.choices.get("no_gpu", ()))
+        gpus = float(is_wanted and any(node.get("GPU", 0) >= 1 for node in nodes))
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        flags = f"--cpus_per_trial {cpus}" + f" --gpus_per_trial {gpus:g}" * (gpus > 0)
+        most = [f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs" for node in nodes]
+        raise UsageError(f"{flags}: allowed is what a node has: {' or '.join(dict.fromkeys(most))}")
+    return Needs(cpus, gpus)
 
-    known = read_trials(folder, sweep)
-    ended = [trial for trial in known if trial.job.state in ENDED]
-    open_ = [trial.values for trial in known if trial.job.state not in ENDED]
-    names = {trial.job.name for trial in known}
+
+def wanted(sweep: Sweep, folder: Path) -> list[Trial]:
+    """Return the trials of a sweep as far as they are known; those to be run are WAITING."""
+    trials = {trial.job.name: trial for trial in read_trials(folder, sweep)}
+    for trial in trials.values():
+        if trial.job.state not in ENDED:
+            trial.job.state = WAITING
     if not sweep.is_adaptive:
-        open_ += [values for values in sweep.values() if sweep.name_of(values) not in names]
-    count = sweep.search - len(ended) if sweep.is_adaptive else len(open_)
-    if not count:
-        return ended
-    with connected(resources.address):
-        view = View(sweep, folder, ended)
-        make_tuner(sweep, folder, resources, view, open_, count).fit()
-    shutil.rmtree(folder / ENGINE, ignore_errors=True)  # all that counts is in our own files
-    return read_trials(folder, sweep)
+        for values in sweep.values():
+            trials.setdefault(sweep.name_of(values), Trial(sweep, values))
+    return list(trials.values())
 
 
-def make_tuner(
-    sweep: Sweep,
-    folder: Path,
-    resources: Resources,
-    view: View,
-    open_: Sequence[dict[str, Any]],
-    count: int,
-) -> Any:
-    """Return what runs `count` trials: those that are `open_`, or begin with them.
+def is_finished(sweep: Sweep, trials: Sequence[Trial]) -> bool:
+    """Return whether there is nothing left to run."""
+    return len(trials) == sweep.size and all(trial.job.state in ENDED for trial in trials)
 
-    Raises UsageError: no node can ever hold a trial.
+
+def run(sweep: Sweep, folder: Path, needs: Needs, jobs: int | None = None) -> list[Trial]:
+    """Run the trials that have not ended, `jobs` at once at most; returns all as they then are.
+
+    Those that are neither ENDED nor FAILED were interrupted.
     """
-    from ray import tune
+    trials = wanted(sweep, folder)
+    for _ in range(FAILURES):
+        view = View(sweep, folder, trials)
+        make_tuner(sweep, folder, needs, jobs, view).fit()
+        shutil.rmtree(folder / ENGINE, ignore_errors=True)  # all that counts is in our own files
+        trials = list(view.trials.values())
+        if not view.is_to_go_on:
+            break
+    return trials
 
-    from cs285.sweeps.trial import RunTrial
 
-    ended = list(view.trials.values())
-    needs = {"cpu": float(resources.cpus), "gpu": gpus_of(sweep, resources)}
-    check_needs(needs)
-    search = make_search(sweep, ended, open_) if sweep.is_adaptive else None
-    shared = {"sweep": sweep, "folder": folder, "threads": resources.cpus, "cwd": Path.cwd()}
+def make_tuner(sweep: Sweep, folder: Path, needs: Needs, jobs: int | None, view: View) -> Any:
+    """Return what runs the trials of `view` that are WAITING, and of a search those still to come.
+
+    `view` follows them.
+    """
+    trials = list(view.trials.values())
+    open_ = [trial for trial in trials if trial.job.state == WAITING]
+    search = OptunaSearch(sweep, trials) if sweep.is_adaptive else None
+    shared = {"sweep": sweep, "folder": folder, "needs": needs, "cwd": Path.cwd()}
+    resources = {"cpu": float(needs.cpus), "gpu": needs.gpus}
+    grid = {"values": tune.grid_search([trial.values for trial in open_])}
     return tune.Tuner(
-        tune.with_resources(tune.with_parameters(RunTrial, **shared), needs),
-        param_space=None if search else {"values": tune.grid_search(list(open_))},
+        tune.with_resources(tune.with_parameters(RunTrial, **shared), resources),
+        param_space=None if search else grid,
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=make_asha(sweep, ended) if sweep.asha else None,
-            num_samples=count if search else 1,
-            max_concurrent_trials=resources.jobs,
+            scheduler=make_asha(sweep, trials) if sweep.asha else None,
+            num_samples=sweep.size - (len(trials) - len(open_)) if search else 1,
+            max_concurrent_trials=jobs,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -99,81 +115,31 @@ def make_tuner(
     )
 
 
-def gpus_of(sweep: Sweep, resources: Resources) -> float:
-    """Return the share of a GPU that a trial gets."""
-    import ray
+def make_asha(sweep: Sweep, trials: Sequence[Trial]) -> ASHAScheduler:
+    """Return the scheduler that stops trials that are behind (Li et al. 2020), fed with their logs.
 
-    if resources.gpus is not None:
-        return resources.gpus
-    refused = bool(sweep.fixed.get("no_gpu"))
-    return 1.0 if ray.cluster_resources().get("GPU", 0) > 0 and not refused else 0.0
-
-
-def check_needs(needs: dict[str, float]) -> None:
-    """Raise UsageError: no node has so many cores, or so much of a GPU."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for flag, kind in (("cpus_per_trial", "CPU"), ("gpus_per_trial", "GPU")):
-        most = max(node.get(kind, 0.0) for node in nodes)
-        if needs[kind.lower()] > most:
-            raise UsageError(
-                f"--{flag} {needs[kind.lower()]:g}: allowed is up to {most:g}, as the nodes have"
-            )
-
-
-def make_search(sweep: Sweep, ended: Sequence[Trial], open_: Sequence[dict[str, Any]]) -> Any:
-    """Return Optuna's search, which knows the trials that `ended` and begins with those `open_`."""
-    import optuna
-    from ray import tune
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def domain(choice: Choice) -> Any:
-        if not isinstance(choice, Range):
-            return tune.choice(list(choice))
-        if choice.whole:
-            low, high = int(choice.low), int(choice.high) + 1  # without the last
-            return tune.lograndint(low, high) if choice.log else tune.randint(low, high)
-        draw = tune.loguniform if choice.log else tune.uniform
-        return draw(choice.low, choice.high)
-
-    search = OptunaSearch(
-        {name: domain(sweep.choices[name]) for name in sweep.varied},
-        metric=sweep.metric,
-        mode=sweep.mode,
-        points_to_evaluate=list(open_) or None,
-        seed=sweep.sampler_seed + len(ended),
-    )
-    for trial in ended:
-        if "metric" in trial.result:
-            search.add_evaluated_point(trial.values, float(trial.result["metric"]))
-    return search
-
-
-def make_asha(sweep: Sweep, ended: Sequence[Trial]) -> Any:
-    """Return the scheduler that stops trials that are behind, fed with what `ended` ones logged."""
-    from ray.tune.experiment import Trial as TuneTrial
-    from ray.tune.schedulers import ASHAScheduler
-
+    Those that go on tell it what they log from there on.
+    """
     longest = max(sweep.job(values).n_iter for values in sweep.values())
     scheduler = ASHAScheduler(
         time_attr="iterations",
         metric=sweep.metric,
         mode=sweep.mode,
         max_t=longest,
-        grace_period=max(1, round(longest / REDUCTION**2)),
+        grace_period=max(1, math.floor(longest / REDUCTION**2)),
         reduction_factor=REDUCTION,
     )
     nobody: Any = None  # no controller is asked anything
-    for trial in ended:
+    for trial in trials:
+        if trial.job.state == FAILED or trial.job.folder is None:
+            continue
         stand_in = TuneTrial("RunTrial", stub=True)
         scheduler.on_trial_add(nobody, stand_in)
-        for row in read_rows(trial.job.folder / PROGRESS) if trial.job.folder else []:
+        for row in read_rows(trial.job.folder / PROGRESS):
             if row.get(sweep.metric):
-                result = {"iterations": int(row["Iteration"]) + 1}
-                scheduler.on_trial_result(
-                    nobody, stand_in, {**result, sweep.metric: float(row[sweep.metric])}
-                )
+                told = {
+                    "iterations": int(row["Iteration"]) + 1,
+                    sweep.metric: float(row[sweep.metric]),
+                }
+                scheduler.on_trial_result(nobody, stand_in, told)
     return scheduler

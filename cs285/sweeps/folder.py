@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.job import DONE, FAILED
+from cs285.infrastructure.job import DONE
 from cs285.infrastructure.run_folder import describe_run
 from cs285.sweeps.plan import Sweep
 from cs285.sweeps.values import Range, word_of
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
 STOPPED = "stopped early"
-ENDED = (DONE, FAILED, STOPPED)
+ENDED = (DONE, STOPPED)  # for good; what has failed is tried again on --resume
 RESULTS = ("iterations", "metric")  # the last values
 COLUMNS = ("state", *RESULTS, "folder", "error")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.config import NAME
-from cs285.infrastructure.effects import NEUTRAL, idle_flags
+from cs285.infrastructure.effects import NEUTRAL, idle_flags, signature
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.job import Job
 from cs285.scripts.programs import PROGRAMS, job_of, resolve
@@ -51,6 +51,11 @@ class Sweep:
         return {name: choice[0] for name, choice in self.choices.items() if name not in self.varied}
 
     @property
+    def size(self) -> int:
+        """How many trials there are to be."""
+        return self.search or len(self.values())
+
+    @property
     def is_adaptive(self) -> bool:
         """Whether what is tried depends on how earlier trials went."""
         return self.search > 0 and self.sampler == "optuna"
@@ -80,14 +85,22 @@ class Sweep:
         """
         words = [f"{flag}{word_of(value)}" for flag, value in values.items() if flag != "seed"]
         seed = [f"seed{values['seed']}"] if "seed" in values else []
-        readable = "_".join([self.name, *(re.sub("[/: ;]", "-", word) for word in words), *seed])
+        digest = hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
+        plain = [re.sub("[/: ;]", "-", word) for word in words]
+        readable = "_".join([self.name, *plain, *([digest] if plain != words else []), *seed])
         if NAME.holds(readable) and not self.search:
             return readable
-        digest = hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
         return "_".join([self.name, digest, *seed])
 
     def check(self) -> None:
         """Raise UsageError if a trial is not allowed, or a varied flag makes no difference."""
+        if "which_gpu" in self.choices:
+            raise UsageError("--which_gpu: allowed in a run by hand; a trial is given its GPU")
+        if -1 in self.choices.get("checkpoint_freq", ()):
+            raise UsageError(
+                "--checkpoint_freq -1: allowed in a sweep are whole numbers from 1, as trials are "
+                "resumed"
+            )
         for flag in self.varied:
             if flag in NEUTRAL:
                 raise UsageError(
@@ -99,12 +112,12 @@ class Sweep:
             raise UsageError(
                 f"--search {self.search}: allowed where a flag has values to draw from"
             )
-        trials = self.values()
-        if self.search and not self.is_adaptive and len(trials) < self.search:
+        combinations = math.prod(map(_count, self.choices.values()))
+        if combinations < self.search:
             raise UsageError(
-                f"--search {self.search}: the flags have only {len(trials)} combinations"
+                f"--search {self.search}: the flags have only {combinations:g} combinations"
             )
-        self._check_effects(trials)
+        self._check_effects(self.values())
 
     def _check_effects(self, trials: list[dict[str, Any]]) -> None:
         """Raise UsageError: two trials are the same run, or no trial depends on a varied flag."""
@@ -112,11 +125,10 @@ class Sweep:
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
         for values in trials:
             config = resolve(self.script, {**self.fixed, **values})
-            flat = flag_tools.to_flat(config)
-            idle = idle_flags(flat)
+            idle = idle_flags(flag_tools.to_flat(config))
             for flag in idle_in:
                 idle_in[flag] += flag in idle
-            counts = tuple(flat[name] for name in flat if name not in idle and name not in NEUTRAL)
+            counts = signature(config)
             if counts in seen:
                 flag = next(name for name in values if values[name] != seen[counts][name])
                 reason = f", as {idle[flag]}" if flag in idle else ""
@@ -138,6 +150,13 @@ class Sweep:
             if tuple(values.values()) not in seen:
                 seen.add(tuple(values.values()))
                 yield values
+
+
+def _count(choice: Choice) -> float:
+    """Return how many values there are to draw from."""
+    if not isinstance(choice, Range):
+        return len(choice)
+    return choice.high - choice.low + 1 if choice.whole else math.inf
 
 
 def _draw(choice: Choice, generator: random.Random) -> Any:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ray
+import torch
 
 from cs285.infrastructure.machine import LOST, LocalMachine, Process
-
-LOST_ERRORS = (ray.exceptions.RayActorError, ray.exceptions.ActorUnavailableError)
 
 
 class RayMachine:
@@ -69,7 +68,7 @@ class _Runner:
     def __init__(self, threads: int, cwd: Path) -> None:
         if cwd.is_dir():  # a task of the user's own may be found from there
             os.chdir(cwd)
-        self._machine = LocalMachine(threads, dies_with_us=True)
+        self._machine = LocalMachine(threads, torch.cuda.is_available(), dies_with_us=True)
 
     def start(self, module: str, words: Sequence[str], log: Path) -> None:
         with Path(os.devnull).open() as nothing:
@@ -85,5 +84,5 @@ class _Runner:
 def _value_of(answer: Any) -> int | None:
     try:
         return ray.get(answer)
-    except LOST_ERRORS:
+    except ray.exceptions.RayError:  # the node is gone, or does not have the shared folder
         return LOST

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import tune
 
-from cs285.infrastructure.job import DONE, FAILED, HELD, RUNNING, WAITING, begin, look_after
+from cs285.infrastructure.job import DONE, FAILED, HELD, KILLED, RUNNING, WAITING, begin, look_after
 from cs285.infrastructure.logger import read_rows
 from cs285.infrastructure.machine import LocalMachine
 from cs285.infrastructure.run_folder import PROGRESS
@@ -30,27 +30,32 @@ class RunTrial(tune.Trainable):
     """Steps are logged iterations. Its only state is the log folder, from which it goes on."""
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], sweep: Sweep, folder: Path, threads: int, cwd: Path
+        self, config: dict[str, Any], sweep: Sweep, folder: Path, needs: Any, cwd: Path
     ) -> None:
         """Start or resume the run with the values of `config` in a sweep's folder.
 
-        What is beside them comes by tune.with_parameters.
+        What is beside them comes by tune.with_parameters. Raises OSError or TimeoutError: not on
+        this node, or not now.
         """
         if cwd.is_dir():  # a task of the user's own may be found from there
             os.chdir(cwd)
+        if not needs.gpus:  # Ray hides those of others, but not all
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.folder, self.metric = folder, sweep.metric
-        self.machine = LocalMachine(threads, dies_with_us=True)
+        self.machine = LocalMachine(needs.cpus, in_lockstep=needs.gpus > 0, dies_with_us=True)
         self.job = sweep.job(values_of(sweep, config))
-        self.told = 0  # rows
         self.kills = [0]  # iterations when it was killed, at first none
         self._begin()
+        # Schedulers were told what was logged before.
+        told = [row for row in self._rows() if int(row["Iteration"]) < self.job.first_iteration]
+        self.told = len(told)
 
     def step(self) -> dict[str, Any]:
         """Wait for the next logged iteration, or the end."""
         while True:
             if self.job.state == RUNNING:
                 look_after(self.job, self.folder)
-            rows = read_rows(self.job.folder / PROGRESS) if self.job.folder else []
+            rows = self._rows()
             row = rows[self.told] if len(rows) > self.told else None
             # The last row is told with the end: a scheduler has no say any more.
             if row and not (self.job.state == RUNNING and self._is_last(row)):
@@ -86,34 +91,33 @@ class RunTrial(tune.Trainable):
         """Load nothing."""
 
     def _begin(self) -> None:
-        try:
-            self._begin_when_free()
-        except OSError as error:
-            self.job.state = FAILED
-            self.job.error = (
-                f"{self.folder}: {error.strerror} on {platform.node()}; allowed: a folder that "
-                "all nodes share and can write to"
-            )
-
-    def _begin_when_free(self) -> None:
         end = time.monotonic() + PATIENCE_SECONDS
-        begin(self.job, self.folder, self.machine)
-        while self.job.state in (HELD, WAITING):
-            if time.monotonic() > end:
-                self.job.state, self.job.error = FAILED, "another process is running it"
+        while True:
+            try:
+                begin(self.job, self.folder, self.machine)
+            except OSError as error:
+                raise OSError(
+                    f"{self.folder}: {error.strerror} on {platform.node()}; allowed: a folder that "
+                    "all nodes share and can write to"
+                ) from error
+            if self.job.state not in (HELD, WAITING):
                 return
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.job.name}: another process is running it")
             time.sleep(POLL_SECONDS)
-            begin(self.job, self.folder, self.machine)
 
-    def _was_killed(self) -> bool:
-        """Return whether a signal ended the run, and it may be tried again."""
-        if not self.job.error.startswith("killed"):
-            return False
-        self.kills.append(self.job.first_iteration)
-        return len(self.kills) <= KILLS or self.kills[-KILLS] < self.kills[-1]
+    def _rows(self) -> list[dict[str, str]]:
+        return read_rows(self.job.folder / PROGRESS) if self.job.folder else []
 
     def _is_last(self, row: dict[str, str]) -> bool:
         return int(row["Iteration"]) + 1 >= self.job.n_iter
+
+    def _was_killed(self) -> bool:
+        """Return whether a signal ended the run, and it may be tried again."""
+        if not self.job.error.startswith(KILLED):
+            return False
+        self.kills.append(self.job.first_iteration)
+        return len(self.kills) <= KILLS or self.kills[-KILLS] < self.kills[-1]
 
     def _stop(self) -> None:
         process = self.job.process
@@ -131,5 +135,6 @@ class RunTrial(tune.Trainable):
     def _result(self, row: dict[str, str], done: bool) -> dict[str, Any]:
         numbers = {name: float(cell) for name, cell in row.items() if cell}
         place = str(self.job.folder) if self.job.folder else ""
-        about = {"state": self.job.state, "error": self.job.error, "folder": place}
+        state = self.job.state if done else RUNNING
+        about = {"state": state, "error": self.job.error * done, "folder": place}
         return {**numbers, **about, "iterations": numbers.get("Iteration", -1) + 1, "done": done}

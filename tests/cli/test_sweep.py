@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def test_finished_sweep_is_not_repeated(grid: Path, capsys: pytest.CaptureFixtur
     assert main(["--resume", str(grid)]) == 0
     after = {file: file.stat().st_mtime_ns for file in grid.rglob("*") if file.name != ".lock"}
     assert before == after
+    assert capsys.readouterr().out == f"{grid} is finished\n"
 
 
 def test_plot_of_a_sweep(grid: Path, tmp_path: Path) -> None:
@@ -91,19 +93,26 @@ def test_plot_of_a_sweep(grid: Path, tmp_path: Path) -> None:
     assert picture.stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(how: signal.Signals, tmp_path: Path) -> None:
     """Curves are those of runs never stopped, and no process is left behind."""
-    process = start("scripts/sweep.py", *words(tmp_path, LONG, size="16,24"))
+    process = start(
+        "scripts/sweep.py", *words(tmp_path, LONG, size="16,24"), start_new_session=True
+    )
     wait_until(lambda: len(list(tmp_path.glob("sweep_*/hw4_*/checkpoint.pt"))) == 2, SECONDS)
     left = children_of(process.pid)
-    process.send_signal(how)
+    if how == signal.SIGINT:  # as a terminal sends it
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
     error = process.communicate(timeout=SECONDS)[1]
     folder = sweep_folder(tmp_path)
     if how != signal.SIGKILL:  # else Ray's agents look after themselves, some seconds later
         assert process.returncode == 130
         assert error == f"sweep.py: error: interrupted; go on with --resume {folder}\n"
         assert not set(left) & set(children_of(1))
+        for log in folder.glob("*.log"):
+            assert "interrupted" in log.read_text()
     runs = [pid for pid in left if "run_hw4_mb" in command_of(pid)]
     wait_until(lambda: not any("run_hw4_mb" in command_of(pid) for pid in runs))
     assert all(row["state"] in ("waiting", "running") for row in table(folder))
@@ -120,7 +129,7 @@ def test_trial_that_fails_does_not_stop_the_others(
     tasks = "tests.toys:NanReward-v0,tests.toys:LinearReach-v0"
     assert main(words(tmp_path, env_name=tasks)) == 1
     error = capsys.readouterr().err
-    assert "NanReward-v0 failed: " in error and "non-finite" in error and error.count("\n") == 1
+    assert " failed: " in error and "non-finite" in error and error.count("\n") == 1
     failed, done = table(sweep_folder(tmp_path))
     assert failed["state"] == "failed" and "non-finite" in failed["error"]
     assert done["state"] == "done" and done["iterations"] == "2"
@@ -135,11 +144,14 @@ def test_killed_run_is_resumed(tmp_path: Path) -> None:
     assert process.returncode == 0, out + error
     folder = sweep_folder(tmp_path)
     for row in table(folder):
-        assert row["state"] == "done" and row["iterations"] == "12"
+        assert row["state"] == "done" and row["iterations"] == "12" and row["error"] == ""
+        trial = folder / row["folder"]
+        assert read_curve(trial) == by_hand(trial, tmp_path / row["size"])
 
 
 def test_search_by_optuna_stops_what_is_behind(tmp_path: Path) -> None:
-    flags = {**FLAGS, "n_iter": 9, "size": "8:32", "learning_rate": "1e-4:1e-2:log"}
+    flags = {**LONG, "n_iter": 9, "batch_size": 400, "size": "8:32"}
+    flags["learning_rate"] = "1e-4:1e-2:log"
     process = start(
         "scripts/sweep.py", *words(tmp_path, flags), "--search", "4", "--sampler", "optuna",
         "--asha",
@@ -151,8 +163,8 @@ def test_search_by_optuna_stops_what_is_behind(tmp_path: Path) -> None:
     for row in rows:
         curve = read_curve(sweep_folder(tmp_path) / row["folder"])
         assert row["state"] in ("done", "stopped early")
-        assert (row["iterations"] == "9") == (row["state"] == "done")
-        assert len(curve) >= int(row["iterations"])
+        is_done = row["state"] == "done"
+        assert (row["iterations"] == "9") == is_done == (len(curve) == 9)
     assert any(row["state"] == "stopped early" for row in rows)
 
 
@@ -177,6 +189,10 @@ def test_metric_that_is_not_logged(tmp_path: Path) -> None:
         (["--script", "mb", "--cem_alpha", "0.5,1"], "--cem_alpha 0.5,1.0: without effect"),
         (["--script", "mb", "--search", "0", "--size", "8:16"], "--search 0: allowed are"),
         (["--script", "mb", "--sampler", "optuna", "--size", "8,16"], "allowed with --search"),
+        (["--script", "mb", "--which_gpu", "1", "--size", "8,16"], "--which_gpu: allowed in a run"),
+        (["--script", "mb", "--num_workers", "2"], "--num_workers: allowed in a run by hand"),
+        (["--script", "mb", "--checkpoint_freq", "-1"], "--checkpoint_freq -1: allowed in a sweep"),
+        (["--script", "mb", "--gpus_per_trial", "1.5"], "--gpus_per_trial 1.5: allowed are shares"),
         (["--resume", "nowhere"], "--resume nowhere: No such file or directory (sweep.json)"),
     ],
 )
@@ -205,6 +221,20 @@ def test_address_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
     error = capsys.readouterr().err
     assert "--address 127.0.0.1:1: no cluster of Ray answers there" in error
     assert error.count("\n") == 1 and not data.exists()
+
+
+def test_address_where_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert main([*words(tmp_path / "data", seed="1,2"), "--address", address]) == 2
+    assert f"--address {address}: no cluster of Ray answers there" in capsys.readouterr().err
+
+
+def test_more_than_a_node_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words(tmp_path / "data", seed="1,2"), "--cpus_per_trial", "1000"]) == 2
+    error = capsys.readouterr().err
+    assert "--cpus_per_trial 1000: allowed is what a node has" in error and error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_without_ray(

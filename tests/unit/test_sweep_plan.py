@@ -1,5 +1,6 @@
 """What a sweep's flags come to: values, trials, their names, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,13 @@ def test_search_draws_from_all_that_is_allowed() -> None:
         ({"size": "16:32"}, "--size: ranges are drawn from; allowed with --search"),
         ({"size": "16", "search": 3}, "--search 3: allowed where a flag has values"),
         ({"size": "16,32", "search": 3}, "--search 3: the flags have only 2 combinations"),
+        ({"size": "16,32", "sampler": "optuna", "search": 3}, "--search 3: the flags have only 2"),
+        ({"script": "mbpo", "batch_size": "1000", "sac_batch_size": "500,1000"},
+         "--sac_batch_size 500,1000: without effect"),
+        ({"mpc_action_sampling_strategy": "icem", "mpc_warm_start": "on,auto"},
+         "--mpc_warm_start on,auto: without effect"),
+        ({"ensemble_size": "1", "mpc_propagation": "ts1,mean"}, "--mpc_propagation ts1,mean: with"),
+        ({"weight_decay": "1e-4;0.0001"}, "--weight_decay 1e-4,0.0001: without effect"),
         ({"num_elites": "1,4", "ensemble_size": "3"}, "--num_elites"),
     ],
 )  # fmt: skip
@@ -107,6 +115,39 @@ def test_flag_that_has_an_effect_in_some_trials_only() -> None:
     both = plan(mpc_action_sampling_strategy="random,cem", cem_num_elites="5,10")
     with pytest.raises(UsageError, match="--cem_num_elites 5,10: without effect"):
         both.check()
+
+
+def test_false_wins_over_a_preset() -> None:
+    sweep = plan("mbpo", preset="mbpo_hopper", continue_episodes="true,false")
+    sweep.check()
+    given, refused = (sweep.job(values) for values in sweep.values())
+    assert "--continue_episodes" in given.flags and given.settings["continue_episodes"] is True
+    assert "--no-continue_episodes" in refused.flags
+    assert refused.settings["continue_episodes"] is False
+
+
+def test_names_that_would_be_the_same_are_not() -> None:
+    sweep = plan(env_name="a:b,a/b")
+    assert len({sweep.name_of(values) for values in sweep.values()}) == 2
+
+
+def test_optuna_tries_all_that_goes_together_once() -> None:
+    """Five elites of three members are not allowed, and no size is tried twice."""
+    pytest.importorskip("optuna")
+    from cs285.sweeps.search import OptunaSearch
+
+    sweep = plan(size="16,32", ensemble_size="3,6", num_elites="5", holdout_ratio="0.2", search=4)
+    sweep = dataclasses.replace(sweep, sampler="optuna")
+    known = sweep_folder.Trial(sweep, {"size": 16, "ensemble_size": 6})
+    search = OptunaSearch(sweep, [known])
+    assert search.suggest("a") == known.values  # it was open, and comes first
+    search.on_trial_complete("a", {sweep.metric: 1.0})
+    assert search.suggest("b") == {"size": 32, "ensemble_size": 6}
+    assert search.suggest("c") == search.FINISHED
+    known.job.state, known.result = DONE, {"iterations": "1", "metric": "1.0"}
+    again = OptunaSearch(sweep, [known])
+    assert again.suggest("a") == {"size": 32, "ensemble_size": 6}
+    assert [trial.value for trial in again.study.trials[:1]] == [1.0]
 
 
 @pytest.mark.parametrize("search", [0, 3])
