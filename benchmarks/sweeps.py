@@ -51,8 +51,8 @@ class TrivialTrial(engine.RunTrial):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000, help="that do nothing")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of real runs")
-    parser.add_argument("--n_iter", type=int, default=4, help="of a real run")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds of real runs")
+    parser.add_argument("--n_iter", type=int, default=2, help="of a real run")
     arguments = parser.parse_args()
     content: dict[str, Any] = {"scheduling": {"trials": schedule(arguments.trials)}}
     flags = [f"--{name}={value}" for name, value in {**RUN, "n_iter": arguments.n_iter}.items()]
