@@ -82,4 +82,5 @@ def test_log_variances_stay_between_their_bounds() -> None:
         torch.cat([torch.zeros_like(raw), raw], -1)[[2, 0]], torch.tensor([2, 0])
     )
     assert of_two is not None
-    assert torch.equal(of_two, log_var[[2, 0]])
+    # The end of a vector and its middle go through different instructions: not to the last bit.
+    torch.testing.assert_close(of_two, log_var[[2, 0]])
