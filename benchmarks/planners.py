@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.planning import collect_with, random_data
 from benchmarks.timing import rates, summarize, write
 from cs285.agents.mb_agent import MBAgent
-from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.envs import inspect_task
 from cs285.infrastructure.model_config import ModelConfig
 from cs285.infrastructure.planner_config import PlannerConfig
-from cs285.infrastructure.replay_buffer import stack_paths
-from cs285.policies.base_policy import RandomPolicy
 
 HORIZONS = {"cheetah-cs285-v0": 15, "reacher-cs285-v0": 10}
 BASELINE = "CEM, 1000 candidates"
@@ -52,27 +50,14 @@ def main() -> None:
 
 
 def planner(env: str, name: str, decisions: int) -> Callable[[], int]:
-    """Return work that collects env steps, one episode per worker."""
-    from cs285.infrastructure.collector import Collector
-    from cs285.infrastructure.worker_pool import WorkerPool
-
-    task = inspect_task(env)
+    """Return work that collects env steps by the planner of this name."""
     strategy, flags = PLANNERS[name]
     config = PlannerConfig(
         mpc_horizon=HORIZONS[env], mpc_action_sampling_strategy=strategy, **flags
     )
-    agent = MBAgent(task, ModelConfig(), config, 1, torch.device("cpu"))
-    random = RandomPolicy(task.ac_low, task.ac_high)
-    data = run_episodes([make_env(env, 1000)], random, [EpisodeKey(0, "data", 0, 0)])
-    agent.model.fit_statistics(stack_paths(data))
-    ep_len = decisions // WORKERS
-    pool = Collector(WorkerPool(partial(make_env, env, ep_len), WORKERS), seed=1, ep_len=ep_len)
-
-    def work() -> int:
-        paths, _ = pool.collect(agent.actor, decisions, "train", 0)
-        return sum(path.length for path in paths)
-
-    return work
+    agent = MBAgent(inspect_task(env), ModelConfig(), config, 1, torch.device("cpu"))
+    agent.model.fit_statistics(random_data(env))
+    return collect_with(agent, env, decisions, WORKERS)
 
 
 if __name__ == "__main__":

@@ -86,10 +86,10 @@ def make_contenders(strategy: str, populations: int, decisions: int) -> dict[str
     return contenders
 
 
-def random_data() -> Transitions:
-    task = inspect_task(ENV)
+def random_data(env: str = ENV) -> Transitions:
+    task = inspect_task(env)
     random = RandomPolicy(task.ac_low, task.ac_high)
-    return stack_paths(run_episodes([make_env(ENV, 1000)], random, [EpisodeKey(0, "data", 0, 0)]))
+    return stack_paths(run_episodes([make_env(env, 1000)], random, [EpisodeKey(0, "data", 0, 0)]))
 
 
 def make_agent(strategy: str, device: str, compile: bool = False) -> MBAgent:
@@ -106,13 +106,17 @@ def make_agent(strategy: str, device: str, compile: bool = False) -> MBAgent:
 
 
 def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
+    return collect_with(make_agent(strategy, "cpu"), ENV, decisions, workers)
+
+
+def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Callable[[], int]:
+    """Return work that collects env steps in worker processes."""
     from cs285.infrastructure.collector import Collector
     from cs285.infrastructure.worker_pool import WorkerPool
 
-    agent = make_agent(strategy, "cpu")
     # One episode per worker, so that both are busy to the end.
     ep_len = decisions // workers
-    pool = Collector(WorkerPool(partial(make_env, ENV, ep_len), workers), seed=1, ep_len=ep_len)
+    pool = Collector(WorkerPool(partial(make_env, env, ep_len), workers), seed=1, ep_len=ep_len)
 
     def work() -> int:
         paths, _ = pool.collect(agent.actor, decisions, "train", 0)

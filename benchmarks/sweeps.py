@@ -129,22 +129,10 @@ def run_by_hand(flags: list[str], seed: int, data: Path) -> float:
 def sweep_of(flags: list[str], jobs: int, data: Path) -> tuple[float, float]:
     """Return a trial's mean seconds after its start-up, and those of the whole sweep."""
     words = [word.replace("=True", "=true") for word in flags]
-    seeds = ",".join(map(str, SEEDS))
+    words += [f"--seed={','.join(map(str, SEEDS))}", f"--jobs={jobs}", f"--data_dir={data}"]
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        code = sweep(
-            [
-                "--script",
-                "mb",
-                *words,
-                "--seed",
-                seeds,
-                "--jobs",
-                str(jobs),
-                "--data_dir",
-                str(data),
-            ]
-        )
+        code = sweep(["--script", "mb", *words])
     whole = time.perf_counter() - start
     assert code == 0
     return statistics.mean(map(seconds_of, data.glob("sweep_*/hw4_*"))), whole

@@ -112,12 +112,15 @@ RULES = (
 )
 
 
-def signature(config: Any) -> tuple[Any, ...]:
-    """Return what makes a run the run it is: of two that have the same, the curves are the same."""
+def signature(config: Any, idle: Iterable[str]) -> tuple[Any, ...]:
+    """Return what makes a run the run it is: of two that have the same, the curves are the same.
+
+    `idle` are its flags without effect.
+    """
     flat = to_flat(config)
     flat["mpc_warm_start"] = config.planner.is_warm_started
     flat["weight_decay"] = tuple(config.model.decay_by_layer)
-    left_out = {*idle_flags(to_flat(config)), *NEUTRAL, *TOLD_BY_ANOTHER}
+    left_out = {*idle, *NEUTRAL, *TOLD_BY_ANOTHER}
     return tuple(value for name, value in flat.items() if name not in left_out)
 
 

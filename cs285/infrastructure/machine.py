@@ -51,6 +51,7 @@ class LocalProcess:
         lock: TextIO,
         threads: int,
         dies_with_us: bool = False,
+        cwd: Path | None = None,
     ) -> None:
         caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         with log.open("a") as stream:
@@ -60,6 +61,7 @@ class LocalProcess:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **caps},
+                cwd=cwd,
                 start_new_session=True,
                 preexec_fn=functools.partial(_prepare_child, dies_with_us),
                 pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
@@ -81,17 +83,19 @@ class LocalMachine:
 
     They collect in as many workers, but with `in_lockstep` as runs do on a GPU by default. They
     outlive us if we are killed, or if `dies_with_us` the thread that started them is their end (on
-    Linux).
+    Linux). A task of the user's own is found from `cwd`, where this machine has such a folder.
     """
 
     threads: int
     in_lockstep: bool = False
     dies_with_us: bool = False
+    cwd: Path | None = None
 
     def start(self, module: str, words: Sequence[str], log: Path, lock: TextIO) -> Process:
         workers = [] if self.in_lockstep else ["--num_workers", str(self.threads)]
         command = [sys.executable, "-m", module, *words, *workers]
-        return LocalProcess(command, log, lock, self.threads, self.dies_with_us)
+        cwd = self.cwd if self.cwd and self.cwd.is_dir() else None
+        return LocalProcess(command, log, lock, self.threads, self.dies_with_us, cwd)
 
 
 def _prepare_child(dies_with_us: bool) -> None:

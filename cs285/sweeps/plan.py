@@ -128,7 +128,7 @@ class Sweep:
             idle = idle_flags(flag_tools.to_flat(config))
             for flag in idle_in:
                 idle_in[flag] += flag in idle
-            counts = signature(config)
+            counts = signature(config, idle)
             if counts in seen:
                 flag = next(name for name in values if values[name] != seen[counts][name])
                 reason = f", as {idle[flag]}" if flag in idle else ""

@@ -66,9 +66,7 @@ class _Runner:
     """The actor: a run's process on its node, which dies with it."""
 
     def __init__(self, threads: int, cwd: Path) -> None:
-        if cwd.is_dir():  # a task of the user's own may be found from there
-            os.chdir(cwd)
-        self._machine = LocalMachine(threads, torch.cuda.is_available(), dies_with_us=True)
+        self._machine = LocalMachine(threads, torch.cuda.is_available(), True, cwd)
 
     def start(self, module: str, words: Sequence[str], log: Path) -> None:
         with Path(os.devnull).open() as nothing:

@@ -9,8 +9,8 @@ import optuna
 from ray.tune.search import Searcher
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.job import FAILED
-from cs285.sweeps.folder import ENDED, Trial
+from cs285.infrastructure.job import FAILED, WAITING
+from cs285.sweeps.folder import Trial
 from cs285.sweeps.plan import Sweep
 from cs285.sweeps.values import Choice, Range
 
@@ -20,7 +20,7 @@ Distribution = optuna.distributions.BaseDistribution
 
 
 class OptunaSearch(Searcher):
-    """Optuna as a searcher of Ray Tune, that knows `trials` and begins with those not ENDED."""
+    """Optuna as a searcher of Ray Tune: it knows `trials`, and begins with those WAITING."""
 
     def __init__(self, sweep: Sweep, trials: Iterable[Trial]) -> None:
         super().__init__(sweep.metric, sweep.mode)
@@ -30,15 +30,15 @@ class OptunaSearch(Searcher):
         self.seen: set[str] = set()  # names of trials
         self.asked: dict[str, optuna.Trial] = {}  # by Tune's id
         trials = list(trials)
-        ended = [trial for trial in trials if trial.job.state in ENDED]
-        self.open = [trial.values for trial in trials if trial.job.state not in ENDED]
+        ended = [trial for trial in trials if trial.job.state != WAITING]
+        self.open = [trial.values for trial in trials if trial.job.state == WAITING]
         sampler = optuna.samplers.TPESampler(seed=sweep.sampler_seed + len(ended))
         self.study = optuna.create_study(
             sampler=sampler, direction="maximize" if sweep.mode == "max" else "minimize"
         )
         for trial in ended:
             self.seen.add(trial.job.name)
-            if "metric" in trial.result:
+            if "metric" in trial.result and trial.job.state != FAILED:
                 known = optuna.trial.create_trial(
                     params=trial.values,
                     distributions=self.space,

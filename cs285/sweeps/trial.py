@@ -37,12 +37,10 @@ class RunTrial(tune.Trainable):
         What is beside them comes by tune.with_parameters. Raises OSError or TimeoutError: not on
         this node, or not now.
         """
-        if cwd.is_dir():  # a task of the user's own may be found from there
-            os.chdir(cwd)
         if not needs.gpus:  # Ray hides those of others, but not all
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.folder, self.metric = folder, sweep.metric
-        self.machine = LocalMachine(needs.cpus, in_lockstep=needs.gpus > 0, dies_with_us=True)
+        self.machine = LocalMachine(needs.cpus, needs.gpus > 0, dies_with_us=True, cwd=cwd)
         self.job = sweep.job(values_of(sweep, config))
         self.kills = [0]  # iterations when it was killed, at first none
         self._begin()
