@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run
-from cs285.analysis.statistics import aggregate, interquartile_mean
+from cs285.analysis.statistics import aggregate, interquartile_mean, points, smooth
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.figures import new_figure
 
 AXIS_NAMES = {
@@ -44,7 +45,8 @@ def draw_curves(
             color = line.get_color()
             axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, lw=0)
             for run in runs:
-                axes.plot(run.column(x), run.column(y), color=color, alpha=0.35, lw=0.7)
+                xs, ys = points(run, y, x)
+                axes.plot(xs, smooth(ys, window), color=color, alpha=0.35, lw=0.7)
     axes.set(title=title, xlabel=AXIS_NAMES.get(x, x), ylabel=AXIS_NAMES.get(y, y))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -65,9 +67,12 @@ def draw_last_values(
 
 
 def last_value(run: Run, column: str, last: int = 3) -> float:
-    """Return the mean of a run's last values of a column."""
+    """Return the mean of a run's last values of a column. Raises UsageError: it has none."""
     values = run.column(column)
-    return float(np.mean(values[np.isfinite(values)][-last:]))
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise UsageError(f"{run.path}: no {column} was logged; allowed: a run that has some")
+    return float(np.mean(values[-last:]))
 
 
 def curves_figure(

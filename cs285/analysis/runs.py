@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ Array = NDArray[np.float64]
 ITERATION, ENV_STEPS, EVAL_RETURN = "Iteration", "Train_EnvstepsSoFar", "Eval_AverageReturn"
 _STAMP = re.compile(r"_\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d$")
 _SEED = re.compile(r"_?seed_?(\d+)$")
+_SPACED = {"Training_Loss": "Training Loss"}  # tensorboardX, as the original used it, has no spaces
 
 
 class NothingLoggedError(UsageError):
@@ -36,6 +36,11 @@ class Run:
     name: str  # --exp_name, or of an older program the folder's name
     columns: dict[str, Array]
     config: dict[str, Any]  # config.json, or what was exported of it; {} of an older program
+    path: Path = Path()  # the log folder, or the file, that it was loaded from
+
+    def __len__(self) -> int:
+        """How many iterations have been logged."""
+        return max(map(len, self.columns.values()), default=0)
 
     @property
     def setting(self) -> str:
@@ -45,9 +50,8 @@ class Run:
     @property
     def seed(self) -> int | None:
         """--seed, or the number after "seed" in the name."""
-        found = _SEED.search(self.name)
-        flags = self.config.get("flags", {})
-        return flags.get("seed", int(found[1]) if found else None)
+        found, flag = _SEED.search(self.name), self.config.get("flags", {}).get("seed")
+        return flag if isinstance(flag, int) else int(found[1]) if found else None
 
     @property
     def seconds(self) -> float | None:
@@ -59,7 +63,9 @@ class Run:
 
     def column(self, name: str) -> Array:
         """Return a column (T,). Raises UsageError: the run has none of this name."""
-        check_column("column", name, [self])
+        if name not in self.columns:
+            known = ", ".join(sorted(self.columns))
+            raise UsageError(f"column {name}: {self.name} has none; allowed are {known}")
         return self.columns[name]
 
 
@@ -71,11 +77,12 @@ def load_run(path: str | Path) -> Run:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        described = path.with_suffix(".json") if path.name != PROGRESS else path.parent / CONFIG
+        is_log = path.name == PROGRESS
+        described = path.parent / CONFIG if is_log else path.with_suffix(".json")
         config, columns = _read_json(described), read_csv(path)
         if not any(len(column) for column in columns.values()):
             raise NothingLoggedError(f"{path}: it has no rows yet; allowed: a CSV with some")
-        return Run(_name(path, config), columns, config)
+        return Run(_name(path, config), columns, config, path.parent if is_log else path)
     if path.is_dir() and (path / PROGRESS).exists():
         return load_run(path / PROGRESS)
     files = _event_files(path) if path.is_dir() else [path]
@@ -86,63 +93,59 @@ def load_run(path: str | Path) -> Run:
             "exported CSV"
         )
     config = _read_json((path if path.is_dir() else path.parent) / CONFIG)
-    return Run(_name(path, config), columns, config)
+    return Run(_name(path, config), columns, config, path)
 
 
-def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """Load every run at or anywhere below the paths, in order of their names.
+def find_runs(paths: Iterable[str | Path], say: Callable[[str], None] = print) -> list[Run]:
+    """Load every run at or anywhere below the paths, each once, in order of their names.
 
-    Folders without scalars are passed over, but not a path itself: then UsageError is raised.
+    Below a folder what has no scalars is passed over, and what cannot be read, too, which is said.
+    Raises UsageError: nothing is left of a path.
     """
-    runs: list[Run] = []
+    runs: dict[Path, Run] = {}
     for path in map(Path, paths):
-        found = [load_run(path)] if path.is_file() else _runs_below(path)
+        found = [load_run(path)] if path.is_file() else _runs_below(path, say)
         if not found:
             reason = "no run is at or below it" if path.exists() else "no such file or folder"
             raise UsageError(f"{path}: {reason}; allowed: log folders, or folders of them")
-        runs += found
-    return sorted(runs, key=lambda run: (run.setting, run.seed or 0))
-
-
-def group_seeds(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Return the runs by their setting, in order of appearance."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.setting, []).append(run)
-    return groups
-
-
-def check_column(flag: str, name: str, runs: Iterable[Run]) -> None:
-    """Raise UsageError if a run has no column of the `name` that a flag was given."""
-    for run in runs:
-        if name not in run.columns:
-            known = ", ".join(sorted(run.columns))
-            raise UsageError(f"{flag} {name}: {run.name} has none; allowed are {known}")
+        runs |= {run.path.resolve(): run for run in found}
+    return sorted(runs.values(), key=lambda run: (run.setting, run.seed or 0))
 
 
 def read_csv(file: Path) -> dict[str, Array]:
-    """Return the columns of a CSV; an empty cell is NaN, a last line that was cut is dropped.
+    """Return the columns of a CSV; an empty cell is NaN.
 
-    Raises UsageError: it is no table of numbers.
+    A last line that was cut is dropped from a progress.csv, as a run may be writing it. Raises
+    UsageError: it is no table of numbers.
     """
-    with file.open(newline="") as stream:
-        names, *cells = list(csv.reader(line for line in stream if line.endswith("\n"))) or [[]]
     try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            whole = (line for line in stream if line.endswith("\n") or file.name != PROGRESS)
+            names, *cells = list(csv.reader(whole)) or [[]]
+        for number, row in enumerate(cells, start=2):
+            if len(row) != len(names):
+                raise ValueError(f"line {number} has {len(row)} cells, the header {len(names)}")
         table = np.array([[float(cell or "nan") for cell in row] for row in cells])
         return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UsageError(f"{file}: {error}; allowed: a CSV of numbers under a header") from error
 
 
 def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
     """Return the scalars of event files as columns over the steps that have any.
 
-    Where a step was logged twice, as by a run that was started again, the later value counts.
+    Of a run that was started again in its folder, what the first start logged from the second
+    one's first step on is dropped, as TensorBoard does.
     """
     by_tag: dict[str, dict[int, float]] = {}
     for file in files:
+        own: dict[str, dict[int, float]] = {}
         for step, tag, value in read_scalars(file):
-            by_tag.setdefault(tag, {})[step] = value
+            own.setdefault(_SPACED.get(tag, tag), {})[step] = value
+        for tag, values in own.items():
+            earlier = by_tag.get(tag, {}).items()
+            kept = {step: value for step, value in earlier if step < min(values)}
+            by_tag[tag] = kept | values
     steps = sorted({step for values in by_tag.values() for step in values})
     columns = {
         tag: np.array([values.get(step, np.nan) for step in steps])
@@ -171,7 +174,7 @@ def _event_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if is_event_file(file))
 
 
-def _runs_below(folder: Path) -> list[Run]:
+def _runs_below(folder: Path, say: Callable[[str], None]) -> list[Run]:
     """Load what has scalars: a run that has just begun has none, nor a run of question 1."""
     logs = {file.parent for file in folder.rglob(PROGRESS)}
     logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}
@@ -180,8 +183,12 @@ def _runs_below(folder: Path) -> list[Run]:
     }
     runs = []
     for path in sorted(logs | exported):
-        with contextlib.suppress(NothingLoggedError):
+        try:
             runs.append(load_run(path))
+        except NothingLoggedError:
+            pass
+        except UsageError as error:
+            say(f"passed over: {error}")
     return runs
 
 
@@ -196,7 +203,9 @@ def _name(path: Path, config: dict[str, Any]) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    """Return what describes a run, its flags with it; {} if the file does not."""
     try:
-        return dict(json.loads(file.read_text()))
-    except (OSError, ValueError):
+        content = json.loads(file.read_text())
+        return content if isinstance(content["flags"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -18,6 +18,7 @@ from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Array, Run
 from cs285.infrastructure.errors import UsageError
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
+MOST_POINTS = 1000  # of a curve: more cannot be seen, and each is resampled
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,17 @@ class Curve:
 
 
 def smooth(values: Array, window: int) -> Array:
-    """Return the mean of each value (T,) and the up to `window` - 1 values before it."""
-    sums = np.cumsum(np.insert(values, 0, 0.0))
+    """Return the mean of each value (T,) and the up to `window` - 1 values before it.
+
+    Missing ones, NaN, do not count; of nothing else it is NaN.
+    """
+    finite = np.isfinite(values)
+    sums = np.cumsum(np.insert(np.where(finite, values, 0.0), 0, 0.0))
+    counts = np.cumsum(np.insert(finite.astype(float), 0, 0.0))
     first = np.maximum(np.arange(len(values)) - window + 1, 0)
     last = np.arange(1, len(values) + 1)
-    return (sums[last] - sums[first]) / (last - first)
+    with np.errstate(invalid="ignore"):
+        return (sums[last] - sums[first]) / (counts[last] - counts[first])
 
 
 def interquartile_mean(values: Array) -> Array:
@@ -72,22 +79,31 @@ def aggregate(
     """Return the curve of a metric over the seeds in `runs`, each smoothed over `window` values.
 
     Seeds are interpolated to the axis values of the first one that all of them have reached, and
-    to the last value that they all have. Raises UsageError: a run has no such column or no value in
-    it, or the seeds have no axis value in common.
+    to the last value that they all have; of very many, some. Raises UsageError: a run has no such
+    column or no value in it, its axis goes back, or the seeds have no axis value in common.
     """
-    pairs = [_finite(run.column(x), run.column(y)) for run in runs]
-    if not all(len(xs) for xs, _ in pairs):
-        raise UsageError(f"{runs[0].setting}: a run of it has no {y} yet; allowed: one that has")
+    pairs = [points(run, y, x) for run in runs]
     begin, end = max(xs[0] for xs, _ in pairs), min(xs[-1] for xs, _ in pairs)
     if begin > end:
         raise UsageError(
             f"{runs[0].setting}: its seeds have no {x} in common; allowed: another axis"
         )
     grid = np.unique([*(value for value in pairs[0][0] if begin <= value <= end), end])
+    if len(grid) > MOST_POINTS:
+        grid = grid[np.linspace(0, len(grid) - 1, MOST_POINTS).astype(int)]
     values = np.stack([np.interp(grid, xs, smooth(ys, window)) for xs, ys in pairs])
     return Curve(grid, interquartile_mean(values), *bootstrap_interval(values), len(runs))
 
 
-def _finite(x: Array, y: Array) -> tuple[Array, Array]:
-    both = np.isfinite(x) & np.isfinite(y)
-    return x[both], y[both]
+def points(run: Run, y: str, x: str) -> tuple[Array, Array]:
+    """Return the values of two columns where there are both, (T,) each, along a growing `x`.
+
+    Raises UsageError: there are none, or it does not grow.
+    """
+    xs, ys = run.column(x), run.column(y)
+    both = np.isfinite(xs) & np.isfinite(ys)
+    if not both.any():
+        raise UsageError(f"{run.setting}: a run of it has no {y} yet; allowed: one that has")
+    if (np.diff(xs[both]) < 0).any():
+        raise UsageError(f"{run.path}: its {x} goes back; allowed: an axis that grows")
+    return xs[both], ys[both]

@@ -1,21 +1,25 @@
 """Draw the learning curves of runs: one line per setting, with its spread over seeds.
 
 PATHS are log folders, folders of them (cs285/data, a sweep), exported CSVs, or event files, also
-those of the original homework. Runs whose names differ in the seed at their end are one setting.
+those of the original homework. Runs that differ in nothing but the seed, and in the seed at the end
+of their names, are one setting.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cs285.analysis.groups import Say, group_seeds, with_column
 from cs285.analysis.plots import curves_figure, save
-from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, check_column, find_runs, group_seeds
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
+from cs285.analysis.statistics import points
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import COUNT, OneLineParser
-from cs285.scripts.tool import run_tool
+from cs285.scripts.tool import run_tool, warn
 
 SCRIPT = "plot_results.py"
 FORMATS = (".png", ".svg", ".pdf")
@@ -34,12 +38,15 @@ def _run(argv: Sequence[str]) -> int:
         raise UsageError(
             f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
         )
-    runs = [run for run in find_runs(given.paths) if _pattern(given.match).search(run.name)]
+    say, pattern = functools.partial(warn, SCRIPT), _pattern(given.match)
+    runs = [run for run in find_runs(given.paths, say) if pattern.search(run.name)]
     if not runs:
         raise UsageError(f"--match {given.match}: no run's name has it; allowed: a part of one")
     for flag, name in (("--y", given.y), ("--x", given.x)):
-        check_column(flag, name, runs)
-    groups = group_seeds(runs)
+        runs = with_column(flag, name, runs, say)
+    groups = group_seeds(runs, say)
+    for label, members in groups.items():
+        say_what_is_cut(label, members, given.y, given.x, say)
     figure = curves_figure({given.title: groups}, given.y, given.x, given.smooth)
     try:
         save(figure, given.output)
@@ -47,8 +54,17 @@ def _run(argv: Sequence[str]) -> int:
         raise UsageError(
             f"--output {given.output}: {error.strerror}; allowed: a file that can be written"
         ) from error
-    print(f"{given.output}: {len(runs)} runs of {len(groups)} settings")
+    shown = sum(map(len, groups.values()))
+    print(f"{given.output}: {shown} runs of {len(groups)} settings")
     return 0
+
+
+def say_what_is_cut(label: str, members: Sequence[Run], y: str, x: str, say: Say) -> None:
+    """Say where a setting's line ends, if some of its seeds have got much further."""
+    ends = {run.path: points(run, y, x)[0][-1] for run in members}
+    first, last = min(ends.items(), key=lambda pair: pair[1]), max(ends.values())
+    if first[1] < 0.9 * last:
+        say(f"{label}: drawn to {x} {first[1]:g} of {last:g}, where {first[0]} ends")
 
 
 def _pattern(text: str) -> re.Pattern[str]:

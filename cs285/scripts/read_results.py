@@ -7,12 +7,14 @@ homework.
 from __future__ import annotations
 
 import csv
+import functools
 import sys
 from collections.abc import Sequence
 
-from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, check_column, find_runs
+from cs285.analysis.groups import with_column
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
 from cs285.infrastructure.flags import OneLineParser
-from cs285.scripts.tool import run_tool
+from cs285.scripts.tool import run_tool, warn
 
 SCRIPT = "read_results.py"
 USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)
@@ -25,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
-    runs = find_runs(given.paths)
+    say = functools.partial(warn, SCRIPT)
+    runs = find_runs(given.paths, say)
     for name in given.columns or []:
-        check_column("--columns", name, runs)
+        runs = with_column("--columns", name, runs, say)
     if given.names:
         print("\n".join(dict.fromkeys(name for run in runs for name in run.columns)))
     elif given.csv:
@@ -44,19 +47,20 @@ def print_table(run: Run, names: Sequence[str]) -> None:
     """Print columns of a run under their names. Raises UsageError: it has no such column."""
     columns = [[f"{value:.6g}" for value in run.column(name)] for name in names]
     widths = [max(map(len, (name, *cells))) for name, cells in zip(names, columns, strict=True)]
-    print(run.name)
+    print(f"{run.name}  {run.path}")
     for row in [names, *zip(*columns, strict=True)]:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
 def print_csv(runs: Sequence[Run], names: Sequence[str]) -> None:
-    """Print columns of all runs as one CSV, the run's name first."""
+    """Print columns of all runs as one CSV, the run's name, seed and place first."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["run", *names])
+    writer.writerow(["run", "seed", "path", *names])
     for run in runs:
         columns = [run.column(name) for name in names]
         writer.writerows(
-            [run.name, *(f"{value:.17g}" for value in row)] for row in zip(*columns, strict=True)
+            [run.name, run.seed, run.path, *(f"{value:.17g}" for value in row)]
+            for row in zip(*columns, strict=True)
         )
 
 

@@ -45,6 +45,20 @@ def test_draws_a_line_per_setting(
     assert picture.read_bytes() != first
 
 
+def test_says_what_it_does_not_draw(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seed that has only begun, and the project's own results, not all of which are curves."""
+    log = next(sweep.glob("hw4_size8_seed2_*")) / "progress.csv"
+    log.write_text("\n".join(log.read_text().split("\n")[:2]) + "\n")
+    output = ["--output", str(tmp_path / "curves.png")]
+    assert plot_results.main([str(sweep), *output]) == 0
+    error = capsys.readouterr().err
+    assert "size8: drawn to Train_EnvstepsSoFar" in error and str(log.parent) in error
+    assert plot_results.main([str(ROOT / "results"), *output]) == 0
+    assert "q1_cheetah_n500_arch1x32_seed1.csv: passed over" in capsys.readouterr().err
+
+
 def test_prints_what_was_logged(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_results.main([str(sweep), "--csv", "--columns", "Eval_AverageReturn"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
@@ -55,7 +69,11 @@ def test_prints_what_was_logged(sweep: Path, capsys: pytest.CaptureFixture[str])
     assert [float(r["Eval_AverageReturn"]) for r in rows if r["run"] == "old"] == [0, -1, -2]
     assert read_results.main([str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "size8_seed2" and "Eval_AverageReturn" in lines[1] and len(lines) == 4
+    assert (
+        lines[0] == f"size8_seed2  {folder}"
+        and "Eval_AverageReturn" in lines[1]
+        and len(lines) == 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from tensorboardX.proto.types_pb2 import DT_FLOAT
 from tensorboardX.record_writer import RecordWriter
 
 from cs285.analysis.experiments import Result, read_experiments, select
-from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, group_seeds, load_run
+from cs285.analysis.groups import group_seeds, with_column
+from cs285.analysis.plots import last_value
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, load_run
 from cs285.analysis.statistics import aggregate, bootstrap_interval, interquartile_mean, smooth
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.logger import Logger
@@ -23,8 +25,9 @@ from cs285.infrastructure.logger import Logger
 TEN = np.array([3.0, -1, 4, 1.5, -9, 2.6, 5, 3.5, 8.9, 7.9])
 
 
-def make_run(name: str, steps: list[float], returns: list[float]) -> Run:
-    return Run(name, {ENV_STEPS: np.array(steps), EVAL_RETURN: np.array(returns)}, {})
+def make_run(name: str, steps: list[float], returns: list[float], **flags: object) -> Run:
+    columns = {ENV_STEPS: np.array(steps), EVAL_RETURN: np.array(returns)}
+    return Run(name, columns, {"flags": flags} if flags else {}, Path(f"{name}_{len(steps)}"))
 
 
 def test_numbers_of_rliable() -> None:
@@ -45,6 +48,7 @@ def test_smooth_is_the_mean_of_the_values_so_far() -> None:
     np.testing.assert_allclose(smooth(np.array([1.0, 3, 5, 1]), 2), [1, 2, 4, 3])
     np.testing.assert_allclose(smooth(TEN, 1), TEN)
     np.testing.assert_allclose(smooth(TEN, 100)[-1], TEN.mean())
+    np.testing.assert_allclose(smooth(np.array([np.nan, 1, np.nan, 3]), 2), [np.nan, 1, 1, 3])
 
 
 def test_seeds_meet_at_equal_env_steps() -> None:
@@ -63,6 +67,27 @@ def test_missing_values_and_columns() -> None:
     np.testing.assert_allclose(aggregate([run]).x, [0, 200])
     with pytest.raises(UsageError, match=f"column Eval: a has none; allowed are {EVAL_RETURN}"):
         aggregate([run], "Eval")
+    assert last_value(run, EVAL_RETURN) == 2
+    with pytest.raises(UsageError, match="no Eval_AverageReturn was logged"):
+        last_value(make_run("a", [0], [np.nan]), EVAL_RETURN)
+    said: list[str] = []
+    other = make_run("b", [0], [np.nan])
+    assert with_column("--y", EVAL_RETURN, [run, other], said.append) == [run]
+    assert said == [f"b_1: passed over, it has no values of {EVAL_RETURN}"]
+    with pytest.raises(UsageError, match="--y Eval: no run has values of it"):
+        with_column("--y", "Eval", [run, other])
+
+
+def test_an_axis_that_goes_back_is_refused() -> None:
+    with pytest.raises(UsageError, match=f"its {ENV_STEPS} goes back"):
+        aggregate([make_run("a", [0, 200, 100], [0.0, 1, 2])])
+
+
+def test_a_curve_of_very_many_values_keeps_its_ends() -> None:
+    steps = list(map(float, range(20000)))
+    curve = aggregate([make_run(f"a_seed{seed}", steps, steps) for seed in (1, 2)])
+    assert len(curve.x) == 1000 and (curve.x[0], curve.x[-1]) == (0, 19999)
+    np.testing.assert_array_equal(curve.center, curve.x)
 
 
 def test_seeds_without_a_value_in_common() -> None:
@@ -73,12 +98,37 @@ def test_seeds_without_a_value_in_common() -> None:
         aggregate([make_run("a_seed1", [0, 1], [np.nan, np.nan])])
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,policy\n", "a,b\n1\n"])
-def test_csv_that_is_no_table_of_numbers(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b"a,b\n1,policy\n", b"a,b\n1\n", b"a,b\n1,2\n1\n", b"\xff\xfe\n"]
+)
+def test_csv_that_is_no_table_of_numbers(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
-    file.write_text(text)
+    file.write_bytes(content)
     with pytest.raises(UsageError, match=r"table.csv: .*; allowed: a CSV of numbers"):
         load_run(file)
+
+
+@pytest.mark.parametrize(
+    "described", ["[1]", "null", "3", '{"flags": null}', "{", '{"flags": {"seed": "x"}}']
+)
+def test_what_describes_a_run_may_be_of_something_else(described: str, tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_text("a,b\n1,2\n3,4")  # by an editor that ends no last line
+    (tmp_path / "curve.json").write_text(described)
+    run = load_run(tmp_path / "curve.csv")
+    assert (run.name, run.seed) == ("curve", None)
+    np.testing.assert_array_equal(run.column("b"), [2, 4])
+    begun = tmp_path / "progress.csv"
+    begun.write_text("a,b\n1,2\n3,4")  # that a run is writing
+    np.testing.assert_array_equal(load_run(begun).column("b"), [2])
+
+
+def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
+    for name, text in (("one", "a\n1\n"), ("two", "a\nx\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "progress.csv").write_text(text)
+    said: list[str] = []
+    assert [run.name for run in find_runs([tmp_path, tmp_path / "one"], said.append)] == ["one"]
+    assert len(said) == 1 and "two" in said[0]
 
 
 def test_groups_are_settings() -> None:
@@ -87,6 +137,26 @@ def test_groups_are_settings() -> None:
     assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
         "q4_horizon5": [1, 2], "q4_horizon15": [1], "seedless": [None],
     }  # fmt: skip
+
+
+def test_runs_of_one_name_with_other_flags_are_other_settings() -> None:
+    """As under the default name, todo. A run begun twice counts once, the longer one."""
+    runs = [
+        make_run("todo", [0, 1], [0, 0], seed=1, env_name="cheetah", size=8, n_iter=2),
+        make_run("todo", [0, 1, 2], [0, 0, 0], seed=2, env_name="cheetah", size=8, n_iter=3),
+        make_run("todo", [0, 1], [0, 0], seed=1, env_name="obstacles", size=8),
+        make_run("todo", [0], [0], seed=2, env_name="obstacles", size=8),
+        make_run("todo", [0, 1, 2], [0, 0, 0], seed=1, env_name="cheetah", size=16),
+        make_run("todo", [0], [0], seed=1, env_name="cheetah", size=8),
+    ]
+    said: list[str] = []
+    groups = group_seeds(runs, said.append)
+    assert {key: [len(run) for run in members] for key, members in groups.items()} == {
+        "todo env_name=cheetah size=8": [2, 3],
+        "todo env_name=obstacles size=8": [2, 1],
+        "todo env_name=cheetah size=16": [3],
+    }
+    assert said == ["todo_1: passed over for another run of its seed, todo_2"]
 
 
 def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
@@ -104,12 +174,16 @@ def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
 
 
 def test_event_files_of_the_original_homework(tmp_path: Path) -> None:
-    """One scalar a record, a folder without config.json, a run begun twice, a video, a cut end."""
+    """One scalar a record, a folder without config.json, a run begun twice, a video, a cut end.
+
+    The first start had got further: of it nothing counts from where the second one begins.
+    """
     folder = tmp_path / "hw4_q3_reacher_reacher-cs285-v0_05-11-2020_10-20-30"
-    for first in (0, 2):
+    for first, end in ((0, 9), (2, 4)):
         writer = SummaryWriter(str(folder), filename_suffix=f".{first}")
-        for step in range(first, 4):
+        for step in range(first, end):
             writer.add_scalar("Eval_AverageReturn", -100.0 * first - step, step)
+            writer.add_scalar("Training Loss", step, step)
         writer.add_video("rollout", np.zeros((1, 2, 3, 8, 8), np.uint8), 3)
         writer.close()
         time.sleep(1.1)  # the files' names tell their order, by seconds
@@ -118,6 +192,7 @@ def test_event_files_of_the_original_homework(tmp_path: Path) -> None:
     run = load_run(folder)
     assert (run.name, run.config) == ("q3_reacher_reacher-cs285-v0", {})
     np.testing.assert_array_equal(run.column(EVAL_RETURN), [0, -1, -202, -203])
+    np.testing.assert_array_equal(run.column("Training Loss"), [0, 1, 2, 3])
 
 
 def test_scalars_that_newer_writers_store_as_tensors(tmp_path: Path) -> None:
