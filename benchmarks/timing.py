@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cs285.infrastructure.cpu_tuning import tune_cpu
-from cs285.infrastructure.run_folder import describe_run
+from cs285.infrastructure.run_folder import provenance
 
 PEERS = ("stable-baselines3", "sbx-rl", "jax", "mbrl")
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
@@ -113,16 +113,15 @@ def sgemm() -> Callable[[], float]:
 
 def write(name: str, content: dict[str, Any]) -> None:
     """Write results/benchmarks/<name>.json with commit, versions and machine, and print a table."""
-    description = describe_run(f"benchmarks/{name}.py", {})
-    provenance = {key: description[key] for key in ("created", "versions", "git", "machine")}
+    about = provenance()
     for peer in PEERS:
         with contextlib.suppress(PackageNotFoundError):
-            provenance["versions"][peer] = version(peer)
-    provenance["command"] = f"python -m benchmarks.{name}"
-    provenance["load_average_at_end"] = os.getloadavg()[0]
+            about["versions"][peer] = version(peer)
+    about["command"] = f"python -m benchmarks.{name}"
+    about["load_average_at_end"] = os.getloadavg()[0]
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f"{name}.json"
-    file.write_text(json.dumps({**content, **provenance}, indent=2) + "\n")
+    file.write_text(json.dumps({**content, **about}, indent=2) + "\n")
     for section, rows in content.items():
         if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
             print(f"{section}: {rows}")

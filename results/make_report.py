@@ -45,12 +45,21 @@ def run_row(name: str, source: dict[str, Any]) -> str:
 
 
 def commit_of(source: dict[str, Any]) -> str:
-    changed = " (with uncommitted changes)" if source["git"].get("uncommitted_changes") else ""
-    return (source["git"]["commit"] or "unknown")[:9] + changed
+    """Return the commits of a run's sittings."""
+    sittings = [source, *source.get("resumed", [])]
+    return ", ".join(dict.fromkeys(commit_name(sitting["git"]) for sitting in sittings))
+
+
+def commit_name(git: dict[str, Any]) -> str:
+    changed = " (with uncommitted changes)" if git.get("uncommitted_changes") else ""
+    return (git["commit"] or "unknown")[:9] + changed
 
 
 def machine_of(source: dict[str, Any]) -> str:
-    return f"{source['machine']['processor']}, {source['machine']['cores']} cores"
+    """Return the machines of a run's sittings."""
+    machines = [sitting["machine"] for sitting in [source, *source.get("resumed", [])]]
+    names = [f"{machine['processor']}, {machine['cores']} cores" for machine in machines]
+    return "; ".join(dict.fromkeys(names))
 
 
 def main() -> None:

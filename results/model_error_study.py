@@ -10,10 +10,11 @@ episodes of the final policy and of random actions. Writes results/study/model_e
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,17 @@ from cs285.analysis.model_error import OpenLoop, open_loop_errors
 from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.infrastructure.run_folder import describe_run
+from cs285.infrastructure.run_folder import provenance
 from cs285.models.ff_model import FFModel
 from cs285.models.fitting import fit_ensemble
 from cs285.policies.base_policy import RandomPolicy
 from cs285.scripts.diagnose import read_run, restore
+from cs285.scripts.tool import run_tool
 
+SCRIPT = "model_error_study.py"
 TARGET = Path(__file__).parent / "study" / "model_error.csv"
 SIZES = (5000, 10000, 20000, 50000)  # env steps of training data
 SEEDS = (1, 2, 3)  # of initialisation and minibatches
@@ -62,10 +66,10 @@ def rows_of(loop: OpenLoop, env_steps: int, seed: int, data: str) -> list[list[A
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def study(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(argv).folder
     tune_cpu()
     program, config = read_run(folder)
     task = inspect_task(config.run.env_name)
@@ -97,16 +101,15 @@ def main() -> None:
     with TARGET.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([COLUMNS, *rows])
-    description = describe_run("model_error_study.py", {})
-    about = {key: description[key] for key in ("created", "versions", "git", "machine")}
-    about |= {
-        "command": f"python results/model_error_study.py ({config.run.exp_name})",
+    about = provenance() | {
+        "command": f"python results/{SCRIPT} ({config.run.exp_name})",
         "model": dataclasses.asdict(config.model) | {"num_agent_train_steps_per_iter": FIT_STEPS},
         "episodes": EPISODES,
         "stride": STRIDE,
     }
     TARGET.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(SCRIPT, study, None))

@@ -10,8 +10,8 @@ results/qN/NAME_perfect.json.
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,17 @@ from torch import Tensor
 from cs285.envs import inspect_task, make_env
 from cs285.envs.obstacles import Obstacles
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Path as Episode
-from cs285.infrastructure.run_folder import describe_run
+from cs285.infrastructure.run_folder import provenance
 from cs285.policies.base_policy import Memory
 from cs285.policies.samplers import SAMPLERS
 from cs285.policies.search import Search
 from cs285.scripts.diagnose import read_run
+from cs285.scripts.tool import run_tool
 
+SCRIPT = "perfect_model.py"
 TARGET = Path(__file__).parent
 EVALUATIONS = 3
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -84,10 +87,10 @@ def set_state(env: Any, state: NDArray[np.float64]) -> None:
         mujoco.mj_setState(env.model, env.data, state, STATE)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def act_again(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(argv).folder
     _, config = read_run(folder)
     run = config.run
     ep_len = run.ep_len or inspect_task(run.env_name).ep_len
@@ -102,16 +105,15 @@ def main() -> None:
             paths += run_episodes([real], policy, [key])
         evaluations.append(float(np.mean([path.total_reward for path in paths])))
         print(f"evaluation of iteration {iteration}: {evaluations[-1]:.4g}", flush=True)
-    description = describe_run("perfect_model.py", {})
-    about = {key: description[key] for key in ("created", "versions", "git", "machine")}
-    about |= {
-        "command": f"python results/perfect_model.py ({run.exp_name})",
+    about = provenance() | {
+        "command": f"python results/{SCRIPT} ({run.exp_name})",
         "Eval_AverageReturn": evaluations,
         "mean": float(np.mean(evaluations)),
     }
     target = TARGET / run.exp_name.split("_")[0] / f"{run.exp_name}_perfect.json"
     target.write_text(json.dumps(about, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(SCRIPT, act_again, None))

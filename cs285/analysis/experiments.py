@@ -93,8 +93,12 @@ def _experiment(entry: dict[str, Any], groups: dict[str, str]) -> Experiment:
     values["results"] = tuple(Result(**result) for result in values["results"])
     values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
     values["minutes"] = float(values["minutes"])
+    if not isinstance(values["name"], str):
+        raise TypeError(f"name {values['name']}")
     if not values["seeds"]:
-        raise ValueError(f"{values['name'].strip()} has no seeds")
+        raise ValueError(f"{values['name']} has no seeds")
+    if not all(isinstance(seed, int) for seed in values["seeds"]):
+        raise TypeError(f"seeds of {values['name']}")
     return Experiment(**values)
 
 

@@ -60,8 +60,7 @@ def begin(job: Job, data_dir: Path, machine: Machine) -> None:
         lock.close()
         job.state = HELD
         return
-    job.state, job.error = WAITING, ""
-    _locate(job, found)
+    locate(job, found)
     if job.state != WAITING:
         lock.close()
         return
@@ -124,15 +123,9 @@ def last_line(file: Path) -> str:
     return next((line.split("\r")[-1].strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _flags_of(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / CONFIG).read_text())["flags"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _locate(job: Job, folders: Sequence[Path]) -> None:
-    """Find the furthest of the job's log folders, and whether it is done."""
+def locate(job: Job, folders: Sequence[Path]) -> None:
+    """Find the furthest of the job's log folders: it is then WAITING, DONE or FAILED."""
+    job.state, job.error = WAITING, ""
     try:
         found = [(iterations_done(folder), folder) for folder in folders]
     except UsageError as error:  # a checkpoint that this version cannot read
@@ -142,7 +135,9 @@ def _locate(job: Job, folders: Sequence[Path]) -> None:
         return
     job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
     flags = _flags_of(job.folder)
-    other = [name for name, value in job.settings.items() if flags.get(name) != value]
+    # What an older version does not have as a flag, it did as the default does.
+    settings = job.settings.items()
+    other = [name for name, value in settings if flags.get(name, value) != value]
     if other:
         name = other[0]
         job.state = FAILED
@@ -150,5 +145,18 @@ def _locate(job: Job, folders: Sequence[Path]) -> None:
             f"--{name} {job.settings[name]}: {job.folder} was run with {flags.get(name)}; "
             "allowed: the same flags, or another --data_dir"
         )
-    elif job.first_iteration >= job.n_iter:
+    elif job.first_iteration > job.n_iter:
+        job.state = FAILED
+        job.error = (
+            f"--n_iter {job.n_iter}: {job.folder} has {job.first_iteration} iterations; allowed: "
+            "at least as many, or another --data_dir"
+        )
+    elif job.first_iteration == job.n_iter:
         job.state = DONE
+
+
+def _flags_of(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / CONFIG).read_text())["flags"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -67,10 +67,12 @@ def create_run_folder(
 
 def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
     """Return what it takes to run this again: flags, command, versions, commit and machine."""
+    return {"script": script, "flags": flags, "command": ["python", *sys.argv], **provenance()}
+
+
+def provenance() -> dict[str, Any]:
+    """Return by which code something is measured, when and where."""
     return {
-        "script": script,
-        "flags": flags,
-        "command": ["python", *sys.argv],
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **_versions()},
         "git": _git_state(),
@@ -99,13 +101,17 @@ def read_config(folder: Path, script: str) -> dict[str, Any]:
     return flags
 
 
-def update_flags(folder: Path, flags: dict[str, Any]) -> None:
-    """Write the flags of a resumed run, which may have a higher n_iter now, to its config.json."""
+def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
+    """Add to config.json by what and where the run goes on from `iteration`.
+
+    Its `flags` may have another n_iter now.
+    """
     content = json.loads((folder / CONFIG).read_text())
-    if content["flags"] != flags:
-        temporary = folder / f".{CONFIG}.tmp"
-        temporary.write_text(json.dumps({**content, "flags": flags}, indent=2) + "\n")
-        temporary.replace(folder / CONFIG)
+    sittings = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
+    temporary = folder / f".{CONFIG}.tmp"
+    whole = {**content, "flags": flags, "resumed": sittings}
+    temporary.write_text(json.dumps(whole, indent=2) + "\n")
+    temporary.replace(folder / CONFIG)
 
 
 def lock_folder(folder: Path) -> TextIO:

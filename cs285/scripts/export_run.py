@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -12,8 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from cs285.infrastructure.checkpoint import load_checkpoint
-from cs285.infrastructure.errors import RunError
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
+from cs285.scripts.tool import run_tool
+
+SCRIPT = "export_run.py"
 
 
 def export_run(folder: Path, target: Path) -> None:
@@ -31,9 +34,7 @@ def export_run(folder: Path, target: Path) -> None:
     else:
         _losses_to_csv(folder / "itr_0_losses.npy", Path(f"{target}.csv"))
         shutil.copyfile(folder / "itr_0_predictions.npz", f"{target}_predictions.npz")
-    command = [content["command"][0], "scripts/" + Path(content["command"][1]).name]
-    options = _without_data_dir(content["command"][2:])
-    content["command"] = " ".join([*command, *options])
+    content["command"] = _published(content["command"])
     content["flags"].pop("data_dir", None)
     content["run"] = {
         "iterations": counters["next_iteration"],
@@ -51,26 +52,29 @@ def _losses_to_csv(losses: Path, target: Path) -> None:
     target.write_text("\n".join(["Gradient step,Training Loss", *rows]) + "\n")
 
 
-def _without_data_dir(options: list[str]) -> list[str]:
-    """Return the command's options less --data_dir and its value: where it was run is nobody's."""
-    kept = [option for option in options if not option.startswith("--data_dir=")]
+def _published(command: list[str]) -> str:
+    """Return the command less --data_dir and its value: where it was run is nobody's."""
+    kept = [word for word in command[2:] if not word.startswith("--data_dir=")]
     if "--data_dir" in kept:
         at = kept.index("--data_dir")
         del kept[at : at + 2]
-    return kept
+    return " ".join([command[0], f"scripts/{Path(command[1]).name}", *kept])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    return run_tool(SCRIPT, _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, help="log folder of a finished run")
     parser.add_argument("target", type=Path, help="results file to write, without its ending")
-    arguments = parser.parse_args(argv)
-    try:
-        export_run(arguments.folder, arguments.target)
-    except RunError as error:
-        print(f"export_run.py: error: {error}", file=sys.stderr)
-        return error.exit_code
+    given = parser.parse_args(argv)
+    for name in (CONFIG, CHECKPOINT):
+        if not (given.folder / name).exists():
+            raise UsageError(f"{given.folder}: it has no {name}; allowed: a log folder")
+    export_run(given.folder, given.target)
     return 0
 
 

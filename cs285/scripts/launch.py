@@ -31,7 +31,7 @@ from cs285.infrastructure.run_folder import (
     create_run_folder,
     lock_folder,
     read_config,
-    update_flags,
+    record_resume,
 )
 from cs285.scripts import presets
 
@@ -90,12 +90,12 @@ def run_anew(script: str, config: Any, build_agent: AgentBuilder) -> None:
     run = config.run
     if not run.env_name:
         raise UsageError("--env_name is required; allowed: an environment's id, see --help")
-    task, device, ep_len = _prepare(config)
+    parts = _prepare(config)
     flags = flag_tools.to_flat(config)
     folder = create_run_folder(run.data_dir, run.exp_name, run.env_name, script, flags)
     print(f"logging to {folder}", flush=True)
     try:
-        _train(config, folder, build_agent, task, device, ep_len)
+        _train(config, folder, build_agent, parts)
     except UsageError:  # the disk did not take it: a folder without a result is not left behind
         if not any((folder / name).exists() for name in (CHECKPOINT, PROGRESS)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,9 +127,9 @@ def resume(
         raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
     if saved.get("checkpoint_freq") == -1:
         raise UsageError(f"--resume {folder}: it was run with --checkpoint_freq -1, and kept none")
-    task, device, ep_len = _prepare(config)
+    parts = _prepare(config)
     print(f"resuming {folder}", flush=True)
-    _train(config, folder, build_agent, task, device, ep_len)
+    _train(config, folder, build_agent, parts, is_resumed=True)
 
 
 def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
@@ -172,25 +172,16 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
 
 
 def _train(
-    config: Any, folder: Path, build_agent: AgentBuilder, task: Any, device: Any, ep_len: int
+    config: Any, folder: Path, build_agent: AgentBuilder, parts: Any, is_resumed: bool = False
 ) -> None:
-    """Build the parts and run the loop in `folder`. Raises RunError."""
+    """Run the loop in `folder` with what _prepare returned. Raises RunError."""
     from cs285.envs import make_env
-    from cs285.infrastructure.collector import Collector, make_backend
-    from cs285.infrastructure.continuing_collector import ContinuingCollector
     from cs285.infrastructure.rl_trainer import RL_Trainer
     from cs285.policies.base_policy import RandomPolicy
 
-    run = config.run
+    run, (task, device, ep_len) = config.run, parts
     env_factory = functools.partial(make_env, run.env_name, ep_len)
-    most_steps = run.eval_batch_size
-    if not run.continue_episodes:
-        most_steps = max(most_steps, run.batch_size_initial, run.batch_size)
-    backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
-    evaluator = Collector(backend, run.seed, ep_len)
-    collector: Any = evaluator
-    if run.continue_episodes:
-        collector = ContinuingCollector(env_factory, run.seed)
+    collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
         with _one_line_errors(config, folder), lock_folder(folder):
             trainer = RL_Trainer(
@@ -204,11 +195,28 @@ def _train(
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
             )
-            update_flags(folder, flag_tools.to_flat(config))
+            first = trainer.counters.next_iteration
+            if is_resumed and first < run.n_iter:
+                record_resume(folder, flag_tools.to_flat(config), first)
             trainer.run_training_loop()
     finally:
         collector.close()
         evaluator.close()
+
+
+def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tuple[Any, Any]:
+    """Return what collects to learn from, and what collects to evaluate."""
+    from cs285.infrastructure.collector import Collector, make_backend
+    from cs285.infrastructure.continuing_collector import ContinuingCollector
+
+    most_steps = run.eval_batch_size
+    if not run.continue_episodes:
+        most_steps = max(most_steps, run.batch_size_initial, run.batch_size)
+    backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
+    evaluator = Collector(backend, run.seed, ep_len)
+    if run.continue_episodes:
+        return ContinuingCollector(env_factory, run.seed), evaluator
+    return evaluator, evaluator
 
 
 @contextmanager

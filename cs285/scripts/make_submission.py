@@ -23,10 +23,10 @@ from cs285.scripts.tool import describe, run_tool, temporary_beside, warn
 
 SCRIPT = "make_submission.py"
 QUESTIONS = ("q1", "q2", "q3", "q4", "q5", "q6")
-RUNS = "folders there that are named hw4_q<digit>_... and hold an event file"
+RUNS = "folders there that are named hw4_q1_... to hw4_q6_... and hold an event file"
 CODE = (".py", ".xml", ".typed", ".toml", ".ipynb")  # endings of the package's files
 MEGABYTE = 10**6
-_RUN = re.compile(r"hw4_q\d_")
+_RUN = re.compile(r"hw4_q[1-6]_")
 _STAMP = re.compile(r"_(\d\d)-(\d\d)-(\d{4})_(\d\d-\d\d-\d\d)$")  # day, month, year, time
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.infrastructure.effects import NEUTRAL
 from cs285.infrastructure.job import Job
 from cs285.scripts import presets, run_hw4_mbpo
 
@@ -31,22 +32,18 @@ def silent(line: str) -> None:
     """Say nothing."""
 
 
-def complete(script: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags that `given` ones come to, presets with them. Raises UsageError."""
-    return presets.expand(script, PROGRAMS[script].settle(given, silent), silent)
-
-
 def resolve(script: str, given: dict[str, Any]) -> Any:
-    """Return the config that `given` flags come to. Raises UsageError: they are not allowed."""
-    return flag_tools.from_flat(PROGRAMS[script].config_class, complete(script, given))
+    """Return the config that `given` flags come to, presets with them. Raises UsageError."""
+    values = presets.expand(script, PROGRAMS[script].settle(given, silent), silent)
+    return flag_tools.from_flat(PROGRAMS[script].config_class, values)
 
 
 def job_of(script: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
     """Return the job of a run; `given` has its exp_name. Raises UsageError: wrong flags."""
-    program, values = PROGRAMS[script], complete(script, given)
-    config = flag_tools.from_flat(program.config_class, values)
-    free = flag_tools.free_flags(program.config_class)
-    settings = {name: values[name] for name in values.keys() - free}
+    program, config = PROGRAMS[script], resolve(script, given)
+    changes_nothing = {*NEUTRAL, *flag_tools.free_flags(program.config_class)}
+    flat = flag_tools.to_flat(config)
+    settings = {name: value for name, value in flat.items() if name not in changes_nothing}
     words = tuple(words_of(given))
     return Job(given["exp_name"], program.module, words, minutes, config.run.n_iter, settings)
 

@@ -27,7 +27,7 @@ from cs285.analysis.experiments import (
 from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values
-from cs285.infrastructure.job import FAILED, Job, log_of
+from cs285.infrastructure.job import FAILED, WAITING, Job, folders_of, locate, log_of
 from cs285.infrastructure.machine import LocalMachine, Machine
 from cs285.infrastructure.progress import format_duration
 from cs285.infrastructure.run_display import RunDisplay
@@ -54,12 +54,12 @@ def reproduce(argv: Sequence[str]) -> int:
     experiments = select(
         read_experiments(arguments.experiments), arguments.questions, arguments.names
     )
-    pairs = [(e, seed) for e in experiments for seed in arguments.seeds or e.seeds]
+    pairs = [(e, n) for e in experiments for n in dict.fromkeys(arguments.seeds or e.seeds)]
     jobs = [run_of(experiment, seed) for experiment, seed in pairs]
     at_once = min(arguments.jobs or available_cores(), len(jobs))
     threads = 1 if arguments.address else max(1, available_cores() // at_once)
     if arguments.dry_run:
-        print_commands(pairs, at_once, threads, arguments.data_dir)
+        print_commands(pairs, jobs, at_once, threads, arguments.data_dir)
         return 0
     if arguments.address:
         require_ray()
@@ -126,17 +126,25 @@ def make_folder(flag: str, folder: Path) -> None:
 
 
 def print_commands(
-    pairs: Sequence[tuple[Experiment, int]], at_once: int, threads: int, data_dir: Path
+    pairs: Sequence[tuple[Experiment, int]],
+    jobs: Sequence[Job],
+    at_once: int,
+    threads: int,
+    data_dir: Path,
 ) -> None:
-    """Print the command of every run, and how long it may take."""
-    for experiment, seed in pairs:
-        print(f"# about {format_duration(60 * experiment.minutes)} on one core")
+    """Print the command of every run, how far it is, and how long the rest may take."""
+    left: list[float] = []
+    for (experiment, seed), job in zip(pairs, jobs, strict=True):
+        locate(job, folders_of(data_dir, job.name))
+        done = job.first_iteration
+        left.append(job.minutes * (1 - done / job.n_iter) if job.state == WAITING else 0)
+        ahead = f"about {format_duration(60 * left[-1])} on one core"
+        behind = f", {done} of {job.n_iter} iterations done" if done else ""
+        print(f"# {job.error or job.state if job.state != WAITING else ahead + behind}")
         print(shlex.join(experiment.command(seed)))
-    minutes = sum(experiment.minutes for experiment, _ in pairs)
-    longest = max(experiment.minutes for experiment, _ in pairs)
-    whole = format_duration(60 * max(minutes / at_once, longest))
+    whole = format_duration(60 * max(sum(left) / at_once, max(left)))
     print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")
-    print(f"# {len(pairs)} runs, {at_once} at a time: about {whole}")
+    print(f"# {sum(map(bool, left))} runs, {at_once} at a time: about {whole}")
 
 
 def _parser() -> OneLineParser:

@@ -51,7 +51,7 @@ def test_list_has_every_experiment_of_the_homework() -> None:
 
 
 def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--dry_run", "--questions", "q3", "q5", "--seeds", "1", "2"]) == 0
+    assert main(["--dry_run", "--questions", "q3", "q5", "--seeds", "1", "2", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if not line.startswith("#")]
     assert len(commands) == 2 * 6
@@ -110,6 +110,9 @@ def test_runs_then_skips_and_exports(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert exported["run"]["iterations"] == TINY["n_iter"]
     assert str(tmp_path) not in json.dumps(exported)
     assert capsys.readouterr().out.count("done") == 4
+    assert main([*words, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("# done") == 2 and "# 0 runs" in out
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The program as a process: started, killed, resumed, interrupted, starved."""
 
+import json
 import os
 import resource
 import shutil
@@ -80,6 +81,10 @@ def test_resume_extends_a_run_but_changes_nothing_else(
     assert "--size 99: the run was started with 16; allowed" in capsys.readouterr().err
     assert main(["--resume", str(folder), "--size", "16", "--n_iter", "3"]) == 0
     assert read_curve(folder) == read_curve(run_tiny(n_iter=3))
+    config = json.loads((folder / "config.json").read_text())
+    (sitting,) = config["resumed"]
+    assert sitting["first_iteration"] == 2 and config["flags"]["n_iter"] == 3
+    assert sitting["machine"] == config["machine"] and sitting["created"] >= config["created"]
 
 
 @pytest.mark.parametrize(

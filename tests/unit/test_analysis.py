@@ -264,7 +264,11 @@ def test_experiments_can_be_chosen() -> None:
         json.dumps({"a": 1}),
         *(
             f"[[experiment]]\nscript = 'mb'\nflags = ''\nresults = []\n{words}"
-            for words in ("name = 'a'\nminutes = 1\nseeds = []", "name = 3\nminutes = 'x'")
+            for words in (
+                "name = 'a'\nminutes = 1\nseeds = []",
+                "name = 3\nminutes = 1",
+                "name = 'a'\nminutes = 1\nseeds = ['x']",
+            )
         ),
     ],
 )

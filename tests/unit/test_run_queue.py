@@ -106,11 +106,20 @@ def test_the_furthest_run_is_resumed_and_a_done_one_left(tmp_path: Path) -> None
 
 
 def test_done_run_of_other_flags_is_not_this_one(tmp_path: Path) -> None:
-    make_run(tmp_path, "a", "1", 3)
+    """A flag that the version it was run by did not have tells nothing."""
+    folder = make_run(tmp_path, "a", "1", 3)
+    (folder / "config.json").write_text(json.dumps({"flags": {"exp_name": "a", "size": 16}}))
     job = make_job("a")
-    job.settings = {"exp_name": "a", "size": 32}
+    job.settings = {"exp_name": "a", "flag_of_today": 1, "size": 32}
     RunQueue([job], tmp_path, FakeMachine({}), 1).run(lambda: None, lambda job: None)
     assert job.state == FAILED and "--size 32: " in job.error
+
+
+def test_longer_run_is_not_this_one(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", "1", 5)
+    job = make_job("a")
+    RunQueue([job], tmp_path, FakeMachine({}), 1).run(lambda: None, lambda job: None)
+    assert job.state == FAILED and job.error.startswith(f"--n_iter {job.n_iter}: ")
 
 
 def test_what_cannot_be_exported_stops_no_other(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What each planner reaches through one and the same learned model.
+
+    python results/planner_study.py LOGDIR
+
+LOGDIR is of a finished run of a homework task by run_hw4_mb.py. Each planner acts out the same
+fresh episodes, from the same starts, through the run's last model: what differs is the search
+alone. Writes results/planners/NAME.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cs285.agents.mb_agent import MBAgent
+from cs285.envs import inspect_task, make_env
+from cs285.infrastructure.cpu_tuning import tune_cpu
+from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.infrastructure.flags import OneLineParser
+from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.infrastructure.pytorch_util import select_device
+from cs285.infrastructure.run_folder import provenance
+from cs285.policies.MPC_policy import MPCPolicy
+from cs285.scripts.diagnose import read_run, restore
+from cs285.scripts.tool import run_tool
+
+SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "planners"
+EPISODES = 2
+FEW: Mapping[str, Any] = {
+    "mpc_action_sampling_strategy": "icem",
+    "mpc_num_action_sequences": 100,
+    "cem_num_elites": 10,
+    "cem_alpha": 0.9,
+}
+PLANNERS: Mapping[str, Mapping[str, Any]] = {
+    "random shooting, 1000 candidates": {"mpc_action_sampling_strategy": "random"},
+    "CEM, 1000 candidates": {"mpc_action_sampling_strategy": "cem"},
+    "MPPI, 1000 candidates": {"mpc_action_sampling_strategy": "mppi"},
+    **{
+        f"iCEM, 100 candidates, noise beta {beta:g}": {**FEW, "icem_noise_beta": beta}
+        for beta in (0.0, 0.25, 0.5, 1.0, 2.0)
+    },
+}
+
+
+def study(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    folder = parser.parse_args(argv).folder
+    tune_cpu()
+    program, config = read_run(folder)
+    task, device = inspect_task(config.run.env_name), select_device(True, 0)
+    agent: MBAgent = program.build_agent(config, task, device)
+    restore(folder, agent)
+    ep_len = config.run.ep_len or task.ep_len
+    env, horizon = make_env(config.run.env_name, ep_len), config.planner.mpc_horizon
+    returns: dict[str, list[float]] = {}
+    for name, flags in PLANNERS.items():
+        planner = PlannerConfig(mpc_horizon=horizon, **flags)
+        policy = MPCPolicy(
+            agent.model, agent.imagined_task, task.ac_low, task.ac_high, planner, device
+        )
+        keys = [EpisodeKey(config.run.seed, "planner study", 0, n) for n in range(EPISODES)]
+        paths = [path for key in keys for path in run_episodes([env], policy, [key])]
+        returns[name] = [path.total_reward for path in paths]
+        print(f"{name}: {np.mean(returns[name]):.4g}", flush=True)
+    about = provenance() | {
+        "command": f"python results/{SCRIPT} ({config.run.exp_name})",
+        "env_steps_an_episode": ep_len,
+        "horizon": horizon,
+        "planners": {name: dict(flags) for name, flags in PLANNERS.items()},
+        "returns": returns,
+    }
+    TARGET.mkdir(exist_ok=True)
+    target = TARGET / f"{config.run.exp_name}.json"
+    target.write_text(json.dumps(about, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(SCRIPT, study, None))
