@@ -22,8 +22,6 @@ import numpy as np
 import torch
 
 from cs285.analysis.model_error import OpenLoop, open_loop_errors
-from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.pytorch_util import make_generator
@@ -32,7 +30,7 @@ from cs285.infrastructure.run_folder import provenance
 from cs285.models.ff_model import FFModel
 from cs285.models.fitting import fit_ensemble
 from cs285.policies.base_policy import RandomPolicy
-from cs285.scripts.diagnose import read_run, restore
+from cs285.scripts.rebuild import rebuild
 from cs285.scripts.tool import run_tool
 
 SCRIPT = "model_error_study.py"
@@ -70,13 +68,8 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     folder = parser.parse_args(argv).folder
-    tune_cpu()
-    program, config = read_run(folder)
-    task = inspect_task(config.run.env_name)
-    agent = program.build_agent(config, task, torch.device("cpu"))
-    restore(folder, agent)
+    _, config, task, env, agent, _ = rebuild(folder)
     replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model
-    env = make_env(config.run.env_name, config.run.ep_len or task.ep_len)
     keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
     policies = {
         "policy": agent.eval_policies["Eval"],

@@ -32,7 +32,7 @@ from cs285.infrastructure.run_folder import provenance
 from cs285.policies.base_policy import Memory
 from cs285.policies.samplers import SAMPLERS
 from cs285.policies.search import Search
-from cs285.scripts.diagnose import read_run
+from cs285.scripts.rebuild import read_run
 from cs285.scripts.tool import run_tool
 
 SCRIPT = "perfect_model.py"

@@ -17,16 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from cs285.agents.mb_agent import MBAgent
-from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.planner_config import PlannerConfig
-from cs285.infrastructure.pytorch_util import select_device
 from cs285.infrastructure.run_folder import provenance
 from cs285.policies.MPC_policy import MPCPolicy
-from cs285.scripts.diagnose import read_run, restore
+from cs285.scripts.rebuild import rebuild
 from cs285.scripts.tool import run_tool
 
 SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "planners"
@@ -52,18 +48,13 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     folder = parser.parse_args(argv).folder
-    tune_cpu()
-    program, config = read_run(folder)
-    task, device = inspect_task(config.run.env_name), select_device(True, 0)
-    agent: MBAgent = program.build_agent(config, task, device)
-    restore(folder, agent)
-    ep_len = config.run.ep_len or task.ep_len
-    env, horizon = make_env(config.run.env_name, ep_len), config.planner.mpc_horizon
+    _, config, task, env, agent, _ = rebuild(folder)
+    horizon = config.planner.mpc_horizon
     returns: dict[str, list[float]] = {}
     for name, flags in PLANNERS.items():
         planner = PlannerConfig(mpc_horizon=horizon, **flags)
         policy = MPCPolicy(
-            agent.model, agent.imagined_task, task.ac_low, task.ac_high, planner, device
+            agent.model, agent.imagined_task, task.ac_low, task.ac_high, planner, agent.device
         )
         keys = [EpisodeKey(config.run.seed, "planner study", 0, n) for n in range(EPISODES)]
         paths = [path for key in keys for path in run_episodes([env], policy, [key])]
@@ -71,7 +62,7 @@ def study(argv: Sequence[str]) -> int:
         print(f"{name}: {np.mean(returns[name]):.4g}", flush=True)
     about = provenance() | {
         "command": f"python results/{SCRIPT} ({config.run.exp_name})",
-        "env_steps_an_episode": ep_len,
+        "env_steps_an_episode": config.run.ep_len or task.ep_len,
         "horizon": horizon,
         "planners": {name: dict(flags) for name, flags in PLANNERS.items()},
         "returns": returns,

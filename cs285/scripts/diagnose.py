@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,14 +15,12 @@ from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.rendering import disable_renderer
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
-from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+from cs285.scripts.rebuild import read_run, rebuild
 from cs285.scripts.tool import run_tool
 
 SCRIPT = "diagnose.py"
 STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop stretches of each kind of data; plans
 MBPO_HORIZON, MBPO_PLAN_HORIZON = 50, 10  # env steps: MBPO has no planner to say them
-ALLOWED = "allowed: the log folder of a run with a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -87,17 +84,9 @@ def mbpo_subject(agent: Any, config: MBPOConfig, seed: int) -> Subject:
     return Subject(model, policy, make_plans, H, MBPO_HORIZON, plans_are)
 
 
-class Program(NamedTuple):
-    """How the runs of one of the two programs are rebuilt."""
-
-    config_class: Any
-    build_agent: Callable[[Any, Any, Any], Any]
-    subject_of: Callable[[Any, Any, int], Subject]
-
-
-PROGRAMS = {
-    "run_hw4_mb.py": Program(MBConfig, run_hw4_mb.build_agent, mb_subject),
-    "run_hw4_mbpo.py": Program(MBPOConfig, run_hw4_mbpo.build_agent, mbpo_subject),
+SUBJECTS: dict[str, Callable[[Any, Any, int], Subject]] = {
+    "run_hw4_mb.py": mb_subject,
+    "run_hw4_mbpo.py": mbpo_subject,
 }
 
 
@@ -106,77 +95,33 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
 
     The folder is only read, but for these two files. Raises RunError.
     """
-    program, config = read_run(folder)
+    read_run(folder)
     report = Path(options.output or folder / "diagnosis.html")
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
         raise UsageError(f"--output {report}: allowed are files in a folder that can be written to")
     users_renderer = disable_renderer()
     from cs285.analysis import html_report
     from cs285.analysis.imagination import picture_of
-    from cs285.envs import inspect_task, make_env
-    from cs285.infrastructure.cpu_tuning import tune_cpu
-    from cs285.infrastructure.pytorch_util import select_device
 
-    tune_cpu()
-    run, task = config.run, inspect_task(config.run.env_name)
-    agent = program.build_agent(config, task, select_device(run.no_gpu, run.which_gpu))
-    done = restore(folder, agent)
-    subject = program.subject_of(agent, config, options.seed)
-    found = measure(subject, task, make_env(run.env_name, run.ep_len or task.ep_len), options)
+    run = rebuild(folder)
+    env_name, done = run.config.run.env_name, run.counters
+    subject = SUBJECTS[run.script](run.agent, run.config, options.seed)
+    found = measure(subject, run.task, run.env, options)
     facts = [
-        ("task", run.env_name),
+        ("task", env_name),
         ("run", f"{done['next_iteration']} iterations, {done['env_steps']} env steps"),
         *html_report.facts(found),
     ]
-    picture = picture_of(run.env_name, users_renderer, subject.model, found)
+    picture = picture_of(env_name, users_renderer, subject.model, found)
     sections = html_report.sections(found, subject.plans_are, picture)
     title = f"Diagnosis of {folder.resolve().name}"
-    _write(report, html_report.page(title, facts, sections, flag_tools.to_flat(config)).encode())
+    _write(
+        report, html_report.page(title, facts, sections, flag_tools.to_flat(run.config)).encode()
+    )
     _write(report.with_suffix(".npz"), found.npz())
     lines = [f"{name}: {value}" for name, value in facts]
     lines += [note for section in sections for note in section.notes]
     print("\n".join([*lines, f"report: {report}"]))
-
-
-def read_run(folder: Path) -> tuple[Program, Any]:
-    """Return the program and the config of the run in `folder`.
-
-    Raises UsageError: it is no log folder, has no checkpoint, or its run has no model.
-    """
-    try:
-        content = json.loads((folder / CONFIG).read_text())
-        program, flags = PROGRAMS[content["script"]], dict(content["flags"])
-        # Any GPU will do, and a diagnosis is too short for compiling.
-        flags |= {"compile": False, "which_gpu": 0}
-        config = flag_tools.from_flat(program.config_class, flags)
-    except OSError as error:
-        raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {ALLOWED}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"LOGDIR {folder}: its {CONFIG} is of no run; {ALLOWED}") from error
-    if config.model.num_agent_train_steps_per_iter == 0:
-        raise UsageError(
-            f"LOGDIR {folder}: its run has no model (--num_agent_train_steps_per_iter 0); allowed: "
-            "the log folder of a run with 1 or more"
-        )
-    if not (folder / CHECKPOINT).exists():
-        raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {ALLOWED}")
-    return program, config
-
-
-def restore(folder: Path, agent: Any) -> dict[str, Any]:
-    """Bring the agent to the run's checkpoint, and return its counters. Raises UsageError."""
-    from cs285.infrastructure.checkpoint import load_checkpoint
-
-    try:
-        state = load_checkpoint(folder / CHECKPOINT, agent.device)
-        agent.load_state_dict(state["agent"])
-        return state["counters"]
-    except UsageError as error:
-        raise UsageError(str(error).replace("--resume", f"LOGDIR {folder}")) from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"LOGDIR {folder}: its {CHECKPOINT} is of another run than its {CONFIG}; {ALLOWED}"
-        ) from error
 
 
 def measure(subject: Subject, task: Any, env: Any, options: DiagnosisConfig) -> Any:

@@ -1,0 +1,96 @@
+"""A run with a model as its checkpoint has it: from its log folder alone, to look at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cs285.infrastructure import flags as flag_tools
+from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+
+ALLOWED = "allowed: the log folder of a run with a checkpoint"
+
+
+class Program(NamedTuple):
+    """How the runs of one of the two programs are rebuilt."""
+
+    config_class: Any
+    build_agent: Callable[[Any, Any, Any], Any]
+
+
+PROGRAMS = {
+    "run_hw4_mb.py": Program(MBConfig, run_hw4_mb.build_agent),
+    "run_hw4_mbpo.py": Program(MBPOConfig, run_hw4_mbpo.build_agent),
+}
+
+
+class Rebuilt(NamedTuple):
+    """A run at its checkpoint."""
+
+    script: str  # the program's file
+    config: Any  # MBConfig or MBPOConfig
+    task: Any  # TaskSpec
+    env: Any
+    agent: Any
+    counters: dict[str, Any]
+
+
+def rebuild(folder: Path) -> Rebuilt:
+    """Return the run in `folder` as its checkpoint has it. Raises UsageError."""
+    from cs285.envs import inspect_task, make_env
+    from cs285.infrastructure.cpu_tuning import tune_cpu
+    from cs285.infrastructure.pytorch_util import select_device
+
+    script, config = read_run(folder)
+    tune_cpu()
+    run, task = config.run, inspect_task(config.run.env_name)
+    device = select_device(run.no_gpu, run.which_gpu)
+    agent = PROGRAMS[script].build_agent(config, task, device)
+    env = make_env(run.env_name, run.ep_len or task.ep_len)
+    return Rebuilt(script, config, task, env, agent, _restore(folder, agent))
+
+
+def read_run(folder: Path) -> tuple[str, Any]:
+    """Return the program of the run in `folder`, by its file's name, and the config.
+
+    Raises UsageError: it is no log folder, has no checkpoint, or its run has no model.
+    """
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        script, flags = content["script"], dict(content["flags"])
+        # Any GPU will do, and what it is rebuilt for is too short for compiling.
+        flags |= {"compile": False, "which_gpu": 0}
+        config = flag_tools.from_flat(PROGRAMS[script].config_class, flags)
+    except OSError as error:
+        raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {ALLOWED}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"LOGDIR {folder}: its {CONFIG} is of no run; {ALLOWED}") from error
+    if config.model.num_agent_train_steps_per_iter == 0:
+        raise UsageError(
+            f"LOGDIR {folder}: its run has no model (--num_agent_train_steps_per_iter 0); allowed: "
+            "the log folder of a run with 1 or more"
+        )
+    if not (folder / CHECKPOINT).exists():
+        raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {ALLOWED}")
+    return script, config
+
+
+def _restore(folder: Path, agent: Any) -> dict[str, Any]:
+    """Bring the agent to the run's checkpoint, and return its counters. Raises UsageError."""
+    from cs285.infrastructure.checkpoint import load_checkpoint
+
+    try:
+        state = load_checkpoint(folder / CHECKPOINT, agent.device)
+        agent.load_state_dict(state["agent"])
+        return state["counters"]
+    except UsageError as error:
+        raise UsageError(str(error).replace("--resume", f"LOGDIR {folder}")) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"LOGDIR {folder}: its {CHECKPOINT} is of another run than its {CONFIG}; {ALLOWED}"
+        ) from error
