@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,42 +93,12 @@ def run_apart(agent: str, flags: list[str]) -> dict[str, Any]:
     return result
 
 
-class Phases:
-    """Seconds by phase; those of an inner phase do not count for the outer."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._inner = [0.0]
-
-    def time(self, owner: Any, attribute: str, phase: str | Callable[..., str]) -> None:
-        """Have `owner.attribute` count as `phase`, which may depend on its arguments."""
-        function = getattr(owner, attribute)
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            name = phase if isinstance(phase, str) else phase(*arguments)
-            self._inner.append(0.0)
-            start = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                taken = time.perf_counter() - start
-                self.seconds[name] += taken - self._inner.pop()
-                self._inner[-1] += taken
-
-        setattr(owner, attribute, timed)
-
-
 def _run(pipe: Any, agent: str, flags: list[str]) -> None:
-    from cs285.agents.mb_agent import MBAgent
-    from cs285.agents.mbpo_agent import MBPOAgent
-    from cs285.agents.sac_agent import SACAgent
-    from cs285.infrastructure import rl_trainer
+    from cs285.infrastructure.checkpoint import load_checkpoint
     from cs285.infrastructure.collector import Collector
-    from cs285.infrastructure.logger import Logger
     from cs285.infrastructure.worker_pool import WorkerPool
     from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 
-    phases = Phases()
     env_steps: dict[str, int] = defaultdict(int)
     worker_memory: list[int] = []
 
@@ -151,31 +120,25 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
 
     Collector.collect, WorkerPool.close = counted, closed  # type: ignore[assignment, method-assign]
 
-    phases.time(Collector, "collect", kind)
-    phases.time(MBAgent, "train", "fit")
-    phases.time(MBAgent, "save_figures", "figures")
-    phases.time(MBPOAgent, "_imagine", "rollouts")
-    phases.time(SACAgent, "train_on", "SAC")
-    phases.time(Logger, "record", "log")
-    phases.time(rl_trainer, "save_checkpoint", "checkpoint")
-    phases.time(rl_trainer.RL_Trainer, "run_training_loop", "other")
     program = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         code = program.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
         seconds = time.perf_counter() - start
         (log,) = Path(folder).glob("hw4_*")
+        counters = load_checkpoint(log / "checkpoint.pt", "cpu")["counters"]
+        phases = defaultdict[str, float](float, counters["seconds_by_phase"])
         last = (log / "progress.csv").read_text().splitlines()[-1].split(",")[1]
     assert code == 0
     result: dict[str, Any] = {
         "command": f"python scripts/run_hw4_{agent}.py {' '.join(flags)}",
         "seconds": round(seconds, 1),
-        "seconds_by_phase": {name: round(value, 2) for name, value in phases.seconds.items()},
+        "seconds_by_phase": {name: round(value, 2) for name, value in phases.items()},
         "last_evaluation": float(last),
-        "collect_env_steps_per_s": round(env_steps["collect"] / phases.seconds["collect"], 2),
-        "evaluate_env_steps_per_s": round(env_steps["evaluate"] / phases.seconds["evaluate"], 2),
+        "collect_env_steps_per_s": round(env_steps["collect"] / phases["collect"], 2),
+        "evaluate_env_steps_per_s": round(env_steps["evaluate"] / phases["evaluate"], 2),
         "share_of_log_checkpoint_figures_and_loop": round(
-            sum(phases.seconds[name] for name in BOOKKEEPING) / seconds, 4
+            sum(phases[name] for name in BOOKKEEPING) / seconds, 4
         ),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "peak_memory_of_a_worker_mb": max(worker_memory, default=0),
@@ -183,7 +146,7 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     iterations = int(flags[flags.index("--n_iter") + 1])
     if agent == "mb":
         collect = ITERATION / result["collect_env_steps_per_s"]
-        each = (phases.seconds["fit"] + phases.seconds["evaluate"]) / iterations
+        each = (phases["fit"] + phases["evaluate"]) / iterations
         result["seconds_per_whole_iteration_computed"] = round(collect + each, 1)
     else:
         result["seconds_per_iteration"] = round(seconds / iterations, 1)

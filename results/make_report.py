@@ -21,6 +21,7 @@ from cs285.analysis.experiments import (
 from cs285.analysis.plots import save
 from cs285.analysis.report import figures, table
 from cs285.analysis.study import error_table
+from cs285.infrastructure.stopwatch import describe_phases
 
 RESULTS = Path(__file__).parent
 PEER = Experiment(
@@ -40,7 +41,8 @@ def sources() -> dict[str, dict[str, Any]]:
 
 def run_row(name: str, source: dict[str, Any]) -> str:
     seconds = f"{source['run']['seconds']:.0f}"
-    cells = (name, commit_of(source), machine_of(source), seconds, f"`{source['command']}`")
+    phases = describe_phases(source["run"].get("seconds_by_phase", {}))
+    cells = (name, commit_of(source), machine_of(source), seconds, phases, f"`{source['command']}`")
     return f"| {' | '.join(cells)} |"
 
 
@@ -103,8 +105,10 @@ first so many env steps of a run of question 6: `results/model_error_study.py`, 
 
 ## Every run
 
-| run | commit | machine | seconds | command |
-|---|---|---|---|---|
+Phases were not counted before the newest of these commits.
+
+| run | commit | machine | seconds | by phase | command |
+|---|---|---|---|---|---|
 {newline.join(run_row(name, source) for name, source in sources().items())}
 """
     )

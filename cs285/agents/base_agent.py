@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cs285.infrastructure.episodes import EnvFactory
 from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.stopwatch import Stopwatch
 from cs285.policies.base_policy import Policy
 
 
@@ -24,6 +25,11 @@ class BaseAgent(Protocol):
     @property
     def eval_policies(self) -> dict[str, Policy]:
         """The policies that are evaluated, by the prefix of their metrics; "Eval" is among them."""
+        ...
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """Counts the phases of learning; the trainer has it count its own, too."""
         ...
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:

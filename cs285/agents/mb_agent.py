@@ -19,6 +19,7 @@ from cs285.infrastructure.model_config import ModelConfig
 from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, send, to_numpy
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
+from cs285.infrastructure.stopwatch import Stopwatch
 from cs285.infrastructure.utils import (
     add_noise,
     mean_prediction_error,
@@ -63,6 +64,7 @@ class MBAgent:
         ).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), model.learning_rate, fused=True)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
+        self.stopwatch = Stopwatch()
         self.unseen = 0  # transitions collected since the last fit
         self.fit_gradient = compile_if(compile, fit_gradient)
         self.actor = MPCPolicy(
@@ -85,12 +87,13 @@ class MBAgent:
         fit, on what was collected since the last one.
         """
         held_out = {}
-        if self.unseen < len(self.replay_buffer):  # not the first fit
-            data = self.replay_buffer.newest(self.unseen)
-            held_out["Holdout Loss"] = holdout_loss(self.model, data)[None]
-            held_out |= coverage(self.model, data)
-        self.unseen = 0
-        return self._fit(make_generator(self.seed, "fit batches", iteration)) | held_out
+        with self.stopwatch.phase("fit"):
+            if self.unseen < len(self.replay_buffer):  # not the first fit
+                data = self.replay_buffer.newest(self.unseen)
+                held_out["Holdout Loss"] = holdout_loss(self.model, data)[None]
+                held_out |= coverage(self.model, data)
+            self.unseen = 0
+            return self._fit(make_generator(self.seed, "fit batches", iteration)) | held_out
 
     def _fit(self, generator: torch.Generator) -> dict[str, Tensor]:
         config, data = self.config, self.replay_buffer.all()

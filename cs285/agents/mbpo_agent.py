@@ -33,6 +33,7 @@ class MBPOAgent:
         compile = config.run.compile
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
         self.sac_agent = SACAgent(task, config.sac, self.seed, device, compile)
+        self.stopwatch = self.mb_agent.stopwatch  # on which the fits are
         self.env_steps = 0  # that were collected
         self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)
         self.block = range(0)  # the SAC iterations whose rollouts were done in the last batch
@@ -59,13 +60,15 @@ class MBPOAgent:
             fitted = self.mb_agent.train(iteration)
             self.metrics |= {name: curve[-1:] for name, curve in fitted.items()}
         if self.config.mbpo_rollout_length == 0:
-            return self.metrics | self.sac_agent.train(iteration) | fitted
+            with self.stopwatch.phase("SAC"):
+                return self.metrics | self.sac_agent.train(iteration) | fitted
         sac = self.sac_agent
         self.next_fit = sac.iterations_done + sac.config.sac_n_iter * (
             self.config.mbpo_refit_every - since_fit
         )
         self.rows_drawn = self.real_rows_drawn = 0
-        learned = sac.train_on(self.draw_mixed)
+        with self.stopwatch.phase("SAC"):
+            learned = sac.train_on(self.draw_mixed)
         self._record("Real Share", self.real_rows_drawn / self.rows_drawn)
         self._record("Model Buffer Size", len(self.model_buffer))
         self._record("Model Buffer Age", self.model_buffer.mean_age(sac.iterations_done))
@@ -79,7 +82,8 @@ class MBPOAgent:
         """
         if first not in self.block:
             self.block = range(first, min(first + self.config.mbpo_rollout_every, self.next_fit))
-            self._imagine()
+            with self.stopwatch.phase("rollouts"):
+                self._imagine()
         count = min(at_most, self.block.stop - first)
         generator = make_generator(self.seed, "mixed batches", first)
         sac = self.sac_agent.config

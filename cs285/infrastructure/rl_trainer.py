@@ -23,6 +23,7 @@ from cs285.infrastructure.logger import Logger, to_floats
 from cs285.infrastructure.progress import CollectionProgress, format_duration
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.infrastructure.stopwatch import describe_phases
 from cs285.infrastructure.utils import return_statistics
 from cs285.infrastructure.video import record_episode
 from cs285.policies.base_policy import Policy
@@ -35,6 +36,7 @@ class Counters:
     next_iteration: int = 0
     env_steps: int = 0
     seconds: float = 0.0  # of all sittings
+    seconds_by_phase: dict[str, float] = field(default_factory=dict)
     initial_return: float | None = None  # mean over the episodes that ended in iteration 0
     # Of the episodes that ended in the newest iteration in which any did.
     train_statistics: dict[str, float] = field(default_factory=dict)
@@ -62,6 +64,8 @@ class RL_Trainer:
         self.counters = Counters()
         if (folder / CHECKPOINT).exists():
             self._restore(load_checkpoint(folder / CHECKPOINT, device))
+        self.stopwatch = agent.stopwatch
+        self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # as if in one sitting
         self._first_iteration = self.counters.next_iteration  # of this sitting
         self.logger = Logger(folder, self._first_iteration)
@@ -82,19 +86,27 @@ class RL_Trainer:
             is_logged = _due(config.scalar_log_freq, iteration)
             if is_logged or not config.continue_episodes:  # there may be very many small ones
                 self._announce(iteration, time.monotonic() - sitting)
-            paths = self._collect(iteration)
-            self.agent.add_to_replay_buffer(paths, iteration)
-            counters.env_steps += sum(path.length for path in paths)
-            metrics = self._train(iteration)
-            if is_logged:
-                self._log(iteration, metrics)
-            if _due(config.video_log_freq, iteration):
-                self._log_video(iteration)
+            with self.stopwatch.phase("other"):
+                self._iterate(iteration, is_logged)
             counters.seconds = time.monotonic() - self._started
             counters.next_iteration = iteration + 1
             if _due(config.checkpoint_freq, iteration) or self._is_last(iteration):
-                self._save()
+                with self.stopwatch.phase("checkpoint"):
+                    self._save()
+        print(f"time: {describe_phases(self.stopwatch.seconds)}")
         self.logger.close()
+
+    def _iterate(self, iteration: int, is_logged: bool) -> None:
+        """Collect, learn, and tell of it."""
+        paths = self._collect(iteration)
+        self.agent.add_to_replay_buffer(paths, iteration)
+        self.counters.env_steps += sum(path.length for path in paths)
+        metrics = self._train(iteration)
+        if is_logged:
+            self._log(iteration, metrics)
+        if _due(self.config.video_log_freq, iteration):
+            with self.stopwatch.phase("videos"):
+                self._log_video(iteration)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -112,7 +124,8 @@ class RL_Trainer:
         initial = iteration == 0
         policy = self.random_policy if initial else self.agent.actor
         steps = config.batch_size_initial if initial else config.batch_size
-        with CollectionProgress("collecting", steps) as progress:
+        phase = self.stopwatch.phase("collect at random" if initial else "collect")
+        with phase, CollectionProgress("collecting", steps) as progress:
             paths, ended = self.collector.collect(policy, steps, "train", iteration, progress)
         if ended:
             self.counters.train_statistics = return_statistics("Train", ended)
@@ -135,14 +148,16 @@ class RL_Trainer:
                     + (f"; {self.folder / CHECKPOINT} is still good" if kept else "")
                 )
         if iteration == 0:
-            self.agent.save_figures(self.folder, losses, self.env_factory)
+            with self.stopwatch.phase("figures"):
+                self.agent.save_figures(self.folder, losses, self.env_factory)
         return metrics
 
     def _log(self, iteration: int, metrics: dict[str, float]) -> None:
         steps, counters = self.config.eval_batch_size, self.counters
         evaluated: dict[str, float] = {}
         for prefix, policy in self.agent.eval_policies.items():
-            with CollectionProgress("evaluating", steps) as progress:
+            phase = self.stopwatch.phase("evaluate")
+            with phase, CollectionProgress("evaluating", steps) as progress:
                 paths, _ = self.evaluator.collect(policy, steps, "eval", iteration, progress)
             evaluated |= return_statistics(prefix, paths)
         scalars = {
@@ -154,7 +169,8 @@ class RL_Trainer:
         }
         if counters.initial_return is not None:
             scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
-        self.logger.record(scalars, iteration)
+        with self.stopwatch.phase("log"):
+            self.logger.record(scalars, iteration)
         if self.config.save_params:
             file = self.folder / f"agent_itr_{iteration}.pt"
             save_checkpoint(file, {"agent": self.agent.parameters_dict()})
@@ -173,6 +189,7 @@ class RL_Trainer:
             print(f"warning: no video of iteration {iteration}: {reason}", file=sys.stderr)
 
     def _save(self) -> None:
+        self.counters.seconds_by_phase = dict(self.stopwatch.seconds)
         state: dict[str, Any] = {
             "agent": self.agent.state_dict(),
             "collector": self.collector.state_dict(),

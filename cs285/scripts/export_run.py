@@ -40,6 +40,10 @@ def export_run(folder: Path, target: Path) -> None:
         "iterations": counters["next_iteration"],
         "env_steps": counters["env_steps"],
         "seconds": round(counters["seconds"], 1),
+        "seconds_by_phase": {
+            phase: round(seconds, 1)
+            for phase, seconds in counters.get("seconds_by_phase", {}).items()
+        },
     }
     predictions = folder / "itr_0_predictions.npz"
     if predictions.exists():

@@ -108,6 +108,7 @@ def test_runs_then_skips_and_exports(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders] == before
     exported = json.loads((tmp_path / "results" / "q1" / "q1_tiny_seed1.json").read_text())
     assert exported["run"]["iterations"] == TINY["n_iter"]
+    assert 0 < sum(exported["run"]["seconds_by_phase"].values()) < 2 * exported["run"]["seconds"]
     assert str(tmp_path) not in json.dumps(exported)
     assert capsys.readouterr().out.count("done") == 4
     assert main([*words, "--dry_run"]) == 0

@@ -8,6 +8,7 @@ LEVELS = [
     ["envs", "infrastructure.errors", "infrastructure.rendering", "infrastructure.pytorch_util",
      "infrastructure.stacked_mlp", "infrastructure.compilation",
      "infrastructure.flags", "infrastructure.cpu_tuning", "infrastructure.toml",
+     "infrastructure.stopwatch",
      "infrastructure.config", "infrastructure.effects", "infrastructure.sac_config",
      "infrastructure.model_config", "infrastructure.planner_config"],
     ["infrastructure.replay_buffer", "infrastructure.model_buffer",

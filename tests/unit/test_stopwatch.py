@@ -1,0 +1,43 @@
+"""Seconds by phase: nested ones do not count twice, and those of earlier sittings stay."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cs285.infrastructure import stopwatch
+from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.scripts import run_hw4_mb
+
+
+def test_inner_phases_do_not_count_for_outer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    watch = stopwatch.Stopwatch()
+    with watch.phase("other"):
+        now[0] += 1
+        with watch.phase("SAC"):
+            now[0] += 2
+            for _ in range(2):
+                with watch.phase("rollouts"):
+                    now[0] += 3
+        with pytest.raises(ZeroDivisionError), watch.phase("log"):
+            now[0] += 0.05
+            raise ZeroDivisionError
+    assert watch.seconds == pytest.approx({"other": 1, "SAC": 2, "rollouts": 6, "log": 0.05})
+    assert stopwatch.describe_phases(watch.seconds) == "rollouts 66%, SAC 22%, other 11%"
+
+
+def test_a_run_tells_where_its_time_went(
+    run_tiny: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def phases() -> dict[str, float]:
+        return load_checkpoint(folder / "checkpoint.pt", "cpu")["counters"]["seconds_by_phase"]
+
+    folder = run_tiny(n_iter=2)
+    before = phases()
+    assert set(before) >= {"collect at random", "collect", "fit", "evaluate", "log", "figures"}
+    assert run_hw4_mb.main(["--resume", str(folder), "--n_iter", "3"]) == 0
+    assert all(phases()[name] >= seconds for name, seconds in before.items())
+    assert phases()["collect at random"] == before["collect at random"]  # of the first sitting
+    assert "time: " in capsys.readouterr().out
