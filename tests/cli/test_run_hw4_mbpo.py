@@ -44,7 +44,7 @@ def same_checkpoint(left: Path, right: Path) -> bool:
         torch.load(folder / "checkpoint.pt", weights_only=True)["state"] for folder in (left, right)
     ]
     for state in states:
-        del state["counters"]["seconds"]
+        del state["counters"]["seconds"], state["counters"]["seconds_by_phase"]
     pairs = zip(*(leaves(state) for state in states), strict=True)
     return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
 

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from benchmarks.end_to_end import Phases
 from benchmarks.reference.homework_sac import HomeworkSAC
 from benchmarks.report import TARGETS, measured, text_of
 from benchmarks.timing import RESULTS, rates, summarize
@@ -31,24 +30,6 @@ def test_rates_are_units_per_second_of_each_round() -> None:
     summary = summarize(fixed, "one")
     assert summary["three"]["ratio_to_baseline"] == 3
     assert summary["three"]["median"] == 7.5
-
-
-def test_an_inner_phase_does_not_count_for_the_outer(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 1.0, 11.0, 13.0])  # outer begins, inner begins, inner ends, outer ends
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-
-    class Work:
-        def outer(self) -> None:
-            self.inner()
-
-        def inner(self) -> None:
-            pass
-
-    phases = Phases()
-    phases.time(Work, "outer", "outer")
-    phases.time(Work, "inner", "inner")
-    Work().outer()
-    assert phases.seconds == {"inner": 10, "outer": 3}
 
 
 def test_the_report_is_what_its_files_say() -> None:
