@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,9 @@ import numpy as np
 from cs285.analysis.runs import Run
 from cs285.infrastructure.effects import NEUTRAL
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.progress import Say, silent
 
-Say = Callable[[str], None]
 VARY_WITHIN = (*NEUTRAL, "seed", "n_iter")  # flags that may differ between runs of one setting
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
 
 
 def group_seeds(runs: Iterable[Run], say: Say = silent) -> dict[str, list[Run]]:

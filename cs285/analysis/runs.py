@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tensorboardX.proto.types_pb2 import DT_FLOAT
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.event_file import is_event_file, read_events
+from cs285.infrastructure.progress import Say
 from cs285.infrastructure.run_folder import CONFIG, PROGRESS
 
 Array = NDArray[np.float64]
@@ -96,7 +97,7 @@ def load_run(path: str | Path) -> Run:
     return Run(_name(path, config), columns, config, path)
 
 
-def find_runs(paths: Iterable[str | Path], say: Callable[[str], None] = print) -> list[Run]:
+def find_runs(paths: Iterable[str | Path], say: Say = print) -> list[Run]:
     """Load every run at or anywhere below the paths, each once, in order of their names.
 
     Below a folder what has no scalars is passed over, and what cannot be read, too, which is said.
@@ -174,7 +175,7 @@ def _event_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if is_event_file(file))
 
 
-def _runs_below(folder: Path, say: Callable[[str], None]) -> list[Run]:
+def _runs_below(folder: Path, say: Say) -> list[Run]:
     """Load what has scalars: a run that has just begun has none, nor a run of question 1."""
     logs = {file.parent for file in folder.rglob(PROGRESS)}
     logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}

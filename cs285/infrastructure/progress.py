@@ -1,17 +1,26 @@
-"""How far a collection is: a bar on a terminal, a plain line now and then elsewhere."""
+"""What is said meanwhile: remarks, and how far a collection is."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 15.0
+Say = Callable[[str], None]  # where a function's remarks go, a line each
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 class CollectionProgress:
-    """Shows env steps, env steps per second and the time left; call it with the steps so far."""
+    """Shows env steps, env steps per second and the time left; call it with the steps so far.
+
+    A bar on a terminal, elsewhere a plain line now and then.
+    """
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total = label, total

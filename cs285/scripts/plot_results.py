@@ -13,12 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs285.analysis.groups import Say, group_seeds, with_column
+from cs285.analysis.groups import group_seeds, with_column
 from cs285.analysis.plots import curves_figure, save
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
 from cs285.analysis.statistics import points
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import COUNT, OneLineParser
+from cs285.infrastructure.progress import Say
 from cs285.scripts.tool import run_tool, warn
 
 SCRIPT = "plot_results.py"

@@ -9,9 +9,8 @@ from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.effects import NEUTRAL
 from cs285.infrastructure.job import Job
+from cs285.infrastructure.progress import Say, silent
 from cs285.scripts import presets, run_hw4_mbpo
-
-Say = Callable[[str], None]
 
 
 class Program(NamedTuple):
@@ -26,10 +25,6 @@ PROGRAMS = {
     "mb": Program("cs285.scripts.run_hw4_mb", MBConfig, lambda given, say: given),
     "mbpo": Program("cs285.scripts.run_hw4_mbpo", MBPOConfig, run_hw4_mbpo.settle),
 }
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
 
 
 def resolve(script: str, given: dict[str, Any]) -> Any:

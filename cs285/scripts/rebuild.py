@@ -40,7 +40,7 @@ class Rebuilt(NamedTuple):
     counters: dict[str, Any]
 
 
-def rebuild(folder: Path) -> Rebuilt:
+def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
     """Return the run in `folder` as its checkpoint has it. Raises UsageError."""
     from cs285.envs import inspect_task, make_env
     from cs285.infrastructure.cpu_tuning import tune_cpu
@@ -49,7 +49,7 @@ def rebuild(folder: Path) -> Rebuilt:
     script, config = read_run(folder)
     tune_cpu()
     run, task = config.run, inspect_task(config.run.env_name)
-    device = select_device(run.no_gpu, run.which_gpu)
+    device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = PROGRAMS[script].build_agent(config, task, device)
     env = make_env(run.env_name, run.ep_len or task.ep_len)
     return Rebuilt(script, config, task, env, agent, _restore(folder, agent))
