@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -34,8 +34,8 @@ from cs285.infrastructure.run_folder import (
     record_resume,
 )
 from cs285.scripts import presets
+from cs285.scripts.program import Program
 
-AgentBuilder = Callable[[Any, Any, Any], Any]  # (config, TaskSpec, torch.device) -> BaseAgent
 DISK_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -46,33 +46,24 @@ DISK_ERRORS = (
 )
 
 
-def launch(
-    script: str,
-    config_class: type,
-    build_agent: AgentBuilder,
-    argv: Sequence[str] | None,
-    settle: Callable[[dict[str, Any]], dict[str, Any]] = lambda given: given,
-) -> int:
-    """Run the program `script` and return its exit code: 0, 1 (failed), 2 (bad input) or 130.
-
-    `settle` gets {flag name: value} of the flags that were given, and returns those to run with.
-    """
+def launch(program: Program, argv: Sequence[str] | None) -> int:
+    """Run `program` and return its exit code: 0, 1 (failed), 2 (bad input) or 130."""
+    script, config_class = program.script, program.config_class
     try:
-        given = flag_tools.parse_values(_parser(script, config_class), argv)
-        program = script.removeprefix("run_hw4_").removesuffix(".py")
+        given = flag_tools.parse_values(_parser(program), argv)
         if given.get("preset") == presets.LIST:
-            print(presets.describe(program))
+            print(presets.describe(program.name))
             return 0
-        values = presets.expand(program, settle(given))
+        values = presets.expand(program.name, program.settle(given, print))
         resumed = values.pop("resume", None)
         if resumed is None:
             config: Any = flag_tools.from_flat(config_class, values)
             flat, defaults = flag_tools.to_flat(config), flag_tools.defaults(config_class)
             for line in describe_idle(given, flat, defaults):
                 print(line)
-            run_anew(script, config, build_agent)
+            run_anew(program, config)
         else:
-            resume(script, config_class, Path(resumed), values, build_agent)
+            resume(program, Path(resumed), values)
     except UsageError as error:
         print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
@@ -85,36 +76,30 @@ def launch(
     return 0
 
 
-def run_anew(script: str, config: Any, build_agent: AgentBuilder) -> None:
+def run_anew(program: Program, config: Any) -> None:
     """Check everything, then make the log folder, then run. Raises RunError."""
     run = config.run
     if not run.env_name:
         raise UsageError("--env_name is required; allowed: an environment's id, see --help")
     parts = _prepare(config)
     flags = flag_tools.to_flat(config)
-    folder = create_run_folder(run.data_dir, run.exp_name, run.env_name, script, flags)
+    folder = create_run_folder(run.data_dir, run.exp_name, run.env_name, program.script, flags)
     print(f"logging to {folder}", flush=True)
     try:
-        _train(config, folder, build_agent, parts)
+        _train(program, config, folder, parts)
     except UsageError:  # the disk did not take it: a folder without a result is not left behind
         if not any((folder / name).exists() for name in (CHECKPOINT, PROGRESS)):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def resume(
-    script: str,
-    config_class: type,
-    folder: Path,
-    given: dict[str, Any],
-    build_agent: AgentBuilder,
-) -> None:
+def resume(program: Program, folder: Path, given: dict[str, Any]) -> None:
     """Go on with the run in `folder` under its own flags. Raises RunError.
 
     Flags `given` again must agree with them, but for those that do not change what was computed.
     """
-    saved = read_config(folder, script)
-    allowed = flag_tools.free_flags(config_class)
+    saved = read_config(folder, program.script)
+    allowed = flag_tools.free_flags(program.config_class)
     for name, value in given.items():
         if name not in allowed and value != saved.get(name):
             raise UsageError(
@@ -122,18 +107,19 @@ def resume(
                 f"--resume are other values of {', '.join(sorted(allowed))}"
             )
     try:
-        config: Any = flag_tools.from_flat(config_class, {**saved, **given})
+        config: Any = flag_tools.from_flat(program.config_class, {**saved, **given})
     except TypeError as error:
         raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
     if saved.get("checkpoint_freq") == -1:
         raise UsageError(f"--resume {folder}: it was run with --checkpoint_freq -1, and kept none")
     parts = _prepare(config)
     print(f"resuming {folder}", flush=True)
-    _train(config, folder, build_agent, parts, is_resumed=True)
+    _train(program, config, folder, parts, is_resumed=True)
 
 
-def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
-    parser = flag_tools.OneLineParser(prog=script, description=config_class.__doc__)
+def _parser(program: Program) -> flag_tools.OneLineParser:
+    description = program.config_class.__doc__
+    parser = flag_tools.OneLineParser(prog=program.script, description=description)
     parser.add_argument(
         "--resume",
         metavar="LOGDIR",
@@ -141,7 +127,7 @@ def _parser(script: str, config_class: type) -> flag_tools.OneLineParser:
         help="go on with the run in this log folder, under its own flags, as if never stopped",
     )
     presets.add_flag(parser)
-    flag_tools.add_flags(parser, config_class)
+    flag_tools.add_flags(parser, program.config_class)
     return parser
 
 
@@ -172,7 +158,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
 
 
 def _train(
-    config: Any, folder: Path, build_agent: AgentBuilder, parts: Any, is_resumed: bool = False
+    program: Program, config: Any, folder: Path, parts: Any, is_resumed: bool = False
 ) -> None:
     """Run the loop in `folder` with what _prepare returned. Raises RunError."""
     from cs285.envs import make_env
@@ -187,7 +173,7 @@ def _train(
             trainer = RL_Trainer(
                 config=run,
                 folder=folder,
-                agent=build_agent(config, task, device),
+                agent=program.build_agent(config, task, device),
                 random_policy=RandomPolicy(task.ac_low, task.ac_high),
                 collector=collector,
                 evaluator=evaluator,

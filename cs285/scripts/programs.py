@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cs285.infrastructure import flags as flag_tools
-from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.effects import NEUTRAL
 from cs285.infrastructure.job import Job
-from cs285.infrastructure.progress import Say, silent
-from cs285.scripts import presets, run_hw4_mbpo
+from cs285.infrastructure.progress import silent
+from cs285.scripts import presets, run_hw4_mb, run_hw4_mbpo
 
-
-class Program(NamedTuple):
-    """How the flags of one of them become a run."""
-
-    module: str
-    config_class: Any
-    settle: Callable[[dict[str, Any], Say], dict[str, Any]]
-
-
-PROGRAMS = {
-    "mb": Program("cs285.scripts.run_hw4_mb", MBConfig, lambda given, say: given),
-    "mbpo": Program("cs285.scripts.run_hw4_mbpo", MBPOConfig, run_hw4_mbpo.settle),
-}
+PROGRAMS = {program.name: program for program in (run_hw4_mb.PROGRAM, run_hw4_mbpo.PROGRAM)}
 
 
 def resolve(script: str, given: dict[str, Any]) -> Any:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cs285.infrastructure import flags as flag_tools
-from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
-from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+from cs285.scripts.programs import PROGRAMS
 
 ALLOWED = "allowed: the log folder of a run with a checkpoint"
 
 
-class Program(NamedTuple):
-    """How the runs of one of the two programs are rebuilt."""
-
-    config_class: Any
-    build_agent: Callable[[Any, Any, Any], Any]
-
-
-PROGRAMS = {
-    "run_hw4_mb.py": Program(MBConfig, run_hw4_mb.build_agent),
-    "run_hw4_mbpo.py": Program(MBPOConfig, run_hw4_mbpo.build_agent),
-}
+BY_SCRIPT = {program.script: program for program in PROGRAMS.values()}
 
 
 class Rebuilt(NamedTuple):
@@ -50,7 +38,7 @@ def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
     tune_cpu()
     run, task = config.run, inspect_task(config.run.env_name)
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
-    agent = PROGRAMS[script].build_agent(config, task, device)
+    agent = BY_SCRIPT[script].build_agent(config, task, device)
     env = make_env(run.env_name, run.ep_len or task.ep_len)
     return Rebuilt(script, config, task, env, agent, _restore(folder, agent))
 
@@ -65,7 +53,7 @@ def read_run(folder: Path) -> tuple[str, Any]:
         script, flags = content["script"], dict(content["flags"])
         # Any GPU will do, and what it is rebuilt for is too short for compiling.
         flags |= {"compile": False, "which_gpu": 0}
-        config = flag_tools.from_flat(PROGRAMS[script].config_class, flags)
+        config = flag_tools.from_flat(BY_SCRIPT[script].config_class, flags)
     except OSError as error:
         raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {ALLOWED}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cs285.infrastructure.config import MBConfig
 from cs285.scripts.launch import launch
+from cs285.scripts.program import Program
 
 
 def build_agent(config: MBConfig, task: Any, device: Any) -> Any:
@@ -18,9 +19,12 @@ def build_agent(config: MBConfig, task: Any, device: Any) -> Any:
     return MBAgent(task, config.model, config.planner, run.seed, device, run.compile)
 
 
+PROGRAM = Program("mb", MBConfig, build_agent)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return launch("run_hw4_mb.py", MBConfig, build_agent, argv)
+    return launch(PROGRAM, argv)
 
 
 if __name__ == "__main__":

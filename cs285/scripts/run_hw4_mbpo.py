@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cs285.infrastructure.config import MBPOConfig, RunConfig
 from cs285.infrastructure.flags import check_values
+from cs285.infrastructure.progress import Say
 from cs285.infrastructure.sac_config import SACConfig
 from cs285.scripts.launch import launch
+from cs285.scripts.program import Program
 
 
 def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
@@ -19,7 +21,7 @@ def build_agent(config: MBPOConfig, task: Any, device: Any) -> Any:
     return MBPOAgent(task, config, device)
 
 
-def settle(given: dict[str, Any], say: Callable[[str], None] = print) -> dict[str, Any]:
+def settle(given: dict[str, Any], say: Say = print) -> dict[str, Any]:
     """Say what the given flags come to, and return those to run with.
 
     --sac_batch_size takes the place of a --batch_size that is not given. Raises UsageError: a value
@@ -39,9 +41,12 @@ def settle(given: dict[str, Any], say: Callable[[str], None] = print) -> dict[st
     return {"batch_size": given["sac_batch_size"], **given}
 
 
+PROGRAM = Program("mbpo", MBPOConfig, build_agent, settle)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return launch("run_hw4_mbpo.py", MBPOConfig, build_agent, argv, settle)
+    return launch(PROGRAM, argv)
 
 
 if __name__ == "__main__":
