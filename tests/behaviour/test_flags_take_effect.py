@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from cs285.agents.mb_agent import MBAgent
+from cs285.agents.mbpo_agent import MBPOAgent
 from cs285.infrastructure.config import MBConfig, MBPOConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import groups
@@ -118,6 +120,13 @@ PLANNER = [
 ]
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out iteration 0's pictures: most of a tiny run's time, and nothing of its curve."""
+    for agent in (MBAgent, MBPOAgent):
+        monkeypatch.setattr(agent, "save_figures", lambda *args: None)
+
+
 def flags_of(config_class: type) -> set[str]:
     return {f.name for group in groups(config_class).values() for f in dataclasses.fields(group)}
 
@@ -127,6 +136,7 @@ def test_no_flag_is_forgotten() -> None:
     assert flags_of(MBPOConfig) - flags_of(MBConfig) == set(CHANGES_THE_MBPO_CURVE)
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("flag", CHANGES_THE_CURVE)
 def test_flag_changes_the_curve(flag: str, run_tiny: Run) -> None:
     common = ALONG_WITH.get(flag, {})
@@ -134,6 +144,7 @@ def test_flag_changes_the_curve(flag: str, run_tiny: Run) -> None:
     assert read_curve(plain) != read_curve(changed)
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("flag", sorted(ALONG_WITH.keys() - {"num_elites"}))
 def test_flag_without_effect_is_said_and_has_none(
     flag: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
@@ -146,6 +157,7 @@ def test_flag_without_effect_is_said_and_has_none(
     assert f"--{flag}: without effect" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("flag", CHANGES_THE_MBPO_CURVE)
 def test_flag_changes_the_mbpo_curve(flag: str, run_tiny_mbpo: Run) -> None:
     flags = CHANGES_THE_MBPO_CURVE[flag]
@@ -154,6 +166,7 @@ def test_flag_changes_the_mbpo_curve(flag: str, run_tiny_mbpo: Run) -> None:
     assert read_curve(plain) != read_curve(changed)
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("flag", PLANNER)
 def test_planner_flags_are_those_of_the_mbpo_agents_planner(flag: str, run_tiny_mbpo: Run) -> None:
     common = {"mbpo_eval_planner": True, "n_iter": 1, **ALONG_WITH.get(flag, {})}
