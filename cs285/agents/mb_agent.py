@@ -66,6 +66,7 @@ class MBAgent:
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.stopwatch = Stopwatch()
         self.unseen = 0  # transitions collected since the last fit
+        self.misses_ends = self.imagined_task.knows_no_end  # and nobody has been told yet
         self.fit_gradient = compile_if(compile, fit_gradient)
         self.actor = MPCPolicy(
             self.model, self.imagined_task, task.ac_low, task.ac_high, planner, device, compile
@@ -75,6 +76,13 @@ class MBAgent:
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store the paths, with observation noise where the run asks for it."""
         data = stack_paths(paths)
+        if self.misses_ends and data.terminated.any():
+            print(
+                "  episodes of this task end, and where is not known: imagined ones go on for "
+                "ever; --termination learned learns it",
+                flush=True,
+            )
+            self.misses_ends = False
         if self.config.add_sl_noise:
             data = add_noise(data, make_generator(self.seed, "observation noise", iteration))
         self.replay_buffer.add(data)

@@ -118,7 +118,7 @@ class MBPOAgent:
         return real / (real + earlier + done * block)
 
     def _capacity(self) -> int:
-        """Return how many rows to keep: by default what is imagined with the last models.
+        """Return how many rows to keep: by default what the last models imagine, at full length.
 
         Older rows are of a worse model and a policy that is no more (docs/algorithms.md).
         """

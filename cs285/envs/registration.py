@@ -15,6 +15,7 @@ from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.errors import UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
+LARGEST_BOUND = 1e30  # of an action; a larger one means that there is none
 DEFAULT_EP_LEN = 200  # for a Gymnasium id that registers no limit of its own
 _HUMANOIDS_MORE = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
@@ -79,10 +80,11 @@ def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None =
         raise UsageError(f"--env_name {env_name}: {reason}; allowed: {ALLOWED}") from error
 
 
-def inspect_task(env_name: str) -> TaskSpec:
+def inspect_task(env_name: str, learned_reward: bool = False) -> TaskSpec:
     """Make the task once and describe it.
 
-    Raises UsageError unless observations and actions are vectors.
+    With a `learned_reward` a `get_reward` that is not of our kind is left out. Raises UsageError
+    unless observations and actions are vectors, and where it is one that is not of our kind.
     """
     env = make_env(env_name)
     try:
@@ -99,14 +101,19 @@ def inspect_task(env_name: str) -> TaskSpec:
             )
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
-        if get_reward is not None:
-            _try_get_reward(env_name, get_reward, obs_space.shape[0], ac_space.shape[0])
+        fault = get_reward and _fault_of(get_reward, obs_space.shape[0], ac_space.shape[0])
+        if fault and not learned_reward:
+            raise UsageError(
+                f"--env_name {env_name}: its get_reward fails on torch tensors: {fault}; allowed: "
+                "get_reward(observations (..., O), actions (..., A)) -> "
+                "(rewards (...), dones (...)), or any with --learned_reward"
+            )
         return TaskSpec(
             ob_dim=obs_space.shape[0],
             ac_dim=ac_space.shape[0],
             ac_low=ac_low,
             ac_high=ac_high,
-            get_reward=get_reward,
+            get_reward=None if fault else get_reward,
             get_termination=TERMINATIONS.get(env_name),
             ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
         )
@@ -116,7 +123,12 @@ def inspect_task(env_name: str) -> TaskSpec:
 
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the bounds (A,) to act in: the box's, with an interval of 2 where one is infinite."""
-    low, high = box.low.astype(np.float32), box.high.astype(np.float32)
+    low, high = (
+        np.where(np.abs(bound) < LARGEST_BOUND, bound, np.copysign(np.inf, bound)).astype(
+            np.float32
+        )
+        for bound in (box.low, box.high)
+    )
     is_bounded = np.isfinite(low) & np.isfinite(high)
     if is_bounded.all():
         return low, high
@@ -131,18 +143,13 @@ def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArra
     return least.astype(np.float32), most.astype(np.float32)
 
 
-def _try_get_reward(env_name: str, get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> None:
-    """Raise UsageError unless `get_reward` works on a batch of torch tensors (2, 3, ...)."""
+def _fault_of(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:
+    """Return why `get_reward` does not take batches of torch tensors (2, 3, ...); "" if it does."""
     import torch  # not at the top: the environments themselves need only NumPy
 
     try:
         rewards, dones = get_reward(torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim))
         shapes = tuple(rewards.shape), tuple(dones.shape)
-        reason = "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} for (2, 3)"
+        return "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} for (2, 3)"
     except Exception as error:  # whatever a third party's function may raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-    if reason:
-        raise UsageError(
-            f"--env_name {env_name}: its get_reward fails on torch tensors: {reason}; allowed: "
-            "get_reward(observations (..., O), actions (..., A)) -> (rewards (...), dones (...))"
-        )
+        return " ".join(str(error).split()) or type(error).__name__

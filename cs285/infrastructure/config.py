@@ -115,7 +115,10 @@ class RolloutConfig:
         check=COUNT,
     )
     mbpo_models_kept: int = flag(
-        2, "of how many of the last models the imagined transitions are kept", check=COUNT
+        2,
+        "of how many of the last models the imagined transitions are kept; of more where rollouts "
+        "end early, since room is made for full lengths",
+        check=COUNT,
     )
     mbpo_refit_every: int = flag(1, "trainer iterations between fits of the model", check=COUNT)
     mbpo_eval_planner: bool = flag(

@@ -52,6 +52,11 @@ class ImaginedTask:
             ends_plans=config.termination is not None or task.get_termination is not None,
         )
 
+    @property
+    def knows_no_end(self) -> bool:
+        """Whether episodes go on for ever unless --termination says otherwise."""
+        return self.termination == "known" and (self.get_termination or self.get_reward) is None
+
     def outcome(self, prediction: Prediction, acs: Tensor) -> Outcome:
         """Return the outcome of the predicted steps (...) by actions (..., A)."""
         rewards, dones = prediction.rewards, None

@@ -34,15 +34,17 @@ def cross_entropy(returns_of: Returns, search: Search) -> Tensor:
 
     The homework's CEM: a uniform population, then Gaussian ones refitted to the elites by
     mean = alpha * elite mean + (1 - alpha) * mean, and the std likewise. With a warm start the
-    first population is Gaussian, too, around the last plan.
+    first population is Gaussian, too, around the last plan, and refitted like the others.
     """
     config = search.config
+    gaussian_populations = config.cem_iterations
     if config.is_warm_started:
-        first = search.gaussian(mean := search.recall_mean(), search.first_std.expand_as(mean))
+        mean = search.recall_mean()
+        std = search.first_std.expand_as(mean)
     else:
-        first = search.uniform()
-    mean, std = elite_statistics(returns_of, first, config.cem_num_elites)
-    for _ in range(config.cem_iterations - 1):
+        mean, std = elite_statistics(returns_of, search.uniform(), config.cem_num_elites)
+        gaussian_populations -= 1
+    for _ in range(gaussian_populations):
         sequences = search.gaussian(mean, std)
         elite_mean, elite_std = elite_statistics(returns_of, sequences, config.cem_num_elites)
         mean = torch.lerp(mean, elite_mean, config.cem_alpha)
@@ -63,7 +65,8 @@ def improved_cross_entropy(returns_of: Returns, search: Search) -> Tensor:
     std = search.first_std.expand_as(mean)
     reused = int(config.icem_reuse * config.cem_num_elites)
     # A first decision has no elites yet: it draws more candidates in their place.
-    elites = search.recall("elites", search.gaussian(mean, std, config.cem_num_elites))
+    in_their_place = search.gaussian(mean, std, reused, config.icem_noise_beta)
+    elites = search.recall("elites", in_their_place)
     for iteration in range(config.cem_iterations):
         if iteration > 0:
             count = max(int(count / config.icem_decay), min(2 * config.cem_num_elites, count))
@@ -78,7 +81,7 @@ def improved_cross_entropy(returns_of: Returns, search: Search) -> Tensor:
         mean = torch.lerp(mean, elite_mean, config.cem_alpha)
         std = torch.lerp(std, elite_std, config.cem_alpha)
     search.keep("mean", mean)
-    search.keep("elites", elites)
+    search.keep("elites", elites[:, :reused])
     return _or_nan(elites[:, 0], weights)
 
 

@@ -47,7 +47,8 @@ class Search:
 
         They are clipped to the box. The power of their noise in time falls with frequency^-beta.
         """
-        shape = (count or self.candidates, self.config.mpc_horizon, len(self.ac_low))
+        count = self.candidates if count is None else count
+        shape = (count, self.config.mpc_horizon, len(self.ac_low))
         device = self.ac_low.device
         draws = [torch.randn(shape, generator=m.generator, device=device) for m in self.memories]
         noise = torch.stack(draws)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.flags import ABSENT
+from cs285.infrastructure.progress import Say
 from cs285.infrastructure.toml import read_toml
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
@@ -50,9 +50,7 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def expand(
-    script: str, given: dict[str, Any], say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def expand(script: str, given: dict[str, Any], say: Say = print) -> dict[str, Any]:
     """Return the flags to run with: those `given`, and those that they bring along, which are said.
 
     --preset brings its own; --model probabilistic, also a preset's, the ensemble of the preset of
@@ -70,26 +68,17 @@ def expand(
         known = names(script)
         if name not in known:
             raise UsageError(f"--preset {name}: allowed are {LIST}, {', '.join(known)}")
-        values = _bring_along(f"--preset {name}", _fitting(name, values), values, say)
+        values = _bring_along(f"--preset {name}", name, values, say)
     if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
-        ensemble = _fitting(PROBABILISTIC, values)
-        values = _bring_along(f"--model {PROBABILISTIC}", ensemble, values, say)
+        values = _bring_along(f"--model {PROBABILISTIC}", PROBABILISTIC, values, say)
     return values
 
 
-def _fitting(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return a preset's flags without those that only go with what `values` has otherwise."""
-    left_out = {flag for given, flags in GO_TOGETHER.items() if given in values for flag in flags}
-    if values.get("holdout_ratio") == 0:
-        left_out |= {"num_elites", "num_agent_train_steps_per_iter"}
-    return {flag: value for flag, value in read(name)["flags"].items() if flag not in left_out}
-
-
-def _bring_along(
-    cause: str, flags: dict[str, Any], values: dict[str, Any], say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return `values` and those of `flags` that are not among them, which are said."""
-    added = {name: value for name, value in flags.items() if name not in values}
+def _bring_along(cause: str, name: str, values: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Return `values` and those flags of the preset that go with them, which are said."""
+    flags = read(name)["flags"]
+    misfits = _misfits(values)
+    added = {flag: flags[flag] for flag in flags if flag not in values and flag not in misfits}
     words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]
     say(f"{cause} sets {' '.join(words)}")
     kept = [
@@ -97,4 +86,17 @@ def _bring_along(
     ]
     if kept:
         say(f"{cause} leaves {' '.join(kept)}")
+    for flag in flags:
+        if flag in misfits and flag not in values:
+            say(f"{cause} leaves out --{flag}, which goes with another --{misfits[flag]}")
     return values | added
+
+
+def _misfits(values: dict[str, Any]) -> dict[str, str]:
+    """Return the flags that a preset is not to bring along, and which of `values` each is for."""
+    misfits = {
+        flag: given for given in GO_TOGETHER if given in values for flag in GO_TOGETHER[given]
+    }
+    if values.get("holdout_ratio") == 0:
+        misfits |= dict.fromkeys(("num_elites", "num_agent_train_steps_per_iter"), "holdout_ratio")
+    return misfits

@@ -36,7 +36,7 @@ def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
 
     script, config = read_run(folder)
     tune_cpu()
-    run, task = config.run, inspect_task(config.run.env_name)
+    run, task = config.run, inspect_task(config.run.env_name, config.model.learned_reward)
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = BY_SCRIPT[script].build_agent(config, task, device)
     env = make_env(run.env_name, run.ep_len or task.ep_len)

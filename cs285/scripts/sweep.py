@@ -136,10 +136,12 @@ def _check_tasks(plan: Sweep) -> None:
     from cs285.envs import inspect_task
 
     jobs = [plan.job(values) for values in plan.values()]
-    for name in dict.fromkeys(job.settings.get("env_name") for job in jobs):
+    for name, learned_reward in dict.fromkeys(
+        (job.settings.get("env_name"), job.settings["learned_reward"]) for job in jobs
+    ):
         if not name:
             raise UsageError("--env_name is required; allowed: environments' ids, see --help")
-        inspect_task(name)
+        inspect_task(name, learned_reward)
 
 
 def _print_commands(plan: Sweep) -> int:

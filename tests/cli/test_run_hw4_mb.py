@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,21 @@ from tests.conftest import TINY, arguments, read_curve
 
 SCRIPT = "scripts/run_hw4_mb.py"
 Run = Callable[..., Path]
+# A planner that goes on from its last decision, in an episode that goes on from its last env step.
+REMEMBERING = {
+    "continue_episodes": True,
+    "batch_size": 3,
+    "n_iter": 30,
+    "eval_batch_size": 20,
+    "mpc_action_sampling_strategy": "icem",
+    "cem_iterations": 2,
+    "mpc_particles": 4,
+    "model": "probabilistic",
+    "ensemble_size": 4,
+    "num_elites": 2,
+    "n_layers": 1,
+    "num_agent_train_steps_per_iter": 30,
+}
 
 
 @pytest.mark.parametrize("script", [SCRIPT, f"cs285/{SCRIPT}"])
@@ -40,11 +56,14 @@ def test_normal_run_is_quiet_on_stderr_and_leaves_nothing_beside(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.45])
+@pytest.mark.parametrize(
+    ("extra", "delay"),
+    [({}, 0.0), ({}, 0.15), ({}, 0.3), ({}, 0.45), (REMEMBERING, 0.0), (REMEMBERING, 0.3)],
+)
 def test_killed_and_resumed_equals_never_stopped(
-    delay: float, tmp_path: Path, run_tiny: Run
+    extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny: Run
 ) -> None:
-    flags = {**TINY, "n_iter": 20, "add_sl_noise": True, "num_workers": 2}
+    flags = {**TINY, "n_iter": 20, "add_sl_noise": True, "num_workers": 2, **extra}
     whole = run_tiny(**flags)
     process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "killed"}))
     wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*/checkpoint.pt"))))

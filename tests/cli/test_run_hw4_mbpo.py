@@ -27,6 +27,21 @@ CONTINUING = {
     "sac_n_iter": 3,
     "mbpo_refit_every": 5,
 }
+AS_IN_THE_PAPER = {
+    **CONTINUING,
+    "model": "probabilistic",
+    "ensemble_size": 4,
+    "num_elites": 2,
+    "n_layers": 1,
+    "num_agent_train_steps_per_iter": 30,
+    "mbpo_propagation": "random_member",
+    "mbpo_rollout_schedule": "70,150,1,4",
+}
+KINDS = pytest.mark.parametrize(
+    "extra",
+    [{}, CONTINUING, AS_IN_THE_PAPER],
+    ids=["whole episodes", "continued episodes", "as in the paper"],
+)
 
 
 def leaves(state: Any) -> list[Any]:
@@ -66,7 +81,7 @@ def test_normal_run_is_quiet_on_stderr(tmp_path: Path) -> None:
     assert {"itr_0_losses.npy", "itr_0_predictions.png", "agent_itr_1.pt"} <= names
 
 
-@pytest.mark.parametrize("extra", [{}, CONTINUING], ids=["whole episodes", "continued episodes"])
+@KINDS
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.4])
 def test_killed_and_resumed_equals_never_stopped(
     extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny_mbpo: Run
@@ -87,7 +102,7 @@ def test_killed_and_resumed_equals_never_stopped(
     assert same_checkpoint(folder, whole)
 
 
-@pytest.mark.parametrize("extra", [{}, CONTINUING], ids=["whole episodes", "continued episodes"])
+@KINDS
 def test_stopped_within_an_iteration_it_is_done_again(
     extra: dict[str, Any], tmp_path: Path, run_tiny_mbpo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,6 +265,9 @@ def test_infinite_action_bounds_become_finite_and_others_stay(
     assert task.ac_high.tolist() == [1, 5, 4, 0.5]
     assert task.ac_low.dtype == np.float32
     assert "its action box has no end in 3 of 4 dimensions" in capsys.readouterr().out
+    largest = np.finfo(np.float32).max  # as some environments say that there is no end
+    assert describe("Huge-v0", actions=Box(-largest, largest, (1,))).ac_high.tolist() == [1]
+    assert "has no end in 1 of 1" in capsys.readouterr().out
     bounded = describe("Asymmetric-v0", actions=Box(np.array([-2.0, 0]), np.array([0.5, 9])))
     assert (bounded.ac_low.tolist(), bounded.ac_high.tolist()) == ([-2, 0], [0.5, 9])
     assert capsys.readouterr().out == ""

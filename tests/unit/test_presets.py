@@ -54,7 +54,13 @@ def test_the_papers_numbers(
     assert rollouts.mbpo_rollout_every == rollouts.mbpo_refit_every * updates
     assert (model.ensemble_size, model.num_elites, model.n_layers) == (7, 5, 4)
     assert model.size == (400 if name == "mbpo_humanoid" else 200)
-    assert rollouts.mbpo_real_ratio == 0.05
+    assert (model.activation, model.learning_rate, model.train_batch_size) == ("swish", 1e-3, 256)
+    assert model.weight_decay == "2.5e-5,5e-5,7.5e-5,7.5e-5,1e-4"
+    assert (model.holdout_ratio, model.fit_patience) == (0.2, 5)
+    assert (rollouts.mbpo_real_ratio, rollouts.mbpo_propagation) == (0.05, "random_member")
+    assert (sac.sac_discount, sac.sac_target_rate, sac.sac_learning_rate) == (0.99, 0.005, 3e-4)
+    assert (sac.sac_n_layers, sac.sac_size, sac.sac_train_batch_size) == (2, 256, 256)
+    assert (sac.sac_obs_scaling, sac.sac_num_agent_train_steps_per_iter) == ("none", 1)
     humanoid, pendulum = name == "mbpo_humanoid", name == "mbpo_inverted_pendulum"
     assert rollouts.mbpo_refit_every == (1000 if humanoid else 250)
     assert run.batch_size_initial == (500 if pendulum else 5000)
@@ -62,17 +68,35 @@ def test_the_papers_numbers(
     assert rollouts.mbpo_models_kept * rollouts.mbpo_refit_every == epoch * (5 if humanoid else 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "horizon", "candidates", "elites"),
+    [("pets_cheetah", 30, 500, 50), ("pets_reacher", 25, 400, 40)],
+)
+def test_the_numbers_of_pets(name: str, horizon: int, candidates: int, elites: int) -> None:
+    config = from_flat(MBConfig, presets.expand("mb", {"preset": name}))
+    model, planner = config.model, config.planner
+    assert (model.model, model.ensemble_size, model.num_elites) == ("probabilistic", 5, None)
+    assert (planner.mpc_propagation, planner.mpc_particles) == ("tsinf", 20)
+    assert (planner.mpc_action_sampling_strategy, planner.mpc_warm_start) == ("cem", "on")
+    assert (planner.mpc_horizon, planner.mpc_num_action_sequences) == (horizon, candidates)
+    assert (planner.cem_iterations, planner.cem_num_elites) == (5, elites)
+    assert planner.cem_alpha == 0.9  # a tenth of the old mean stays
+
+
 def test_the_command_line_wins_and_both_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     flags = flags_of("mbpo", preset="mbpo_hopper", sac_n_iter=3, n_layers=2)
     assert (flags["sac_n_iter"], flags["n_layers"], flags["size"]) == (3, 2, 200)
     assert flags["weight_decay"] == "0"  # the paper's is of four hidden layers
-    first, leaves, second, more = capsys.readouterr().out.splitlines()
+    first, leaves, second, more, out = capsys.readouterr().out.splitlines()
     assert first.startswith("--preset mbpo_hopper sets --env_name Hopper-v5 ")
     assert "--continue_episodes " in first
     assert "--sac_n_iter" not in first
     assert leaves == "--preset mbpo_hopper leaves --sac_n_iter 3"
     assert second.startswith("--model probabilistic sets --ensemble_size 7 ")
     assert more == "--model probabilistic leaves --n_layers 2"
+    assert out == (
+        "--model probabilistic leaves out --weight_decay, which goes with another --n_layers"
+    )
 
 
 def test_a_probabilistic_model_brings_its_ensemble_as_far_as_it_fits() -> None:

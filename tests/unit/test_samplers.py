@@ -124,8 +124,22 @@ def test_icem_populations_shrink_and_take_elites_along() -> None:
     last = recording.populations[-1]
     best = last[0, returns_of(last)[0].topk(8).indices]
     torch.testing.assert_close(plan[0], best[0])  # the best is executed, not the mean
-    torch.testing.assert_close(memory.kept["elites"], best)
+    torch.testing.assert_close(memory.kept["elites"], best[:reused])
     torch.testing.assert_close(memory.kept["mean"], best.mean(0))  # alpha is 1
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_first_candidates_of_icem_go_together_in_time(beta: float) -> None:
+    """Also those that stand in for the elites that a first decision has not yet."""
+    flags = {"mpc_num_action_sequences": 3000, "cem_num_elites": 3000, "icem_reuse": 1.0}
+    recording = Recording()
+    of_beta = search("icem", **flags, cem_iterations=1, icem_noise_beta=beta, mpc_init_std=0.1)
+    SAMPLERS["icem"](recording, of_beta)
+    basis = noise_basis(H, beta)
+    for candidates in recording.populations[0][0, :6000].split(3000):
+        for column, std in zip(candidates.unbind(-1), (0.1, 0.3), strict=True):
+            covariance = torch.cov(column.T) / std**2
+            torch.testing.assert_close(covariance, basis.T @ basis, rtol=0, atol=0.12)
 
 
 def test_icem_goes_on_from_the_last_decision() -> None:
@@ -139,6 +153,13 @@ def test_icem_goes_on_from_the_last_decision() -> None:
     torch.testing.assert_close(first[-2:], moved)
     moved_mean = torch.cat([mean[1:], mean[-1:]])
     torch.testing.assert_close(first[:-2], moved_mean.expand(40, H, A), rtol=0, atol=1e-4)
+
+
+def test_cem_refits_its_first_population_like_the_others_from_a_warm_start() -> None:
+    memory = Memory(torch.Generator().manual_seed(0))
+    memory.kept["mean"] = torch.full((H, A), 0.25)
+    ours = search("cem", [memory], mpc_warm_start="on", cem_alpha=0.0, cem_iterations=1)
+    torch.testing.assert_close(SAMPLERS["cem"](returns_of, ours)[0], torch.full((H, A), 0.25))
 
 
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])

@@ -72,6 +72,38 @@ def test_known_termination_is_the_simulators(env_id: str) -> None:
     assert (found[0].numpy() == expected).mean() > 0.99  # a rounded state may cross a limit
 
 
+def states_at_the_limits(base: Any, env_id: str) -> Any:
+    """Yield states (qpos, qvel) on each limit and a rounding error beside it, and broken ones."""
+    limits = [(index, limit) for index, several in NEAR[env_id] for limit in several]
+    if env_id == "Hopper-v5":
+        limits += [(index, limit) for index in (3, 5) for limit in (-100.0, 100.0)]
+    for index, limit in limits:
+        for value in (limit, np.nextafter(limit, -np.inf), np.nextafter(limit, np.inf)):
+            qpos = base.init_qpos.copy()
+            qpos[index] = value
+            yield qpos, base.init_qvel
+    for broken in (np.nan, np.inf):
+        qvel = base.init_qvel.copy()
+        qvel[-1] = broken
+        yield base.init_qpos, qvel
+
+
+@pytest.mark.parametrize("env_id", NEAR)
+def test_limits_are_on_the_side_that_the_simulator_has_them_on(env_id: str) -> None:
+    env = gym.make(env_id, disable_env_checker=True)
+    env.reset(seed=0)
+    base: Any = env.unwrapped
+    base.do_simulation = lambda *_: None  # a step then ends where it begins
+    for qpos, qvel in states_at_the_limits(base, env_id):
+        env.reset()
+        base.set_state(qpos, qvel)
+        assert np.array_equal(base.data.qpos, qpos)
+        obs, _, terminated, _, _ = env.step(np.zeros(env.action_space.shape))  # type: ignore[arg-type]
+        if env_id == "Hopper-v5" and not np.isfinite(qvel).all():
+            continue  # what its observation, clipped, does not show
+        assert bool(TERMINATIONS[env_id](obs)) == terminated, (qpos, qvel, obs)
+
+
 @pytest.mark.parametrize("env_id", NEAR)
 def test_a_state_that_is_not_finite_has_ended(env_id: str) -> None:
     obs = np.full((2, gym.make(env_id).observation_space.shape[0]), np.nan)  # type: ignore[index]
