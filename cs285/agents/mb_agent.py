@@ -29,10 +29,10 @@ from cs285.infrastructure.utils import (
 from cs285.models.ff_model import FFModel
 from cs285.models.fitting import (
     coverage,
+    error_on_unseen,
     fit_ensemble,
     fit_gradient,
     fit_until_converged,
-    holdout_loss,
 )
 from cs285.models.imagined_task import ImaginedTask
 from cs285.policies.base_policy import Memory, Policy, RandomPolicy
@@ -98,7 +98,7 @@ class MBAgent:
         with self.stopwatch.phase("fit"):
             if self.unseen < len(self.replay_buffer):  # not the first fit
                 data = self.replay_buffer.newest(self.unseen)
-                held_out["Holdout Loss"] = holdout_loss(self.model, data)[None]
+                held_out["Holdout Loss"] = error_on_unseen(self.model, data)[None]
                 held_out |= coverage(self.model, data)
             self.unseen = 0
             return self._fit(make_generator(self.seed, "fit batches", iteration)) | held_out

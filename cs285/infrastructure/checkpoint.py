@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -15,17 +14,40 @@ from cs285.infrastructure.errors import UsageError
 FORMAT = "cs285 checkpoint 4"
 
 
+class _Sink:
+    """A file that keeps its first error to itself: torch.save would hide it behind one of its own.
+
+    A checkpoint is written as it is made, since one with a model buffer may be gigabytes.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self.stream.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: `save_checkpoint` flushes."""
+
+
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values, nested) to `file`, replacing it only when complete.
 
     Raises OSError if the disk does not take it; `file` is then what it was.
     """
-    buffer = io.BytesIO()  # torch.save hides a full disk behind an error of its own; we do not
-    torch.save({"format": FORMAT, "state": state}, buffer)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.write(buffer.getbuffer())
+            sink = _Sink(stream)
+            torch.save({"format": FORMAT, "state": state}, sink)  # type: ignore[arg-type]
+            if sink.error is not None:
+                raise sink.error
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
@@ -35,17 +57,17 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def load_checkpoint(file: Path, device: torch.device | str) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote.
+def load_checkpoint(file: Path, device: torch.device | str, lazily: bool = False) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; its tensors, if `lazily`, only where they are looked at.
 
     Raises UsageError, naming the file, if it is truncated, corrupt, or not one of ours.
     """
     try:
-        raw = file.read_bytes()
+        file.open("rb").close()
     except OSError as error:
         raise UsageError(f"--resume: cannot read {file}: {error.strerror}") from error
     try:
-        content = torch.load(io.BytesIO(raw), map_location=device, weights_only=True)
+        content = torch.load(file, map_location=device, weights_only=True, mmap=lazily)
     except Exception as error:  # zip, pickle and unpickler errors of many types
         raise UsageError(
             f"--resume: {file} is truncated, corrupt or not a checkpoint of this program; allowed: "

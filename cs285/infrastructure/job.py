@@ -109,7 +109,8 @@ def iterations_done(folder: Path) -> int:
     """Return the iterations in the checkpoint of a log folder. Raises UsageError: unreadable."""
     if not (folder / CHECKPOINT).exists():
         return 0
-    return int(load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]["next_iteration"])
+    state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)
+    return int(state["counters"]["next_iteration"])
 
 
 def last_line(file: Path) -> str:

@@ -107,9 +107,10 @@ class ReplayBuffer:
         return self._rows[slots]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the filled rows and the ring's position."""
-        # Cloned: a view would make torch.save write the whole preallocated ring.
-        return {"rows": self.rows.clone(), "next": self._next}
+        """Return the filled rows, not a copy where the ring is full, and the ring's position."""
+        # Of a view torch.save would write the whole ring.
+        is_full = self._size == self.capacity
+        return {"rows": self._rows if is_full else self.rows.clone(), "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned. Raises ValueError: more rows than capacity."""

@@ -150,7 +150,7 @@ def fit_until_converged(
     while stale <= config.fit_patience and len(fit.losses) < config.num_agent_train_steps_per_iter:
         for rows in next(batches)[: config.num_agent_train_steps_per_iter - len(fit.losses)]:
             fit.step(send(rows, device))
-        improved = best.update(holdout_losses(model, held_out))
+        improved = best.update(validation_errors(model, held_out))
         stale, epochs = (0 if improved else stale + 1), epochs + 1
     best.restore()
     model.elites.copy_(best.losses.argsort()[: model.num_elites])
@@ -198,16 +198,16 @@ class _BestWeights:
             now.copy_(kept)
 
 
-def holdout_loss(model: FFModel, data: Transitions) -> Tensor:
-    """Return the mean squared error () of the state change on `data`, which `model` has not seen.
+def error_on_unseen(model: FFModel, data: Transitions) -> Tensor:
+    """Return the mean squared error () of the state change on `data` that came after the fit.
 
     Averaged over members, in units of the variance that the model was fitted with.
     """
     return _squared_errors(model, data)[..., : model.ob_dim].mean()
 
 
-def holdout_losses(model: FFModel, data: Transitions) -> Tensor:
-    """Return each member's error (E,) on `data`: the geometric mean of its columns' MSE + floor.
+def validation_errors(model: FFModel, data: Transitions) -> Tensor:
+    """Return each member's error (E,) on the held-out part: geometric mean of its columns' MSE.
 
     The papers' code has the plain mean, in which columns that cannot be learned, being the largest,
     hide what is learned of the others.

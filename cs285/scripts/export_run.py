@@ -27,7 +27,7 @@ def export_run(folder: Path, target: Path) -> None:
     checkpoint is not readable.
     """
     content = json.loads((folder / CONFIG).read_text())
-    counters = load_checkpoint(folder / CHECKPOINT, "cpu")["counters"]
+    counters = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
     if (folder / PROGRESS).exists():
         shutil.copyfile(folder / PROGRESS, f"{target}.csv")

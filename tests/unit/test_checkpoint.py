@@ -1,4 +1,8 @@
 import pickle
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,39 @@ def test_loading_never_runs_code(tmp_path: Path, save: Any) -> None:
     with pytest.raises(UsageError):
         load_checkpoint(tmp_path / "c.pt", "cpu")
     assert not harm.exists()
+
+
+def test_full_disk_is_said_as_such_and_keeps_the_old_file(tmp_path: Path) -> None:
+    """Wherever in the file it is that the disk is full."""
+    file = tmp_path / "c.pt"
+    save_checkpoint(file, STATE)
+    before = file.read_bytes()
+    for limit in (0, 300, len(before) // 2, len(before) - 100):
+        with file_size_limit(limit), pytest.raises(OSError, match="File too large"):
+            save_checkpoint(file, {**STATE, "count": 4})
+        assert file.read_bytes() == before
+        assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_lazy_reading_gives_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "c.pt"
+    save_checkpoint(file, STATE)
+    assert torch.equal(load_checkpoint(file, "cpu", lazily=True)["weights"]["w"], torch.arange(5e3))
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
+        load_checkpoint(file, "cpu", lazily=True)
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from cs285.models.fitting import (
     coverage,
     fit_ensemble,
     fit_until_converged,
-    holdout_losses,
+    validation_errors,
 )
 
 O, A = 2, 1
@@ -94,7 +94,7 @@ def test_best_weights_of_each_member_are_kept_as_copies(monkeypatch: pytest.Monk
         seen.append([tensor.clone() for tensor in model.member_tensors()])
         return script[len(seen) - 1]
 
-    monkeypatch.setattr(fitting, "holdout_losses", scripted)
+    monkeypatch.setattr(fitting, "validation_errors", scripted)
     model = make_model(fit_patience=0)
     metrics = fit(model, make_data(200))
     assert metrics["Fit Epochs"].item() == 4
@@ -115,7 +115,7 @@ def test_only_elites_predict() -> None:
     by_all = model.target_stats.denormalize(model(inputs.expand(4, -1, -1)))
     expected = data.obs + by_all[model.elites][..., :O]
     torch.testing.assert_close(found.next_obs, expected, rtol=1e-4, atol=1e-4)
-    losses = holdout_losses(model, data)
+    losses = validation_errors(model, data)
     assert losses.shape == (4,)
     every = make_model(num_elites=4)
     assert every.predictor()(data.obs.expand(4, -1, -1), data.acs.expand(4, -1, -1))
@@ -128,7 +128,7 @@ def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append(data)
         return torch.zeros(4)
 
-    monkeypatch.setattr(fitting, "holdout_losses", recorded)
+    monkeypatch.setattr(fitting, "validation_errors", recorded)
     taken: list[torch.Tensor] = []
 
     def spy(network: Any, head: Any, decay: Any, inputs: Any, targets: Any) -> Any:
@@ -151,7 +151,7 @@ def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None
     noise = 1e3 * torch.randn(4000, generator=make_generator(0, "noise"))
     data = data._replace(next_obs=torch.stack([noise, data.next_obs[:, 1]], 1))
     model.fit_statistics(data)
-    before = holdout_losses(model, data)
+    before = validation_errors(model, data)
     with torch.no_grad():
         _, targets = model.regression_data(data)
         half = model(model.regression_data(data)[0].expand(4, -1, -1))[..., 1]
