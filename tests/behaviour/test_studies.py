@@ -1,0 +1,63 @@
+"""The studies in results/ run to their end, on runs that are as small as can be."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+RESULTS = Path(__file__).parents[2] / "results"
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ModuleType]:
+    """Return what imports a script of results/, with other constants, to write elsewhere."""
+
+    def load(name: str, **constants: Any) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, RESULTS / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for constant, value in constants.items():
+            monkeypatch.setattr(module, constant, value)
+        return module
+
+    return load
+
+
+def test_each_planner_acts_out_the_same_episodes(
+    study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path
+) -> None:
+    script = study("planner_study", TARGET=tmp_path, EPISODES=2)
+    assert script.study([str(run_tiny(exp_name="q3_tiny"))]) == 0
+    found = json.loads((tmp_path / "q3_tiny.json").read_text())
+    assert set(found["returns"]) == set(script.PLANNERS) == set(found["planners"])
+    assert all(len(returns) == 2 for returns in found["returns"].values())
+    assert np.isfinite(list(found["returns"].values())).all()
+
+
+def test_perfect_model_acts_out_the_last_evaluations(
+    study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "q3").mkdir()
+    script = study("perfect_model", TARGET=tmp_path)
+    assert script.act_again([str(run_tiny(exp_name="q3_tiny", n_iter=1))]) == 0
+    found = json.loads((tmp_path / "q3" / "q3_tiny_perfect.json").read_text())
+    assert len(found["Eval_AverageReturn"]) == 1
+    assert found["mean"] == found["Eval_AverageReturn"][0] < 0
+
+
+def test_model_error_is_of_each_size_seed_and_horizon(
+    study: Callable[..., ModuleType], run_tiny_mbpo: Run, tmp_path: Path
+) -> None:
+    few = {"SIZES": (20, 60), "SEEDS": (1,), "FIT_STEPS": 3, "HORIZON": 4, "EPISODES": 1}
+    script = study("model_error_study", TARGET=tmp_path / "error.csv", STRIDE=3, **few)
+    assert script.study([str(run_tiny_mbpo())]) == 0
+    lines = (tmp_path / "error.csv").read_text().splitlines()
+    assert lines[0] == ",".join(script.COLUMNS)
+    assert len(lines) == 1 + 2 * 2 * 4  # sizes, kinds of data, horizons
