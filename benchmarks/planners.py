@@ -24,10 +24,9 @@ from cs285.infrastructure.planner_config import PlannerConfig
 
 HORIZONS = {"cheetah-cs285-v0": 15, "reacher-cs285-v0": 10}
 BASELINE = "CEM, 1000 candidates"
-FEW = {"mpc_num_action_sequences": 100, "cem_num_elites": 10, "cem_alpha": 0.9}
 PLANNERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     BASELINE: ("cem", {"mpc_num_action_sequences": 1000}),
-    "iCEM, 100 candidates": ("icem", FEW),
+    "iCEM, 100 candidates": ("icem", {"mpc_num_action_sequences": 100}),
     "MPPI, 1000 candidates": ("mppi", {"mpc_num_action_sequences": 1000}),
     "random shooting, 1000 candidates": ("random", {"mpc_num_action_sequences": 1000}),
 }

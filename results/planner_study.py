@@ -26,21 +26,22 @@ from cs285.scripts.rebuild import rebuild
 from cs285.scripts.tool import run_tool
 
 SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "planners"
-EPISODES = 2
+EPISODES = 3
 FEW: Mapping[str, Any] = {
     "mpc_action_sampling_strategy": "icem",
     "mpc_num_action_sequences": 100,
-    "cem_num_elites": 10,
-    "cem_alpha": 0.9,
 }
 PLANNERS: Mapping[str, Mapping[str, Any]] = {
     "random shooting, 1000 candidates": {"mpc_action_sampling_strategy": "random"},
     "CEM, 1000 candidates": {"mpc_action_sampling_strategy": "cem"},
     "MPPI, 1000 candidates": {"mpc_action_sampling_strategy": "mppi"},
-    **{
-        f"iCEM, 100 candidates, noise beta {beta:g}": {**FEW, "icem_noise_beta": beta}
-        for beta in (0.0, 0.25, 0.5, 1.0, 2.0)
-    },
+    "MPPI, temperature 1": {"mpc_action_sampling_strategy": "mppi", "mppi_temperature": 1.0},
+    "MPPI, initial std 0.5": {"mpc_action_sampling_strategy": "mppi", "mpc_init_std": 0.5},
+    "iCEM, 100 candidates": FEW,
+    "iCEM, noise beta 0": {**FEW, "icem_noise_beta": 0.0},
+    "iCEM, noise beta 2": {**FEW, "icem_noise_beta": 2.0},
+    "iCEM, initial std 0.5": {**FEW, "mpc_init_std": 0.5},
+    "iCEM, 10 elites": {**FEW, "cem_num_elites": 10},
 }
 
 

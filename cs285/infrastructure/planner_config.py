@@ -28,7 +28,7 @@ class PlannerConfig:
         1.0, "weight of the new elites' mean and std against the old", check=UNIT
     )
     icem_noise_beta: float = flag(
-        2.0,
+        1.0,
         "how strongly iCEM's noise goes together in time: its power falls with frequency^-beta; 0: "
         "not at all, as CEM's",
         check=NOT_NEGATIVE,
@@ -41,7 +41,7 @@ class PlannerConfig:
     icem_reuse: float = flag(
         0.3, "share of its elites that iCEM takes into the next population", check=UNIT
     )
-    mppi_temperature: float = flag(1.0, "of MPPI's weights exp(return / temperature)", check=RATE)
+    mppi_temperature: float = flag(0.1, "of MPPI's weights exp(return / temperature)", check=RATE)
     mpc_warm_start: str = flag(
         "auto",
         "on: search around the last decision's plan, moved on by a step; off: anew each time; "
@@ -49,7 +49,7 @@ class PlannerConfig:
         check=one_of("auto", "on", "off"),
     )
     mpc_init_std: float = flag(
-        0.5,
+        1.0,
         "std of the first population that is Gaussian (icem, mppi, cem with warm start), in halves "
         "of the action box",
         check=RATE,

@@ -76,14 +76,15 @@ def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) ->
         states = start + sequences.cumsum(2)
         return -states.square().sum((-1, -2))
 
-    ours = search("mppi", [memory], mppi_temperature=temperature, mpc_num_action_sequences=N)
+    flags = {"mppi_temperature": temperature, "mpc_init_std": 0.5}
+    ours = search("mppi", [memory], mpc_num_action_sequences=N, **flags)
     found = SAMPLERS["mppi"](costs, ours)
     torch.testing.assert_close(found[0], reference.U, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(memory.kept["mean"], found[0])
 
 
 def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold() -> None:
-    hot = SAMPLERS["mppi"](returns_of, search("mppi", mppi_temperature=1e9))
+    hot = SAMPLERS["mppi"](returns_of, search("mppi", mppi_temperature=1e9, mpc_init_std=0.5))
     torch.testing.assert_close(hot[0], ((LOW + HIGH) / 2).expand(H, A), atol=0.2, rtol=0)
     cold = search("mppi", mppi_temperature=1e-9)
     sequences = search("mppi").gaussian(cold.recall_mean(), cold.first_std[None])
@@ -164,7 +165,8 @@ def test_cem_refits_its_first_population_like_the_others_from_a_warm_start() -> 
 
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
 def test_search_finds_the_best_plan_better_from_a_warm_start(strategy: str) -> None:
-    few = {"mpc_num_action_sequences": 30, "cem_iterations": 2, "mppi_temperature": 0.3}
+    few = {"mpc_num_action_sequences": 30, "cem_iterations": 2, "mpc_init_std": 0.5}
+    few["mppi_temperature"] = 0.3
     gaps = {}
     for warm in ("off", "on"):
         finals = []
