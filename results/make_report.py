@@ -20,7 +20,7 @@ from cs285.analysis.experiments import (
 )
 from cs285.analysis.plots import save
 from cs285.analysis.report import figures, table
-from cs285.analysis.study import error_table
+from cs285.analysis.study import error_table, planner_table
 from cs285.infrastructure.stopwatch import describe_phases
 
 RESULTS = Path(__file__).parent
@@ -102,6 +102,14 @@ first so many env steps of a run of question 6: `results/model_error_study.py`, 
 [docs/model_error.md](../docs/model_error.md).
 
 {newline.join(error_table(RESULTS / "study" / "model_error.csv"))}
+
+## Planners through one model
+
+Mean return of fresh episodes, the same for each planner, through the last model of a run:
+`results/planner_study.py`. Of MPPI and iCEM the first line is with the defaults, each other line
+with one of them changed.
+
+{newline.join(planner_table(RESULTS / "planners"))}
 
 ## Every run
 

@@ -1,8 +1,9 @@
-"""The figure and the table of docs/model_error.md, from what its study measured."""
+"""The figure and the tables of what the studies in results/ measured."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,4 +76,18 @@ def error_table(file: Path) -> list[str]:
         errors = [mean_over_seeds(rows, env_steps, data, "error")[h - 1] for data, h in kinds]
         cells = " | ".join(f"{error:.3f}" for error in errors)
         lines.append(f"| {env_steps} env steps | {cells} |")
+    return lines
+
+
+def planner_table(folder: Path) -> list[str]:
+    """Return what each planner reached through one model, by run, as lines of Markdown; or []."""
+    returns = {
+        file.stem: json.loads(file.read_text())["returns"] for file in sorted(folder.glob("*.json"))
+    }
+    if not returns:
+        return []
+    lines = [f"| planner | {' | '.join(returns)} |", "|---" * (len(returns) + 1) + "|"]
+    for planner in next(iter(returns.values())):
+        cells = " | ".join(f"{np.mean(by_planner[planner]):.4g}" for by_planner in returns.values())
+        lines.append(f"| {planner} | {cells} |")
     return lines
