@@ -12,8 +12,6 @@ from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
 from cs285.scripts.programs import PROGRAMS
 
 ALLOWED = "allowed: the log folder of a run with a checkpoint"
-
-
 BY_SCRIPT = {program.script: program for program in PROGRAMS.values()}
 
 
