@@ -102,6 +102,7 @@ STUDY: Mapping[str, Mapping[str, str]] = {
         "10": "q6_cheetah_rlen10",
         "20": "study_rlen20",
         "50": "study_rlen50",
+        "200": "study_rlen200",
     },
     "Members, rollout length 10": {
         "1": "study_rlen10_ensemble1",
@@ -192,14 +193,21 @@ def q1_predictions(results: Path) -> Figure:
 
 
 def study(results: Path) -> Figure:
-    """Return the returns against rollout length and ensemble size of docs/model_error.md."""
-    groups = {title: _groups(results, bars) for title, bars in STUDY.items()}
-    groups = {title: bars for title, bars in groups.items() if bars}
-    figure = new_figure(10, 3.8)
-    for place, (title, bars) in enumerate(groups.items(), start=1):
-        axes = figure.add_subplot(1, len(groups), place)
-        draw_last_values(axes, bars, title=f"MBPO on the cheetah: {title[0].lower()}{title[1:]}")
-        axes.set_xlabel(title)
+    """Return what docs/model_error.md says of rollout length and ensemble size.
+
+    From above: returns as they come, what SAC believes them to be, and the last ones.
+    """
+    groups = {title: _groups(results, runs) for title, runs in STUDY.items()}
+    groups = {title: runs for title, runs in groups.items() if runs}
+    figure = new_figure(5 * max(len(groups), 1), 11)
+    for place, (title, runs) in enumerate(groups.items(), start=1):
+        returns, values, last = (
+            figure.add_subplot(3, len(groups), row * len(groups) + place) for row in range(3)
+        )
+        draw_curves(returns, runs, title=f"MBPO on the cheetah: {title[0].lower()}{title[1:]}")
+        draw_curves(values, runs, "Q Mean")
+        draw_last_values(last, runs)
+        last.set_xlabel(title)
     return figure
 
 
