@@ -9,6 +9,8 @@ experiments (cs285/analysis/experiments.toml and research.toml).
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from cs285.analysis.experiments import (
 from cs285.analysis.plots import save
 from cs285.analysis.report import figures, table
 from cs285.analysis.study import error_table, planner_table
+from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.stopwatch import describe_phases
+from cs285.scripts.tool import run_tool
 
-RESULTS = Path(__file__).parent
+SCRIPT, RESULTS = "make_report.py", Path(__file__).parent
 PEER = Experiment(
     name="sb3_halfcheetah",
     script="",
@@ -46,6 +50,12 @@ def run_row(name: str, source: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def study_row(file: Path) -> str:
+    source = json.loads(file.read_text())
+    name, command = file.relative_to(RESULTS), source["command"]
+    return f"| {name} | {commit_of(source)} | {machine_of(source)} | `{command}` |"
+
+
 def commit_of(source: dict[str, Any]) -> str:
     """Return the commits of a run's sittings."""
     sittings = [source, *source.get("resumed", [])]
@@ -64,14 +74,27 @@ def machine_of(source: dict[str, Any]) -> str:
     return "; ".join(dict.fromkeys(names))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_tool(SCRIPT, report, argv)
+
+
+def report(argv: Sequence[str]) -> int:
+    OneLineParser(prog=SCRIPT, description=__doc__).parse_args(argv)
     rows = table([*read_experiments(), PEER], RESULTS)
     research_rows = table(read_experiments(RESEARCH_FILE), RESULTS)
     drawn = figures(RESULTS)
-    for old in (RESULTS / "figures").glob("*.png"):
-        old.unlink()
     for name, figure in drawn.items():
         save(figure, RESULTS / "figures" / f"{name}.png")
+    for old in (RESULTS / "figures").glob("*.png"):
+        if old.stem not in drawn:
+            old.unlink()
+    runs = sources()
+    studies = [
+        file
+        for file in sorted(RESULTS.glob("*/*.json"))
+        if file.stem not in runs and file.parent.name != "benchmarks"
+    ]
     pictures = [f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in drawn]
     newline = "\n"
     (RESULTS / "README.md").write_text(
@@ -83,7 +106,9 @@ all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the as
 this project's, held against the mean over seeds. "Planned through the simulator" is what the same
 search reaches with a perfect model (`results/perfect_model.py`): the rest to it is the model's.
 Times are from the first iteration on, the mean over seeds; other processes ran beside most of them,
-so [benchmarks/](benchmarks/README.md) says more of speed.
+so [benchmarks/](benchmarks/README.md) says more of speed. An evaluation is `--eval_batch_size` env
+steps, in whole episodes: one of the cheetah, two of the reacher, four or more
+of the obstacles.
 
 {newline.join(rows)}
 
@@ -91,7 +116,10 @@ Beyond the homework (`scripts/reproduce.py --experiments cs285/analysis/research
 
 {newline.join(research_rows)}
 
-Lines are interquartile means over seeds, bands their 95% bootstrap intervals, thin lines the seeds.
+Lines are means over seeds, bands from the lowest to the highest, thin lines the seeds (of four
+seeds and more: interquartile means and their 95% bootstrap intervals). Question 6's runs with
+rollouts take 5000 updates per iteration and its baseline, as the assignment has it, 1000; the
+other line without rollouts takes 5000, too.
 
 {newline.join(pictures)}
 
@@ -109,18 +137,25 @@ Mean return of fresh episodes, the same for each planner, through the last model
 `results/planner_study.py`. Of MPPI and iCEM the first line is with the defaults, each other line
 with one of them changed.
 
-{newline.join(planner_table(RESULTS / "planners"))}
+{newline.join(planner_table(RESULTS / "study"))}
 
 ## Every run
 
-Phases were not counted before the newest of these commits.
+Older runs did not count phases.
 
 | run | commit | machine | seconds | by phase | command |
 |---|---|---|---|---|---|
-{newline.join(run_row(name, source) for name, source in sources().items())}
+{newline.join(run_row(name, source) for name, source in runs.items())}
+
+## Every study of such runs
+
+| file | commit | machine | command |
+|---|---|---|---|
+{newline.join(map(study_row, studies))}
 """
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

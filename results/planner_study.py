@@ -4,7 +4,7 @@
 
 LOGDIR is of a finished run of a homework task by run_hw4_mb.py. Each planner acts out the same
 fresh episodes, from the same starts, through the run's last model: what differs is the search
-alone. Writes results/planners/NAME.json.
+alone. Writes results/study/planners_NAME.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cs285.policies.MPC_policy import MPCPolicy
 from cs285.scripts.rebuild import rebuild
 from cs285.scripts.tool import run_tool
 
-SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "planners"
+SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "study"
 EPISODES = 3
 FEW: Mapping[str, Any] = {
     "mpc_action_sampling_strategy": "icem",
@@ -69,7 +69,7 @@ def study(argv: Sequence[str]) -> int:
         "returns": returns,
     }
     TARGET.mkdir(exist_ok=True)
-    target = TARGET / f"{config.run.exp_name}.json"
+    target = TARGET / f"planners_{config.run.exp_name}.json"
     target.write_text(json.dumps(about, indent=2) + "\n")
     return 0
 

@@ -113,9 +113,10 @@ def select(
     for question in questions or []:
         if question not in known:
             raise UsageError(f"--questions {question}: allowed are {', '.join(known)}")
+    all_names = [experiment.name for experiment in experiments]
     for name in names or []:
-        if name not in [experiment.name for experiment in experiments]:
-            raise UsageError(f"--names {name}: allowed are names that --dry_run prints")
+        if name not in all_names:
+            raise UsageError(f"--names {name}: allowed are {', '.join(all_names)}")
     if questions is None and names is None:
         return experiments
     return [e for e in experiments if e.question in (questions or []) or e.name in (names or [])]

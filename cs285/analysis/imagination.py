@@ -167,7 +167,8 @@ def draw_errors(loops: Mapping[str, OpenLoop], plan_horizon: int) -> Figure:
         axes.plot(steps, rms(of_mean, 0), color="tab:blue", linewidth=2.5, label="their mean")
         axes.plot(steps, rms(loop.spreads(), 0), "--", color="tab:red", label="spread")
         axes.plot(steps, rms(loop.errors_of_no_change(), 0), "k:", label="no change")
-        axes.axvline(plan_horizon, color="black", linewidth=0.5)
+        if plan_horizon <= loop.horizon:
+            axes.axvline(plan_horizon, color="black", linewidth=0.5)
         axes.set(title=name, ylabel="error (std of the data)", yscale=_scale(of_mean))
         axes.grid(alpha=0.3)
     _label_steps(axes)

@@ -51,7 +51,8 @@ CURVES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     },
     "q6": {
         "Q6: cheetah": {
-            "no rollouts (SAC)": "q6_cheetah_rlenl0",
+            "no rollouts (SAC), a fifth of the updates": "q6_cheetah_rlenl0",
+            "no rollouts (SAC), as many updates": "study_rlen0",
             "rollout length 1 (Dyna)": "q6_cheetah_rlen1",
             "rollout length 10 (MBPO)": "q6_cheetah_rlen10",
         }

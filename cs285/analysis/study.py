@@ -82,7 +82,8 @@ def error_table(file: Path) -> list[str]:
 def planner_table(folder: Path) -> list[str]:
     """Return what each planner reached through one model, by run, as lines of Markdown; or []."""
     returns = {
-        file.stem: json.loads(file.read_text())["returns"] for file in sorted(folder.glob("*.json"))
+        file.stem.removeprefix("planners_"): json.loads(file.read_text())["returns"]
+        for file in sorted(folder.glob("planners_*.json"))
     }
     if not returns:
         return []

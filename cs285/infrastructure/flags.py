@@ -42,6 +42,17 @@ def one_of(*choices: str) -> Check:
     return Check(lambda value: value in choices, " or ".join(choices))
 
 
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return what converts a word of the command line to a whole number that is at least this."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: allowed are whole numbers from {least}")
+        return int(text)
+
+    return convert
+
+
 def flag(
     default: Any,
     text: str,

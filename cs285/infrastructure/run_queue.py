@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cs285.infrastructure.errors import RunError
-from cs285.infrastructure.job import DONE, FAILED, HELD, RUNNING, WAITING, Job, begin, look_after
+from cs285.infrastructure.job import (
+    DONE,
+    FAILED,
+    HELD,
+    RUNNING,
+    WAITING,
+    Job,
+    begin,
+    folders_of,
+    locate,
+    look_after,
+)
 from cs285.infrastructure.machine import Machine
 
 POLL_SECONDS = 0.5
@@ -28,6 +39,8 @@ class RunQueue:
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         told: set[str] = set()
+        for job in self.jobs:  # what is done is known, and told, before there is a place for it
+            locate(job, folders_of(self.data_dir, job.name))
         try:
             while True:
                 for job in self.jobs:

@@ -1,8 +1,9 @@
-"""Copy what a finished run measured from its log folder to results/: curve and provenance."""
+"""Copy what a run measured from its log folder to results/: curve and provenance."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,9 +25,15 @@ def export_run(folder: Path, target: Path) -> None:
 
     The CSV is the curve; where nothing was logged, as in question 1, it is the losses, and the
     predictions of iteration 0 are copied too. Raises UsageError if the folder's
-    checkpoint is not readable.
+    description or checkpoint is not readable.
     """
-    content = json.loads((folder / CONFIG).read_text())
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        command = content["command"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder}: {CONFIG} cannot be read ({type(error).__name__}); allowed: a log folder"
+        ) from error
     counters = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
     if (folder / PROGRESS).exists():
@@ -34,7 +41,7 @@ def export_run(folder: Path, target: Path) -> None:
     else:
         _losses_to_csv(folder / "itr_0_losses.npy", Path(f"{target}.csv"))
         shutil.copyfile(folder / "itr_0_predictions.npz", f"{target}_predictions.npz")
-    content["command"] = _published(content["command"])
+    content["command"] = _published(command)
     content["flags"].pop("data_dir", None)
     content["run"] = {
         "iterations": counters["next_iteration"],
@@ -62,7 +69,7 @@ def _published(command: list[str]) -> str:
     if "--data_dir" in kept:
         at = kept.index("--data_dir")
         del kept[at : at + 2]
-    return " ".join([command[0], f"scripts/{Path(command[1]).name}", *kept])
+    return shlex.join([command[0], f"scripts/{Path(command[1]).name}", *kept])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", type=Path, help="log folder of a finished run")
+    parser.add_argument("folder", type=Path, help="log folder of a run")
     parser.add_argument("target", type=Path, help="results file to write, without its ending")
     given = parser.parse_args(argv)
     for name in (CONFIG, CHECKPOINT):

@@ -71,11 +71,14 @@ def check_source(source: Path) -> None:
             raise UsageError(f"SOURCE {source}: holds no event file; {allowed}")
         return
     try:
-        next(read_records(source, media=False), None)
+        first = next(read_records(source, media=False), None)
+        is_one = first is not None or is_event_file(source)  # which may be empty yet
     except CorruptRecordError:
-        raise UsageError(f"SOURCE {source}: not an event file; {allowed}") from None
+        is_one = False
     except OSError as error:
         raise UsageError(f"SOURCE {source}: {error.strerror}; {allowed}") from error
+    if not is_one:
+        raise UsageError(f"SOURCE {source}: not an event file; {allowed}")
 
 
 def event_files(source: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from cs285.analysis.plots import curves_figure, save
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
 from cs285.analysis.statistics import points
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.flags import COUNT, OneLineParser
+from cs285.infrastructure.flags import OneLineParser, whole_number
 from cs285.infrastructure.progress import Say
 from cs285.scripts.tool import run_tool, warn
 
@@ -33,8 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
-    if not COUNT.holds(given.smooth):
-        raise UsageError(f"--smooth {given.smooth}: allowed are {COUNT.allowed}")
     if given.output.suffix not in FORMATS:
         raise UsageError(
             f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
@@ -81,7 +79,8 @@ def _parser() -> OneLineParser:
     add("paths", nargs="+", metavar="PATH")
     add("--y", default=EVAL_RETURN, help=f"metric to draw (default: {EVAL_RETURN})")
     add("--x", default=ENV_STEPS, help=f"against which other (default: {ENV_STEPS})")
-    add("--smooth", type=int, default=1, metavar="N", help="mean of the last N values (default: 1)")
+    smooth = "mean of the last N values (default: 1)"
+    add("--smooth", type=whole_number(1), default=1, metavar="N", help=smooth)
     add("--match", default="", metavar="REGEX", help="only runs whose name has this in it")
     add("--title", default="", help="above the picture")
     add("--output", type=Path, default=Path("results.png"), help="picture (default: results.png)")

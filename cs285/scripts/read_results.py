@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from cs285.analysis.groups import with_column
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
 from cs285.infrastructure.flags import OneLineParser
+from cs285.infrastructure.progress import Say
 from cs285.scripts.tool import run_tool, warn
 
 SCRIPT = "read_results.py"
@@ -34,8 +35,8 @@ def _run(argv: Sequence[str]) -> int:
     if given.names:
         print("\n".join(dict.fromkeys(name for run in runs for name in run.columns)))
     elif given.csv:
-        usual = [name for name in USUAL if all(name in run.columns for run in runs)]
-        print_csv(runs, given.columns or usual or list(runs[0].columns))
+        names = list(dict.fromkeys(name for run in runs for name in run.columns))
+        print_csv(runs, given.columns or [name for name in USUAL if name in names] or names, say)
     else:
         for run in runs:
             usual = [name for name in USUAL if name in run.columns]
@@ -52,16 +53,21 @@ def print_table(run: Run, names: Sequence[str]) -> None:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
-def print_csv(runs: Sequence[Run], names: Sequence[str]) -> None:
-    """Print columns of all runs as one CSV, the run's name, seed and place first."""
+def print_csv(runs: Sequence[Run], names: Sequence[str], say: Say) -> None:
+    """Print columns of all runs as one CSV, the run's name, seed and place first.
+
+    A cell is empty where a run has no such column; a run that has none of them is passed over.
+    """
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["run", "seed", "path", *names])
     for run in runs:
-        columns = [run.column(name) for name in names]
-        writer.writerows(
-            [run.name, run.seed, run.path, *(f"{value:.17g}" for value in row)]
-            for row in zip(*columns, strict=True)
-        )
+        if run.columns.keys().isdisjoint(names):
+            say(f"{run.path}: passed over, it has none of {', '.join(names)}")
+            continue
+        columns = [run.columns.get(name) for name in names]
+        for row in range(len(run)):
+            cells = ["" if column is None else f"{column[row]:.17g}" for column in columns]
+            writer.writerow([run.name, run.seed, run.path, *cells])
 
 
 def _parser() -> OneLineParser:

@@ -6,13 +6,12 @@ time; their log folders and what they print (NAME.log) are in --data_dir.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from cs285.analysis.experiments import (
 )
 from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
-from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values
+from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values, whole_number
 from cs285.infrastructure.job import FAILED, WAITING, Job, folders_of, locate, log_of
 from cs285.infrastructure.machine import LocalMachine, Machine
 from cs285.infrastructure.progress import format_duration
@@ -151,9 +150,9 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
     add("--questions", nargs="+", metavar="Q", help="q1 to q6, study, sac (default: all)")
-    add("--names", nargs="+", metavar="NAME", help="experiments by their names")
-    add("--seeds", nargs="+", type=_whole(0), metavar="N", help="default: each one's own")
-    add("--jobs", type=_whole(1), metavar="N", help="runs at a time (default: one per core)")
+    add("--names", nargs="+", metavar="NAME", help="experiments by name, without the seed")
+    add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="default: each one's own")
+    add("--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: one per core)")
     add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
     add("--dry_run", action="store_true", help="print commands and a guess of their times")
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
@@ -161,15 +160,6 @@ def _parser() -> OneLineParser:
     add("--export_to", **folder, help="where to copy curves and provenance of finished runs")
     add("--experiments", type=Path, metavar="FILE", default=EXPERIMENTS_FILE, help="another list")
     return parser
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: allowed are whole numbers from {least}")
-        return int(text)
-
-    return convert
 
 
 if __name__ == "__main__":

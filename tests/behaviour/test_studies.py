@@ -35,7 +35,7 @@ def test_each_planner_acts_out_the_same_episodes(
 ) -> None:
     script = study("planner_study", TARGET=tmp_path, EPISODES=2)
     assert script.study([str(run_tiny(exp_name="q3_tiny"))]) == 0
-    found = json.loads((tmp_path / "q3_tiny.json").read_text())
+    found = json.loads((tmp_path / "planners_q3_tiny.json").read_text())
     assert set(found["returns"]) == set(script.PLANNERS) == set(found["planners"])
     assert all(len(returns) == 2 for returns in found["returns"].values())
     assert np.isfinite(list(found["returns"].values())).all()

@@ -76,11 +76,23 @@ def test_prints_what_was_logged(sweep: Path, capsys: pytest.CaptureFixture[str])
     )
 
 
+def test_csv_of_runs_with_different_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as the project's own: of SAC's returns only, and question 1's losses."""
+    assert read_results.main([str(ROOT / "results"), "--csv"]) == 0
+    printed = capsys.readouterr()
+    assert "q1_cheetah_n500_arch1x32_seed1.csv: passed over" in printed.err
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
+    names = {row["run"] for row in rows}
+    assert {"q3_obstacles_seed1", "sb3_halfcheetah_seed3"} <= names
+    assert {row["Train_AverageReturn"] for row in rows if row["run"].startswith("sb3")} == {""}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["PATH", "--y", "Eval"], "--y Eval: "),
-        (["PATH", "--smooth", "0"], "--smooth 0: allowed are whole numbers from 1"),
+        (["PATH", "--smooth", "0"], "--smooth: 0: allowed are whole numbers from 1"),
+        (["PATH", "--smooth", "x"], "--smooth: x: allowed are whole numbers from 1"),
         (["PATH", "--output", "x.txt"], "--output x.txt: allowed are names ending in .png"),
         (["PATH", "--match", "zzz"], "--match zzz: "),
         (["PATH", "--match", "("], "--match (: "),
@@ -91,7 +103,11 @@ def test_bad_input_is_one_line(
     words: list[str], said: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(sweep.rglob("*"))
-    assert plot_results.main([word.replace("PATH", str(sweep)) for word in words]) == 2
+    try:
+        code = plot_results.main([word.replace("PATH", str(sweep)) for word in words])
+    except SystemExit as stopped:  # argparse's way
+        code = int(str(stopped.code))
+    assert code == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert sorted(sweep.rglob("*")) == before

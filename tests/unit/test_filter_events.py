@@ -252,6 +252,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["run", "run", "--output", "copy"], "allowed with --output is one SOURCE"),
         (["run", "--output", "file/below"], "--output file/below"),
         (["run/text", "--in_place"], "SOURCE run/text: not an event file"),
+        (["run/short", "--output", "copy"], "SOURCE run/short: not an event file"),
         (["empty", "--in_place"], "SOURCE empty: holds no event file"),
         (["run", "--in-place"], "--in_place"),
     ],
@@ -266,6 +267,7 @@ def test_bad_input(
     monkeypatch.chdir(tmp_path)
     file = homework_file(Path("run"))
     Path("run/text").write_text("no event file, but words")
+    Path("run/short").write_text("ab")
     Path("file").write_text("")
     Path("empty").mkdir()
     before = {path: path.stat().st_size for path in Path().rglob("*")}

@@ -105,6 +105,14 @@ def test_the_furthest_run_is_resumed_and_a_done_one_left(tmp_path: Path) -> None
     assert iterations_done(furthest) == 2
 
 
+def test_done_runs_are_told_before_there_is_a_place_for_them(tmp_path: Path) -> None:
+    make_run(tmp_path, "done", "1", 3)
+    jobs, events = [make_job("new"), make_job("done")], list[str]()
+    queue = RunQueue(jobs, tmp_path, FakeMachine({"new": 0}), at_once=1)
+    queue.run(lambda: events.append(jobs[0].state), lambda job: events.append(job.name))
+    assert events[:2] == ["done", RUNNING] and events[-2:] == ["new", DONE]
+
+
 def test_done_run_of_other_flags_is_not_this_one(tmp_path: Path) -> None:
     """A flag that the version it was run by did not have tells nothing."""
     folder = make_run(tmp_path, "a", "1", 3)
