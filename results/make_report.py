@@ -125,8 +125,9 @@ other line without rollouts takes 5000, too.
 
 ## Model error
 
-Median error of the ensemble's mean state, in stds of the observations, for ensembles fitted to the
-first so many env steps of a run of question 6: `results/model_error_study.py`, explained in
+Median error of the ensemble's mean state (and spread of its members), in stds of the observations,
+for ensembles fitted to the first so many env steps of a run of question 6, on episodes of its final
+policy and of random actions: `results/model_error_study.py`, explained in
 [docs/model_error.md](../docs/model_error.md).
 
 {newline.join(error_table(RESULTS / "study" / "model_error.csv"))}

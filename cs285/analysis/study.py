@@ -65,7 +65,7 @@ def error_figure(file: Path) -> Figure:
 
 
 def error_table(file: Path) -> list[str]:
-    """Return the errors at some horizons as lines of Markdown; [] where nothing was measured."""
+    """Return errors and spreads at some horizons as lines of Markdown; [] if none was measured."""
     rows = read_rows(file)
     if not rows:
         return []
@@ -73,9 +73,12 @@ def error_table(file: Path) -> list[str]:
     heads = [f"{data}, {h} step{'s' * (h > 1)}" for data, h in kinds]
     lines = [f"| fitted to | {' | '.join(heads)} |", "|---" * (len(kinds) + 1) + "|"]
     for env_steps in sizes_of(rows):
-        errors = [mean_over_seeds(rows, env_steps, data, "error")[h - 1] for data, h in kinds]
-        cells = " | ".join(f"{error:.3f}" for error in errors)
-        lines.append(f"| {env_steps} env steps | {cells} |")
+        errors, spreads = (
+            [mean_over_seeds(rows, env_steps, data, column)[h - 1] for data, h in kinds]
+            for column in ("error", "spread")
+        )
+        cells = [f"{error:.3f} ({s:.3f})" for error, s in zip(errors, spreads, strict=True)]
+        lines.append(f"| {env_steps} env steps | {' | '.join(cells)} |")
     return lines
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cs285.infrastructure import cpu_tuning
+from cs285.infrastructure.stacked_mlp import StackedMLP
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +39,29 @@ def test_a_cpu_that_would_compute_in_bfloat16_is_left_alone(
     assert matmul.fp32_precision == before
 
 
-@pytest.mark.parametrize("shape", [(3, 512, 288, 256), (3, 27, 512, 288), (2, 256, 33, 256)])
-def test_last_bits_do_not_go_by_the_number_of_threads(shape: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("E", "batch", "widths", "activation"),
+    [
+        (3, 512, [27, 250, 250, 21], "tanh"),  # the homework's model, and
+        (1, 512, [27, 250, 250, 21], "tanh"),  # of question 4
+        (7, 256, [14, 200, 200, 200, 200, 24], "swish"),  # the MBPO paper's
+        (2, 256, [27, 256, 256, 1], "relu"),  # the twin Q
+    ],
+)
+def test_last_bits_do_not_go_by_the_number_of_threads(
+    E: int, batch: int, widths: list[int], activation: str
+) -> None:
     cpu_tuning.tune_cpu()
-    E, i, j, k = shape
-    left, right = torch.randn(E, i, j), torch.randn(E, j, k)
+    generator = torch.Generator().manual_seed(1)
+    network = StackedMLP(E, widths, activation, generator, padded=True)
+    inputs = torch.randn(E, batch, widths[0], generator=generator)
+    d_outputs = torch.randn(E, batch, widths[-1], generator=generator)
     threads = torch.get_num_threads()
-    products = []
+    found = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        products.append(torch.bmm(left, right))
+        trace = network.trace(inputs)
+        found.append((trace.outputs, network.gradient(trace, d_outputs)))
     torch.set_num_threads(threads)
-    assert torch.equal(*products)
+    (outputs, gradient), (outputs_of_two, gradient_of_two) = found
+    assert torch.equal(outputs, outputs_of_two) and torch.equal(gradient, gradient_of_two)
