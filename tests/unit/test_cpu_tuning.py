@@ -1,9 +1,10 @@
 """The library that multiplies is a matter of speed alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from cs285.infrastructure import cpu_tuning
 from cs285.infrastructure.stacked_mlp import StackedMLP
@@ -39,6 +40,15 @@ def test_a_cpu_that_would_compute_in_bfloat16_is_left_alone(
     assert matmul.fp32_precision == before
 
 
+@pytest.mark.parametrize("shape", [(3, 512, 288, 256), (3, 27, 512, 288), (2, 256, 33, 256)])
+def test_last_bits_do_not_go_by_the_number_of_threads(shape: tuple[int, int, int, int]) -> None:
+    cpu_tuning.tune_cpu()
+    E, i, j, k = shape
+    left, right = torch.randn(E, i, j), torch.randn(E, j, k)
+    one, two = by_threads(lambda: torch.bmm(left, right))
+    assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("E", "batch", "widths", "activation"),
     [
@@ -48,7 +58,7 @@ def test_a_cpu_that_would_compute_in_bfloat16_is_left_alone(
         (2, 256, [27, 256, 256, 1], "relu"),  # the twin Q
     ],
 )
-def test_last_bits_do_not_go_by_the_number_of_threads(
+def test_nor_do_those_of_whole_networks(
     E: int, batch: int, widths: list[int], activation: str
 ) -> None:
     cpu_tuning.tune_cpu()
@@ -56,12 +66,22 @@ def test_last_bits_do_not_go_by_the_number_of_threads(
     network = StackedMLP(E, widths, activation, generator, padded=True)
     inputs = torch.randn(E, batch, widths[0], generator=generator)
     d_outputs = torch.randn(E, batch, widths[-1], generator=generator)
+
+    def outputs_and_gradient() -> Tensor:
+        trace = network.trace(inputs)
+        gradient = network.gradient(trace, d_outputs)
+        return torch.cat([trace.outputs.flatten(), gradient])
+
+    one, two = by_threads(outputs_and_gradient)
+    assert torch.equal(one, two)
+
+
+def by_threads(compute: Callable[[], Tensor]) -> list[Tensor]:
+    """Return what is computed by one thread, and by two."""
     threads = torch.get_num_threads()
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        trace = network.trace(inputs)
-        found.append((trace.outputs, network.gradient(trace, d_outputs)))
+        found.append(compute())
     torch.set_num_threads(threads)
-    (outputs, gradient), (outputs_of_two, gradient_of_two) = found
-    assert torch.equal(outputs, outputs_of_two) and torch.equal(gradient, gradient_of_two)
+    return found
