@@ -26,7 +26,8 @@ class Job:
 
     name: str  # its --exp_name, which no other run in the data folder has
     module: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # to begin with
+    resume_flags: tuple[str, ...]  # to go on with: a run has its other ones already
     minutes: float  # a guess; 0: none
     n_iter: int
     settings: dict[str, Any] = field(default_factory=dict)  # flags that make it the run it is
@@ -64,8 +65,10 @@ def begin(job: Job, data_dir: Path, machine: Machine) -> None:
     if job.state != WAITING:
         lock.close()
         return
-    way_on = ["--resume", str(job.folder)] if job.folder else ["--data_dir", str(data_dir)]
-    words = [*job.flags, *way_on]
+    if job.folder:
+        words = [*job.resume_flags, "--resume", str(job.folder)]
+    else:
+        words = [*job.flags, "--data_dir", str(data_dir)]
     job.process = machine.start(job.module, words, log_of(job, data_dir), lock)
     job.state, job.lock, job.started = RUNNING, lock, time.monotonic()
 

@@ -22,11 +22,17 @@ def resolve(script: str, given: dict[str, Any]) -> Any:
 def job_of(script: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
     """Return the job of a run; `given` has its exp_name. Raises UsageError: wrong flags."""
     program, config = PROGRAMS[script], resolve(script, given)
-    changes_nothing = {*NEUTRAL, *flag_tools.free_flags(program.config_class)}
-    flat = flag_tools.to_flat(config)
-    settings = {name: value for name, value in flat.items() if name not in changes_nothing}
-    words = tuple(words_of(given))
-    return Job(given["exp_name"], program.module, words, minutes, config.run.n_iter, settings)
+    free, flat = flag_tools.free_flags(program.config_class), flag_tools.to_flat(config)
+    again = {name: value for name, value in given.items() if name in free}
+    return Job(
+        name=given["exp_name"],
+        module=program.module,
+        flags=tuple(words_of(given)),
+        resume_flags=tuple(words_of({**again, "n_iter": config.run.n_iter})),
+        minutes=minutes,
+        n_iter=config.run.n_iter,
+        settings={name: flat[name] for name in flat if name not in {*NEUTRAL, *free}},
+    )
 
 
 def words_of(given: dict[str, Any]) -> list[str]:

@@ -143,6 +143,16 @@ def test_stopped_and_started_again(
     assert read_curve(run_folder(data)) == never_stopped
 
 
+def test_run_of_a_preset_goes_on(tmp_path: Path) -> None:
+    """The preset has been taken into the run's flags: to name it again is an error of --resume."""
+    listed = write_list(tmp_path / "list.toml", preset="probabilistic")
+    assert main(words_of(tmp_path, listed)) == 0
+    folder = run_folder(tmp_path / "data")
+    listed.write_text(listed.read_text().replace("--n_iter 2", "--n_iter 3"))
+    assert main(words_of(tmp_path, listed)) == 0
+    assert iterations_done(folder) == 3
+
+
 def test_two_at_once_share_the_work(tmp_path: Path) -> None:
     listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
     both = [start("scripts/reproduce.py", *words_of(tmp_path, listed)) for _ in range(2)]

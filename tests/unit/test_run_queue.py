@@ -59,7 +59,7 @@ class FakeMachine:
 
 
 def make_job(name: str) -> Job:
-    return Job(name, "module", ("--flag", "1"), minutes=1.0, n_iter=3)
+    return Job(name, "module", ("--flag", "1"), ("--n_iter=3",), minutes=1.0, n_iter=3)
 
 
 def make_run(data: Path, name: str, stamp: str, iterations: int) -> Path:
@@ -100,7 +100,7 @@ def test_the_furthest_run_is_resumed_and_a_done_one_left(tmp_path: Path) -> None
     make_run(tmp_path, "whole", "1", 3)
     jobs, machine = [make_job("half"), make_job("whole")], FakeMachine({"half": 0})
     RunQueue(jobs, tmp_path, machine, 2).run(lambda: None, lambda job: None)
-    assert machine.commands == {"half": ["module", "--flag", "1", "--resume", str(furthest)]}
+    assert machine.commands == {"half": ["module", "--n_iter=3", "--resume", str(furthest)]}
     assert jobs[0].first_iteration == 2 and jobs[1].state == DONE
     assert iterations_done(furthest) == 2
 
