@@ -71,6 +71,7 @@ General variables (default):
 
 A stage's variables (default), each a flag of scripts/run_hw4_mb.py or scripts/run_hw4_mbpo.py.
 SAC_BATCH_SIZE is the env steps per iteration where it is set and MBPO_BATCH_SIZE is not.
+All are given to the program, so that a --preset in EXTRA_FLAGS sets only what has no variable here.
 TEXT
   local prefix name default flag
   for prefix in MB MBPO; do

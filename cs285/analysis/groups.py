@@ -18,9 +18,10 @@ VARY_WITHIN = (*NEUTRAL, "seed", "n_iter")  # flags that may differ between runs
 def group_seeds(runs: Iterable[Run], say: Say = silent) -> dict[str, list[Run]]:
     """Return the runs by their setting, in order of appearance.
 
-    Runs of one setting have the same name, less the seed at its end, and no flag with different
-    values, as far as their flags are known. Where that makes several settings of a name, their
-    labels have such flags. Of the runs of a seed the longest counts, which is said of the others.
+    Runs of one setting have the same name, less the seed at its end, the same program, and no flag
+    with different values, as far as these are known. Where that makes several settings of a name,
+    their labels have such flags. Of the runs of a seed the longest counts, which is said of the
+    others.
     """
     settings: list[list[Run]] = []
     for run in runs:
@@ -53,8 +54,10 @@ def with_column(flag: str, name: str, runs: Sequence[Run], say: Say = silent) ->
 
 
 def _flags(run: Run) -> dict[str, Any]:
+    """Return what makes a run the one it is, as far as it is known: its program first."""
+    program = {"script": run.config["script"]} if "script" in run.config else {}
     flags = run.config.get("flags", {})
-    return {name: value for name, value in flags.items() if name not in VARY_WITHIN}
+    return program | {name: value for name, value in flags.items() if name not in VARY_WITHIN}
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:

@@ -15,7 +15,9 @@ from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.errors import UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
-LARGEST_BOUND = 1e30  # of an action; a larger one means that there is none
+LARGEST_BOUND = (
+    1e15  # of an action; a larger one means that there is none, and its square overflows
+)
 DEFAULT_EP_LEN = 200  # for a Gymnasium id that registers no limit of its own
 _HUMANOIDS_MORE = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
@@ -38,6 +40,7 @@ _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
 )
 ALLOWED = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id with a Box action space"
 
+Array = NDArray[np.floating]
 RewardFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
@@ -80,25 +83,19 @@ def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None =
         raise UsageError(f"--env_name {env_name}: {reason}; allowed: {ALLOWED}") from error
 
 
-def inspect_task(env_name: str, learned_reward: bool = False) -> TaskSpec:
+def inspect_task(
+    env_name: str, learned_reward: bool = False, termination: str | None = None
+) -> TaskSpec:
     """Make the task once and describe it.
 
     With a `learned_reward` a `get_reward` that is not of our kind is left out. Raises UsageError
-    unless observations and actions are vectors, and where it is one that is not of our kind.
+    unless observations and actions are vectors, where it is one that is not of our kind, and where
+    the `termination` is to be known and is not.
     """
     env = make_env(env_name)
     try:
-        obs_space, ac_space = env.observation_space, env.action_space
+        obs_space, ac_space = _vector_spaces(env_name, env)
         registered_limit = env.spec.max_episode_steps if env.spec else None
-        if not isinstance(ac_space, Box) or len(ac_space.shape) != 1:
-            raise UsageError(
-                f"--env_name {env_name}: its actions are {ac_space}; allowed: {ALLOWED}"
-            )
-        if not isinstance(obs_space, Box) or len(obs_space.shape) != 1:
-            raise UsageError(
-                f"--env_name {env_name}: its observations are {type(obs_space).__name__}"
-                f"{obs_space.shape or ''}; allowed: a task whose observations are a Box vector"
-            )
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
         fault = get_reward and _fault_of(get_reward, obs_space.shape[0], ac_space.shape[0])
@@ -108,26 +105,50 @@ def inspect_task(env_name: str, learned_reward: bool = False) -> TaskSpec:
                 "get_reward(observations (..., O), actions (..., A)) -> "
                 "(rewards (...), dones (...)), or any with --learned_reward"
             )
+        get_reward, get_termination = None if fault else get_reward, TERMINATIONS.get(env_name)
+        if termination == "known" and not (get_termination or get_reward):
+            raise UsageError(
+                "--termination known: where this task's episodes end is not known; allowed: "
+                "learned or none"
+            )
         return TaskSpec(
             ob_dim=obs_space.shape[0],
             ac_dim=ac_space.shape[0],
             ac_low=ac_low,
             ac_high=ac_high,
-            get_reward=None if fault else get_reward,
-            get_termination=TERMINATIONS.get(env_name),
+            get_reward=get_reward,
+            get_termination=get_termination,
             ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
         )
     finally:
         env.close()
 
 
+def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:
+    """Return the observations' space and the actions'. Raises UsageError: not of vectors."""
+    observations, actions = env.observation_space, env.action_space
+    if not isinstance(actions, Box) or len(actions.shape) != 1:
+        raise UsageError(f"--env_name {env_name}: its actions are {actions}; allowed: {ALLOWED}")
+    if not np.issubdtype(actions.dtype, np.floating):
+        raise UsageError(
+            f"--env_name {env_name}: its actions are {actions}, whole numbers; allowed: a task "
+            "whose actions are a Box of floats"
+        )
+    if not isinstance(observations, Box) or len(observations.shape) != 1:
+        raise UsageError(
+            f"--env_name {env_name}: its observations are {type(observations).__name__}"
+            f"{observations.shape or ''}; allowed: a task whose observations are a Box vector"
+        )
+    return observations, actions
+
+
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the bounds (A,) to act in: the box's, with an interval of 2 where one is infinite."""
-    low, high = (
-        np.where(np.abs(bound) < LARGEST_BOUND, bound, np.copysign(np.inf, bound)).astype(
-            np.float32
+    low, high = _inner_float32(
+        *(
+            np.where(np.abs(bound) < LARGEST_BOUND, bound, np.copysign(np.inf, bound))
+            for bound in (box.low, box.high)
         )
-        for bound in (box.low, box.high)
     )
     is_bounded = np.isfinite(low) & np.isfinite(high)
     if is_bounded.all():
@@ -141,6 +162,15 @@ def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArra
         flush=True,
     )
     return least.astype(np.float32), most.astype(np.float32)
+
+
+def _inner_float32(low: Array, high: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return bounds (A,) in float32 that are not outside those given, where it has such numbers."""
+    least, most = low.astype(np.float32), high.astype(np.float32)
+    least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
+    most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
+    is_empty = least > most  # a dimension with one value that float32 does not have
+    return np.where(is_empty, most, least), most
 
 
 def _fault_of(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:

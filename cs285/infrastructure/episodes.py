@@ -86,8 +86,9 @@ def decide(
     actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), memories)
     if not np.isfinite(actions).all():
         raise DivergedError(
-            "the policy asked for a non-finite action: the model or the policy diverged; a smaller "
-            "learning rate or more data may help"
+            "the policy asked for a non-finite action: the model or the policy diverged (a smaller "
+            "learning rate or more data may help), or the task's get_reward is not finite on "
+            "imagined states"
         )
     return actions
 

@@ -111,13 +111,14 @@ class RL_Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.agent.load_state_dict(state["agent"])
-            self.collector.load_state_dict(state["collector"])
             self.counters = Counters(**state["counters"])
+            collected = state["collector"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"--resume: {self.folder / CHECKPOINT} is of another run than its {CONFIG}; "
                 "allowed: the checkpoint that this run wrote"
             ) from error
+        self.collector.load_state_dict(collected)  # acts in the user's environment
 
     def _collect(self, iteration: int) -> list[Path]:
         config = self.config

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cs285.envs.registration import RewardFunction, TaskSpec
 from cs285.envs.terminations import TerminationFunction
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.model_config import ModelConfig
 from cs285.models.prediction import Prediction
 
@@ -33,17 +32,11 @@ class ImaginedTask:
 
     @staticmethod
     def of(task: TaskSpec, config: ModelConfig) -> ImaginedTask:
-        """Return the task as a run's model is to have it. Raises UsageError: --termination known.
+        """Return the task as a run's model is to have it.
 
         Unless --termination is given, plans go on past the end that a `get_reward` knows of, as
         they do in the homework.
         """
-        is_known = (task.get_termination or task.get_reward) is not None
-        if config.termination == "known" and not is_known:
-            raise UsageError(
-                "--termination known: where this task's episodes end is not known; allowed: "
-                "learned or none"
-            )
         return ImaginedTask(
             get_reward=task.get_reward,
             get_termination=task.get_termination,
@@ -62,7 +55,7 @@ class ImaginedTask:
         rewards, dones = prediction.rewards, None
         if self.get_reward is not None:
             known, dones = self.get_reward(prediction.next_obs, acs)
-            rewards = rewards if self.learns_reward else known
+            rewards = rewards if self.learns_reward else known.to(rewards.dtype)
         if self.termination == "none":
             return Outcome(rewards, None)
         if self.termination == "learned":

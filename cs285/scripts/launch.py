@@ -148,7 +148,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     from cs285.infrastructure.pytorch_util import select_device
 
     tune_cpu()
-    task = inspect_task(run.env_name, config.model.learned_reward)
+    task = inspect_task(run.env_name, config.model.learned_reward, config.model.termination)
     if run.video_log_freq > 0:
         choose_renderer(run.env_name, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)

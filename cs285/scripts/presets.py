@@ -67,7 +67,7 @@ def expand(script: str, given: dict[str, Any], say: Say = print) -> dict[str, An
     if name is not None:
         known = names(script)
         if name not in known:
-            raise UsageError(f"--preset {name}: allowed are {LIST}, {', '.join(known)}")
+            raise UsageError(f"--preset {name}: allowed are {', '.join(known)}")
         values = _bring_along(f"--preset {name}", name, values, say)
     if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
         values = _bring_along(f"--model {PROBABILISTIC}", PROBABILISTIC, values, say)

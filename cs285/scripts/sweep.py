@@ -132,16 +132,15 @@ def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
 
 
 def _check_tasks(plan: Sweep) -> None:
-    """Raise UsageError: a task is not given, or there is none of its name."""
+    """Raise UsageError: a task is not given, or not one that can be run."""
     from cs285.envs import inspect_task
 
     jobs = [plan.job(values) for values in plan.values()]
-    for name, learned_reward in dict.fromkeys(
-        (job.settings.get("env_name"), job.settings["learned_reward"]) for job in jobs
-    ):
+    flags = ("env_name", "learned_reward", "termination")
+    for name, *how in dict.fromkeys(tuple(job.settings[flag] for flag in flags) for job in jobs):
         if not name:
             raise UsageError("--env_name is required; allowed: environments' ids, see --help")
-        inspect_task(name, learned_reward)
+        inspect_task(name, *how)
 
 
 def _print_commands(plan: Sweep) -> int:

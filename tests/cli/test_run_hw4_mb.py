@@ -132,6 +132,19 @@ def test_damaged_run_is_refused_by_name(
     assert [(folder / name).read_text() for name in names] == kept
 
 
+def test_environment_that_fails_on_resume_is_not_taken_for_a_damaged_checkpoint(
+    run_tiny: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_tiny(continue_episodes=True, batch_size=7)
+
+    def fail(env: object, action: object) -> None:
+        raise RuntimeError("the sensor broke")
+
+    monkeypatch.setattr("cs285.envs.obstacles.Obstacles.step", fail)
+    with pytest.raises(RuntimeError, match="the sensor broke"):
+        main(["--resume", str(folder), "--n_iter", "3"])
+
+
 def test_one_process_per_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = start(SCRIPT, *arguments(**{**TINY, "n_iter": 500, "data_dir": tmp_path}))
     wait_until(lambda: bool(list(tmp_path.glob("hw4_*/checkpoint.pt"))))

@@ -159,6 +159,17 @@ def test_runs_of_one_name_with_other_flags_are_other_settings() -> None:
     assert said == ["todo_1: passed over for another run of its seed, todo_2"]
 
 
+def test_runs_of_the_two_programs_are_never_one_setting() -> None:
+    runs = [make_run("todo", [0, 1], [0, 0], seed=seed, size=8) for seed in (1, 2, 1)]
+    for run, script in zip(runs, ("mb.py", "mb.py", "mbpo.py"), strict=True):
+        run.config["script"] = script
+    groups = group_seeds(runs)
+    assert {key: len(members) for key, members in groups.items()} == {
+        "todo script=mb.py": 2,
+        "todo script=mbpo.py": 1,
+    }
+
+
 def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
     logger = Logger(tmp_path)
     logger.record({EVAL_RETURN: 1.5, ENV_STEPS: 100.0}, 0)

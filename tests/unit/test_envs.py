@@ -273,6 +273,27 @@ def test_infinite_action_bounds_become_finite_and_others_stay(
     assert capsys.readouterr().out == ""
 
 
+def test_bounds_that_float32_does_not_have_are_rounded_inwards() -> None:
+    low, high = np.array([-0.1, 0.1, -1.0]), np.array([0.3, 0.1, 1.0])
+    task = describe("Float64-v0", actions=Box(low, high, dtype=np.float64))
+    least, most = (bound.astype(np.float64) for bound in (task.ac_low, task.ac_high))
+    assert least[0] > -0.1 and most[0] < 0.3 and least[1] == most[1]
+    np.testing.assert_allclose([least, most], [low, high], rtol=1e-6)
+    assert (least[2], most[2]) == (-1, 1)
+
+
+def test_whole_numbers_as_actions_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"int64\), whole numbers; allowed: .* Box of floats"):
+        describe("Whole-v0", actions=Box(-3, 3, (1,), np.int64))
+
+
+def test_a_termination_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match="--termination known: where this task's episodes end"):
+        cs285.envs.inspect_task("Pendulum-v1", termination="known")
+    for name in ("Hopper-v5", "obstacles-cs285-v0"):
+        assert cs285.envs.inspect_task(name, termination="known").ob_dim > 0
+
+
 @pytest.mark.parametrize(
     ("name", "space"),
     [

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from cs285.envs import TaskSpec
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.model_config import ModelConfig
 from cs285.models.imagined_task import ImaginedTask
 from cs285.models.prediction import Prediction
@@ -54,6 +53,8 @@ def test_outcomes(options: dict[str, Any], rewards: Any, ended: Any, ends_plans:
     assert found.ends_plans == ends_plans
 
 
-def test_a_termination_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(UsageError, match="--termination known: where this task's episodes end"):
-        task(reward=False, termination="known")
+def test_rewards_come_as_the_model_has_them() -> None:
+    """A task's own arithmetic may make float64 of them, or whole numbers."""
+    for kind in (torch.float64, torch.int64):
+        found = ImaginedTask(lambda obs, acs, kind=kind: (obs[..., 0].to(kind), obs[..., 0] > 3))
+        assert found.outcome(PREDICTED, ACS).rewards.dtype == torch.float32
