@@ -17,6 +17,7 @@ from cs285.models.heads import NOISE_FLOOR, Head
 
 PEAK_RATE = 5  # of a fit of so many steps, in units of --learning_rate
 MOST_HELD_OUT = 5000  # transitions
+LEAST_STEPS = 15  # of an epoch, by which patience counts: those of the paper's first fit
 WORTH_COUNTING = 0.01  # the share by which a held-out loss must fall to count as better
 LEVELS = (50, 80, 95)  # per cent, of the intervals whose coverage is measured
 
@@ -166,14 +167,20 @@ def _bootstrap_epochs(
     """Yield epoch after epoch the row numbers of its batches, (batches, E, batch).
 
     Every member goes through the sample it drew, in an order of its own; what is left over of less
-    than a batch is for another epoch.
+    than a batch is for another pass. Of few rows an epoch is as many passes as make LEAST_STEPS
+    batches: some epochs of a batch or two are no sign that a fit has converged.
     """
     sample = torch.randint(rows, (E, rows), generator=generator)
     batch = min(config.train_batch_size, rows)
-    while True:
+
+    def go_through() -> Tensor:
         order = torch.rand(E, rows, generator=generator).argsort(1)
         shuffled = sample.gather(1, order)[:, : rows - rows % batch]
-        yield shuffled.view(E, -1, batch).transpose(0, 1)
+        return shuffled.view(E, -1, batch).transpose(0, 1)
+
+    passes = -(-LEAST_STEPS // (rows // batch))
+    while True:
+        yield torch.cat([go_through() for _ in range(passes)])
 
 
 class _BestWeights:

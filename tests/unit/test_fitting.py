@@ -14,6 +14,7 @@ from cs285.models import fitting
 from cs285.models.ff_model import FFModel
 from cs285.models.fitting import (
     PEAK_RATE,
+    _bootstrap_epochs,
     coverage,
     fit_ensemble,
     fit_until_converged,
@@ -168,6 +169,20 @@ def test_very_little_data_is_enough_to_go_on(rows: int) -> None:
     model = make_model()
     fit(model, make_data(rows))
     assert all(tensor.isfinite().all() for tensor in model.member_tensors())
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(4, 15), (70, 16), (700, 21)])
+def test_an_epoch_of_few_rows_is_several_passes_over_them(rows: int, steps: int) -> None:
+    """Batches are of 32, of 4 rows of 4; what is left over of a pass is left out."""
+    epochs = _bootstrap_epochs(3, rows, ModelConfig(**SMALL), make_generator(0, "epochs"))
+    first, second = next(epochs), next(epochs)
+    assert first.shape == second.shape == (steps, 3, min(rows, 32))
+    assert not torch.equal(first, second)
+    in_a_pass = rows // min(rows, 32)
+    whole = first[:in_a_pass].transpose(0, 1).flatten(1)  # (E, rows of a pass)
+    again = first[-in_a_pass:].transpose(0, 1).flatten(1)
+    if rows == 4:  # nothing is left over: a pass is the member's sample
+        assert torch.equal(whole.sort(1).values, again.sort(1).values)
 
 
 def test_same_generator_same_fit() -> None:
