@@ -13,13 +13,13 @@ from cs285.infrastructure.pytorch_util import send, take_step
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.infrastructure.stacked_mlp import StackedMLP
 from cs285.models.ff_model import FFModel
-from cs285.models.heads import NOISE_FLOOR, Head
+from cs285.models.heads import Head
+from cs285.models.held_out import coverage, validation_errors
 
 PEAK_RATE = 5  # of a fit of so many steps, in units of --learning_rate
 MOST_HELD_OUT = 5000  # transitions
 LEAST_STEPS = 15  # of an epoch, by which patience counts: those of the paper's first fit
 WORTH_COUNTING = 0.01  # the share by which a held-out loss must fall to count as better
-LEVELS = (50, 80, 95)  # per cent, of the intervals whose coverage is measured
 
 
 class FitGradient(NamedTuple):
@@ -203,51 +203,3 @@ class _BestWeights:
         """Give the model the weights that were kept."""
         for kept, now in zip(self.kept, self.now, strict=True):
             now.copy_(kept)
-
-
-def error_on_unseen(model: FFModel, data: Transitions) -> Tensor:
-    """Return the mean squared error () of the state change on `data` that came after the fit.
-
-    Averaged over members, in units of the variance that the model was fitted with.
-    """
-    return _squared_errors(model, data)[..., : model.ob_dim].mean()
-
-
-def validation_errors(model: FFModel, data: Transitions) -> Tensor:
-    """Return each member's error (E,) on the held-out part: geometric mean of its columns' MSE.
-
-    The papers' code has the plain mean, in which columns that cannot be learned, being the largest,
-    hide what is learned of the others.
-    """
-    mse = _squared_errors(model, data).mean(1)
-    return (mse + NOISE_FLOOR).log().mean(1).exp()
-
-
-@torch.no_grad()
-def _squared_errors(model: FFModel, data: Transitions) -> Tensor:
-    """Return those of each member's means, (E, B, D)."""
-    inputs, targets = model.regression_data(data)
-    means = model(inputs.expand(model.ensemble_size, -1, -1))
-    return (means - targets[:, : model.target_dim]).square()
-
-
-@torch.no_grad()
-def coverage(model: FFModel, data: Transitions) -> dict[str, Tensor]:
-    """Return the share of the targets of `data` inside the elites' intervals, "Coverage 50" etc.
-
-    (1,) each, over rows, columns and elites, for central intervals of 50, 80 and 95 per cent: a
-    calibrated ensemble's shares are just these. Nothing for an ensemble of points.
-    """
-    inputs, targets = model.regression_data(data)
-    outputs = model.network(inputs.expand(model.ensemble_size, -1, -1))
-    mean, log_var = model.head.moments(outputs)
-    if log_var is None:
-        return {}
-    deviations = (mean - targets[:, : model.target_dim]).abs() * (-0.5 * log_var).exp()
-    normal = torch.distributions.Normal(0.0, 1.0)
-    limits = [float(normal.icdf(torch.tensor(0.5 + level / 200))) for level in LEVELS]
-    of_elites = deviations[model.elites]
-    return {
-        f"Coverage {level}": (of_elites <= limit).float().mean()[None]
-        for level, limit in zip(LEVELS, limits, strict=True)
-    }

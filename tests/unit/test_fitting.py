@@ -15,11 +15,10 @@ from cs285.models.ff_model import FFModel
 from cs285.models.fitting import (
     PEAK_RATE,
     _bootstrap_epochs,
-    coverage,
     fit_ensemble,
     fit_until_converged,
-    validation_errors,
 )
+from cs285.models.held_out import coverage, validation_errors
 
 O, A = 2, 1
 STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise: of the states, and of the reward
