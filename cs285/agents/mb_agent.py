@@ -27,13 +27,8 @@ from cs285.infrastructure.utils import (
     predict_open_loop,
 )
 from cs285.models.ff_model import FFModel
-from cs285.models.fitting import (
-    coverage,
-    fit_ensemble,
-    fit_gradient,
-    fit_until_converged,
-)
-from cs285.models.held_out import error_on_unseen
+from cs285.models.fitting import fit_ensemble, fit_gradient, fit_until_converged
+from cs285.models.held_out import coverage, error_on_unseen
 from cs285.models.imagined_task import ImaginedTask
 from cs285.policies.base_policy import Memory, Policy, RandomPolicy
 from cs285.policies.MPC_policy import MPCPolicy

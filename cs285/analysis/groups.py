@@ -53,7 +53,7 @@ def with_column(flag: str, name: str, runs: Sequence[Run], say: Say = silent) ->
     return found
 
 
-def _flags(run: Run) -> dict[str, Any]:
+def _identity(run: Run) -> dict[str, Any]:
     """Return what makes a run the one it is, as far as it is known: its program first."""
     program = {"script": run.config["script"]} if "script" in run.config else {}
     flags = run.config.get("flags", {})
@@ -62,7 +62,7 @@ def _flags(run: Run) -> dict[str, Any]:
 
 def _differences(runs: Sequence[Run]) -> list[str]:
     """Return the flags that all of the runs have, with different values."""
-    flags = [_flags(run) for run in runs]
+    flags = [_identity(run) for run in runs]
     return [
         name
         for name, value in flags[0].items()
@@ -91,7 +91,7 @@ def _are_apart(runs: Sequence[Run], names: Sequence[str]) -> bool:
 
 
 def _words(run: Run, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{name}={_flags(run)[name]}" for name in names)
+    return tuple(f"{name}={_identity(run)[name]}" for name in names)
 
 
 def _one_of_each_seed(members: Sequence[Run], say: Say) -> list[Run]:

@@ -15,9 +15,7 @@ from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.errors import UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
-LARGEST_BOUND = (
-    1e15  # of an action; a larger one means that there is none, and its square overflows
-)
+LARGEST_BOUND = 1e15  # of an action; a larger one means that there is none
 DEFAULT_EP_LEN = 200  # for a Gymnasium id that registers no limit of its own
 _HUMANOIDS_MORE = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
@@ -105,7 +103,8 @@ def inspect_task(
                 "get_reward(observations (..., O), actions (..., A)) -> "
                 "(rewards (...), dones (...)), or any with --learned_reward"
             )
-        get_reward, get_termination = None if fault else get_reward, TERMINATIONS.get(env_name)
+        get_reward = None if fault else get_reward
+        get_termination = TERMINATIONS.get(env_name)
         if termination == "known" and not (get_termination or get_reward):
             raise UsageError(
                 "--termination known: where this task's episodes end is not known; allowed: "
