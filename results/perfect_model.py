@@ -2,10 +2,10 @@
 
     python results/perfect_model.py LOGDIR
 
-LOGDIR is of a run of question 2 to 5. Its last three evaluations are acted out again, from the same
-starts and with the same draws, every candidate being tried in a copy of the simulator. What is
-missing to that is the model's to find; the rest, the planner's. Writes
-results/qN/NAME_perfect.json.
+LOGDIR is of a run of question 2 to 5, of the planners or of PETS on Pendulum-v1. Its last three
+evaluations are acted out again, from the same starts and with the same streams of draws, every
+candidate being tried in a copy of the simulator. What is missing to that is the model's to find;
+the rest, the planner's. Writes NAME_perfect.json beside the run's own export.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
+from gymnasium.envs.classic_control import PendulumEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,7 +43,7 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class PerfectMPC:
-    """The homework's planner for one episode at a time, with the simulator itself as its model."""
+    """The planner for one episode at a time, with the simulator itself as its model."""
 
     device = torch.device("cpu")
 
@@ -71,9 +72,11 @@ class PerfectMPC:
 
 
 def get_state(env: Any) -> NDArray[np.float64]:
-    """Return all that the next steps of a task of the homework depend on."""
+    """Return all that the next steps of a task depend on."""
     if isinstance(env, Obstacles):
         return env.current
+    if isinstance(env, PendulumEnv):
+        return env.state
     state = np.empty(mujoco.mj_stateSize(env.model, STATE))
     mujoco.mj_getState(env.model, env.data, state, STATE)
     return state
@@ -83,6 +86,8 @@ def set_state(env: Any, state: NDArray[np.float64]) -> None:
     """Bring `env` to a state that another one of its task was in."""
     if isinstance(env, Obstacles):
         env.current = state
+    elif isinstance(env, PendulumEnv):
+        env.state = state
     else:
         mujoco.mj_setState(env.model, env.data, state, STATE)
 

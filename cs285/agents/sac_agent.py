@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cs285.agents.sac_gradients import (
-    ActorGradient,
-    CriticGradient,
+    ActorRecord,
+    CriticRecord,
     actor_gradient,
     critic_gradient,
 )
@@ -136,8 +136,8 @@ class SACAgent:
         generator = make_generator(self.seed, "sac noise", first, device=self.device)
         shape = (U, critic_steps + actor_steps, B, self.task.ac_dim)
         noise = torch.randn(shape, generator=generator, device=self.device).unbind()
-        critic_records: list[CriticGradient] = []
-        actor_records: list[ActorGradient] = []
+        critic_records: list[CriticRecord] = []
+        actor_records: list[ActorRecord] = []
         first_update = first * config.sac_num_agent_train_steps_per_iter
         for update, batch in enumerate(self._scaled_batches(rows), first_update):
             draws = noise[update - first_update].unbind()
@@ -162,9 +162,9 @@ class SACAgent:
         )
         return map(Transitions, *(column.unbind() for column in scaled))
 
-    def _step_critic(self, batch: Transitions, noise: Tensor) -> CriticGradient:
+    def _step_critic(self, batch: Transitions, noise: Tensor) -> CriticRecord:
         """Take one gradient step on the twin Q."""
-        record = self.critic_gradient(
+        gradient, record = self.critic_gradient(
             self.policy,
             self.critic,
             self.target_critic,
@@ -173,28 +173,28 @@ class SACAgent:
             self.log_temperature,
             self.config.sac_discount,
         )
-        take_step(self.critic_optimizer, record.gradient)
+        take_step(self.critic_optimizer, gradient)
         return record
 
-    def _step_actor(self, obs: Tensor, noise: Tensor) -> ActorGradient:
+    def _step_actor(self, obs: Tensor, noise: Tensor) -> ActorRecord:
         """Take one gradient step on the policy and the temperature."""
-        record = self.actor_gradient(
+        gradient, record = self.actor_gradient(
             self.policy, self.critic, obs, noise, self.log_temperature, self.target_entropy
         )
-        take_step(self.actor_optimizer, record.gradient, record.excess_entropy)
+        take_step(self.actor_optimizer, gradient, record.excess_entropy)
         return record
 
     def _move_target(self) -> None:
         target, source = self.target_critic.network.vector, self.critic.network.vector
         target.lerp_(source, self.config.sac_target_rate)
 
-    def _critic_metrics(self, records: Sequence[CriticGradient]) -> dict[str, Tensor]:
+    def _critic_metrics(self, records: Sequence[CriticRecord]) -> dict[str, Tensor]:
         """Return metrics (updates,) of U updates."""
         errors = torch.stack([record.errors for record in records])  # (U, 2, B)
         values = torch.stack([record.values for record in records])
         return {"Critic Loss": errors.square().mean(2).sum(1), "Q Mean": values.mean((1, 2))}
 
-    def _actor_metrics(self, records: Sequence[ActorGradient]) -> dict[str, Tensor]:
+    def _actor_metrics(self, records: Sequence[ActorRecord]) -> dict[str, Tensor]:
         if not records:
             return {}
         log_probs = torch.stack([record.log_probs for record in records])  # (U, B)

@@ -12,18 +12,16 @@ from cs285.infrastructure.replay_buffer import Transitions
 from cs285.policies.sac_policy import SACPolicy
 
 
-class CriticGradient(NamedTuple):
-    """What a gradient step on the twin Q needs, and what its metrics are of."""
+class CriticRecord(NamedTuple):
+    """What the metrics of a gradient step on the twin Q are of."""
 
-    gradient: Tensor  # (P,)
     values: Tensor  # (2, B)
     errors: Tensor  # (2, B), values less targets
 
 
-class ActorGradient(NamedTuple):
-    """What a gradient step on policy and temperature needs, and what its metrics are of."""
+class ActorRecord(NamedTuple):
+    """What the temperature's step needs, and what the metrics of it and the policy's are of."""
 
-    gradient: Tensor  # (P,), by the policy's weights
     excess_entropy: Tensor  # (), over the target: the gradient by the log temperature
     temperature: Tensor  # ()
     log_probs: Tensor  # (B,)
@@ -39,10 +37,11 @@ def critic_gradient(
     noise: Tensor,
     log_temperature: Tensor,
     discount: float,
-) -> CriticGradient:
-    """Differentiate the mean over B of (Q - target)^2, summed over the twins.
+) -> tuple[Tensor, CriticRecord]:
+    """Differentiate the mean over B of (Q - target)^2, summed over the twins, by their weights.
 
-    `batch` holds scaled observations and actions; `noise` (B, A) draws the next actions.
+    Returns the gradient (P,) apart from the record, since only the latter is kept. `batch` holds
+    scaled observations and actions; `noise` (B, A) draws the next actions.
     """
     drawn = policy.sample(batch.next_obs, noise)
     next_values = target_critic(batch.next_obs, drawn.acs)
@@ -53,7 +52,8 @@ def critic_gradient(
     trace = critic.trace(batch.obs, batch.acs)
     values = trace.outputs[..., 0]
     errors = values - targets
-    return CriticGradient(critic.gradient(trace, errors * (2 / len(targets))), values, errors)
+    gradient = critic.gradient(trace, errors * (2 / len(targets)))
+    return gradient, CriticRecord(values, errors)
 
 
 @torch.no_grad()
@@ -64,11 +64,12 @@ def actor_gradient(
     noise: Tensor,
     log_temperature: Tensor,
     target_entropy: float,
-) -> ActorGradient:
+) -> tuple[Tensor, ActorRecord]:
     """Differentiate the mean over B of temperature * log pi - min Q by the policy's weights.
 
-    Scaled `obs` (B, O); `noise` (B, A) draws the actions. The temperature falls while there is more
-    entropy than asked for. Haarnoja et al. 2018, arXiv:1812.05905, equations 7 to 9 and 18.
+    Returns the gradient (P,) and the record. Scaled `obs` (B, O); `noise` (B, A) draws the actions.
+    The temperature falls while there is more entropy than asked for. Haarnoja et al. 2018,
+    arXiv:1812.05905, equations 7 to 9 and 18.
     """
     drawn, temperature = policy.sample(obs, noise), log_temperature.exp()
     trace = critic.trace(obs, drawn.acs)
@@ -77,10 +78,11 @@ def actor_gradient(
     B = len(obs)
     d_values = torch.stack([first_is_less, ~first_is_less]) * (-1 / B)
     d_acs = critic.action_gradient(trace, d_values)
-    return ActorGradient(
-        policy.gradient(drawn, d_acs, (temperature / B).expand(B)),
+    gradient = policy.gradient(drawn, d_acs, (temperature / B).expand(B))
+    record = ActorRecord(
         -drawn.log_probs.mean() - target_entropy,
         temperature,
         drawn.log_probs,
         values.amin(0),
     )
+    return gradient, record

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cs285.envs import make_env
+
 RESULTS = Path(__file__).parents[2] / "results"
 Run = Callable[..., Path]
 
@@ -50,6 +52,21 @@ def test_perfect_model_acts_out_the_last_evaluations(
     found = json.loads((tmp_path / "q3" / "q3_tiny_perfect.json").read_text())
     assert len(found["Eval_AverageReturn"]) == 1
     assert found["mean"] == found["Eval_AverageReturn"][0] < 0
+
+
+@pytest.mark.parametrize("env_name", ["obstacles-cs285-v0", "reacher-cs285-v0", "Pendulum-v1"])
+def test_a_copy_of_the_simulator_does_as_it_does(
+    study: Callable[..., ModuleType], env_name: str
+) -> None:
+    script = study("perfect_model")
+    real, copy = (make_env(env_name, 20).unwrapped for _ in range(2))
+    real.reset(seed=1)
+    copy.reset(seed=2)
+    box = real.action_space
+    for action in np.linspace(box.low, box.high, 5):
+        script.set_state(copy, script.get_state(real))
+        for expected, found in zip(real.step(action)[:3], copy.step(action)[:3], strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_model_error_is_of_each_size_seed_and_horizon(
