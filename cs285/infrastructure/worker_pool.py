@@ -169,7 +169,7 @@ def _serve(
             except RunError as error:
                 result = error
             except Exception:  # whatever a third party's environment raises
-                cause = traceback.format_exc()
+                cause = traceback.format_exc().rstrip()
                 result = WorkerError(f"episode {key.number} raised an exception:\n{cause}")
             pipe.send(result)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.effects import describe_idle
-from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
+from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError, WorkerError
 from cs285.infrastructure.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,
@@ -208,28 +208,38 @@ def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tu
 @contextmanager
 def _one_line_errors(config: Any, folder: Path) -> Iterator[None]:
     """Make RunErrors, which say how to go on, of what may befall a run."""
+    way_on = f"; go on with --resume {folder}" if config.run.checkpoint_freq > 0 else ""
     try:
         yield
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(f"interrupted{_way_on(config, folder)}") from error
-    except BrokenPipeError as error:
+    except WorkerError as error:
+        raise WorkerError(f"{error}{way_on}") from error
+    except RunError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        known = _as_run_error(error, folder, way_on)
+        if known is None:  # a third party's environment raised it, or this program has a fault
+            print(f"stopped by an exception{way_on}", file=sys.stderr)
+            raise
+        raise known from error
+
+
+def _as_run_error(error: BaseException, folder: Path, way_on: str) -> RunError | None:
+    """Return what one line says of an exception, or None: its traceback is to be seen."""
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRunError(f"interrupted{way_on}")
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        raise RunError(f"stdout was closed{_way_on(config, folder)}") from error
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        raise RunError(
-            f"not enough memory ({str(error).splitlines()[0]}): smaller sizes, batches or buffers "
-            f"may fit{_way_on(config, folder)}"
-        ) from error
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise UsageError(
+        return RunError(f"stdout was closed{way_on}")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "memory" in str(error)
+    ):
+        reason = (str(error) or "MemoryError").splitlines()[0]
+        return RunError(
+            f"not enough memory ({reason}): smaller sizes, batches or buffers may fit{way_on}"
+        )
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return UsageError(
             f"--data_dir {folder.parent}: {error.strerror}; allowed: a folder that takes the "
-            f"run's files{_way_on(config, folder)}"
-        ) from error
-
-
-def _way_on(config: Any, folder: Path) -> str:
-    return f"; go on with --resume {folder}" if config.run.checkpoint_freq > 0 else ""
+            f"run's files{way_on}"
+        )
+    return None

@@ -133,7 +133,7 @@ def test_damaged_run_is_refused_by_name(
 
 
 def test_environment_that_fails_on_resume_is_not_taken_for_a_damaged_checkpoint(
-    run_tiny: Run, monkeypatch: pytest.MonkeyPatch
+    run_tiny: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny(continue_episodes=True, batch_size=7)
 
@@ -143,6 +143,7 @@ def test_environment_that_fails_on_resume_is_not_taken_for_a_damaged_checkpoint(
     monkeypatch.setattr("cs285.envs.obstacles.Obstacles.step", fail)
     with pytest.raises(RuntimeError, match="the sensor broke"):
         main(["--resume", str(folder), "--n_iter", "3"])
+    assert f"go on with --resume {folder}" in capsys.readouterr().err
 
 
 def test_one_process_per_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +289,20 @@ def test_own_task_of_the_readme(tmp_path: Path) -> None:
     curve = read_curve(only_folder(tmp_path / "data"))
     assert float(curve[0]["Eval_AverageEpLen"]) == 15
     assert "Reward Loss" not in curve[0]
+
+
+def test_own_task_that_raises_in_a_worker_is_shown_with_a_way_on(tmp_path: Path) -> None:
+    broken = TASK.replace("self.at += action", "raise ArithmeticError('the sensor broke')")
+    (tmp_path / "my_tasks.py").write_text(broken)
+    flags = {**TINY, "env_name": "my_tasks:Line-v0", "ep_len": None, "num_workers": 2}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "data"}), env=environment)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    last_line = err.splitlines()[-1]
+    folder = only_folder(tmp_path / "data")
+    assert last_line == f"ArithmeticError: the sensor broke; go on with --resume {folder}"
+    assert "my_tasks.py" in err
 
 
 @pytest.mark.parametrize("env_name", ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"])
