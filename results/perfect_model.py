@@ -3,9 +3,10 @@
     python results/perfect_model.py LOGDIR
 
 LOGDIR is of a run of question 2 to 5, of the planners or of PETS on Pendulum-v1. Its last three
-evaluations are acted out again, from the same starts and with the same streams of draws, every
-candidate being tried in a copy of the simulator. What is missing to that is the model's to find;
-the rest, the planner's. Writes NAME_perfect.json beside the run's own export.
+evaluations are acted out again, from the same starts and (those of a deterministic model) with the
+same streams of draws, every candidate being tried in a copy of the simulator. What is missing to
+that is the model's to find; the rest, the planner's. Writes NAME_perfect.json beside the run's own
+export.
 """
 
 from __future__ import annotations

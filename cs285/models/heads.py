@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 NOISE_FLOOR = 1e-3  # a column known this well, in units of its variance, needs no more weight
 LOG_VAR_RANGE = (-10.0, 0.5)  # at first
-BOUND_WEIGHT = 0.01  # of the bounds in the loss
+BOUND_WEIGHT = 0.01  # of the bounds in a column's loss
 
 
 class HeadGradient(NamedTuple):
@@ -68,9 +68,10 @@ class GaussianHead(nn.Module):
     """C = 2D: means, and log-variances held softly between two bounds, which are learned.
 
     Loss: the mean over batch and columns of (mean - target)^2 / variance + log variance, and
-    BOUND_WEIGHT times the upper bounds less the lower ones, summed over columns. Chua et al. 2018,
+    BOUND_WEIGHT times the mean of the upper bounds less the lower ones. Chua et al. 2018,
     arXiv:1805.12114, section 4 and appendix A.1. The bounds are each member's own, so that members
-    do not depend on each other.
+    do not depend on each other. The papers' code adds the bounds' sum to the likelihood's mean: of
+    more than 1 / BOUND_WEIGHT columns, one member's bounds would win, and variances grow for ever.
     """
 
     def __init__(self, ensemble_size: int, dim: int) -> None:
@@ -90,11 +91,12 @@ class GaussianHead(nn.Module):
         log_var, slope_of_low, slope_of_high = _bounded(raw, self.bounds)
         errors, precision = mean - targets, (-log_var).exp()
         squares, rows = errors.square(), errors[0].numel()
+        bound_weight = BOUND_WEIGHT / targets.shape[-1]
         d_log_var = (1 - squares * precision) / rows
         d_below_high = d_log_var * slope_of_low
         d_raw = d_below_high * slope_of_high
-        d_low = (d_log_var - d_below_high).sum(1) - BOUND_WEIGHT
-        d_high = (d_below_high - d_raw).sum(1) + BOUND_WEIGHT
+        d_low = (d_log_var - d_below_high).sum(1) - bound_weight
+        d_high = (d_below_high - d_raw).sum(1) + bound_weight
         d_outputs = torch.cat([errors * precision * (2 / rows), d_raw], -1)
         d_bounds = torch.stack([d_low, d_high], 1)[:, :, None]
         return HeadGradient(d_outputs, (d_bounds,), squares.mean((0, 1)))

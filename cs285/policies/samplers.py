@@ -88,8 +88,9 @@ def improved_cross_entropy(returns_of: Returns, search: Search) -> Tensor:
 def path_integral(returns_of: Returns, search: Search) -> Tensor:
     """Return the mean of N sequences weighted by exp(return / temperature), (B, H, A).
 
-    NaN where no return is finite. MPPI, Williams et al. 2017, arXiv:1707.02342, algorithm 2,
-    without its cost of the noise: the task's reward is all that is looked for.
+    NaN where no return is finite. MPPI, Williams et al. 2017, arXiv:1707.02342, algorithms 1
+    and 2, without the cost of the noise (the task's reward is all that is looked for), the plan's
+    smoothing and the samples around zero.
     """
     mean = search.recall_mean()
     sequences = search.gaussian(mean, search.first_std.expand_as(mean))

@@ -23,7 +23,7 @@ def gaussian_loss(outputs: Tensor, bounds: Tensor, targets: Tensor) -> Tensor:
     log_var = low + softplus(log_var - low)
     errors = outputs[..., :D] - targets
     nll = (errors**2 / log_var.exp() + log_var).mean((1, 2)).sum()
-    return nll + BOUND_WEIGHT * (high.sum() - low.sum())
+    return nll + BOUND_WEIGHT * (high - low).mean(2).sum()
 
 
 def spread_bounds(head: GaussianHead) -> None:
@@ -42,6 +42,22 @@ def test_gaussian_gradients_are_those_of_autograd() -> None:
     torch.testing.assert_close(found.parameters[0], expected[1])
     mean = outputs.detach()[..., :D]
     torch.testing.assert_close(found.losses, (mean - targets).square().mean((0, 1)))
+
+
+def test_variances_of_many_columns_are_those_of_the_data() -> None:
+    """The bounds press as little on each of 300 columns as on a single one."""
+    stds = torch.cat([torch.full((150,), 0.1), torch.ones(150)])
+    targets = stds * torch.randn(1, 256, 300)
+    head, outputs = GaussianHead(1, 300), torch.zeros(1, 1, 600)
+    optimizer = torch.optim.Adam([outputs, head.bounds], 0.05)
+    for _ in range(500):
+        found = head.gradient(outputs.expand(-1, 256, -1), targets)
+        outputs.grad, head.bounds.grad = found.outputs.sum(1, keepdim=True), found.parameters[0]
+        optimizer.step()
+    _, log_var = head.moments(outputs)
+    assert log_var is not None
+    expected = targets.var(1, keepdim=True, unbiased=False).log()
+    torch.testing.assert_close(log_var, expected, atol=0.05, rtol=0)
 
 
 def test_point_gradients_are_those_of_autograd() -> None:
