@@ -18,7 +18,7 @@ from cs285.models.held_out import coverage, validation_errors
 
 PEAK_RATE = 5  # of a fit of so many steps, in units of --learning_rate
 MOST_HELD_OUT = 5000  # transitions
-LEAST_STEPS = 15  # of an epoch, by which patience counts: those of the paper's first fit
+EPOCH_STEPS = (15, 32)  # least and most gradient steps of an epoch, by which patience counts
 WORTH_COUNTING = 0.01  # the share by which a held-out loss must fall to count as better
 
 
@@ -167,9 +167,11 @@ def _bootstrap_epochs(
     """Yield epoch after epoch the row numbers of its batches, (batches, E, batch).
 
     Every member goes through the sample it drew, in an order of its own; what is left over of less
-    than a batch is for another pass. Of few rows an epoch is as many passes as make LEAST_STEPS
-    batches: some epochs of a batch or two are no sign that a fit has converged.
+    than a batch is for another pass. An epoch is a pass, but of EPOCH_STEPS: of few rows several
+    passes, since some epochs of a batch or two are no sign that a fit has converged; of many rows
+    a part of one, since a refit need not go through all data six times to find that it has.
     """
+    least, most = EPOCH_STEPS
     sample = torch.randint(rows, (E, rows), generator=generator)
     batch = min(config.train_batch_size, rows)
 
@@ -178,9 +180,10 @@ def _bootstrap_epochs(
         shuffled = sample.gather(1, order)[:, : rows - rows % batch]
         return shuffled.view(E, -1, batch).transpose(0, 1)
 
-    passes = -(-LEAST_STEPS // (rows // batch))
+    in_a_pass = rows // batch
+    passes, parts = -(-least // in_a_pass), -(-in_a_pass // most)
     while True:
-        yield torch.cat([go_through() for _ in range(passes)])
+        yield from torch.cat([go_through() for _ in range(passes)]).tensor_split(parts)
 
 
 class _BestWeights:

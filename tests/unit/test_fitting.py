@@ -184,6 +184,17 @@ def test_an_epoch_of_few_rows_is_several_passes_over_them(rows: int, steps: int)
         assert torch.equal(whole.sort(1).values, again.sort(1).values)
 
 
+def test_an_epoch_of_many_rows_is_a_part_of_a_pass() -> None:
+    """75 batches are three equal parts of at most 32, which together are the members' samples."""
+    epochs = _bootstrap_epochs(3, 2400, ModelConfig(**SMALL), make_generator(0, "epochs"))
+    parts = [next(epochs) for _ in range(6)]
+    assert [len(part) for part in parts] == 6 * [25]
+    first, second = torch.cat(parts[:3]), torch.cat(parts[3:])
+    assert not torch.equal(first, second)
+    samples = [rows.transpose(0, 1).flatten(1).sort(1).values for rows in (first, second)]
+    assert torch.equal(*samples)
+
+
 def test_same_generator_same_fit() -> None:
     models = [make_model() for _ in range(3)]
     for model, seed in zip(models, (3, 3, 4), strict=True):
