@@ -62,7 +62,8 @@ class MBAgent:
         self.stopwatch = Stopwatch()
         self.unseen = 0  # transitions collected since the last fit
         self.misses_ends = self.imagined_task.knows_no_end  # and nobody has been told yet
-        self.fit_gradient = compile_if(compile, fit_gradient)
+        # On a CPU a compiled fit is slower: results/benchmarks.
+        self.fit_gradient = compile_if(compile and device.type == "cuda", fit_gradient)
         self.actor = MPCPolicy(
             self.model, self.imagined_task, task.ac_low, task.ac_high, planner, device, compile
         )

@@ -57,7 +57,7 @@ class RunConfig:
     which_gpu: int = flag(0, "index of the GPU to use", "-gpu_id", check=INDEX)
     compile: bool = flag(
         False,
-        "compile the fit and SAC's updates with torch.compile; on a GPU also the planner, and all "
+        "compile SAC's updates with torch.compile; on a GPU also the fit and the planner, and all "
         "as CUDA graphs; takes a minute at first",
     )
     num_workers: int | None = flag(

@@ -154,6 +154,8 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     device = select_device(run.no_gpu, run.which_gpu)
     if run.compile:
         check_compiler(device)
+        if device.type == "cpu" and not hasattr(config, "sac"):
+            print("--compile: without effect, as on a CPU only SAC's updates are compiled")
     return task, device, run.ep_len or task.ep_len
 
 
