@@ -62,8 +62,10 @@ class MBAgent:
         self.stopwatch = Stopwatch()
         self.unseen = 0  # transitions collected since the last fit
         self.misses_ends = self.imagined_task.knows_no_end  # and nobody has been told yet
-        # On a CPU a compiled fit is slower: results/benchmarks.
-        self.fit_gradient = compile_if(compile and device.type == "cuda", fit_gradient)
+        # On a CPU a compiled fit is slower (results/benchmarks), and a compiled plan cannot be sent
+        # to the worker processes that run episodes.
+        compile = compile and device.type == "cuda"
+        self.fit_gradient = compile_if(compile, fit_gradient)
         self.actor = MPCPolicy(
             self.model, self.imagined_task, task.ac_low, task.ac_high, planner, device, compile
         )

@@ -43,8 +43,7 @@ class MPCPolicy:
         self.model, self.task, self.config, self.device = model, task, config, device
         self.copies = config.particles_per_member(model.num_elites, model.noise_dim > 0)
         self.ac_low, self.ac_high = from_numpy(ac_low, device), from_numpy(ac_high, device)
-        # On a CPU episodes run in worker processes, to which nothing compiled can be sent.
-        self.evaluate = compile_if(compile and device.type == "cuda", self.evaluate_sequences)
+        self.evaluate = compile_if(compile, self.evaluate_sequences)
 
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
