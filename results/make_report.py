@@ -21,7 +21,8 @@ from cs285.analysis.experiments import (
     read_experiments,
 )
 from cs285.analysis.plots import save
-from cs285.analysis.report import figures, table
+from cs285.analysis.report import figures
+from cs285.analysis.results_table import table
 from cs285.analysis.study import error_table, planner_table
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.stopwatch import describe_phases

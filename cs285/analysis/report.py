@@ -1,21 +1,18 @@
-"""The report of the experiments: a table of what they reached, and a figure for each question."""
+"""The report's figures: one for each question, from exported runs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cs285.analysis.experiments import Experiment, Result
-from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values, last_value
-from cs285.analysis.runs import EVAL_RETURN, Run, load_run
+from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values
+from cs285.analysis.runs import exported_runs
 from cs285.analysis.study import error_figure
 from cs285.infrastructure.figures import draw_predictions, new_figure
 
-PREDICTION_ERROR = "mean prediction error"  # of question 1's picture; in the JSON, not the CSV
 LOSS = "Training Loss"
 
 # Figure -> panel's title -> line's label -> experiment
@@ -113,44 +110,6 @@ STUDY: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def exported_runs(results: Path, experiment: str) -> list[Run]:
-    """Return the exported runs of an experiment in a results folder, by seed."""
-    files = results.glob(f"*/{experiment}_seed*.csv")
-    return sorted((load_run(file) for file in files), key=lambda run: run.seed or 0)
-
-
-def reached(run: Run, result: Result) -> float:
-    """Return the value that a run reached."""
-    if result.column == PREDICTION_ERROR:
-        return float(run.config["run"]["mean_prediction_error"])
-    return last_value(run, result.column, result.last)
-
-
-def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
-    """Return the report's table as lines of Markdown; experiments without a run say so."""
-    lines = [
-        "| experiment | value | stated | wanted | reached, by seed | | time here | stated time |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for experiment in experiments:
-        runs = exported_runs(results, experiment.name)
-        for index, result in enumerate(experiment.results):
-            what = result.column + (f", last {result.last}" * (result.last > 1))
-            time = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
-            cells = [experiment.name, what, result.stated, _wanted(result), *_values(runs, result)]
-            lines.append("| " + " | ".join([*cells, *time]) + " |")
-        if perfect := through_simulator(results, experiment.name):
-            cells = [f"the same, planned through the simulator: {experiment.name}", EVAL_RETURN]
-            lines.append("| " + " | ".join([*cells, "", "", _by_seed(perfect), "", "", ""]) + " |")
-    return lines
-
-
-def through_simulator(results: Path, experiment: str) -> list[float]:
-    """Return what the planner reached with a perfect model, by seed: results/perfect_model.py."""
-    files = sorted(results.glob(f"*/{experiment}_seed*_perfect.json"))
-    return [float(json.loads(file.read_text())["mean"]) for file in files]
-
-
 def figures(results: Path) -> dict[str, Figure]:
     """Return the report's figures by name; what has not been run is left out."""
     drawn = {"q1_losses": q1_losses(results), "q1_predictions": q1_predictions(results)}
@@ -215,31 +174,3 @@ def study(results: Path) -> Figure:
 def _groups(results: Path, lines: Mapping[str, str]) -> Groups:
     found = {label: exported_runs(results, name) for label, name in lines.items()}
     return {label: runs for label, runs in found.items() if runs}
-
-
-def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
-    """Return the cells of what was reached, and of whether that is what is wanted."""
-    if not runs:
-        return "not run", ""
-    values = [reached(run, result) for run in runs]
-    met = result.is_met(float(np.mean(values)))
-    verdict = {True: "met", False: "**missed**", None: ""}[met]
-    return _by_seed(values), verdict
-
-
-def _by_seed(values: Sequence[float]) -> str:
-    several = f" (mean {np.mean(values):.4g})" if len(values) > 1 else ""
-    return ", ".join(f"{value:.4g}" for value in values) + several
-
-
-def _wanted(result: Result) -> str:
-    bounds = (("≥", result.at_least), ("≤", result.at_most))
-    return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
-
-
-def _time_of(runs: Sequence[Run]) -> str:
-    seconds = [run.seconds for run in runs if run.seconds is not None]
-    if not seconds:
-        return ""
-    mean = float(np.mean(seconds))
-    return f"{mean:.0f} s" if mean < 120 else f"{mean / 60:.0f} min"

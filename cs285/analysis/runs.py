@@ -97,6 +97,12 @@ def load_run(path: str | Path) -> Run:
     return Run(_name(path, config), columns, config, path)
 
 
+def exported_runs(results: Path, experiment: str) -> list[Run]:
+    """Return the exported runs of an experiment in a results folder, by seed."""
+    files = results.glob(f"*/{experiment}_seed*.csv")
+    return sorted((load_run(file) for file in files), key=lambda run: run.seed or 0)
+
+
 def find_runs(paths: Iterable[str | Path], say: Say = print) -> list[Run]:
     """Load every run at or anywhere below the paths, each once, in order of their names.
 

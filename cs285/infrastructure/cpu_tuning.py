@@ -35,7 +35,7 @@ def _keep_freed_memory() -> None:
 
 
 def _multiply_by_onednn() -> None:
-    """On AMD's CPUs have oneDNN multiply matrices, in float32, instead of MKL, which is slower there.
+    """On AMD's CPUs have oneDNN multiply matrices, in float32, not MKL: it is faster there.
 
     MKL leaves the wide instructions of AMD's CPUs unused. torch hands float32 products to oneDNN
     only where that may compute in bfloat16, which it then does on CPUs with AMX alone; that it

@@ -2,14 +2,17 @@
 
 import csv
 import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tensorboardX import SummaryWriter
 
-from cs285.analysis.experiments import read_experiments
-from cs285.analysis.report import figures, table
+from cs285.analysis.experiments import RESEARCH_FILE, read_experiments, select
+from cs285.analysis.report import figures
+from cs285.analysis.results_table import table
 from cs285.scripts import plot_results, read_results
 from tests.conftest import read_curve
 
@@ -121,3 +124,17 @@ def test_report_of_the_committed_results() -> None:
     assert {"q1_losses", "q3", "q6", "sac"} <= set(figures(results))
     written = (results / "README.md").read_text()
     assert [row for row in rows if row not in written] == []  # make_report.py was run
+
+
+def test_report_of_a_run_exported_before_its_end(tmp_path: Path) -> None:
+    """It says how far the run came, and does not call met what may change."""
+    name = "mbpo_inverted_pendulum"
+    experiments = select(read_experiments(RESEARCH_FILE), None, [name])
+    shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
+    assert "| met |" in table(experiments, tmp_path)[2]
+    file = tmp_path / "mbpo" / f"{name}_seed2.json"
+    source = json.loads(file.read_text())
+    source["run"]["iterations"] = 1500
+    file.write_text(json.dumps(source))
+    row = table(experiments, tmp_path)[2]
+    assert f"seed 2 at iteration 1500 of {source['flags']['n_iter']} | not done |" in row
