@@ -104,7 +104,8 @@ def report(argv: Sequence[str]) -> int:
 Written by `python results/make_report.py` from the files beside it; nothing here is typed. A run is
 a CSV and a JSON, exported from its log folder (`scripts/reproduce.py --export_to results` runs them
 all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the assignment's, "wanted"
-this project's, held against the mean over seeds. "Planned through the simulator" is what the same
+this project's, held against the mean over seeds; "not done" is what was exported before its end.
+"Planned through the simulator" is what the same
 search reaches with a perfect model (`results/perfect_model.py`): the rest to it is the model's.
 Times are from the first iteration on, the mean over seeds; other processes ran beside most of them,
 so [benchmarks/](benchmarks/README.md) says more of speed. An evaluation is `--eval_batch_size` env

@@ -61,7 +61,8 @@ def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
 
 def _how_far(run: Run) -> str:
     """Return how far a run came that was exported before its end; nothing of one that is done."""
-    done, wanted = run.config["run"].get("iterations"), run.config.get("flags", {}).get("n_iter")
+    done = run.config.get("run", {}).get("iterations")
+    wanted = run.config.get("flags", {}).get("n_iter")
     if None in (done, wanted) or done >= wanted:
         return ""
     return f"seed {run.seed} at iteration {done} of {wanted}"
