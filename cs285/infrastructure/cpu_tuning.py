@@ -23,8 +23,8 @@ def tune_cpu() -> None:
 def _keep_freed_memory() -> None:
     """Have glibc's malloc keep freed blocks for the next tensor.
 
-    By default it hands every block over 128 kB back to the system, and a planner's or an update's
-    temporaries then spend up to a third of their time on fresh zeroed pages.
+    By default it hands every block over 128 kB back to the system, which zeroes its pages anew for
+    the next temporary of a planner or an update.
     """
     if not sys.platform.startswith("linux"):
         return
