@@ -17,9 +17,9 @@ NEUTRAL = (
     "checkpoint_freq",
 )  # fmt: skip
 OF_THE_MODEL = (
-    "model", "ensemble_size", "num_elites", "n_layers", "size", "activation", "learning_rate",
-    "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience", "learned_reward",
-    "termination",
+    "model", "mean_loss", "ensemble_size", "num_elites", "n_layers", "size", "activation",
+    "learning_rate", "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience",
+    "learned_reward", "termination",
 )  # fmt: skip
 
 
@@ -74,6 +74,7 @@ RULES = (
         "--num_agent_train_steps_per_iter is 0",
     ),
     Rule(("fit_patience",), lambda flat: flat["holdout_ratio"] == 0, "--holdout_ratio is 0"),
+    Rule(("mean_loss",), lambda flat: flat["model"] == "deterministic", "--model is deterministic"),
     Rule(
         ("cem_iterations", "cem_num_elites", "cem_alpha"),
         lambda flat: flat["mpc_action_sampling_strategy"] not in ("cem", "icem"),

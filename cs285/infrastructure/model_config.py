@@ -19,6 +19,12 @@ class ModelConfig:
         "are those of --preset probabilistic",
         check=one_of("deterministic", "probabilistic"),
     )
+    mean_loss: str = flag(
+        "nll",
+        "what fits a probabilistic member's means: nll, the likelihood of its Gaussians, as in the "
+        "papers, or mse, squared errors, as those of a deterministic one",
+        check=one_of("nll", "mse"),
+    )
     ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
     num_elites: int | None = flag(
         None,

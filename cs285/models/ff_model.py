@@ -49,7 +49,7 @@ class FFModel(nn.Module):
         widths = [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim]
         self.network = StackedMLP(E, widths, config.activation, generator, OUTPUT_GAIN, padded=True)
         # After the networks: parameters() is then in the order of a fit's gradients.
-        head = GaussianHead(E, D) if self.is_probabilistic else PointHead()
+        head = GaussianHead(E, D, config.mean_loss) if self.is_probabilistic else PointHead()
         self.head: Head = EndingHead(head) if self.learns_termination else head
         self.register_buffer("weight_decay", self._decay_by_weight(), persistent=False)
 

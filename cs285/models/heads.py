@@ -59,9 +59,13 @@ class PointHead(nn.Module):
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> HeadGradient:
         errors = outputs - targets
-        mse = errors.square().mean(1, keepdim=True)
-        scale = 2 / errors[0].numel() / (mse + NOISE_FLOOR)
-        return HeadGradient(errors * scale, (), mse.mean((0, 1)))
+        squares = errors.square()
+        return HeadGradient(_point_gradient(errors, squares), (), squares.mean((0, 1)))
+
+
+def _point_gradient(errors: Tensor, squares: Tensor) -> Tensor:
+    """Return the gradient of PointHead's loss by the means, from their errors (E, B, D)."""
+    return errors * (2 / errors[0].numel() / (squares.mean(1, keepdim=True) + NOISE_FLOOR))
 
 
 class GaussianHead(nn.Module):
@@ -72,10 +76,16 @@ class GaussianHead(nn.Module):
     arXiv:1805.12114, section 4 and appendix A.1. The bounds are each member's own, so that members
     do not depend on each other. The papers' code adds the bounds' sum to the likelihood's mean: of
     more than 1 / BOUND_WEIGHT columns, one member's bounds would win, and variances grow for ever.
+
+    Where the likelihood fits them, means are learned least where they err most, as the variance is
+    large there (Seitzer et al. 2022, arXiv:2203.09168). With `mean_loss` "mse" they are fitted by
+    the loss of PointHead, as if there were no variances, and the variances to what they miss
+    (Stirn et al. 2023, arXiv:2212.09184, but that the layers learn from both).
     """
 
-    def __init__(self, ensemble_size: int, dim: int) -> None:
+    def __init__(self, ensemble_size: int, dim: int, mean_loss: str = "nll") -> None:
         super().__init__()
+        self.mean_loss = mean_loss
         bounds = torch.tensor(LOG_VAR_RANGE)[:, None, None].expand(ensemble_size, 2, 1, dim)
         self.bounds = nn.Parameter(bounds.clone(), requires_grad=False)  # (E, 2, 1, D)
 
@@ -97,8 +107,10 @@ class GaussianHead(nn.Module):
         d_raw = d_below_high * slope_of_high
         d_low = (d_log_var - d_below_high).sum(1) - bound_weight
         d_high = (d_below_high - d_raw).sum(1) + bound_weight
-        d_outputs = torch.cat([errors * precision * (2 / rows), d_raw], -1)
+        of_points = self.mean_loss == "mse"
+        d_mean = _point_gradient(errors, squares) if of_points else errors * precision * (2 / rows)
         d_bounds = torch.stack([d_low, d_high], 1)[:, :, None]
+        d_outputs = torch.cat([d_mean, d_raw], -1)
         return HeadGradient(d_outputs, (d_bounds,), squares.mean((0, 1)))
 
 

@@ -30,18 +30,31 @@ def spread_bounds(head: GaussianHead) -> None:
     head.bounds += torch.randn_like(head.bounds)
 
 
-def test_gaussian_gradients_are_those_of_autograd() -> None:
-    head = GaussianHead(E, D).double()
+@pytest.mark.parametrize("mean_loss", ["nll", "mse"])
+def test_gaussian_gradients_are_those_of_autograd(mean_loss: str) -> None:
+    head = GaussianHead(E, D, mean_loss).double()
     spread_bounds(head)
     outputs = (3 * torch.randn(E, B, 2 * D)).double().requires_grad_()
     targets = torch.randn(E, B, D).double()
     bounds = head.bounds.clone().requires_grad_()
-    expected = torch.autograd.grad(gaussian_loss(outputs, bounds, targets), [outputs, bounds])
+    means, raw = outputs.split(D, -1)
+    if mean_loss == "nll":
+        loss = gaussian_loss(outputs, bounds, targets)
+    else:
+        variances_alone = torch.cat([means.detach(), raw], -1)
+        loss = point_loss(means, targets) + gaussian_loss(variances_alone, bounds, targets)
+    expected = torch.autograd.grad(loss, [outputs, bounds])
     found = head.gradient(outputs.detach(), targets)
     torch.testing.assert_close(found.outputs, expected[0])
     torch.testing.assert_close(found.parameters[0], expected[1])
-    mean = outputs.detach()[..., :D]
-    torch.testing.assert_close(found.losses, (mean - targets).square().mean((0, 1)))
+    torch.testing.assert_close(found.losses, (means.detach() - targets).square().mean((0, 1)))
+
+
+def test_means_are_fitted_as_points_where_that_is_asked_for() -> None:
+    outputs, targets = torch.randn(E, B, 2 * D), torch.randn(E, B, D)
+    found = GaussianHead(E, D, "mse").gradient(outputs, targets)
+    expected = PointHead().gradient(outputs[..., :D], targets)
+    assert torch.equal(found.outputs[..., :D], expected.outputs)
 
 
 def test_variances_of_many_columns_are_those_of_the_data() -> None:
