@@ -23,7 +23,7 @@ from cs285.analysis.experiments import (
 from cs285.analysis.plots import save
 from cs285.analysis.report import figures
 from cs285.analysis.results_table import table
-from cs285.analysis.study import error_table, planner_table
+from cs285.analysis.study import error_table, mean_loss_table, planner_table
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.stopwatch import describe_phases
 from cs285.scripts.tool import run_tool
@@ -141,6 +141,16 @@ Mean return of fresh episodes, the same for each planner, through the last model
 with one of them changed.
 
 {newline.join(planner_table(RESULTS / "study"))}
+
+## What the means of an ensemble are fitted by
+
+Ensembles of a run's settings, fitted once to all but the newest fifth of its transitions and judged
+on that fifth: `results/mean_loss_study.py`. An error is the geometric mean over columns of the mean
+squared errors, in units of the targets' variance, the mean over members and three seeds; coverage
+is the share of targets in the intervals of so many per cent.
+[docs/algorithms.md](../docs/algorithms.md) says what came of it.
+
+{newline.join(mean_loss_table(RESULTS / "study"))}
 
 ## Every run
 

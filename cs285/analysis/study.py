@@ -95,3 +95,22 @@ def planner_table(folder: Path) -> list[str]:
         cells = " | ".join(f"{np.mean(by_planner[planner]):.4g}" for by_planner in returns.values())
         lines.append(f"| {planner} | {cells} |")
     return lines
+
+
+def mean_loss_table(folder: Path) -> list[str]:
+    """Return what each loss of the means came to, means over seeds, as lines of Markdown; or []."""
+    lines: list[str] = []
+    for file in sorted(folder.glob("mean_loss_*.json")):
+        run, fits = file.stem.removeprefix("mean_loss_"), json.loads(file.read_text())["fits"]
+        names = list(dict.fromkeys(name for by_seed in fits.values() for name in by_seed[0]))
+        if not lines:
+            lines = [f"| run | ensemble | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+        for kind, by_seed in fits.items():
+            cells = [_mean_of(by_seed, name) for name in names]
+            lines.append(f"| {run} | {kind} | {' | '.join(cells)} |")
+    return lines
+
+
+def _mean_of(by_seed: Sequence[dict[str, float]], name: str) -> str:
+    found = [each[name] for each in by_seed if name in each]
+    return f"{np.mean(found):.4g}" if found else ""

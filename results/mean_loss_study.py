@@ -1,0 +1,89 @@
+"""What the means of an ensemble learn, by what they are fitted by.
+
+    python results/mean_loss_study.py LOGDIR
+
+LOGDIR is of a run of either program. New ensembles of the run's settings, of points, and of
+Gaussians with either --mean_loss, are fitted once to all transitions of its replay but the last
+fifth, and judged on that, which later policies came to. Writes results/study/mean_loss_NAME.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cs285.agents.mb_agent import MBAgent
+from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.flags import OneLineParser
+from cs285.infrastructure.model_config import ModelConfig
+from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.infrastructure.replay_buffer import Transitions
+from cs285.infrastructure.run_folder import provenance
+from cs285.models.held_out import coverage, validation_errors
+from cs285.scripts.rebuild import rebuild
+from cs285.scripts.tool import run_tool
+
+SCRIPT, TARGET = "mean_loss_study.py", Path(__file__).parent / "study"
+SEEDS = (1, 2, 3)  # of initialisation and minibatches
+JUDGED_ON = 0.2  # of the transitions, the newest
+KINDS: Mapping[str, Mapping[str, str]] = {
+    "points": {"model": "deterministic"},
+    "Gaussians, --mean_loss nll": {"model": "probabilistic", "mean_loss": "nll"},
+    "Gaussians, --mean_loss mse": {"model": "probabilistic", "mean_loss": "mse"},
+}
+
+
+def fit_and_judge(
+    task: TaskSpec, config: ModelConfig, seed: int, data: Transitions
+) -> dict[str, float]:
+    """Return the elites' errors and their coverage, of an ensemble fitted to the older of `data`.
+
+    An error is the geometric mean over columns of the mean squared errors, in units of the
+    targets' variance: on what was learned from, and on the rest.
+    """
+    older = round((1 - JUDGED_ON) * len(data.rewards))
+    learned = Transitions(*(column[:older] for column in data))
+    rest = Transitions(*(column[older:] for column in data))
+    agent = MBAgent(task, config, PlannerConfig(), seed, torch.device("cpu"))
+    agent.replay_buffer.add(learned)
+    steps = len(agent.train(0)["Training Loss"])
+    errors = {
+        name: validation_errors(agent.model, part)[agent.model.elites].mean().item()
+        for name, part in (("error on what was learned", learned), ("error", rest))
+    }
+    shares = {name: share.item() for name, share in coverage(agent.model, rest).items()}
+    return errors | shares | {"gradient steps": steps}
+
+
+def study(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    _, config, task, _, agent, _ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
+    data = getattr(agent, "mb_agent", agent).replay_buffer.all()
+    found: dict[str, list[dict[str, float]]] = {}
+    for kind, flags in KINDS.items():
+        model = dataclasses.replace(config.model, **flags)
+        found[kind] = [fit_and_judge(task, model, seed, data) for seed in SEEDS]
+        print(f"{kind}: {[round(each['error'], 4) for each in found[kind]]}", flush=True)
+    about: dict[str, Any] = provenance() | {
+        "command": f"python results/{SCRIPT} ({config.run.exp_name})",
+        "transitions": len(data.rewards),
+        "judged_on": JUDGED_ON,
+        "model": dataclasses.asdict(config.model),
+        "kinds": {kind: dict(flags) for kind, flags in KINDS.items()},
+        "fits": found,
+    }
+    TARGET.mkdir(exist_ok=True)
+    target = TARGET / f"mean_loss_{config.run.exp_name}.json"
+    target.write_text(json.dumps(about, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(SCRIPT, study, None))
