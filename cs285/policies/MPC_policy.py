@@ -21,10 +21,14 @@ from cs285.policies.samplers import SAMPLERS, Search
 
 
 class Draws(NamedTuple):
-    """The randomness of an evaluation of (B, N) candidates as K particles with each of E elites."""
+    """The randomness of an evaluation in B environments, of K particles with each of E elites.
 
-    noise: Tensor | None = None  # (H, E, K B N, D), standard normal: of a Gaussian model
-    orders: Tensor | None = None  # (H, E K, B N), permutations of the particles: of TS1
+    All candidates meet the same: their returns then differ by what their actions do, and less by
+    luck, of which the best of many would have the most.
+    """
+
+    noise: Tensor | None = None  # (H, E, K, B, D), standard normal: of a Gaussian model
+    orders: Tensor | None = None  # (H, E K, B), permutations of the particles: of TS1
 
 
 class MPCPolicy:
@@ -58,24 +62,24 @@ class MPCPolicy:
         states = from_numpy(obs, self.device)
 
         def returns_of(sequences: Tensor) -> Tensor:
-            return self.evaluate(states, sequences, self.draw(sequences.shape[1], memories))
+            return self.evaluate(states, sequences, self.draw(memories))
 
         return SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
 
-    def draw(self, N: int, memories: Sequence[Memory]) -> Draws:
-        """Draw what an evaluation of N candidates in each of B environments takes."""
+    def draw(self, memories: Sequence[Memory]) -> Draws:
+        """Draw what an evaluation in B environments takes."""
         E, D = self.model.num_elites, self.model.noise_dim
         K, H = self.copies, self.config.mpc_horizon
         generators = [memory.generator for memory in memories]
         noise = orders = None
         if D and self.config.mpc_propagation != "mean":
-            noise_shape = (H, E, K, N, D)
+            noise_shape = (H, E, K, D)
             draws = [torch.randn(noise_shape, generator=g, device=self.device) for g in generators]
-            noise = torch.stack(draws, 3).flatten(2, 4)
+            noise = torch.stack(draws, 3)
         if self.config.mpc_propagation == "ts1":
-            orders_shape = (H, E * K, N)
+            orders_shape = (H, E * K)
             draws = [torch.rand(orders_shape, generator=g, device=self.device) for g in generators]
-            orders = torch.stack(draws, 2).flatten(2).argsort(1)
+            orders = torch.stack(draws, 2).argsort(1)
         return Draws(noise, orders)
 
     def evaluate_sequences(self, obs: Tensor, sequences: Tensor, draws: Draws) -> Tensor:
@@ -94,7 +98,10 @@ class MPCPolicy:
         predict = self.model.predictor()
         for step in range(H):
             acs = _copies(sequences[:, :, step].reshape(B * N, A), K).expand(E, -1, -1)
-            prediction = predict(states, acs, None if draws.noise is None else draws.noise[step])
+            noise = None
+            if draws.noise is not None:
+                noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
+            prediction = predict(states, acs, noise)
             if self.config.mpc_propagation == "mean":
                 prediction = mean_of_members(prediction)
             rewards, ended = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
@@ -105,8 +112,8 @@ class MPCPolicy:
                 returns += torch.where(alive, rewards, 0.0)
                 alive = alive & ~ended
             if draws.orders is not None:
-                states = _swap(states, K, draws.orders[step])
-                alive = _swap(alive, K, draws.orders[step])
+                order = draws.orders[step].repeat_interleave(N, 1)
+                states, alive = _swap(states, K, order), _swap(alive, K, order)
         return returns.mean(0).view(K, B, N).mean(0)
 
 
