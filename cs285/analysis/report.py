@@ -79,6 +79,7 @@ RESEARCH: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "PETS: cheetah, iCEM": {
             "deterministic": "planners_cheetah_icem",
             "probabilistic, TS-inf": "pets_cheetah_tsinf",
+            "the same, --mean_loss mse": "pets_cheetah_tsinf_mse",
         },
     },
     "mbpo": {
