@@ -59,13 +59,13 @@ class PointHead(nn.Module):
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> HeadGradient:
         errors = outputs - targets
-        squares = errors.square()
-        return HeadGradient(_point_gradient(errors, squares), (), squares.mean((0, 1)))
+        mse = errors.square().mean(1, keepdim=True)
+        return HeadGradient(_point_gradient(errors, mse), (), mse.mean((0, 1)))
 
 
-def _point_gradient(errors: Tensor, squares: Tensor) -> Tensor:
-    """Return the gradient of PointHead's loss by the means, from their errors (E, B, D)."""
-    return errors * (2 / errors[0].numel() / (squares.mean(1, keepdim=True) + NOISE_FLOOR))
+def _point_gradient(errors: Tensor, mse: Tensor) -> Tensor:
+    """Return PointHead's gradient by the means: errors (E, B, D) and their MSE (E, 1, D)."""
+    return errors * (2 / errors[0].numel() / (mse + NOISE_FLOOR))
 
 
 class GaussianHead(nn.Module):
@@ -107,8 +107,10 @@ class GaussianHead(nn.Module):
         d_raw = d_below_high * slope_of_high
         d_low = (d_log_var - d_below_high).sum(1) - bound_weight
         d_high = (d_below_high - d_raw).sum(1) + bound_weight
-        of_points = self.mean_loss == "mse"
-        d_mean = _point_gradient(errors, squares) if of_points else errors * precision * (2 / rows)
+        if self.mean_loss == "mse":
+            d_mean = _point_gradient(errors, squares.mean(1, keepdim=True))
+        else:
+            d_mean = errors * precision * (2 / rows)
         d_bounds = torch.stack([d_low, d_high], 1)[:, :, None]
         d_outputs = torch.cat([d_mean, d_raw], -1)
         return HeadGradient(d_outputs, (d_bounds,), squares.mean((0, 1)))
