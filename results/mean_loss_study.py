@@ -10,21 +10,19 @@ fifth, and judged on that, which later policies came to. Writes results/study/me
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cs285.agents.mb_agent import MBAgent
+from cs285.analysis.study import write_study
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.model_config import ModelConfig
 from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.infrastructure.run_folder import provenance
 from cs285.models.held_out import coverage, validation_errors
 from cs285.scripts.rebuild import rebuild
 from cs285.scripts.tool import run_tool
@@ -71,17 +69,15 @@ def study(argv: Sequence[str]) -> int:
         model = dataclasses.replace(config.model, **flags)
         found[kind] = [fit_and_judge(task, model, seed, data) for seed in SEEDS]
         print(f"{kind}: {[round(each['error'], 4) for each in found[kind]]}", flush=True)
-    about: dict[str, Any] = provenance() | {
-        "command": f"python results/{SCRIPT} ({config.run.exp_name})",
+    name = config.run.exp_name
+    about = {
         "transitions": len(data.rewards),
         "judged_on": JUDGED_ON,
         "model": dataclasses.asdict(config.model),
         "kinds": {kind: dict(flags) for kind, flags in KINDS.items()},
         "fits": found,
     }
-    TARGET.mkdir(exist_ok=True)
-    target = TARGET / f"mean_loss_{config.run.exp_name}.json"
-    target.write_text(json.dumps(about, indent=2) + "\n")
+    write_study(TARGET / f"mean_loss_{name}.json", SCRIPT, name, about)
     return 0
 
 

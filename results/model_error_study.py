@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +21,11 @@ import numpy as np
 import torch
 
 from cs285.analysis.model_error import OpenLoop, open_loop_errors
+from cs285.analysis.study import write_study
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.infrastructure.run_folder import provenance
 from cs285.models.ff_model import FFModel
 from cs285.models.fitting import fit_ensemble
 from cs285.policies.base_policy import RandomPolicy
@@ -94,13 +93,12 @@ def study(argv: Sequence[str]) -> int:
     with TARGET.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([COLUMNS, *rows])
-    about = provenance() | {
-        "command": f"python results/{SCRIPT} ({config.run.exp_name})",
+    about = {
         "model": dataclasses.asdict(config.model) | {"num_agent_train_steps_per_iter": FIT_STEPS},
         "episodes": EPISODES,
         "stride": STRIDE,
     }
-    TARGET.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+    write_study(TARGET.with_suffix(".json"), SCRIPT, config.run.exp_name, about)
     return 0
 
 

@@ -11,7 +11,6 @@ export.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +23,13 @@ from gymnasium.envs.classic_control import PendulumEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cs285.analysis.study import write_study
 from cs285.envs import inspect_task, make_env
 from cs285.envs.obstacles import Obstacles
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Path as Episode
-from cs285.infrastructure.run_folder import provenance
 from cs285.policies.base_policy import Memory
 from cs285.policies.samplers import SAMPLERS
 from cs285.policies.search import Search
@@ -111,13 +110,9 @@ def act_again(argv: Sequence[str]) -> int:
             paths += run_episodes([real], policy, [key])
         evaluations.append(float(np.mean([path.total_reward for path in paths])))
         print(f"evaluation of iteration {iteration}: {evaluations[-1]:.4g}", flush=True)
-    about = provenance() | {
-        "command": f"python results/{SCRIPT} ({run.exp_name})",
-        "Eval_AverageReturn": evaluations,
-        "mean": float(np.mean(evaluations)),
-    }
+    about = {"Eval_AverageReturn": evaluations, "mean": float(np.mean(evaluations))}
     target = TARGET / run.exp_name.split("_")[0] / f"{run.exp_name}_perfect.json"
-    target.write_text(json.dumps(about, indent=2) + "\n")
+    write_study(target, SCRIPT, run.exp_name, about)
     return 0
 
 

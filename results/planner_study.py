@@ -9,7 +9,6 @@ alone. Writes results/study/planners_NAME.json.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from cs285.analysis.study import write_study
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.planner_config import PlannerConfig
-from cs285.infrastructure.run_folder import provenance
 from cs285.policies.MPC_policy import MPCPolicy
 from cs285.scripts.rebuild import rebuild
 from cs285.scripts.tool import run_tool
@@ -61,16 +60,14 @@ def study(argv: Sequence[str]) -> int:
         paths = [path for key in keys for path in run_episodes([env], policy, [key])]
         returns[name] = [path.total_reward for path in paths]
         print(f"{name}: {np.mean(returns[name]):.4g}", flush=True)
-    about = provenance() | {
-        "command": f"python results/{SCRIPT} ({config.run.exp_name})",
+    name = config.run.exp_name
+    about = {
         "env_steps_an_episode": config.run.ep_len or task.ep_len,
         "horizon": horizon,
         "planners": {name: dict(flags) for name, flags in PLANNERS.items()},
         "returns": returns,
     }
-    TARGET.mkdir(exist_ok=True)
-    target = TARGET / f"planners_{config.run.exp_name}.json"
-    target.write_text(json.dumps(about, indent=2) + "\n")
+    write_study(TARGET / f"planners_{name}.json", SCRIPT, name, about)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The figure and the tables of what the studies in results/ measured."""
+"""What the studies in results/ measured: as they write it, and in a figure and tables."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from cs285.infrastructure.figures import new_figure
+from cs285.infrastructure.run_folder import provenance
 
 HORIZONS = (1, 10, 50)
 Row = dict[str, str]
+
+
+def write_study(target: Path, script: str, run: str, found: dict[str, Any]) -> None:
+    """Write what a script of results/ found of the run of this name, with commit and machine."""
+    about = provenance() | {"command": f"python results/{script} ({run})"} | found
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def read_rows(file: Path) -> list[Row]:
