@@ -24,6 +24,7 @@ class Result:
     stated: str = ""  # by the assignment
     at_least: float | None = None  # wanted by this project
     at_most: float | None = None
+    at_least_that_of: str = ""  # another experiment, whose mean over seeds is then the bound
 
     def is_met(self, value: float) -> bool | None:
         """Return whether `value` is what is wanted; None where nothing is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
     ]
     for experiment in experiments:
         runs = exported_runs(results, experiment.name)
-        for index, result in enumerate(experiment.results):
+        for index, result in enumerate(_bounded(results, r) for r in experiment.results):
             what = result.column + (f", last {result.last}" * (result.last > 1))
             time = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
             cells = [experiment.name, what, result.stated, _wanted(result), *_values(runs, result)]
@@ -45,6 +46,14 @@ def reached(run: Run, result: Result) -> float:
     if result.column == PREDICTION_ERROR:
         return float(run.config["run"]["mean_prediction_error"])
     return last_value(run, result.column, result.last)
+
+
+def _bounded(results: Path, result: Result) -> Result:
+    """Return it with what the experiment it names has reached as the bound, if that is done."""
+    others = exported_runs(results, result.at_least_that_of) if result.at_least_that_of else []
+    if not others or any(map(_how_far, others)):
+        return result
+    return replace(result, at_least=float(np.mean([reached(run, result) for run in others])))
 
 
 def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
@@ -75,7 +84,9 @@ def _by_seed(values: Sequence[float]) -> str:
 
 def _wanted(result: Result) -> str:
     bounds = (("≥", result.at_least), ("≤", result.at_most))
-    return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+    said = ", ".join(f"{sign} {bound:.4g}" for sign, bound in bounds if bound is not None)
+    other = f" (that of {result.at_least_that_of})" if result.at_least_that_of else ""
+    return (said or "≥" * bool(other)) + other
 
 
 def _time_of(runs: Sequence[Run]) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from tensorboardX import SummaryWriter
@@ -18,6 +19,12 @@ from tests.conftest import read_curve
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV."""
+    with file.open(newline="") as source:
+        return list(csv.DictReader(source))
 
 
 @pytest.fixture
@@ -125,6 +132,28 @@ def test_report_of_the_committed_results() -> None:
     assert {"q1_losses", "q3", "q6", "sac"} <= set(figures(results))
     written = (results / "README.md").read_text()
     assert [row for row in rows if row not in written] == []  # make_report.py was run
+    others = {result.at_least_that_of for e in experiments for result in e.results}
+    assert others - {""} <= {e.name for e in experiments}
+
+
+def test_report_of_what_is_held_against_another_experiment(tmp_path: Path) -> None:
+    """The other's mean over seeds is the bound, once the other is done."""
+    experiments = select(read_experiments(RESEARCH_FILE), None, ["mbpo_halfcheetah"])
+    shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
+    others = sorted((tmp_path / "mbpo").glob("mbpo_halfcheetah_sac_seed*.csv"))
+    curves = [[float(row["Eval_AverageReturn"]) for row in read_rows(file)] for file in others]
+    bound = fmean(fmean(curve[-3:]) for curve in curves)
+    met = table(experiments, tmp_path)[2]
+    assert f"| ≥ {bound:.4g} (that of mbpo_halfcheetah_sac) |" in met and "| met |" in met
+    last = read_rows(others[0])[-1]
+    with others[0].open("a", newline="") as file:
+        csv.DictWriter(file, last).writerow({**last, "Eval_AverageReturn": "1e6"})
+    assert "| **missed** |" in table(experiments, tmp_path)[2]
+    for other in others:
+        other.unlink()
+    row = table(experiments, tmp_path)[2]
+    assert "| ≥ (that of mbpo_halfcheetah_sac) |" in row
+    assert "| met |" not in row and "missed" not in row
 
 
 def test_report_of_a_run_exported_before_its_end(tmp_path: Path) -> None:
