@@ -14,17 +14,12 @@ from tensorboardX import SummaryWriter
 from cs285.analysis.experiments import RESEARCH_FILE, read_experiments, select
 from cs285.analysis.report import figures
 from cs285.analysis.results_table import table
+from cs285.analysis.study import read_rows
 from cs285.scripts import plot_results, read_results
 from tests.conftest import read_curve
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
-
-
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV."""
-    with file.open(newline="") as source:
-        return list(csv.DictReader(source))
 
 
 @pytest.fixture
