@@ -84,7 +84,7 @@ RESEARCH: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     },
     "mbpo": {
         "MBPO: InvertedPendulum-v5": {"MBPO": "mbpo_inverted_pendulum"},
-        "MBPO: Hopper-v5": {"MBPO": "mbpo_hopper"},
+        "MBPO: Hopper-v5": {"MBPO": "mbpo_hopper", "10 updates": "mbpo_hopper_10_updates"},
         "MBPO: HalfCheetah-v5": {"MBPO": "mbpo_halfcheetah", "SAC": "mbpo_halfcheetah_sac"},
     },
 }
