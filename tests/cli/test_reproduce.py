@@ -135,10 +135,10 @@ def test_stopped_and_started_again(
     runs = children_of(process.pid)
     process.send_signal(how)
     process.communicate(timeout=SECONDS)
-    if how != signal.SIGKILL:  # else the run lives on, and is waited for
+    if how != signal.SIGKILL:  # else the run lives on, and is waited for if it is not through yet
         assert process.returncode == 130
         wait_until(lambda: not set(runs) & set(children_of(1)))
-    assert iterations_done(run_folder(data)) < MANY["n_iter"]
+        assert iterations_done(run_folder(data)) < MANY["n_iter"]
     assert main(words_of(tmp_path, listed)) == 0
     assert read_curve(run_folder(data)) == never_stopped
 
