@@ -28,9 +28,10 @@ def select_device(no_gpu: bool, which_gpu: int) -> torch.device:
 def derive_seed(seed: int, purpose: str, *counters: int) -> int:
     """Return the 63-bit seed of one stream of draws.
 
-    Streams of different (seed, purpose, counters) are independent, so a draw never depends on
-    what else was drawn before it, in which process, or before which interruption. A purpose always
-    comes with the same number of counters: trailing zeros make no difference to the seed.
+    A draw then never depends on what else was drawn before it, in which process, or before which
+    interruption. A purpose always comes with the same number of counters: trailing zeros make no
+    difference to the seed. torch's CPU generator takes the low 32 bits of it: of a purpose's 1e5
+    streams a pair or two are the same one.
     """
     key = [seed, zlib.crc32(purpose.encode()), *counters]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))

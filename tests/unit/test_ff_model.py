@@ -25,7 +25,7 @@ def make_data(rows: int = 400, seed: int = 0) -> Transitions:
     obs = torch.randn(rows, O, generator=generator) * torch.tensor([1.0, 10.0, 0.1, 3.0])
     acs = torch.rand(rows, A, generator=generator) * 2 - 1
     change = torch.tanh(obs @ torch.randn(O, O, generator=generator)) + acs.sum(1, keepdim=True)
-    rewards = obs[:, 0] - acs[:, 1]
+    rewards = 500 + 30 * (obs[:, 0] - acs[:, 1])
     return Transitions(obs, acs, rewards, obs + change, torch.zeros(rows, dtype=torch.bool))
 
 

@@ -64,6 +64,16 @@ def test_real_and_imagined_rows_never_mix() -> None:
         assert (buffer.all().rewards == REAL).all()
 
 
+def test_sl_noise_is_the_models_alone() -> None:
+    agent = make_agent(add_sl_noise=True)
+    add_real(agent, 40)
+    for_sac, for_model = agent.sac_agent.replay_buffer.all(), agent.mb_agent.replay_buffer.all()
+    path = np.random.default_rng(0).normal(size=(41, 3)).astype(np.float32)
+    assert torch.equal(for_sac.obs, torch.from_numpy(path[:-1]))
+    assert torch.equal(for_sac.next_obs, torch.from_numpy(path[1:]))
+    assert (for_model.obs != for_sac.obs).float().mean() > 0.9
+
+
 def test_rollouts_start_from_real_states() -> None:
     agent = make_agent(mbpo_rollout_length=1, sac_n_iter=5)
     add_real(agent, 40)

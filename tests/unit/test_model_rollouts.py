@@ -20,17 +20,20 @@ OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
 
 
 class LinearModel:
-    """s' = s + a + the member's offset, r = the member's offset."""
+    """s' = s + a + the member's offset + std * noise, r = the member's offset."""
 
-    num_elites, noise_dim = len(OFFSETS), 0
+    num_elites = len(OFFSETS)
 
-    def __init__(self, offsets: tuple[float, ...] = OFFSETS) -> None:
-        self.offsets = torch.tensor(offsets)[:, None]
+    def __init__(self, offsets: tuple[float, ...] = OFFSETS, std: float = 0.0) -> None:
+        self.offsets, self.std = torch.tensor(offsets)[:, None], std
+        self.noise_dim = 2 if std else 0
 
     def predictor(self) -> Any:
         def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
             assert obs.shape[0] == acs.shape[0] == len(self.offsets)
             next_obs = obs + acs + self.offsets[..., None]
+            if noise is not None:
+                next_obs = next_obs + self.std * noise
             return Prediction(next_obs, self.offsets.expand(obs.shape[:2]), None)
 
         return predict
@@ -82,6 +85,26 @@ def test_actions_are_in_the_tasks_box() -> None:
     assert data.acs.max() <= 10
     assert data.acs.max() - data.acs.min() > 4
     torch.testing.assert_close(data.next_obs, data.obs + data.acs + 0.4)
+
+
+def test_policy_sees_scaled_observations() -> None:
+    acting, starts = policy(), 100 + 5 * torch.randn(50, 2)
+    acting.obs_scaler.fit(starts)
+    data = imagine(starts, 1, policy=acting).data
+    noise = torch.randn((50, 2), generator=make_generator(3, "r"))
+    expected = acting.to_task(acting.sample((starts - starts.mean(0)) / starts.std(0), noise).acs)
+    torch.testing.assert_close(data.acs, expected, atol=0.02, rtol=0)
+    assert (data.acs - acting.to_task(acting.sample(starts, noise).acs)).abs().max() > 0.1
+
+
+def test_random_members_steps_are_drawn_from_its_distribution() -> None:
+    starts = torch.zeros(4000, 2)
+    model = LinearModel((0.4,) * 3, std=0.5)
+    drawn = imagine(starts, 2, model=model, propagation="random_member").data
+    deviations = (drawn.next_obs - drawn.obs - drawn.acs - 0.4).view(4000, 4)  # of both steps
+    torch.testing.assert_close(deviations.T.cov(), 0.25 * torch.eye(4), atol=0.03, rtol=0)
+    mean = imagine(starts, 1, model=model, propagation="mean").data
+    torch.testing.assert_close(mean.next_obs, mean.obs + mean.acs + 0.4)
 
 
 def test_reward_is_of_the_post_step_observation() -> None:
