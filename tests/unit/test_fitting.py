@@ -18,6 +18,7 @@ from cs285.models.fitting import (
     fit_ensemble,
     fit_until_converged,
 )
+from cs285.models.heads import NOISE_FLOOR
 from cs285.models.held_out import coverage, validation_errors
 
 O, A = 2, 1
@@ -117,8 +118,29 @@ def test_only_elites_predict() -> None:
     torch.testing.assert_close(found.next_obs, expected, rtol=1e-4, atol=1e-4)
     losses = validation_errors(model, data)
     assert losses.shape == (4,)
-    every = make_model(num_elites=4)
-    assert every.predictor()(data.obs.expand(4, -1, -1), data.acs.expand(4, -1, -1))
+    every = make_model(num_elites=4).predictor()
+    found = every(data.obs.expand(4, -1, -1), data.acs.expand(4, -1, -1))
+    assert found.next_obs.shape == (4, 100, O)
+
+
+def test_elites_have_their_own_bounds_and_their_intervals_alone_are_measured() -> None:
+    """Members 3 and 1 are the elites; each member's variance is held at a value of its own."""
+    model, data = make_model(), make_data(50)
+    model.fit_statistics(data)
+    model.elites.copy_(torch.tensor([3, 1]))
+    log_vars = torch.tensor([-6.0, 0.0, -6.0, -2.0]).view(4, 1, 1, 1)
+    model.head.bounds.copy_(log_vars.expand_as(model.head.bounds))  # type: ignore[operator]
+    obs, acs = data.obs.expand(2, -1, -1), data.acs.expand(2, -1, -1)
+    moved = model.predictor()(obs, acs, torch.ones(2, 50, O + 1)).next_obs
+    deviations = moved - model.predictor()(obs, acs).next_obs
+    inputs, _ = model.regression_data(data)
+    _, log_var = model.head.moments(model.network(inputs.expand(4, -1, -1)))
+    assert log_var is not None
+    expected = (0.5 * log_var[[3, 1]]).exp()[..., :O] * model.target_stats.std[:O]
+    torch.testing.assert_close(deviations, expected, rtol=1e-3, atol=1e-4)
+    measured = coverage(model, data)
+    model.head.bounds[[0, 2]] = 5.0  # type: ignore[index]
+    assert coverage(model, data) == measured
 
 
 def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +162,48 @@ def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> 
     fit_until_converged(model, adam, data, make_generator(3, "fit"), spy)
     held_out, _ = model.regression_data(seen[0])
     assert len(held_out) == 100
+    for stats, columns, held in (
+        (model.input_stats.mean[:O], data.obs, seen[0].obs),
+        (model.target_stats.mean[O:], data.rewards[:, None], seen[0].rewards[:, None]),
+    ):
+        torch.testing.assert_close(stats, (columns.sum(0) - held.sum(0)) / 300)
     learned = {tuple(row) for row in torch.cat(taken).tolist()}
     assert len(learned) > 250
     assert not learned & {tuple(row) for row in held_out.tolist()}
+
+
+def test_no_more_is_held_out_than_there_is_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def recorded(model: FFModel, data: Transitions) -> torch.Tensor:
+        seen.append(len(data.rewards))
+        return torch.zeros(4)
+
+    monkeypatch.setattr(fitting, "validation_errors", recorded)
+    monkeypatch.setattr(fitting, "MOST_HELD_OUT", 30)
+    fit(make_model(), make_data(400))
+    assert set(seen) == {30}
+
+
+def test_columns_that_never_change_do_not_count() -> None:
+    """Sixty of them beside one that is learned: its error is the whole."""
+
+    def with_constants(data: Transitions, count: int) -> Transitions:
+        still = torch.ones(len(data.rewards), count)
+        obs = torch.cat([data.obs[:, :1], still], 1)
+        return data._replace(obs=obs, next_obs=torch.cat([data.next_obs[:, :1], still], 1))
+
+    data = with_constants(make_data(500), 60)
+    model = FFModel(61, A, ModelConfig(**SMALL), False, make_generator(1, "test"))
+    model.fit_statistics(data)
+    inputs, targets = model.regression_data(data)
+    mean, log_var = model.head.moments(model.network(inputs.expand(4, -1, -1)))
+    errors = (mean - targets)[..., 0].square()
+    torch.testing.assert_close(validation_errors(model, data), errors.mean(1) + NOISE_FLOOR)
+    assert log_var is not None
+    within = errors / log_var[..., 0].exp() < 1.96**2
+    measured = coverage(model, data)["Coverage 95"]
+    assert measured.item() == pytest.approx(within[:2].float().mean().item(), abs=1e-3)
 
 
 def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None:
@@ -185,7 +246,10 @@ def test_an_epoch_of_few_rows_is_several_passes_over_them(rows: int, steps: int)
 
 
 def test_an_epoch_of_many_rows_is_a_part_of_a_pass() -> None:
-    """75 batches are three equal parts of at most 32, which together are the members' samples."""
+    """75 batches are three equal parts of at most 32, which together are the members' samples.
+
+    A sample is with replacement, and each member's own: it has 1 - 1/e of the rows.
+    """
     epochs = _bootstrap_epochs(3, 2400, ModelConfig(**SMALL), make_generator(0, "epochs"))
     parts = [next(epochs) for _ in range(6)]
     assert [len(part) for part in parts] == 6 * [25]
@@ -193,6 +257,10 @@ def test_an_epoch_of_many_rows_is_a_part_of_a_pass() -> None:
     assert not torch.equal(first, second)
     samples = [rows.transpose(0, 1).flatten(1).sort(1).values for rows in (first, second)]
     assert torch.equal(*samples)
+    of_members = [set(sample.tolist()) for sample in samples[0]]
+    for sample in of_members:
+        assert len(sample) / 2400 == pytest.approx(1 - math.exp(-1), abs=0.03)
+    assert of_members[0] != of_members[1] != of_members[2] != of_members[0]
 
 
 def test_same_generator_same_fit() -> None:
