@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,21 +39,37 @@ class _Sink:
         """Do nothing: `save_checkpoint` flushes."""
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Have Ctrl-C take effect after the block: within torch's writer in C++ it would abort us."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where Python raises none
+        return
+    came: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *signal_and_frame: came.extend(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(*came[:2])
+
+
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values, nested) to `file`, replacing it only when complete.
 
-    Raises OSError if the disk does not take it; `file` is then what it was.
+    Raises OSError if the disk does not take it; `file` is then what it was. An interrupt waits.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with _interrupts_held_back(), temporary.open("wb") as stream:
             sink = _Sink(stream)
             torch.save({"format": FORMAT, "state": state}, sink)  # type: ignore[arg-type]
             if sink.error is not None:
                 raise sink.error
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(file)
+            temporary.replace(file)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.event_file import EventFile
 from cs285.infrastructure.run_folder import PROGRESS
 
@@ -30,6 +31,11 @@ class Logger:
         self.folder = folder
         self._csv = folder / PROGRESS
         rows = [row for row in read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
+        if first_iteration > 0 and not rows and self._csv.exists():
+            raise UsageError(
+                f"--resume {folder}: its {PROGRESS} is damaged; allowed: one that this run wrote, "
+                "or none: a new one then begins where the run goes on"
+            )
         self._columns = list(rows[0]) if rows else []
         if rows:
             _write_rows(self._csv, self._columns, rows)
@@ -81,12 +87,15 @@ def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return the whole rows of a progress.csv; [] where there is none."""
+    """Return the whole rows of a progress.csv; [] where there is none.
+
+    What a kill or a power cut has left of others is passed over.
+    """
     if not file.exists():
         return []
-    with file.open(newline="") as stream:
-        complete = [line for line in stream if line.endswith("\n")]  # the last may have been cut
-    return list(csv.DictReader(complete))
+    with file.open(newline="", errors="replace") as stream:
+        complete = [line for line in stream if line.endswith("\n") and "\0" not in line]
+    return [row for row in csv.DictReader(complete) if (row.get(ITERATION) or "").isdecimal()]
 
 
 def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:

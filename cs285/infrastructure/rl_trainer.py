@@ -19,10 +19,10 @@ from cs285.infrastructure.config import RunConfig
 from cs285.infrastructure.continuing_collector import ContinuingCollector
 from cs285.infrastructure.episodes import EnvFactory, EpisodeKey
 from cs285.infrastructure.errors import DivergedError, UsageError
-from cs285.infrastructure.logger import Logger, to_floats
+from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.progress import CollectionProgress, format_duration
 from cs285.infrastructure.replay_buffer import Path
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 from cs285.infrastructure.stopwatch import describe_phases
 from cs285.infrastructure.utils import return_statistics
 from cs285.infrastructure.video import record_episode
@@ -64,6 +64,11 @@ class RL_Trainer:
         self.counters = Counters()
         if (folder / CHECKPOINT).exists():
             self._restore(load_checkpoint(folder / CHECKPOINT, device))
+        elif len(read_rows(folder / PROGRESS)) > 1:  # of iteration 0 there may be none yet
+            raise UsageError(
+                f"--resume {folder}: its {CHECKPOINT} is gone, and the run would begin anew; "
+                f"allowed: a log folder with its {CHECKPOINT}"
+            )
         self.stopwatch = agent.stopwatch
         self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # as if in one sitting

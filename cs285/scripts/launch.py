@@ -44,6 +44,7 @@ DISK_ERRORS = (
     errno.EIO,
     errno.EACCES,
 )
+NO_MEMORY = ("memory", "Storage size calculation overflowed")  # what torch's errors say
 
 
 def launch(program: Program, argv: Sequence[str] | None) -> int:
@@ -110,7 +111,7 @@ def resume(program: Program, folder: Path, given: dict[str, Any]) -> None:
         config: Any = flag_tools.from_flat(program.config_class, {**saved, **given})
     except TypeError as error:
         raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
-    if saved.get("checkpoint_freq") == -1:
+    if saved.get("checkpoint_freq") == -1 and not (folder / CHECKPOINT).exists():
         raise UsageError(f"--resume {folder}: it was run with --checkpoint_freq -1, and kept none")
     parts = _prepare(config)
     print(f"resuming {folder}", flush=True)
@@ -232,12 +233,13 @@ def _as_run_error(error: BaseException, folder: Path, way_on: str) -> RunError |
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return RunError(f"stdout was closed{way_on}")
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "memory" in str(error)
-    ):
+    is_of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)
+    if isinstance(error, MemoryError) or is_of_torch:
         reason = (str(error) or "MemoryError").splitlines()[0]
+        way_on = way_on if (folder / CHECKPOINT).exists() else ""
         return RunError(
-            f"not enough memory ({reason}): smaller sizes, batches or buffers may fit{way_on}"
+            f"not enough memory ({reason}): a run of smaller sizes, batches or buffers may "
+            f"fit{way_on}"
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return UsageError(

@@ -106,6 +106,24 @@ def test_resume_extends_a_run_but_changes_nothing_else(
     assert sitting["machine"] == config["machine"] and sitting["created"] >= config["created"]
 
 
+def test_resume_without_the_checkpoint_does_not_begin_anew(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(n_iter=2)
+    before = (folder / "progress.csv").read_text()
+    (folder / "checkpoint.pt").rename(folder / "elsewhere.pt")
+    assert main(["--resume", str(folder), "--n_iter", "3"]) == 2
+    assert "its checkpoint.pt is gone" in capsys.readouterr().err
+    assert (folder / "progress.csv").read_text() == before
+
+
+def test_sitting_without_checkpoints_leaves_the_run_to_be_resumed(run_tiny: Run) -> None:
+    folder = run_tiny(n_iter=2)
+    assert main(["--resume", str(folder), "--n_iter", "3", "--checkpoint_freq", "-1"]) == 0
+    assert main(["--resume", str(folder), "--n_iter", "4", "--checkpoint_freq", "1"]) == 0
+    assert read_curve(folder) == read_curve(run_tiny(n_iter=4))
+
+
 @pytest.mark.parametrize(
     "damage", ["truncated", "foreign", "another run's", "agent only", "config"]
 )

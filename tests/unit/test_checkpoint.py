@@ -1,3 +1,4 @@
+import os
 import pickle
 import resource
 import signal
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cs285.infrastructure import checkpoint
 from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import UsageError
 
@@ -82,6 +84,23 @@ def file_size_limit(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_interrupt_waits_until_the_file_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised in the middle of torch's writer it ends the process by an abort."""
+    file, write = tmp_path / "c.pt", checkpoint._Sink.write
+
+    def interrupted(sink: Any, data: bytes) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(sink, data)
+
+    monkeypatch.setattr(checkpoint._Sink, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(file, STATE)
+    assert load_checkpoint(file, "cpu")["count"] == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_lazy_reading_gives_the_same(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tensorboardX import SummaryWriter
 
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.event_file import read_events
 from cs285.infrastructure.logger import Logger, to_floats
 
@@ -77,6 +78,27 @@ def test_full_disk_on_resume_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space left"):
         Logger(tmp_path, 2)
     assert (tmp_path / "progress.csv").read_bytes() == before
+
+
+def test_what_a_power_cut_leaves_of_a_row_is_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    with (tmp_path / "progress.csv").open("ab") as file:
+        file.write(b"\0\0\0\n\xff\xfe,1\n3,\xff")
+    fill(tmp_path, range(3, 4))
+    assert [row["Iteration"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
+
+
+def test_a_damaged_file_is_refused_and_kept(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    damaged = tmp_path / "progress.csv"
+    damaged.write_text("Iter" + damaged.read_text())
+    before = damaged.read_bytes()
+    with pytest.raises(UsageError, match=r"its progress\.csv is damaged; allowed: "):
+        Logger(tmp_path, 2)
+    assert damaged.read_bytes() == before
+    damaged.unlink()
+    fill(tmp_path, range(2, 3))
+    assert [row["Iteration"] for row in rows(tmp_path)] == ["2"]
 
 
 def test_resume_from_the_very_start(tmp_path: Path) -> None:
