@@ -93,11 +93,11 @@ class PlannerConfig:
             return 1
         if self.mpc_particles is None:
             return -(-PARTICLES // members) if is_probabilistic else 1
+        if not is_probabilistic and self.mpc_propagation == "tsinf":
+            return 1  # without draws, particles that stay with one member are all the same
         if self.mpc_particles % members:
             raise UsageError(
                 f"--mpc_particles {self.mpc_particles}: allowed are multiples of {members}, the "
                 "number of members that predict"
             )
-        # Without draws, particles that stay with one member are all the same.
-        is_drawn = is_probabilistic or self.mpc_propagation == "ts1"
-        return self.mpc_particles // members if is_drawn else 1
+        return self.mpc_particles // members

@@ -109,6 +109,8 @@ class MPCPolicy:
             if ended is None or not self.task.ends_plans:
                 returns += rewards
             else:
+                # Where a task's states must be finite, one that is not has "ended".
+                rewards = torch.where(states.isfinite().all(-1), rewards, -torch.inf)
                 returns += torch.where(alive, rewards, 0.0)
                 alive = alive & ~ended
             if draws.orders is not None:

@@ -95,7 +95,8 @@ def path_integral(returns_of: Returns, search: Search) -> Tensor:
     mean = search.recall_mean()
     sequences = search.gaussian(mean, search.first_std.expand_as(mean))
     returns = rank_non_finite_last(returns_of(sequences))
-    weights = (returns / search.config.mppi_temperature).softmax(1)
+    worse_by = (returns - returns.amax(1, keepdim=True)).double()  # whose quotient may be any size
+    weights = (worse_by / search.config.mppi_temperature).softmax(1).float()
     plan = torch.einsum("bn,bnha->bha", weights, sequences)
     search.keep("mean", plan)
     return plan

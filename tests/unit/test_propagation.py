@@ -124,7 +124,8 @@ def test_default_particles() -> None:
     assert policy(Drift([0.0] * 5, std=1.0)).copies == 4
     assert policy(Drift([0.0] * 3, std=1.0), mpc_propagation="mean").copies == 1
     with pytest.raises(UsageError, match="--mpc_particles 7: allowed are multiples of 3"):
-        policy(Drift([0.0] * 3), mpc_particles=7)
+        policy(Drift([0.0] * 3), mpc_particles=7, mpc_propagation="ts1")
+    assert policy(Drift([0.0] * 3), mpc_particles=7).copies == 1  # all alike
 
 
 def test_swapping_moves_whole_particles() -> None:
@@ -153,6 +154,17 @@ def test_plans_count_nothing_after_the_end(propagation: str) -> None:
         ImaginedTask(square, get_termination=beyond, ends_plans=False),
     ):
         assert returns(policy(Drift([1.0, 1.0]), endless, **flags)).tolist() == [[14.0] * 4]
+
+
+@pytest.mark.parametrize("propagation", ["tsinf", "mean", "ts1"])
+def test_a_state_that_diverges_is_no_early_end(propagation: str) -> None:
+    """Rewards of -1 for ever: to leave for infinity, where a task sees its end, would be better."""
+    task = ImaginedTask(
+        lambda obs, acs: (-torch.ones_like(obs[..., 0]), None),
+        get_termination=lambda obs: ~obs.isfinite().all(-1),
+    )
+    found = returns(policy(Drift([torch.inf, torch.inf]), task, mpc_propagation=propagation))
+    assert found.tolist() == [[-torch.inf] * 4]
 
 
 def test_ts1_takes_an_ended_particle_along() -> None:

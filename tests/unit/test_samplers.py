@@ -83,10 +83,11 @@ def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) ->
     torch.testing.assert_close(memory.kept["mean"], found[0])
 
 
-def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold() -> None:
+@pytest.mark.parametrize("temperature", [1e-9, 1e-300])
+def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold(temperature: float) -> None:
     hot = SAMPLERS["mppi"](returns_of, search("mppi", mppi_temperature=1e9, mpc_init_std=0.5))
     torch.testing.assert_close(hot[0], ((LOW + HIGH) / 2).expand(H, A), atol=0.2, rtol=0)
-    cold = search("mppi", mppi_temperature=1e-9)
+    cold = search("mppi", mppi_temperature=temperature)
     sequences = search("mppi").gaussian(cold.recall_mean(), cold.first_std[None])
     best = sequences[0, returns_of(sequences)[0].argmax()]
     torch.testing.assert_close(SAMPLERS["mppi"](returns_of, cold)[0], best)
