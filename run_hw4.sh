@@ -77,7 +77,7 @@ TEXT
   for prefix in MB MBPO; do
     printf '\n%s experiment:\n' "$prefix"
     while read -r name default flag; do
-      printf '  %-29s %-18s %s\n' "$name" "(${default:-empty})" "${flag:-appended as it is}"
+      printf '  %-29s %-18s %s\n' "$name" "(${default:-empty})" "${flag:-flags, parted at blanks}"
     done < <(variables_of "$prefix")
   done
 }
@@ -89,7 +89,7 @@ fail() {
 
 # Stop at a variable that looks like one of ours and is not.
 check_variables() {
-  local known=" " name
+  local known=" " name default
   while read -r name _; do
     known+="$name "
   done < <(variables_of MB && variables_of MBPO)
@@ -100,6 +100,11 @@ check_variables() {
           fail "unknown variable $name=${!name}; ./run_hw4.sh --help lists the allowed ones" ;;
     esac
   done
+  # A number is one from the start, not once the stage before has run for hours.
+  while read -r name default _; do
+    [[ ! $default =~ ^[0-9.e-]+$ || ${!name:-0} =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
+      fail "$name=${!name}: allowed are numbers"
+  done < <(variables_of MB && variables_of MBPO)
   for name in RUN_MB RUN_MBPO SKIP_INSTALL MB_ADD_SL_NOISE MBPO_ADD_SL_NOISE; do
     [[ ${!name:-0} == [01] ]] || fail "$name=${!name}: allowed are 0 and 1"
   done
@@ -125,7 +130,7 @@ run_stage() {
   while read -r name default flag; do
     value=${!name:-$default}
     case $name in
-      *_EXTRA_FLAGS) read -r -a extra <<<"${!name:-}" ;;
+      *_EXTRA_FLAGS) read -r -d '' -a extra <<<"${!name:-}" || true ;;
       *_ADD_SL_NOISE) [[ $value == 0 ]] || command+=("$flag") ;;
       # The program then collects SAC_BATCH_SIZE env steps per iteration.
       MBPO_BATCH_SIZE) [[ -z ${!name:-} && -n ${SAC_BATCH_SIZE:-} ]] || command+=("$flag" "$value") ;;

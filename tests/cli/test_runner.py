@@ -111,7 +111,7 @@ def test_sac_batch_size_wins_over_a_default_but_not_over_a_variable(checkout: Pa
 
 @pytest.mark.parametrize(("script", "prefix"), [("mb", "MB"), ("mbpo", "MBPO")])
 def test_switches_and_extra_flags(script: str, prefix: str, checkout: Path) -> None:
-    extra = {f"{prefix}_ADD_SL_NOISE": "1", f"{prefix}_EXTRA_FLAGS": "--no_gpu --seed 5"}
+    extra = {f"{prefix}_ADD_SL_NOISE": "1", f"{prefix}_EXTRA_FLAGS": "--no_gpu\n --seed 5"}
     words = arguments(run(checkout, **extra).stdout, script)
     assert "--add_sl_noise" in words
     assert words[-3:] == ["--no_gpu", "--seed", "5"]
@@ -136,7 +136,14 @@ def test_the_readmes_own_lines(checkout: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MB_ITER", "3"), ("SAC_LR", "1"), ("MBPO_HORIZON", "5"), ("RUN_MB", "yes")],
+    [
+        ("MB_ITER", "3"),
+        ("SAC_LR", "1"),
+        ("MBPO_HORIZON", "5"),
+        ("RUN_MB", "yes"),
+        ("MBPO_N_ITER", "abc"),
+        ("SAC_LEARNING_RATE", "3e"),
+    ],
 )
 def test_typos_stop_before_anything(name: str, value: str, checkout: Path) -> None:
     result = run(checkout, SKIP_INSTALL="0", **{name: value})
