@@ -22,7 +22,7 @@ _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
     ("cheetah-cs285-v0", "cs285.envs.cheetah:HalfCheetahEnv", 1000, {}),
     ("obstacles-cs285-v0", "cs285.envs.obstacles:Obstacles", 500, {}),
     ("reacher-cs285-v0", "cs285.envs.reacher:Reacher7DOFEnv", 500, {}),
-    # The MBPO paper's: 27 and 45 dimensions, without contact forces and inertias.
+    # With the MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
     (
         "AntTruncatedObs-v5",
         "gymnasium.envs.mujoco.ant_v5:AntEnv",
@@ -93,6 +93,8 @@ def inspect_task(
     env = make_env(env_name)
     try:
         obs_space, ac_space = _vector_spaces(env_name, env)
+        _check_first_observation(env_name, env, obs_space)
+        env_id = env.spec.id if env.spec else env_name  # with the version, and without a module
         registered_limit = env.spec.max_episode_steps if env.spec else None
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
@@ -104,7 +106,7 @@ def inspect_task(
                 "(rewards (...), dones (...)), or any with --learned_reward"
             )
         get_reward = None if fault else get_reward
-        get_termination = TERMINATIONS.get(env_name)
+        get_termination = TERMINATIONS.get(env_id)
         if termination == "known" and not (get_termination or get_reward):
             raise UsageError(
                 "--termination known: where this task's episodes end is not known; allowed: "
@@ -117,7 +119,7 @@ def inspect_task(
             ac_high=ac_high,
             get_reward=get_reward,
             get_termination=get_termination,
-            ep_len=HOMEWORK_EP_LEN.get(env_name) or registered_limit or DEFAULT_EP_LEN,
+            ep_len=HOMEWORK_EP_LEN.get(env_id) or registered_limit or DEFAULT_EP_LEN,
         )
     finally:
         env.close()
@@ -139,6 +141,20 @@ def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:
             f"{observations.shape or ''}; allowed: a task whose observations are a Box vector"
         )
     return observations, actions
+
+
+def _check_first_observation(env_name: str, env: gym.Env, space: Box) -> None:
+    """Raise UsageError: observations are not of the shape that their space has."""
+    try:
+        observation, _ = env.reset(seed=0)
+        shape = np.shape(observation)
+    except Exception:  # whatever a third party's environment may raise: the run will show it
+        return
+    if shape != space.shape:
+        raise UsageError(
+            f"--env_name {env_name}: it returns observations of shape {shape} where its "
+            f"observation_space says {space.shape}; allowed: a task in which the two agree"
+        )
 
 
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

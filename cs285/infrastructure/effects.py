@@ -19,7 +19,7 @@ NEUTRAL = (
 OF_THE_MODEL = (
     "model", "mean_loss", "ensemble_size", "num_elites", "n_layers", "size", "activation",
     "learning_rate", "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience",
-    "learned_reward", "termination",
+    "learned_reward", "termination", "add_sl_noise", "mbpo_refit_every",
 )  # fmt: skip
 
 
@@ -41,6 +41,11 @@ def _names(group: type, but: Iterable[str] = ()) -> tuple[str, ...]:
 def _starts_gaussian(flat: Flat) -> bool:
     strategy = flat["mpc_action_sampling_strategy"]
     return strategy in ("icem", "mppi") or (strategy == "cem" and flat["mpc_warm_start"] == "on")
+
+
+def _has_one_uniform_population(flat: Flat) -> bool:
+    is_cem = flat["mpc_action_sampling_strategy"] == "cem"
+    return is_cem and flat["cem_iterations"] == 1 and not _starts_gaussian(flat)
 
 
 def _particles_are_alike(flat: Flat) -> bool:
@@ -79,6 +84,11 @@ RULES = (
         ("cem_iterations", "cem_num_elites", "cem_alpha"),
         lambda flat: flat["mpc_action_sampling_strategy"] not in ("cem", "icem"),
         "--mpc_action_sampling_strategy is {mpc_action_sampling_strategy}",
+    ),
+    Rule(
+        ("cem_alpha",),
+        _has_one_uniform_population,
+        "--cem_iterations is 1: there is no mean yet to weight elites against",
     ),
     Rule(
         ("icem_noise_beta", "icem_decay", "icem_reuse"),

@@ -11,21 +11,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+MOST_PANELS = 60  # more take minutes to draw
+
 
 def save_predictions(
     file: Path, true: NDArray[np.float32], predicted: NDArray[np.float32], error: float
 ) -> None:
-    """Draw true (T, O) in green against predicted (T, O) in red, one panel per dimension."""
+    """Draw true (T, O) in green against predicted (T, O) in red, one panel per dimension.
+
+    Of wide observations the first MOST_PANELS are drawn; `error` is of all.
+    """
     steps, ob_dim = true.shape
-    columns = min(ob_dim, 3)
-    rows = -(-ob_dim // columns)
+    panels = min(ob_dim, MOST_PANELS)
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
     figure = new_figure(4 * columns, 1.9 * rows + 0.8)
-    figure.suptitle(f"Open-loop prediction over {steps - 1} steps, MPE: {error:.4g}")
+    left_out = f" (of all {ob_dim} dimensions)" if ob_dim > panels else ""
+    figure.suptitle(f"Open-loop prediction over {steps - 1} steps, MPE: {error:.4g}{left_out}")
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    draw_predictions(all_axes[:ob_dim], true, predicted, range(ob_dim))
-    for axes in all_axes[: ob_dim - columns]:
+    draw_predictions(all_axes[:panels], true, predicted, range(panels))
+    for axes in all_axes[: panels - columns]:
         axes.set_xlabel("")
-    for axes in all_axes[ob_dim:]:
+    for axes in all_axes[panels:]:
         axes.set_visible(False)
     figure.savefig(file)
 

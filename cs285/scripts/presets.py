@@ -16,7 +16,8 @@ LIST = "list"
 PROBABILISTIC = "probabilistic"
 # Where the first is given, a preset's others do not come with it.
 GO_TOGETHER = {
-    "ensemble_size": ("num_elites",),
+    "ensemble_size": ("num_elites", "mpc_particles"),
+    "num_elites": ("mpc_particles",),
     "n_layers": ("weight_decay",),
     "mbpo_rollout_length": ("mbpo_rollout_schedule",),
 }
@@ -40,10 +41,25 @@ def describe(script: str) -> str:
     return "\n".join(f"{name:{width}}  {read(name)['about']}" for name in known)
 
 
+class _Once(argparse.Action):
+    """Stores a flag's value, and refuses a second one: the first would be lost without a word."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise UsageError(
+                f"--{self.dest} {values}: allowed is one, and {getattr(namespace, self.dest)} was "
+                "given"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """Add --preset to a program's flags."""
     parser.add_argument(
         "--preset",
+        action=_Once,
         metavar="NAME",
         default=ABSENT,
         help="take the flags that are not given from a named setting; list: print the names",

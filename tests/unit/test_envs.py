@@ -307,6 +307,23 @@ def test_observations_that_are_no_vector_are_refused(name: str, space: Any) -> N
         describe(name, observations=space)
 
 
+def test_observations_of_another_shape_than_their_spaces_are_refused() -> None:
+    class Short(Odd):
+        def reset(self, **_: Any) -> Any:
+            return np.zeros(2), {}
+
+    gym.register("Short-v0", entry_point=Short)
+    with pytest.raises(UsageError, match=r"observations of shape \(2,\) where .* says \(3,\)"):
+        cs285.envs.inspect_task("Short-v0")
+
+
+@pytest.mark.parametrize("name", ["Hopper", "gymnasium:Hopper-v5"])
+def test_built_in_rules_go_by_what_the_id_stands_for(name: str) -> None:
+    task = cs285.envs.inspect_task(name)
+    assert task.get_termination is cs285.envs.inspect_task("Hopper-v5").get_termination is not None
+    assert cs285.envs.inspect_task("cheetah-cs285").ep_len == 500
+
+
 def test_episode_caps() -> None:
     caps = {"cheetah-cs285-v0": 500, "reacher-cs285-v0": 200, "obstacles-cs285-v0": 100}
     assert {name: cs285.envs.inspect_task(name).ep_len for name in caps} == caps

@@ -111,6 +111,13 @@ def test_a_probabilistic_model_brings_its_ensemble_as_far_as_it_fits() -> None:
     assert flags_of("mb")["activation"] == "tanh"
 
 
+def test_particles_of_a_preset_go_with_its_members() -> None:
+    for given in ({"ensemble_size": 3}, {"ensemble_size": 4, "num_elites": 3}):
+        flags = flags_of("mb", preset="pets_cheetah", **given)
+        assert flags["mpc_particles"] is None
+    assert flags_of("mb", preset="pets_cheetah", size=9)["mpc_particles"] == 20
+
+
 def test_a_given_length_takes_the_schedules_place() -> None:
     flags = flags_of("mbpo", preset="mbpo_hopper", mbpo_rollout_length=5)
     assert (flags["mbpo_rollout_schedule"], flags["mbpo_rollout_length"]) == (None, 5)
@@ -125,6 +132,7 @@ def test_a_given_sac_batch_size_goes_before_the_presets_batch_size() -> None:
 def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         (["--preset", "mbpo_hopper"], "--preset mbpo_hopper: allowed are pets_cheetah"),
+        (["--preset", "list", "--preset", "pets_cheetah"], "--preset pets_cheetah: allowed is one"),
         (["--preset", "pets_cheetah", "--resume", "x"], "--preset pets_cheetah: allowed without"),
     ):
         assert run_hw4_mb.main(words) == 2

@@ -1,0 +1,22 @@
+"""Pictures of runs whose observations are wide."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from cs285.infrastructure import figures
+
+
+def test_wide_observations_take_no_more_panels_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "MOST_PANELS", 6)
+    shapes = {}
+    for ob_dim in (6, 7, 400):
+        file = tmp_path / f"{ob_dim}.png"
+        states = np.zeros((11, ob_dim), np.float32)
+        figures.save_predictions(file, states, states + 1, 0.5)
+        shapes[ob_dim] = iio.imread(file).shape
+    assert shapes[6] == shapes[7] == shapes[400]
