@@ -27,7 +27,7 @@ class Check:
     allowed: str
 
 
-MOST = 10**9  # of anything that is counted: sizes that could ever be asked for fit an int64
+MOST = 10**15  # of anything that is counted: beyond int64 torch says nothing of memory
 COUNT = Check(lambda value: 1 <= value <= MOST, f"whole numbers from 1 to {MOST}")
 INDEX = Check(lambda value: value >= 0, "whole numbers from 0")
 FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or whole numbers from 1")

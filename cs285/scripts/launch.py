@@ -44,7 +44,7 @@ DISK_ERRORS = (
     errno.EIO,
     errno.EACCES,
 )
-NO_MEMORY = ("memory", "Storage size calculation overflowed")  # what torch's errors say
+NO_MEMORY = ("memory", "overflow")  # of which torch's errors speak
 
 
 def launch(program: Program, argv: Sequence[str] | None) -> int:
