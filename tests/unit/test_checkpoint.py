@@ -97,8 +97,12 @@ def test_interrupt_waits_until_the_file_is_whole(
         return write(sink, data)
 
     monkeypatch.setattr(checkpoint._Sink, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(file, STATE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(file, STATE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert load_checkpoint(file, "cpu")["count"] == 3
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]
 
