@@ -30,8 +30,9 @@ class Logger:
         """Open the folder's records, dropping what they hold of `first_iteration` and later."""
         self.folder = folder
         self._csv = folder / PROGRESS
-        rows = [row for row in read_rows(self._csv) if int(row[ITERATION]) < first_iteration]
-        if first_iteration > 0 and not rows and self._csv.exists():
+        logged = read_rows(self._csv)
+        rows = [row for row in logged if int(row[ITERATION]) < first_iteration]
+        if first_iteration > 0 and not logged and self._csv.exists():
             raise UsageError(
                 f"--resume {folder}: its {PROGRESS} is damaged; allowed: one that this run wrote, "
                 "or none: a new one then begins where the run goes on"
