@@ -37,6 +37,74 @@ PEER = Experiment(
     results=(Result("Eval_AverageReturn", last=3),),
 )
 
+PAGE = """# Results
+
+Written by `python results/make_report.py` from the files beside it; nothing here is typed. A run is
+a CSV and a JSON, exported from its log folder (`scripts/reproduce.py --export_to results` runs them
+all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the assignment's, "wanted"
+this project's, held against the mean over seeds; "not done" is what was exported before its end.
+"Planned through the simulator" is what the same
+search reaches with a perfect model (`results/perfect_model.py`): the rest to it is the model's.
+Times are from the first iteration on, the mean over seeds; other processes ran beside most of them,
+so [benchmarks/](benchmarks/README.md) says more of speed. An evaluation is `--eval_batch_size` env
+steps, in whole episodes: one of the cheetah, two of the reacher, four or more
+of the obstacles.
+
+{rows}
+
+Beyond the homework (`scripts/reproduce.py --experiments cs285/analysis/research.toml`):
+
+{research_rows}
+
+Lines are means over seeds, bands from the lowest to the highest, thin lines the seeds (of four
+seeds and more: interquartile means and their 95% bootstrap intervals). Question 6's runs with
+rollouts take 5000 updates per iteration and its baseline, as the assignment has it, 1000; the
+other line without rollouts takes 5000, too.
+
+{pictures}
+
+## Model error
+
+Median error of the ensemble's mean state (and spread of its members), in stds of the observations,
+for ensembles fitted to the first so many env steps of a run of question 6, on episodes of its final
+policy and of random actions: `results/model_error_study.py`, explained in
+[docs/model_error.md](../docs/model_error.md).
+
+{model_error}
+
+## Planners through one model
+
+Mean return of fresh episodes, the same for each planner, through the last model of a run:
+`results/planner_study.py`. Of MPPI and iCEM the first line is with the defaults, each other line
+with one of them changed.
+
+{planners}
+
+## What the means of an ensemble are fitted by
+
+Ensembles of a run's settings, fitted once to all but the newest fifth of its transitions and judged
+on that fifth: `results/mean_loss_study.py`. An error is the geometric mean over columns of the mean
+squared errors, in units of the targets' variance, the mean over members and three seeds; coverage
+is the share of targets in the intervals of so many per cent.
+[docs/algorithms.md](../docs/algorithms.md) says what came of it.
+
+{mean_losses}
+
+## Every run
+
+Older runs did not count phases.
+
+| run | commit | machine | seconds | by phase | command |
+|---|---|---|---|---|---|
+{runs}
+
+## Every study of such runs
+
+| file | commit | machine | command |
+|---|---|---|---|
+{studies}
+"""
+
 
 def sources() -> dict[str, dict[str, Any]]:
     """Return what is known of each run, by its name."""
@@ -96,77 +164,18 @@ def report(argv: Sequence[str]) -> int:
         for file in sorted(RESULTS.glob("*/*.json"))
         if file.stem not in runs and file.parent.name != "benchmarks"
     ]
-    pictures = [f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in drawn]
-    newline = "\n"
-    (RESULTS / "README.md").write_text(
-        f"""# Results
-
-Written by `python results/make_report.py` from the files beside it; nothing here is typed. A run is
-a CSV and a JSON, exported from its log folder (`scripts/reproduce.py --export_to results` runs them
-all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the assignment's, "wanted"
-this project's, held against the mean over seeds; "not done" is what was exported before its end.
-"Planned through the simulator" is what the same
-search reaches with a perfect model (`results/perfect_model.py`): the rest to it is the model's.
-Times are from the first iteration on, the mean over seeds; other processes ran beside most of them,
-so [benchmarks/](benchmarks/README.md) says more of speed. An evaluation is `--eval_batch_size` env
-steps, in whole episodes: one of the cheetah, two of the reacher, four or more
-of the obstacles.
-
-{newline.join(rows)}
-
-Beyond the homework (`scripts/reproduce.py --experiments cs285/analysis/research.toml`):
-
-{newline.join(research_rows)}
-
-Lines are means over seeds, bands from the lowest to the highest, thin lines the seeds (of four
-seeds and more: interquartile means and their 95% bootstrap intervals). Question 6's runs with
-rollouts take 5000 updates per iteration and its baseline, as the assignment has it, 1000; the
-other line without rollouts takes 5000, too.
-
-{newline.join(pictures)}
-
-## Model error
-
-Median error of the ensemble's mean state (and spread of its members), in stds of the observations,
-for ensembles fitted to the first so many env steps of a run of question 6, on episodes of its final
-policy and of random actions: `results/model_error_study.py`, explained in
-[docs/model_error.md](../docs/model_error.md).
-
-{newline.join(error_table(RESULTS / "study" / "model_error.csv"))}
-
-## Planners through one model
-
-Mean return of fresh episodes, the same for each planner, through the last model of a run:
-`results/planner_study.py`. Of MPPI and iCEM the first line is with the defaults, each other line
-with one of them changed.
-
-{newline.join(planner_table(RESULTS / "study"))}
-
-## What the means of an ensemble are fitted by
-
-Ensembles of a run's settings, fitted once to all but the newest fifth of its transitions and judged
-on that fifth: `results/mean_loss_study.py`. An error is the geometric mean over columns of the mean
-squared errors, in units of the targets' variance, the mean over members and three seeds; coverage
-is the share of targets in the intervals of so many per cent.
-[docs/algorithms.md](../docs/algorithms.md) says what came of it.
-
-{newline.join(mean_loss_table(RESULTS / "study"))}
-
-## Every run
-
-Older runs did not count phases.
-
-| run | commit | machine | seconds | by phase | command |
-|---|---|---|---|---|---|
-{newline.join(run_row(name, source) for name, source in runs.items())}
-
-## Every study of such runs
-
-| file | commit | machine | command |
-|---|---|---|---|
-{newline.join(map(study_row, studies))}
-"""
-    )
+    parts = {
+        "rows": rows,
+        "research_rows": research_rows,
+        "pictures": [f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in drawn],
+        "model_error": error_table(RESULTS / "study" / "model_error.csv"),
+        "planners": planner_table(RESULTS / "study"),
+        "mean_losses": mean_loss_table(RESULTS / "study"),
+        "runs": [run_row(name, source) for name, source in runs.items()],
+        "studies": map(study_row, studies),
+    }
+    page = PAGE.format(**{name: "\n".join(lines) for name, lines in parts.items()})
+    (RESULTS / "README.md").write_text(page)
     return 0
 
 

@@ -22,8 +22,8 @@ def fold(
     `layers` and `widths` are a StackedMLP's. The last input is to be the constant 1. Two passes
     over memory are saved, together half of the time on CPU:
 
-    - tanh(z) = 2 sigmoid(2z) - 1, and torch's sigmoid takes a sixth of its tanh: the factors go
-      into the weights and the -1 into the next layer's biases.
+    - tanh(z) = 2 sigmoid(2z) - 1, and torch's sigmoid is much faster there than its tanh: the
+      factors go into the weights and the -1 into the next layer's biases.
     - Biases are the weights of one more input that is always 1: the given one at first, then the
       first padding unit of each hidden layer, which is made sigmoid(20), exactly 1 in float32.
 
