@@ -94,47 +94,13 @@ def run_apart(agent: str, flags: list[str]) -> dict[str, Any]:
 
 
 def _run(pipe: Any, agent: str, flags: list[str]) -> None:
-    from cs285.infrastructure.checkpoint import load_checkpoint
-    from cs285.infrastructure.collector import Collector
-    from cs285.infrastructure.worker_pool import WorkerPool
-    from cs285.scripts import run_hw4_mb, run_hw4_mbpo
-
-    env_steps: dict[str, int] = defaultdict(int)
-    worker_memory: list[int] = []
-
-    def kind(
-        collector: Any, policy: Any, steps: int, purpose: str, iteration: int, *rest: Any
-    ) -> str:
-        return {"eval": "evaluate"}.get(purpose, "collect" if iteration else "collect at random")
-
-    collect, close = Collector.collect, WorkerPool.close
-
-    def counted(collector: Any, *arguments: Any) -> Any:
-        collection = collect(collector, *arguments)
-        env_steps[kind(collector, *arguments)] += sum(path.length for path in collection.paths)
-        return collection
-
-    def closed(pool: Any) -> None:
-        worker_memory.extend(map(memory_of, pool._workers))
-        close(pool)
-
-    Collector.collect, WorkerPool.close = counted, closed  # type: ignore[assignment, method-assign]
-
-    program = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        code = program.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
-        seconds = time.perf_counter() - start
-        (log,) = Path(folder).glob("hw4_*")
-        counters = load_checkpoint(log / "checkpoint.pt", "cpu")["counters"]
-        phases = defaultdict[str, float](float, counters["seconds_by_phase"])
-        last = (log / "progress.csv").read_text().splitlines()[-1].split(",")[1]
-    assert code == 0
+    env_steps, worker_memory = count_env_steps_and_memory()
+    seconds, phases, last = run_program(agent, flags)
     result: dict[str, Any] = {
         "command": f"python scripts/run_hw4_{agent}.py {' '.join(flags)}",
         "seconds": round(seconds, 1),
         "seconds_by_phase": {name: round(value, 2) for name, value in phases.items()},
-        "last_evaluation": float(last),
+        "last_evaluation": last,
         "collect_env_steps_per_s": round(env_steps["collect"] / phases["collect"], 2),
         "evaluate_env_steps_per_s": round(env_steps["evaluate"] / phases["evaluate"], 2),
         "share_of_log_checkpoint_figures_and_loop": round(
@@ -151,6 +117,51 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     else:
         result["seconds_per_iteration"] = round(seconds / iterations, 1)
     pipe.send(result)
+
+
+def count_env_steps_and_memory() -> tuple[dict[str, int], list[int]]:
+    """Make this process count: env steps by kind of collection, and the workers' peaks in MB.
+
+    Both are filled while the program runs.
+    """
+    from cs285.infrastructure.collector import Collector
+    from cs285.infrastructure.worker_pool import WorkerPool
+
+    env_steps: dict[str, int] = defaultdict(int)
+    worker_memory: list[int] = []
+    collect, close = Collector.collect, WorkerPool.close
+
+    def kind(policy: Any, steps: int, purpose: str, iteration: int, *rest: Any) -> str:
+        return {"eval": "evaluate"}.get(purpose, "collect" if iteration else "collect at random")
+
+    def counted(collector: Any, *arguments: Any) -> Any:
+        collection = collect(collector, *arguments)
+        env_steps[kind(*arguments)] += sum(path.length for path in collection.paths)
+        return collection
+
+    def closed(pool: Any) -> None:
+        worker_memory.extend(map(memory_of, pool._workers))
+        close(pool)
+
+    Collector.collect, WorkerPool.close = counted, closed  # type: ignore[assignment, method-assign]
+    return env_steps, worker_memory
+
+
+def run_program(agent: str, flags: list[str]) -> tuple[float, dict[str, float], float]:
+    """Run a program; returns its seconds, those of each phase, and its last evaluation's return."""
+    from cs285.infrastructure.checkpoint import load_checkpoint
+    from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+
+    program = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        code = program.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
+        seconds = time.perf_counter() - start
+        assert code == 0
+        (log,) = Path(folder).glob("hw4_*")
+        counters = load_checkpoint(log / "checkpoint.pt", "cpu")["counters"]
+        last = (log / "progress.csv").read_text().splitlines()[-1].split(",")[1]
+    return seconds, defaultdict(float, counters["seconds_by_phase"]), float(last)
 
 
 def memory_of(worker: Any) -> int:
