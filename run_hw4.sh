@@ -87,11 +87,17 @@ fail() {
   exit 2
 }
 
-# Stop at a variable that looks like one of ours and is not.
+# Stop at a variable that looks like one of ours and is not, or has what its flag cannot take.
 check_variables() {
   local known=" " name default
-  while read -r name _; do
+  for name in RUN_MB RUN_MBPO SKIP_INSTALL MB_ADD_SL_NOISE MBPO_ADD_SL_NOISE; do
+    [[ ${!name:-0} == [01] ]] || fail "$name=${!name}: allowed are 0 and 1"
+  done
+  while read -r name default _; do
     known+="$name "
+    # A number is one from the start, not once the stage before has run for hours.
+    [[ ! $default =~ ^[0-9.e-]+$ || ${!name:-0} =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
+      fail "$name=${!name}: allowed are numbers"
   done < <(variables_of MB && variables_of MBPO)
   for name in $(compgen -e); do
     case $name in
@@ -100,14 +106,6 @@ check_variables() {
           fail "unknown variable $name=${!name}; ./run_hw4.sh --help lists the allowed ones" ;;
     esac
   done
-  for name in RUN_MB RUN_MBPO SKIP_INSTALL MB_ADD_SL_NOISE MBPO_ADD_SL_NOISE; do
-    [[ ${!name:-0} == [01] ]] || fail "$name=${!name}: allowed are 0 and 1"
-  done
-  # A number is one from the start, not once the stage before has run for hours.
-  while read -r name default _; do
-    [[ ! $default =~ ^[0-9.e-]+$ || ${!name:-0} =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
-      fail "$name=${!name}: allowed are numbers"
-  done < <(variables_of MB && variables_of MBPO)
 }
 
 # Create or reuse .venv, and install unless what is there was installed from the same files.
