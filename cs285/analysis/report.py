@@ -81,6 +81,10 @@ RESEARCH: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "probabilistic, TS-inf": "pets_cheetah_tsinf",
             "the same, --mean_loss mse": "pets_cheetah_tsinf_mse",
         },
+        "PETS: cheetah, iCEM, fits after every episode": {
+            "deterministic": "pets_cheetah_points_refit",
+            "probabilistic, TS-inf, --mean_loss mse": "pets_cheetah_tsinf_refit",
+        },
     },
     "mbpo": {
         "MBPO: InvertedPendulum-v5": {"MBPO": "mbpo_inverted_pendulum"},
