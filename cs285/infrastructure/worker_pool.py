@@ -19,7 +19,7 @@ import torch
 
 from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
-from cs285.infrastructure.errors import RunError, WorkerError
+from cs285.infrastructure.errors import RunError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 
 MAX_TRIES = 3  # an episode that kills this many workers will kill the next one too
@@ -168,9 +168,11 @@ def _serve(
                 result = None
             except RunError as error:
                 result = error
-            except Exception:  # whatever a third party's environment raises
+            except Exception as error:  # whatever a third party's environment raises, among others
                 cause = traceback.format_exc().rstrip()
-                result = WorkerError(f"episode {key.number} raised an exception:\n{cause}")
+                result = as_no_memory(error) or WorkerError(
+                    f"episode {key.number} raised an exception:\n{cause}"
+                )
             pipe.send(result)
 
 

@@ -6,23 +6,20 @@ flag answer at once, and so that the worker server can import them at the same t
 
 from __future__ import annotations
 
-import errno
 import functools
 import math
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from cs285.infrastructure import flags as flag_tools
 from cs285.infrastructure.effects import describe_idle
-from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError, WorkerError
+from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
 from cs285.infrastructure.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,
@@ -34,17 +31,8 @@ from cs285.infrastructure.run_folder import (
     record_resume,
 )
 from cs285.scripts import presets
+from cs285.scripts.endings import one_line_errors
 from cs285.scripts.program import Program
-
-DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-)
-NO_MEMORY = ("memory", "overflow")  # of which torch's errors speak
 
 
 def launch(program: Program, argv: Sequence[str] | None) -> int:
@@ -172,7 +160,7 @@ def _train(
     env_factory = functools.partial(make_env, run.env_name, ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
-        with _one_line_errors(config, folder), lock_folder(folder):
+        with one_line_errors(folder, run.checkpoint_freq > 0), lock_folder(folder):
             trainer = RL_Trainer(
                 config=run,
                 folder=folder,
@@ -206,44 +194,3 @@ def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tu
     if run.continue_episodes:
         return ContinuingCollector(env_factory, run.seed), evaluator
     return evaluator, evaluator
-
-
-@contextmanager
-def _one_line_errors(config: Any, folder: Path) -> Iterator[None]:
-    """Make RunErrors, which say how to go on, of what may befall a run."""
-    way_on = f"; go on with --resume {folder}" if config.run.checkpoint_freq > 0 else ""
-    try:
-        yield
-    except WorkerError as error:
-        raise WorkerError(f"{error}{way_on}") from error
-    except RunError:
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        known = _as_run_error(error, folder, way_on)
-        if known is None:  # a third party's environment raised it, or this program has a fault
-            print(f"stopped by an exception{way_on}", file=sys.stderr)
-            raise
-        raise known from error
-
-
-def _as_run_error(error: BaseException, folder: Path, way_on: str) -> RunError | None:
-    """Return what one line says of an exception, or None: its traceback is to be seen."""
-    if isinstance(error, KeyboardInterrupt):
-        return InterruptedRunError(f"interrupted{way_on}")
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return RunError(f"stdout was closed{way_on}")
-    is_of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)
-    if isinstance(error, MemoryError) or is_of_torch:
-        reason = (str(error) or "MemoryError").splitlines()[0]
-        way_on = way_on if (folder / CHECKPOINT).exists() else ""
-        return RunError(
-            f"not enough memory ({reason}): a run of smaller sizes, batches or buffers may "
-            f"fit{way_on}"
-        )
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return UsageError(
-            f"--data_dir {folder.parent}: {error.strerror}; allowed: a folder that takes the "
-            f"run's files{way_on}"
-        )
-    return None

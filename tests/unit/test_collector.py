@@ -21,7 +21,7 @@ from cs285.infrastructure.collector import (
     make_backend,
 )
 from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.errors import DivergedError, WorkerError
+from cs285.infrastructure.errors import DivergedError, NoMemoryError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.worker_pool import WorkerPool
 from cs285.policies.base_policy import RandomPolicy
@@ -167,10 +167,37 @@ def test_exception_in_a_worker_arrives_with_its_cause() -> None:
         collect(WorkerPool(raising_env, 2))
 
 
+@pytest.mark.parametrize(
+    ("error", "is_of_memory"),
+    [
+        (lambda: torch.empty(10**15), True),
+        (lambda: torch.empty(2**31, 2**31), True),
+        (lambda: torch.zeros(1).expand(2**40, 2**30).contiguous(), True),
+        (lambda: np.empty(10**15), True),
+        (lambda: torch.zeros(2, dtype=torch.int8).fill_(300), False),
+        (lambda: torch.zeros(2) @ torch.zeros(3), False),
+    ],
+)
+def test_errors_that_come_of_too_little_memory_are_known(error: Any, is_of_memory: bool) -> None:
+    with pytest.raises((MemoryError, RuntimeError)) as raised:
+        error()
+    assert (as_no_memory(raised.value) is not None) == is_of_memory
+
+
+def test_a_worker_that_runs_out_of_memory_is_one_line() -> None:
+    with pytest.raises(NoMemoryError, match=r"^not enough memory .* may fit$"):
+        collect(WorkerPool(FACTORY, 2), GreedyPolicy(*bounds()))
+
+
 @pytest.mark.parametrize("backend", [InProcess(FACTORY, 1), WorkerPool(FACTORY, 2)])
 def test_non_finite_action_never_reaches_the_simulator(backend: Any) -> None:
     with pytest.raises(DivergedError, match="non-finite action"):
         collect(backend, NanPolicy(*bounds()))
+
+
+class GreedyPolicy(RandomPolicy):
+    def get_action(self, obs: Any, memories: Any) -> Any:
+        return torch.empty(10**15)
 
 
 class NanPolicy(RandomPolicy):
