@@ -81,7 +81,7 @@ RESEARCH: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "probabilistic, TS-inf": "pets_cheetah_tsinf",
             "the same, --mean_loss mse": "pets_cheetah_tsinf_mse",
         },
-        "PETS: cheetah, iCEM, fits after every episode": {
+        "PETS: cheetah, iCEM, a fit every 1000 env steps": {
             "deterministic": "pets_cheetah_points_refit",
             "probabilistic, TS-inf, --mean_loss mse": "pets_cheetah_tsinf_refit",
         },

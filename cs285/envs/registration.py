@@ -36,7 +36,7 @@ _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
         {f"include_{name}_in_observation": False for name in _HUMANOIDS_MORE},
     ),
 )
-ALLOWED = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id with a Box action space"
+ALLOWED = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id whose actions are a Box vector"
 
 Array = NDArray[np.floating]
 RewardFunction = Callable[[Any, Any], tuple[Any, Any]]
@@ -109,8 +109,8 @@ def inspect_task(
         get_termination = TERMINATIONS.get(env_id)
         if termination == "known" and not (get_termination or get_reward):
             raise UsageError(
-                "--termination known: where this task's episodes end is not known; allowed: "
-                "learned or none"
+                "--termination known: there is no function of where this task's episodes end; "
+                "allowed: learned, or none if they never do"
             )
         return TaskSpec(
             ob_dim=obs_space.shape[0],

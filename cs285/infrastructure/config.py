@@ -94,7 +94,8 @@ class RolloutConfig:
     )
     mbpo_propagation: str = flag(
         "mean",
-        "next imagined state: mean over the ensemble, or random_member, drawn for each row",
+        "next imagined state: mean over the ensemble, or random_member, drawn for each row, which "
+        "--model probabilistic brings along",
         check=one_of("mean", "random_member"),
     )
     mbpo_rollouts_per_sac_iter: int = flag(1, "model rollouts per SAC iteration", check=COUNT)

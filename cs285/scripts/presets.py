@@ -14,6 +14,7 @@ from cs285.infrastructure.toml import read_toml
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 LIST = "list"
 PROBABILISTIC = "probabilistic"
+OF_MBPO = ("mbpo_", "sac_")  # how flags begin that the other program has not
 # Where the first is given, a preset's others do not come with it.
 GO_TOGETHER = {
     "ensemble_size": ("num_elites", "mpc_particles"),
@@ -84,15 +85,23 @@ def expand(script: str, given: dict[str, Any], say: Say = print) -> dict[str, An
         known = names(script)
         if name not in known:
             raise UsageError(f"--preset {name}: allowed are {', '.join(known)}")
-        values = _bring_along(f"--preset {name}", name, values, say)
+        values = _bring_along(f"--preset {name}", flags_for(script, name), values, say)
     if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
-        values = _bring_along(f"--model {PROBABILISTIC}", PROBABILISTIC, values, say)
+        flags = flags_for(script, PROBABILISTIC)
+        values = _bring_along(f"--model {PROBABILISTIC}", flags, values, say)
     return values
 
 
-def _bring_along(cause: str, name: str, values: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Return `values` and those flags of the preset that go with them, which are said."""
+def flags_for(script: str, name: str) -> dict[str, Any]:
+    """Return those flags of the preset that the program has."""
     flags = read(name)["flags"]
+    return {flag: flags[flag] for flag in flags if script == "mbpo" or not flag.startswith(OF_MBPO)}
+
+
+def _bring_along(
+    cause: str, flags: dict[str, Any], values: dict[str, Any], say: Say
+) -> dict[str, Any]:
+    """Return `values` and those flags of a preset that go with them, which are said."""
     misfits = _misfits(values)
     added = {flag: flags[flag] for flag in flags if flag not in values and flag not in misfits}
     words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]

@@ -24,9 +24,8 @@ def flags_of(script: str, **given: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("script", "name"), OF_PROGRAM)
 def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
     flags = flags_of(script, preset=name)
-    assert {flag: flags[flag] for flag in presets.read(name)["flags"]} == presets.read(name)[
-        "flags"
-    ]
+    wanted = presets.flags_for(script, name)
+    assert {flag: flags[flag] for flag in wanted} == wanted
     if flags["env_name"]:
         inspect_task(flags["env_name"])
 
@@ -109,6 +108,22 @@ def test_a_probabilistic_model_brings_its_ensemble_as_far_as_it_fits() -> None:
         assert flags_of("mb", **given, n_layers=3)["weight_decay"] == "0"
         assert flags_of("mb", **given, ensemble_size=3)["num_elites"] is None
     assert flags_of("mb")["activation"] == "tanh"
+
+
+def test_a_probabilistic_model_draws_in_rollouts_where_there_are_some() -> None:
+    assert "mbpo_propagation" not in flags_of("mb", model="probabilistic")
+    assert flags_of("mbpo", model="probabilistic")["mbpo_propagation"] == "random_member"
+    given = {"model": "probabilistic", "mbpo_propagation": "mean"}
+    assert flags_of("mbpo", **given)["mbpo_propagation"] == "mean"
+    assert flags_of("mbpo")["mbpo_propagation"] == "mean"
+
+
+@pytest.mark.parametrize("name", ["pets_cheetah", "pets_reacher"])
+def test_pets_is_fitted_after_each_episode(name: str) -> None:
+    run = from_flat(MBConfig, presets.expand("mb", {"preset": name})).run
+    assert run.batch_size == inspect_task(run.env_name).ep_len
+    steps = run.batch_size_initial + (run.n_iter - 1) * run.batch_size
+    assert f", {steps // 1000}k env steps;" in presets.read(name)["about"]
 
 
 def test_particles_of_a_preset_go_with_its_members() -> None:
