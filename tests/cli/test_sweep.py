@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cs285.infrastructure.collector import available_cores
 from cs285.scripts import plot_results, run_hw4_mb
 from cs285.scripts.sweep import main
 from tests.cli.processes import ROOT, children_of, command_of, start, wait_until
@@ -93,6 +94,7 @@ def test_plot_of_a_sweep(grid: Path, tmp_path: Path) -> None:
     assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.skipif(available_cores() < 2, reason="its two runs are to be stopped side by side")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(how: signal.Signals, tmp_path: Path) -> None:
     """Curves are those of runs never stopped, and no process is left behind."""
