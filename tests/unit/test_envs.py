@@ -288,7 +288,8 @@ def test_whole_numbers_as_actions_are_refused() -> None:
 
 
 def test_a_termination_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(UsageError, match="--termination known: there is no function"):
+    words = "--termination known: there is no function of where this task's episodes end; allowed"
+    with pytest.raises(UsageError, match=words):
         cs285.envs.inspect_task("Pendulum-v1", termination="known")
     for name in ("Hopper-v5", "obstacles-cs285-v0"):
         assert cs285.envs.inspect_task(name, termination="known").ob_dim > 0
