@@ -19,8 +19,8 @@ setup(
     package_data={
         "cs285.envs.reacher": ["assets/*.xml"],
         "cs285": ["py.typed"],
-        "cs285.analysis": ["*.toml"],
-        "cs285.presets": ["*.toml"],
+        "cs285.experiments": ["*.toml"],
+        "cs285.config": ["presets/*.toml"],
     },
     install_requires=[
         "torch>=2.6,<2.14",  # networks and optimisers

@@ -65,23 +65,23 @@ def random_data() -> Transitions:
 def ours(
     members: int, batch: int, width: int, n_layers: int, device: str = "cpu", compile: bool = False
 ) -> Callable[[], int]:
-    from cs285.infrastructure.compilation import compile_if
-    from cs285.infrastructure.cpu_tuning import tune_cpu
-    from cs285.infrastructure.model_config import ModelConfig
-    from cs285.infrastructure.pytorch_util import make_generator
+    from cs285.config.model import ModelConfig
+    from cs285.infrastructure.pytorch_util import make_adam, make_generator
     from cs285.models.ff_model import FFModel
-    from cs285.models.fitting import fit_ensemble, fit_gradient
+    from cs285.models.training import fit_ensemble, gradient_step
+    from cs285.networks.compilation import compiled
+    from cs285.networks.cpu_tuning import tune_cpu
 
     tune_cpu()
     config = ModelConfig(ensemble_size=members, size=width, n_layers=n_layers)
     model = FFModel(OB_DIM, AC_DIM, config, False, make_generator(1, "benchmark")).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
+    optimizer = make_adam(model.parameters(), LEARNING_RATE)
     data = Transitions(*(column.to(device) for column in random_data()))
-    differentiate = compile_if(compile, fit_gradient)
+    update = compiled(gradient_step) if compile else gradient_step
 
     def work() -> int:
         indices = torch.randint(ROWS, (STEPS, members, batch)).to(device)
-        losses = fit_ensemble(model, optimizer, data, indices, differentiate)
+        losses = fit_ensemble(model, optimizer, data, indices, update)
         losses["Training Loss"][-1].item()  # waits for a GPU
         return STEPS
 

@@ -47,7 +47,7 @@ RUNS = {
 BOOKKEEPING = ("log", "checkpoint", "figures", "other")
 FIRST_STEP = """
 import os
-from cs285.infrastructure.collector import Collector
+from cs285.collection.collector import Collector
 from cs285.scripts.run_hw4_mb import main
 collect = Collector.collect
 def collect_and_end(*arguments):
@@ -124,8 +124,8 @@ def count_env_steps_and_memory() -> tuple[dict[str, int], list[int]]:
 
     Both are filled while the program runs.
     """
-    from cs285.infrastructure.collector import Collector
-    from cs285.infrastructure.worker_pool import WorkerPool
+    from cs285.collection.collector import Collector
+    from cs285.collection.worker_pool import WorkerPool
 
     env_steps: dict[str, int] = defaultdict(int)
     worker_memory: list[int] = []

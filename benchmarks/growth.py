@@ -21,13 +21,13 @@ from benchmarks.dynamics_fit import random_data
 from benchmarks.planning import ENV, collector
 from benchmarks.timing import write
 from cs285.agents.mb_agent import MBAgent
+from cs285.config.model import ModelConfig
+from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task
-from cs285.infrastructure.cpu_tuning import tune_cpu
-from cs285.infrastructure.model_config import ModelConfig
-from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.fitting import fit_ensemble
+from cs285.models.training import fit_ensemble
+from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import Memory
 
 Cases = dict[int, Callable[[], Callable[[], Any]]]  # by size, what builds the work

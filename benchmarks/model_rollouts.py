@@ -17,12 +17,12 @@ from benchmarks.planning import random_data
 from benchmarks.reference.homework_mpc import build_models
 from benchmarks.reference.homework_rollout import HomeworkActor, collect_model_trajectory
 from benchmarks.timing import Contender, rates, summarize, write
+from cs285.config.flags import from_flat
+from cs285.config.mbpo import MBPOConfig
 from cs285.envs import inspect_task
-from cs285.infrastructure.config import MBPOConfig
-from cs285.infrastructure.cpu_tuning import tune_cpu
-from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.models.imagined_task import ImaginedTask
+from cs285.models.task_model import TaskModel
+from cs285.networks.cpu_tuning import tune_cpu
 
 ENV, LENGTH, MEMBERS, MODEL_SIZE, POLICY_SIZE = "cheetah-cs285-v0", 10, 3, 250, 256
 STARTS = (100, 1000, 5000)
@@ -48,7 +48,7 @@ def main() -> None:
 
 def batched(starts: int, propagation: str) -> Callable[[], int]:
     from cs285.agents.mbpo_agent import MBPOAgent
-    from cs285.infrastructure.model_rollouts import roll_out
+    from cs285.models.rollouts import roll_out
 
     tune_cpu()
     task, real = inspect_task(ENV), random_data()
@@ -59,7 +59,7 @@ def batched(starts: int, propagation: str) -> Callable[[], int]:
 
     def work() -> int:
         rows = torch.randint(len(real.obs), (starts,), generator=generator)
-        arguments = (ImaginedTask(task.get_reward), real.obs[rows], LENGTH, propagation, generator)
+        arguments = (TaskModel(task.get_reward), real.obs[rows], LENGTH, propagation, generator)
         return len(roll_out(agent.mb_agent.model, policy, *arguments).data.rewards)
 
     return work

@@ -18,9 +18,9 @@ import torch
 from benchmarks.planning import collect_with, random_data
 from benchmarks.timing import rates, summarize, write
 from cs285.agents.mb_agent import MBAgent
+from cs285.config.model import ModelConfig
+from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task
-from cs285.infrastructure.model_config import ModelConfig
-from cs285.infrastructure.planner_config import PlannerConfig
 
 HORIZONS = {"cheetah-cs285-v0": 15, "reacher-cs285-v0": 10}
 BASELINE = "CEM, 1000 candidates"

@@ -23,10 +23,10 @@ import torch
 from benchmarks.reference.homework_mpc import HomeworkMPC, build_models
 from benchmarks.timing import Contender, rates, sgemm, summarize, write
 from cs285.agents.mb_agent import MBAgent
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.config.model import ModelConfig
+from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.model_config import ModelConfig
-from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Transitions, stack_paths
 from cs285.policies.base_policy import RandomPolicy
 
@@ -111,8 +111,8 @@ def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
 
 def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Callable[[], int]:
     """Return work that collects env steps in worker processes."""
-    from cs285.infrastructure.collector import Collector
-    from cs285.infrastructure.worker_pool import WorkerPool
+    from cs285.collection.collector import Collector
+    from cs285.collection.worker_pool import WorkerPool
 
     # One episode per worker, so that both are busy to the end.
     ep_len = decisions // workers
@@ -127,7 +127,7 @@ def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Call
 
 def on_gpu(strategy: str, decisions: int, compile: bool) -> Callable[[], int]:
     """Return lockstep collection in this process, planning for all envs in one batch."""
-    from cs285.infrastructure.collector import Collector, InProcess
+    from cs285.collection.collector import Collector, InProcess
 
     agent = make_agent(strategy, "cuda", compile)
     backend = InProcess(partial(make_env, ENV, decisions), GPU_ENVS)

@@ -19,8 +19,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import dynamics_fit, planning, sac_updates
 from benchmarks.timing import seconds_per_unit, sgemm, write
-from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.pytorch_util import make_generator
+from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import Memory
 
 KINDS = {

@@ -82,11 +82,11 @@ def whole(fit_step: np.ndarray, sac: np.ndarray, env_step: np.ndarray) -> np.nda
 def sac_iterations() -> Callable[[], int]:
     """Return a block of SAC iterations with their rollouts, drawing from full-sized buffers."""
     from cs285.agents.mbpo_agent import MBPOAgent
+    from cs285.config.flags import from_flat
+    from cs285.config.mbpo import MBPOConfig
     from cs285.envs import inspect_task
-    from cs285.infrastructure.config import MBPOConfig
-    from cs285.infrastructure.cpu_tuning import tune_cpu
-    from cs285.infrastructure.flags import from_flat
     from cs285.infrastructure.replay_buffer import unpack
+    from cs285.networks.cpu_tuning import tune_cpu
 
     tune_cpu()
     flags = {
@@ -118,9 +118,9 @@ def sac_iterations() -> Callable[[], int]:
 def collection() -> Callable[[], int]:
     """Return episodes of the policy, collected as a run collects them."""
     from cs285.agents.sac_agent import SACAgent
+    from cs285.collection.collector import Collector, make_backend
+    from cs285.config.sac import SACConfig
     from cs285.envs import inspect_task, make_env
-    from cs285.infrastructure.collector import Collector, make_backend
-    from cs285.infrastructure.sac_config import SACConfig
 
     device = torch.device("cpu")
     agent = SACAgent(inspect_task(ENV), SACConfig(sac_size=POLICY_SIZE), 1, device)

@@ -51,10 +51,10 @@ def main() -> None:
 
 def ours(device: str = "cpu", compile: bool = False) -> Callable[[], int]:
     from cs285.agents.sac_agent import SACAgent
+    from cs285.config.sac import SACConfig
     from cs285.envs import TaskSpec
-    from cs285.infrastructure.cpu_tuning import tune_cpu
     from cs285.infrastructure.replay_buffer import Transitions
-    from cs285.infrastructure.sac_config import SACConfig
+    from cs285.networks.cpu_tuning import tune_cpu
 
     tune_cpu()
     ones = np.ones(AC_DIM, np.float32)

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import write
-from cs285.infrastructure.job import DONE
+from cs285.experiments.cluster import connected, require_ray
+from cs285.experiments.job import DONE
+from cs285.experiments.sweeps import folder as sweep_folder
+from cs285.experiments.sweeps.plan import Sweep
 from cs285.infrastructure.logger import read_rows
 from cs285.scripts.sweep import main as sweep
-from cs285.sweeps import folder as sweep_folder
-from cs285.sweeps.cluster import connected, require_ray
-from cs285.sweeps.plan import Sweep
 
 require_ray()
 
-from cs285.sweeps import engine  # noqa: E402  (imports Ray)
+from cs285.experiments.sweeps import engine  # noqa: E402  (imports Ray)
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (1, 2)

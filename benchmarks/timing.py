@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from cs285.infrastructure.cpu_tuning import tune_cpu
 from cs285.infrastructure.run_folder import provenance
+from cs285.networks.cpu_tuning import tune_cpu
 
 PEERS = ("stable-baselines3", "sbx-rl", "jax", "mbrl")
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"

@@ -3,7 +3,7 @@
     python results/make_report.py
 
 Every number reached is read from a CSV or JSON; what is stated or wanted is in the list of
-experiments (cs285/analysis/experiments.toml and research.toml).
+experiments (cs285/experiments/homework.toml and research.toml).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cs285.analysis.experiments import (
+from cs285.analysis.plots import save
+from cs285.analysis.report.figures import figures
+from cs285.analysis.report.results_table import table
+from cs285.analysis.report.study import error_table, mean_loss_table, planner_table
+from cs285.cli.tool import run_tool
+from cs285.config.flags import OneLineParser
+from cs285.experiments.suites import (
     RESEARCH_FILE,
     Experiment,
     Result,
     read_experiments,
 )
-from cs285.analysis.plots import save
-from cs285.analysis.report import figures
-from cs285.analysis.results_table import table
-from cs285.analysis.study import error_table, mean_loss_table, planner_table
-from cs285.infrastructure.flags import OneLineParser
-from cs285.infrastructure.stopwatch import describe_phases
-from cs285.scripts.tool import run_tool
+from cs285.infrastructure.recording.stopwatch import describe_phases
 
 SCRIPT, RESULTS = "make_report.py", Path(__file__).parent
 PEER = Experiment(
@@ -52,7 +52,7 @@ of the obstacles.
 
 {rows}
 
-Beyond the homework (`scripts/reproduce.py --experiments cs285/analysis/research.toml`):
+Beyond the homework (`scripts/reproduce.py --experiments cs285/experiments/research.toml`):
 
 {research_rows}
 

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from cs285.agents.mb_agent import MBAgent
-from cs285.analysis.study import write_study
+from cs285.analysis.diagnosis.rebuild import rebuild
+from cs285.analysis.report.study import write_study
+from cs285.cli.tool import run_tool
+from cs285.config.flags import OneLineParser
+from cs285.config.model import ModelConfig
+from cs285.config.planner import PlannerConfig
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.flags import OneLineParser
-from cs285.infrastructure.model_config import ModelConfig
-from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.held_out import coverage, validation_errors
-from cs285.scripts.rebuild import rebuild
-from cs285.scripts.tool import run_tool
+from cs285.models.evaluation import coverage, validation_errors
 
 SCRIPT, TARGET = "mean_loss_study.py", Path(__file__).parent / "study"
 SEEDS = (1, 2, 3)  # of initialisation and minibatches

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from cs285.analysis.model_error import OpenLoop, open_loop_errors
-from cs285.analysis.study import write_study
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.flags import OneLineParser
+from cs285.analysis.diagnosis.model_error import OpenLoop, open_loop_errors
+from cs285.analysis.diagnosis.rebuild import rebuild
+from cs285.analysis.report.study import write_study
+from cs285.cli.tool import run_tool
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.config.flags import OneLineParser
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.ff_model import FFModel
-from cs285.models.fitting import fit_ensemble
+from cs285.models.training import fit_ensemble
 from cs285.policies.base_policy import RandomPolicy
-from cs285.scripts.rebuild import rebuild
-from cs285.scripts.tool import run_tool
 
 SCRIPT = "model_error_study.py"
 TARGET = Path(__file__).parent / "study" / "model_error.csv"

@@ -23,18 +23,18 @@ from gymnasium.envs.classic_control import PendulumEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.analysis.study import write_study
+from cs285.analysis.diagnosis.rebuild import read_run
+from cs285.analysis.report.study import write_study
+from cs285.cli.tool import run_tool
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.config.flags import OneLineParser
+from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
 from cs285.envs.obstacles import Obstacles
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.flags import OneLineParser
-from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.replay_buffer import Path as Episode
 from cs285.policies.base_policy import Memory
-from cs285.policies.samplers import SAMPLERS
-from cs285.policies.search import Search
-from cs285.scripts.rebuild import read_run
-from cs285.scripts.tool import run_tool
+from cs285.policies.planners.samplers import SAMPLERS
+from cs285.policies.planners.sampling import Search
 
 SCRIPT = "perfect_model.py"
 TARGET = Path(__file__).parent

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from cs285.analysis.study import write_study
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
-from cs285.infrastructure.flags import OneLineParser
-from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.analysis.diagnosis.rebuild import rebuild
+from cs285.analysis.report.study import write_study
+from cs285.cli.tool import run_tool
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.config.flags import OneLineParser
+from cs285.config.planner import PlannerConfig
 from cs285.policies.MPC_policy import MPCPolicy
-from cs285.scripts.rebuild import rebuild
-from cs285.scripts.tool import run_tool
 
 SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "study"
 EPISODES = 3
@@ -54,7 +54,7 @@ def study(argv: Sequence[str]) -> int:
     for name, flags in PLANNERS.items():
         planner = PlannerConfig(mpc_horizon=horizon, **flags)
         policy = MPCPolicy(
-            agent.model, agent.imagined_task, task.ac_low, task.ac_high, planner, agent.device
+            agent.model, agent.task_model, task.ac_low, task.ac_high, planner, agent.device
         )
         keys = [EpisodeKey(config.run.seed, "planner study", 0, n) for n in range(EPISODES)]
         paths = [path for key in keys for path in run_episodes([env], policy, [key])]

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cs285.agents.base_agent import BaseAgent, Diagnosed
 from cs285.agents.mb_agent import MBAgent
 from cs285.agents.sac_agent import SACAgent
+from cs285.config.mbpo import MBPOConfig
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.config import MBPOConfig
-from cs285.infrastructure.episodes import EnvFactory
 from cs285.infrastructure.model_buffer import ModelBuffer
-from cs285.infrastructure.model_rollouts import roll_out
 from cs285.infrastructure.pytorch_util import make_generator, send
 from cs285.infrastructure.replay_buffer import Path
+from cs285.models.rollouts import roll_out
 from cs285.policies.base_policy import Policy
 
+PLAN_HORIZON, ERROR_HORIZON = 10, 50  # env steps, at least, of what a diagnosis looks at
 
-class MBPOAgent:
+
+class MBPOAgent(BaseAgent):
     """The MB agent's ensemble feeds the SAC agent: Janner et al. 2019, arXiv:1906.08253.
 
     Real transitions are the two agents' own; imagined ones are in `model_buffer` only.
     """
 
     def __init__(self, task: TaskSpec, config: MBPOConfig, device: torch.device) -> None:
+        super().__init__()
         self.config, self.seed, self.device = config.rollouts, config.run.seed, device
         self.has_model = config.model.num_agent_train_steps_per_iter > 0
         compile = config.run.compile
@@ -41,9 +43,15 @@ class MBPOAgent:
         self.rows_drawn = self.real_rows_drawn = 0  # for SAC, in this iteration
         self.metrics: dict[str, Tensor] = {}  # the last value of each of the model's
         self.actor: Policy = self.sac_agent.actor
-        self.eval_policies = dict(self.sac_agent.eval_policies)
+        self.model = self.mb_agent.model if self.has_model else None
+
+    @property
+    def eval_policies(self) -> dict[str, Policy]:
+        """SAC's policy, and the planner where it is asked for."""
+        policies = self.sac_agent.eval_policies
         if self.config.mbpo_eval_planner:
-            self.eval_policies["Planner_Eval"] = self.mb_agent.actor
+            return {**policies, "Planner_Eval": self.mb_agent.actor}
+        return policies
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths, for the model (with its noise) and for SAC (without)."""
@@ -137,8 +145,8 @@ class MBPOAgent:
         indices = torch.randint(len(real), (count,), generator=generator, device=self.device)
         rollouts = roll_out(
             self.mb_agent.model,
-            self.sac_agent.policy,
-            self.mb_agent.imagined_task,
+            self.sac_agent.policy.draw,
+            self.mb_agent.task_model,
             real[indices],
             config.length_at(self.env_steps),
             config.mbpo_propagation,
@@ -156,12 +164,13 @@ class MBPOAgent:
     def _record(self, name: str, value: float) -> None:
         self.metrics[name] = torch.full((1,), value, device=self.device)
 
-    def save_figures(
-        self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
-    ) -> None:
-        """Write the model's pictures of iteration 0, where there is a model."""
-        if self.has_model:
-            self.mb_agent.save_figures(folder, losses, env_factory)
+    def diagnosed(self) -> Diagnosed | None:
+        """SAC's policy, which acts in the model for a rollout; None where there is no model."""
+        if self.model is None:
+            return None
+        horizon = max(self.config.mbpo_rollout_length, PLAN_HORIZON)
+        policy = self.sac_agent.evaluated
+        return Diagnosed(self.model, self.mb_agent.task_model, policy, horizon, ERROR_HORIZON)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that training changes, both replays of real data and the model's."""

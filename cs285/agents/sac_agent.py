@@ -5,23 +5,17 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cs285.agents.sac_gradients import (
-    ActorRecord,
-    CriticRecord,
-    actor_gradient,
-    critic_gradient,
-)
+from cs285.agents.base_agent import BaseAgent
+from cs285.agents.sac_losses import actor_loss, critic_loss
+from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import SACCritic
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.compilation import compile_if
-from cs285.infrastructure.episodes import EnvFactory
-from cs285.infrastructure.pytorch_util import make_generator, send, take_step
+from cs285.infrastructure.pytorch_util import make_adam, make_generator, send, take_step
 from cs285.infrastructure.replay_buffer import (
     REPLAY_CAPACITY,
     Path,
@@ -30,7 +24,7 @@ from cs285.infrastructure.replay_buffer import (
     stack_paths,
     unpack,
 )
-from cs285.infrastructure.sac_config import SACConfig
+from cs285.networks.compilation import compiled
 from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
@@ -40,7 +34,7 @@ UPDATES_AT_ONCE = 100  # whose batches are drawn and gathered in one go
 DrawBatches = Callable[[int, int], Tensor]
 
 
-class SACAgent:
+class SACAgent(BaseAgent):
     """SAC by itself on real data, or on the batches that another agent draws for it."""
 
     def __init__(
@@ -51,37 +45,36 @@ class SACAgent:
         device: torch.device,
         compile: bool = False,
     ) -> None:
+        super().__init__()
         self.task, self.config, self.seed, self.device = task, config, seed, device
         O, A = task.ob_dim, task.ac_dim
         generator = make_generator(seed, "sac init")
         self.policy = SACPolicy(O, task.ac_low, task.ac_high, config, generator).to(device)
         self.critic = SACCritic(O, A, config, generator).to(device)
-        self.target_critic = copy.deepcopy(self.critic)
-        self.log_temperature = torch.tensor(config.sac_init_temperature, device=device).log()
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        temperature = torch.tensor(config.sac_init_temperature, device=device)
+        self.log_temperature = nn.Parameter(temperature.log())
         entropy = config.sac_target_entropy
         self.target_entropy = -float(A) if entropy is None else entropy
-        self.actor_optimizer = self._adam(self.policy.network.vector, self.log_temperature)
-        self.critic_optimizer = self._adam(self.critic.network.vector)
-        self.critic_gradient = compile_if(compile, critic_gradient)
-        self.actor_gradient = compile_if(compile, actor_gradient)
+        rate = config.sac_learning_rate
+        self.actor_optimizer = make_adam([self.policy.network.vector, self.log_temperature], rate)
+        self.critic_optimizer = make_adam(self.critic.parameters(), rate)
+        self.update = compiled(self._update) if compile else self._update
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
         self.scaled_rows = 0  # how many transitions the observations' statistics are of
         self.iterations_done = 0  # SAC iterations since the run began
         self.metrics: dict[str, Tensor] = {}  # the last value of each
         self.actor: Policy = SACActor(self.policy, device, deterministic=False)
-        evaluated = SACActor(self.policy, device, deterministic=True)
-        self.eval_policies: dict[str, Policy] = {"Eval": evaluated}
+        self.evaluated: Policy = SACActor(self.policy, device, deterministic=True)
+
+    @property
+    def eval_policies(self) -> dict[str, Policy]:
+        """The policy's mode."""
+        return {"Eval": self.evaluated}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths."""
         self.replay_buffer.add(stack_paths(paths))
-        wanted, held = self.config.sac_train_batch_size, len(self.replay_buffer)
-        if iteration == 0 and wanted > held:
-            print(
-                f"  --sac_train_batch_size {wanted} is more than the {held} env steps collected: "
-                "real transitions repeat within a batch",
-                flush=True,
-            )
 
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Learn from real data only."""
@@ -106,7 +99,7 @@ class SACAgent:
         for name, parts in records.items():
             self.metrics[name] = torch.cat(parts).mean(0, keepdim=True)
         weights = torch.cat([self.policy.network.vector, self.critic.network.vector])
-        self.metrics["SAC Weight Norm"] = weights.norm()[None]
+        self.metrics["SAC Weight Norm"] = weights.detach().norm()[None]
         return dict(self.metrics)
 
     def draw_real(self, first: int, count: int) -> Tensor:
@@ -130,27 +123,47 @@ class SACAgent:
         Returns each metric of every update that has it.
         """
         config = self.config
-        critic_steps = config.sac_num_critic_updates_per_agent_update
-        actor_steps = config.sac_num_actor_updates_per_agent_update
+        draws = (
+            config.sac_num_critic_updates_per_agent_update
+            + config.sac_num_actor_updates_per_agent_update
+        )
         U, B = rows.shape[:2]
         generator = make_generator(self.seed, "sac noise", first, device=self.device)
-        shape = (U, critic_steps + actor_steps, B, self.task.ac_dim)
+        shape = (U, draws, B, self.task.ac_dim)
         noise = torch.randn(shape, generator=generator, device=self.device).unbind()
-        critic_records: list[CriticRecord] = []
-        actor_records: list[ActorRecord] = []
+        records: dict[str, list[Tensor]] = defaultdict(list)
         first_update = first * config.sac_num_agent_train_steps_per_iter
         for update, batch in enumerate(self._scaled_batches(rows), first_update):
-            draws = noise[update - first_update].unbind()
-            for draw in draws[:critic_steps]:
-                critic_record = self._step_critic(batch, draw)
-            critic_records.append(critic_record)
-            if update % config.sac_critic_target_update_frequency == 0:
-                self._move_target()
-            if update % config.sac_actor_update_frequency == 0:
-                for draw in draws[critic_steps:]:
-                    actor_record = self._step_actor(batch.obs, draw)
-                actor_records.append(actor_record)
-        return self._critic_metrics(critic_records) | self._actor_metrics(actor_records)
+            metrics = self.update(
+                batch,
+                noise[update - first_update],
+                update % config.sac_critic_target_update_frequency == 0,
+                update % config.sac_actor_update_frequency == 0,
+            )
+            for name, value in metrics.items():
+                records[name].append(value)
+        return {name: torch.stack(values) for name, values in records.items()}
+
+    def _update(
+        self, batch: Transitions, noise: Tensor, moves_target: bool, trains_actor: bool
+    ) -> dict[str, Tensor]:
+        """Take the gradient steps of one update on a scaled batch (B, ...).
+
+        `noise` (steps, B, A) draws the actions of each step, the critic's first. Returns metrics of
+        the last step of each kind, () each.
+        """
+        critic_steps = self.config.sac_num_critic_updates_per_agent_update
+        metrics: dict[str, Tensor] = {}
+        for draw in noise[:critic_steps]:
+            metrics |= self._step_critic(batch, draw)
+        if moves_target:
+            target, source = self.target_critic.network.vector, self.critic.network.vector
+            with torch.no_grad():
+                target.lerp_(source, self.config.sac_target_rate)
+        if trains_actor:
+            for draw in noise[critic_steps:]:
+                metrics |= self._step_actor(batch.obs, draw)
+        return metrics
 
     def _scaled_batches(self, rows: Tensor) -> Iterator[Transitions]:
         """Yield packed rows (U, B, D) as U batches, scaled for the networks all at once."""
@@ -162,9 +175,9 @@ class SACAgent:
         )
         return map(Transitions, *(column.unbind() for column in scaled))
 
-    def _step_critic(self, batch: Transitions, noise: Tensor) -> CriticRecord:
+    def _step_critic(self, batch: Transitions, noise: Tensor) -> dict[str, Tensor]:
         """Take one gradient step on the twin Q."""
-        gradient, record = self.critic_gradient(
+        found = critic_loss(
             self.policy,
             self.critic,
             self.target_critic,
@@ -173,61 +186,36 @@ class SACAgent:
             self.log_temperature,
             self.config.sac_discount,
         )
-        take_step(self.critic_optimizer, gradient)
-        return record
+        take_step(self.critic_optimizer, found.loss)
+        return {"Critic Loss": found.loss.detach(), "Q Mean": found.mean_value}
 
-    def _step_actor(self, obs: Tensor, noise: Tensor) -> ActorRecord:
+    def _step_actor(self, obs: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Take one gradient step on the policy and the temperature."""
-        gradient, record = self.actor_gradient(
+        temperature = self.log_temperature.detach().exp()
+        found = actor_loss(
             self.policy, self.critic, obs, noise, self.log_temperature, self.target_entropy
         )
-        take_step(self.actor_optimizer, gradient, record.excess_entropy)
-        return record
-
-    def _move_target(self) -> None:
-        target, source = self.target_critic.network.vector, self.critic.network.vector
-        target.lerp_(source, self.config.sac_target_rate)
-
-    def _critic_metrics(self, records: Sequence[CriticRecord]) -> dict[str, Tensor]:
-        """Return metrics (updates,) of U updates."""
-        errors = torch.stack([record.errors for record in records])  # (U, 2, B)
-        values = torch.stack([record.values for record in records])
-        return {"Critic Loss": errors.square().mean(2).sum(1), "Q Mean": values.mean((1, 2))}
-
-    def _actor_metrics(self, records: Sequence[ActorRecord]) -> dict[str, Tensor]:
-        if not records:
-            return {}
-        log_probs = torch.stack([record.log_probs for record in records])  # (U, B)
-        values = torch.stack([record.values for record in records])
-        temperatures = torch.stack([record.temperature for record in records])  # (U,)
-        excess = torch.stack([record.excess_entropy for record in records])
+        take_step(self.actor_optimizer, found.loss + found.temperature_loss)
         return {
-            "Actor Loss": (temperatures[:, None] * log_probs - values).mean(1),
-            "Entropy": -log_probs.mean(1),
-            "Temperature": temperatures,
-            "Temperature Loss": temperatures.log() * excess,
+            "Actor Loss": found.loss.detach(),
+            "Entropy": found.entropy,
+            "Temperature": temperature,
+            "Temperature Loss": found.temperature_loss.detach(),
         }
-
-    def _adam(self, *parameters: Tensor) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, self.config.sac_learning_rate, fused=True)
-
-    def save_figures(
-        self, folder: FilePath, losses: dict[str, Tensor], env_factory: EnvFactory
-    ) -> None:
-        """Write nothing: SAC has no pictures of iteration 0."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return networks, optimisers, replay and counters; no generator lives on (see MBAgent)."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         counters = {"iterations_done": self.iterations_done, "scaled_rows": self.scaled_rows}
-        own = {"log_temperature": self.log_temperature, "metrics": self.metrics}
+        own = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
         return {**parts, **own, **counters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.log_temperature.copy_(state["log_temperature"])
+        with torch.no_grad():
+            self.log_temperature.copy_(state["log_temperature"])
         self.metrics = dict(state["metrics"])
         self.iterations_done, self.scaled_rows = state["iterations_done"], state["scaled_rows"]
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from cs285.analysis.runs import Run
-from cs285.infrastructure.effects import NEUTRAL
+from cs285.config.ineffective import unchanging
+from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.progress import Say, silent
+from cs285.infrastructure.recording.progress import Say, silent
 
-VARY_WITHIN = (*NEUTRAL, "seed", "n_iter")  # flags that may differ between runs of one setting
+# Flags that may differ between runs of one setting.
+VARY_WITHIN = (*unchanging(RunConfig), "seed", "n_iter")
 
 
 def group_seeds(runs: Iterable[Run], say: Say = silent) -> dict[str, list[Run]]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run
 from cs285.analysis.statistics import aggregate, interquartile_mean, points, smooth
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.figures import new_figure
+from cs285.infrastructure.recording.figures import new_figure
 
 AXIS_NAMES = {
     ENV_STEPS: "env steps",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tensorboardX.proto.types_pb2 import DT_FLOAT
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.event_file import is_event_file, read_events
-from cs285.infrastructure.progress import Say
+from cs285.infrastructure.recording.event_file import is_event_file, read_events
+from cs285.infrastructure.recording.progress import Say
 from cs285.infrastructure.run_folder import CONFIG, PROGRESS
 
 Array = NDArray[np.float64]

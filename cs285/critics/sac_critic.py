@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cs285.infrastructure.sac_config import SACConfig
-from cs285.infrastructure.stacked_mlp import StackedMLP, Trace
+from cs285.config.sac import SACConfig
+from cs285.networks.ensemble_mlp import EnsembleMLP
 
 TWINS = 2
 
@@ -18,25 +18,12 @@ class SACCritic(nn.Module):
         self, ob_dim: int, ac_dim: int, config: SACConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.ac_columns = slice(ob_dim, ob_dim + ac_dim)
         widths = [ob_dim + ac_dim, *[config.sac_size] * config.sac_n_layers, 1]
-        self.network = StackedMLP(TWINS, widths, "relu", generator)
+        self.network = EnsembleMLP(TWINS, widths, "relu", generator)
 
     def forward(self, obs: Tensor, acs: Tensor) -> Tensor:
         """obs (B, O), acs (B, A) -> values (2, B)."""
-        return self.trace(obs, acs).outputs[..., 0]
-
-    def trace(self, obs: Tensor, acs: Tensor) -> Trace:
-        """Return what `gradient` and `action_gradient` need; its outputs are (2, B, 1)."""
-        return self.network.trace(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))
-
-    def gradient(self, trace: Trace, d_values: Tensor) -> Tensor:
-        """Return a loss's gradient by the weights from that by the values (2, B)."""
-        return self.network.gradient(trace, d_values[..., None])
-
-    def action_gradient(self, trace: Trace, d_values: Tensor) -> Tensor:
-        """Return a loss's gradient by the actions (B, A) from that by the values (2, B)."""
-        return self.network.input_gradient(trace, d_values[..., None], self.ac_columns).sum(0)
+        return self.network(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))[..., 0]
 
 
 def td_target(

@@ -14,7 +14,7 @@ import torch
 
 from cs285.infrastructure.errors import UsageError
 
-FORMAT = "cs285 checkpoint 4"
+FORMAT = "cs285 checkpoint 5"
 
 
 class _Sink:
@@ -93,5 +93,9 @@ def load_checkpoint(file: Path, device: torch.device | str, lazily: bool = False
             "a checkpoint.pt that a run wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"--resume: {file} is not a checkpoint of this program ({FORMAT})")
+        written = content.get("format", "no format") if isinstance(content, dict) else "no format"
+        raise UsageError(
+            f"--resume: {file} is of another version ({written}); allowed: a {FORMAT}, or this run "
+            "by the version that wrote it (config.json has its commit)"
+        )
     return content["state"]

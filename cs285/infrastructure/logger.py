@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.event_file import EventFile
+from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.run_folder import PROGRESS
 
 ITERATION = "Iteration"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -93,9 +94,48 @@ class Normalizer(nn.Module):
         return torch.addcmul(self.mean, columns, self.std)
 
 
-def take_step(optimizer: torch.optim.Optimizer, *gradients: Tensor) -> None:
-    """Take one step against the gradients of the optimiser's tensors."""
-    (group,) = optimizer.param_groups
-    for parameter, gradient in zip(group["params"], gradients, strict=True):
+def make_adam(
+    parameters: Iterable[nn.Parameter], learning_rate: float | Tensor
+) -> torch.optim.Adam:
+    """Return Adam with its moments at zero, which a compiled step cannot make itself."""
+    optimizer = torch.optim.Adam(parameters, learning_rate, fused=True)
+    for parameter in _parameters(optimizer):
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        step = torch.zeros((), device=parameter.device)
+        optimizer.state[parameter] = {"step": step, **moments}
+    return optimizer
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take one gradient step on `loss` (), by the optimiser's own parameters only."""
+    parameters = _parameters(optimizer)
+    gradients = torch.autograd.grad(loss, parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    optimizer.step()
+    if torch.compiler.is_compiling():
+        adam_step(optimizer)
+    else:
+        optimizer.step()
+
+
+@torch.no_grad()
+def adam_step(optimizer: torch.optim.Optimizer) -> None:
+    """Take the step of torch.optim.Adam in operations that a compiler can fuse with what is around.
+
+    Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
+    """
+    for group in optimizer.param_groups:
+        beta1, beta2 = group["betas"]
+        for parameter in group["params"]:
+            state, gradient = optimizer.state[parameter], parameter.grad
+            step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]
+            step.add_(1)
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            rate = group["lr"] / (1 - beta1**step)
+            root = square.sqrt() / (1 - beta2**step).sqrt()
+            parameter.sub_(rate * mean / (root + group["eps"]))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -5,28 +5,36 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from cs285.agents.base_agent import BaseAgent
+from cs285.collection.collector import Collector
+from cs285.collection.continuing_collector import ContinuingCollector
+from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey
+from cs285.config.run import RunConfig
 from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
-from cs285.infrastructure.collector import Collector
-from cs285.infrastructure.config import RunConfig
-from cs285.infrastructure.continuing_collector import ContinuingCollector
-from cs285.infrastructure.episodes import EnvFactory, EpisodeKey
 from cs285.infrastructure.errors import DivergedError, UsageError
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
-from cs285.infrastructure.progress import CollectionProgress, format_duration
+from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
+from cs285.infrastructure.recording.figures import save_losses, save_predictions
+from cs285.infrastructure.recording.progress import CollectionProgress, format_duration
+from cs285.infrastructure.recording.stopwatch import describe_phases
+from cs285.infrastructure.recording.video import record_episode
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
-from cs285.infrastructure.stopwatch import describe_phases
-from cs285.infrastructure.utils import return_statistics
-from cs285.infrastructure.video import record_episode
-from cs285.policies.base_policy import Policy
+from cs285.infrastructure.utils import perform_actions, return_statistics
+from cs285.models.base_model import DynamicsModel
+from cs285.models.evaluation import imagine, mean_prediction_error
+from cs285.policies.base_policy import Memory, Policy
+
+FIGURE_HORIZON = 10  # env steps of question 1's prediction picture, as in the homework
 
 
 @dataclass
@@ -56,11 +64,13 @@ class RL_Trainer:
         env_factory: EnvFactory,
         render_env_factory: EnvFactory,
         device: torch.device,
+        advise: Callable[[list[Path]], None] = lambda paths: None,
     ) -> None:
         """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not this run's."""
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
+        self.advise = advise  # looks at what was collected
         self.counters = Counters()
         if (folder / CHECKPOINT).exists():
             self._restore(load_checkpoint(folder / CHECKPOINT, device))
@@ -104,6 +114,7 @@ class RL_Trainer:
     def _iterate(self, iteration: int, is_logged: bool) -> None:
         """Collect, learn, and tell of it."""
         paths = self._collect(iteration)
+        self.advise(paths)
         self.agent.add_to_replay_buffer(paths, iteration)
         self.counters.env_steps += sum(path.length for path in paths)
         metrics = self._train(iteration)
@@ -153,10 +164,26 @@ class RL_Trainer:
                     "learning rate may help"
                     + (f"; {self.folder / CHECKPOINT} is still good" if kept else "")
                 )
-        if iteration == 0:
+        if iteration == 0 and self.agent.model is not None and "Training Loss" in losses:
             with self.stopwatch.phase("figures"):
-                self.agent.save_figures(self.folder, losses, self.env_factory)
+                save_losses(self.folder, to_numpy(losses["Training Loss"]))
+                self._save_predictions(self.agent.model)
         return metrics
+
+    def _save_predictions(self, model: DynamicsModel) -> None:
+        """Write the picture of question 1: the model's open-loop prediction of random actions."""
+        generator = make_generator(self.config.seed, "figure actions")
+        memories = [Memory(generator)] * FIGURE_HORIZON
+        actions = self.random_policy.get_action(np.empty(0, np.float32), memories)
+        env = self.env_factory()
+        env_seed = derive_seed(self.config.seed, "figure env") % MAX_ENV_SEED
+        true = perform_actions(env, actions, env_seed)
+        env.close()
+        imagined = imagine(model, true[:1], actions[None, : len(true) - 1])
+        predicted = imagined.observations[:, 0].mean(0)
+        error = mean_prediction_error(true, predicted)
+        print(f"  mean prediction error over {len(true) - 1} steps: {error:.4g}", flush=True)
+        save_predictions(self.folder, true, predicted, error)
 
     def _log(self, iteration: int, metrics: dict[str, float]) -> None:
         steps, counters = self.config.eval_batch_size, self.counters

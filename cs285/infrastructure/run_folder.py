@@ -33,14 +33,20 @@ def _is_checkout() -> bool:
 
 
 def create_run_folder(
-    data_dir: str | None, exp_name: str, env_name: str, script: str, flags: dict[str, Any]
+    data_dir: str | None,
+    exp_name: str,
+    env_name: str,
+    script: str,
+    agent: str,
+    flags: dict[str, Any],
 ) -> Path:
     """Make `hw4_<exp_name>_<env_name>_<time>/` with its config.json, both or neither.
 
     Raises UsageError if the data folder does not take it.
     """
     root = Path(data_dir) if data_dir is not None else default_data_dir()
-    description = json.dumps(describe_run(script, flags), indent=2) + "\n"
+    about = {"agent": agent, **describe_run(script, flags)}
+    description = json.dumps(about, indent=2) + "\n"
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
     try:
         fresh.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The homework's utilities: statistics of returns, noise, open-loop prediction."""
+"""The homework's utilities: statistics of returns, observation noise, acting out actions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path, Transitions
-from cs285.models.ff_model import FFModel
 
 NOISE_TO_SIGNAL = 0.01
 
@@ -55,22 +53,3 @@ def perform_actions(env: gym.Env, actions: NDArray[np.float32], seed: int) -> ND
         if terminated or truncated:
             break
     return np.asarray(observations, np.float32)
-
-
-@torch.inference_mode()
-def predict_open_loop(
-    model: FFModel, first_obs: NDArray[np.float32], actions: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Imagine `actions` (H, A) from `first_obs` (O,) with every member: states (E, H + 1, O)."""
-    device = model.input_stats.mean.device
-    E = model.num_elites
-    predict = model.predictor()
-    states = [from_numpy(first_obs, device).expand(E, 1, -1)]
-    for action in from_numpy(actions, device):
-        states.append(predict(states[-1], action.expand(E, 1, -1)).next_obs)
-    return to_numpy(torch.cat(states, 1))
-
-
-def mean_prediction_error(true: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    """Return the mean squared error of predicted states (..., T, O) against the true (T, O)."""
-    return float(np.square(predicted - true).mean())

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from cs285.infrastructure.model_config import ModelConfig
+from cs285.config.model import ModelConfig
 from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.infrastructure.stacked_mlp import StackedMLP
-from cs285.models.heads import EndingHead, GaussianHead, Head, PointHead
-from cs285.models.prediction import Predict, Prediction, normalised_step
+from cs285.models import losses
+from cs285.models.base_model import ModelLoss, Prediction, Step
+from cs285.networks.ensemble_mlp import EnsembleMLP
+from cs285.networks.folded_tanh import planning_form
 
+COVERAGE_LEVELS = (50, 80, 95)  # per cent, of the intervals whose coverage is measured
 OUTPUT_GAIN = 0.1  # a small last layer starts from predicting the mean (docs/algorithms.md)
 
 
 class FFModel(nn.Module):
-    """E networks in one stack, each with its own initialisation and batches.
+    """E networks in one ensemble, each with its own initialisation and batches.
 
     Predicts the normalised change of the observation, with `learns_reward` the reward too, and with
-    `--termination learned` whether the episode ends: each as a point, or with `--model
-    probabilistic` as a Gaussian. Its elites, by default all members, are those that predict.
+    `--termination learned` the logit of whether the episode ends: deterministically, or with
+    `--model probabilistic` as a Gaussian. Only its elites, by default all members, predict. A state
+    is the observation.
     """
 
-    elites: Tensor  # (number of elites,), the members' numbers
+    elites: Tensor  # (members,), the numbers of the networks that predict
     weight_decay: Tensor  # (P,), or (1,) zero; biases have none
+    sequence_length = None
 
     def __init__(
         self,
@@ -33,88 +39,210 @@ class FFModel(nn.Module):
         config: ModelConfig,
         learns_reward: bool,
         generator: torch.Generator,
+        **network: Any,
     ) -> None:
+        """Build the networks from `config`; `network` overrides arguments of EnsembleMLP."""
         super().__init__()
         self.config, self.ob_dim = config, ob_dim
         self.ensemble_size = E = config.ensemble_size
-        self.num_elites = config.num_elites or E
+        self.members = config.num_elites or E
         self.learns_reward = learns_reward
         self.learns_termination = config.termination == "learned"
         self.target_dim = D = ob_dim + learns_reward
         self.is_probabilistic = config.model == "probabilistic"
+        self.noise_dim = D if self.is_probabilistic else 0
+        self.target_loss = losses.LOSSES[config.model, config.mean_loss]
         self.input_stats = Normalizer(ob_dim + ac_dim)
         self.target_stats = Normalizer(D)
-        self.register_buffer("elites", torch.arange(self.num_elites))
+        self.register_buffer("elites", torch.arange(self.members))
         out_dim = D * (1 + self.is_probabilistic) + self.learns_termination
-        widths = [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim]
-        self.network = StackedMLP(E, widths, config.activation, generator, OUTPUT_GAIN, padded=True)
-        # After the networks: parameters() is then in the order of a fit's gradients.
-        head = GaussianHead(E, D, config.mean_loss) if self.is_probabilistic else PointHead()
-        self.head: Head = EndingHead(head) if self.learns_termination else head
+        options: dict[str, Any] = {
+            "widths": [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim],
+            "activation": config.activation,
+            "output_gain": OUTPUT_GAIN,
+            "padded": True,
+        }
+        self.network = EnsembleMLP(E, generator=generator, **{**options, **network})
+        if self.is_probabilistic:
+            self.log_var_bounds = nn.Parameter(losses.first_bounds(E, D))
         self.register_buffer("weight_decay", self._decay_by_weight(), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.vector.device
+
+    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
+        """obs (B, O) -> the same for every elite (E, B, O): there is no memory."""
+        return obs.expand(self.members, *obs.shape)
+
+    def step(
+        self, state: Tensor, acs: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Prediction]:
+        """Take one step with every elite (see Step), differentiable by everything."""
+        inputs = self.input_stats.normalize(_inputs(state, acs))
+        tensors = self.network.of_members(self._members())
+        return self._predict(state, self.network.apply_tensors(tensors, inputs), noise)
+
+    @torch.no_grad()
+    def planning_step(self) -> Step:
+        """Return the fastest form of `step`, of the weights as they are now, without gradients."""
+        stats = self.input_stats
+        outputs_of = planning_form(self.network, self._members(), stats.mean, stats.inverse_std)
+
+        @torch.no_grad()
+        def step(
+            state: Tensor, acs: Tensor, noise: Tensor | None = None
+        ) -> tuple[Tensor, Prediction]:
+            return self._predict(state, outputs_of(_inputs(state, acs)), noise)
+
+        return step
+
+    @property
+    def obs_scale(self) -> Tensor:
+        """The std (O,) of the observations of the last fit; 0 where they were constant."""
+        return self.input_stats.std[: self.ob_dim]
+
+    def member_tensors(self) -> list[Tensor]:
+        """Return all weights as views (E, ...): a member's are in its rows."""
+        bounds = [self.log_var_bounds] if self.is_probabilistic else []
+        return [tensor.detach() for tensor in [*self.network.tensors, *bounds]]
 
     def fit_statistics(self, data: Transitions) -> None:
         """Take the statistics of inputs and targets over `data` (B rows)."""
         self.input_stats.fit(_inputs(data.obs, data.acs))
         self.target_stats.fit(self._targets(data))
 
-    def regression_data(self, data: Transitions) -> tuple[Tensor, Tensor]:
-        """Return the normalised inputs (B, O+A) and targets of `data`.
+    def loss(self, batch: Transitions) -> ModelLoss:
+        """Return the loss of a batch (E, B, ...): the targets', the terminations', weight decay.
 
-        The targets' columns (B, O) are followed by the reward and by whether the episode ended,
-        where they are learned; the latter is 0 or 1.
+        "Training Loss" is the mean squared error of the state change in units of its variance.
+        Where they are learned, "Reward Loss" is the reward's and "Termination Loss" the
+        cross-entropy.
         """
-        inputs = self.input_stats.normalize(_inputs(data.obs, data.acs))
-        targets = self.target_stats.normalize(self._targets(data))
-        if self.learns_termination:
-            targets = torch.cat([targets, data.terminated[:, None].float()], -1)
-        return inputs, targets
+        means, log_var, logits = self.outputs(batch)
+        targets = self.target_stats.normalize(self._targets(batch))
+        by_member = self.target_loss(means, log_var, targets)
+        if self.is_probabilistic:
+            by_member = by_member + losses.bound_penalty(self.log_var_bounds)
+        mse = (means.detach() - targets).square().mean((0, 1))
+        metrics = {"Training Loss": mse[: self.ob_dim].mean()}
+        if self.learns_reward:
+            metrics["Reward Loss"] = mse[-1]
+        if logits is not None:
+            by_ending = losses.termination_loss(logits, batch.terminated.float())
+            by_member = by_member + by_ending
+            metrics["Termination Loss"] = by_ending.detach().mean()
+        total = by_member.sum()
+        if len(self.weight_decay) > 1:
+            total = total + 0.5 * (self.weight_decay * self.network.vector.square()).sum()
+        return ModelLoss(total, metrics)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs (E, B, O+A) -> means of the normalised targets (E, B, O or O+1)."""
-        return self.head.moments(self.network(inputs))[0]
+    def outputs(self, batch: Transitions) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Predict the normalised targets of a batch (E, B, ...), or of B rows, with every member.
+
+        Returns means (E, B, D), log-variances (E, B, D) and logits of the episode's end (E, B), the
+        latter two None where they are not learned.
+        """
+        inputs = self.input_stats.normalize(_inputs(batch.obs, batch.acs))
+        return self._read(self.network(inputs.expand(self.ensemble_size, -1, -1)), None)
 
     @torch.no_grad()
-    def predictor(self) -> Predict:
-        """Return the function that takes one step with every elite as it is trained now."""
-        members = None if self.num_elites == self.ensemble_size else self.elites
-        step = normalised_step(self.network, members, self.input_stats)
+    def evaluate(self, data: Transitions) -> dict[str, Tensor]:
+        """Return the "Holdout Loss" (1,) on `data` (B rows), and what `coverage` does.
 
-        def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
-            outputs = step(obs, acs)
-            mean, log_var = self.head.moments(outputs, members)
-            if noise is not None and log_var is not None:
-                mean = torch.addcmul(mean, (0.5 * log_var).exp(), noise)
-            change = self.target_stats.denormalize(mean)
-            ended = outputs[..., -1] > 0 if self.learns_termination else None
-            if self.learns_reward:
-                return Prediction(obs + change[..., :-1], change[..., -1], ended)
-            return Prediction(obs + change, change.new_zeros(()).expand(change.shape[:-1]), ended)
+        The mean squared error of the state change, averaged over members, in units of the variance
+        that the model was fitted with.
+        """
+        errors = self._squared_errors(data)[..., : self.ob_dim]
+        return {"Holdout Loss": errors.mean()[None]} | self.coverage(data)
 
-        return predict
+    @torch.no_grad()
+    def validation_errors(self, data: Transitions) -> Tensor:
+        """Return each member's error (E,) on held-out `data`: geometric mean of its columns' MSE.
 
-    @property
-    def noise_dim(self) -> int:
-        """The dimension of the noise that a step can be drawn with; 0 for points."""
-        return self.target_dim if self.is_probabilistic else 0
+        The papers' code has the plain mean, in which columns that cannot be learned, being the
+        largest, hide what is learned of the others. Columns that never changed are left out: there
+        is nothing to learn of them, and the more there are, the less an error of the others counts.
+        """
+        mse = self._squared_errors(data).mean(1)
+        return self._mean_of_varying((mse + losses.NOISE_FLOOR).log()).exp()
 
-    def member_tensors(self) -> list[Tensor]:
-        """Return all weights as views (E, ...): what is a member's is in its rows."""
-        layers = [tensor for layer in self.network.layers for tensor in layer]
-        return [*layers, *self.head.parameters()]
+    @torch.no_grad()
+    def coverage(self, data: Transitions) -> dict[str, Tensor]:
+        """Return the share of targets of `data` inside the elites' intervals, "Coverage 50" etc.
+
+        (1,) each, over rows, columns that vary, and elites, for central intervals of 50, 80 and 95
+        per cent: a calibrated ensemble's shares are just these. A deterministic one has none.
+        """
+        means, log_var, _ = self.outputs(data)
+        if log_var is None:
+            return {}
+        targets = self.target_stats.normalize(self._targets(data))
+        deviations = ((means - targets).abs() * (-0.5 * log_var).exp())[self.elites]
+        normal = torch.distributions.Normal(0.0, 1.0)
+        shares = {}
+        for level in COVERAGE_LEVELS:
+            limit = float(normal.icdf(torch.tensor(0.5 + level / 200)))
+            share = (deviations <= limit).float().mean((0, 1))
+            shares[f"Coverage {level}"] = self._mean_of_varying(share)[None]
+        return shares
+
+    def _squared_errors(self, data: Transitions) -> Tensor:
+        """Return the squared errors of each member's means on `data` (B rows), (E, B, D)."""
+        means, _, _ = self.outputs(data)
+        return (means - self.target_stats.normalize(self._targets(data))).square()
+
+    def _mean_of_varying(self, by_column: Tensor) -> Tensor:
+        """(..., D) -> the mean (...) over the targets' columns that were not constant."""
+        varies = (self.target_stats.std > 0).float()
+        return (by_column * varies).sum(-1) / varies.sum().clamp(min=1)
+
+    def _read(
+        self, outputs: Tensor, members: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Split outputs (E, B, out) of some or all members into means, log-variances and logits."""
+        logits = None
+        if self.learns_termination:
+            outputs, logits = outputs[..., :-1], outputs[..., -1]
+        if not self.is_probabilistic:
+            return outputs, None, logits
+        means, raw = outputs.chunk(2, -1)
+        bounds = self.log_var_bounds if members is None else self.log_var_bounds[members]
+        return means, losses.bounded(raw, bounds), logits
+
+    def _predict(
+        self, obs: Tensor, outputs: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Prediction]:
+        """Return next state and prediction of the elites' outputs at obs (E, B, O)."""
+        means, log_var, logits = self._read(outputs, self._members())
+        if noise is not None and log_var is not None:
+            means = torch.addcmul(means, (0.5 * log_var).exp(), noise)
+        change = self.target_stats.denormalize(means)
+        terminated = None if logits is None else logits > 0
+        if self.learns_reward:
+            next_obs, rewards = obs + change[..., :-1], change[..., -1]
+        else:
+            next_obs, rewards = obs + change, change.new_zeros(()).expand(change.shape[:-1])
+        return next_obs, Prediction(next_obs, rewards, terminated)
+
+    def _members(self) -> Tensor | None:
+        """Return the elites' numbers, or None where all members predict."""
+        return None if self.members == self.ensemble_size else self.elites
 
     def _decay_by_weight(self) -> Tensor:
         by_layer = self.config.decay_by_layer
         if not any(by_layer):
             return torch.zeros(1)
         decay = torch.zeros_like(self.network.vector)
-        for (weights, _), value in zip(self.network.view_layers(decay), by_layer, strict=True):
-            weights.fill_(value)
+        weights = self.network.views_of(decay)[: 2 * len(by_layer) : 2]
+        for weight, value in zip(weights, by_layer, strict=True):
+            weight.fill_(value)
         return decay
 
     def _targets(self, data: Transitions) -> Tensor:
         change = data.next_obs - data.obs
-        return torch.cat([change, data.rewards[:, None]], -1) if self.learns_reward else change
+        return torch.cat([change, data.rewards[..., None]], -1) if self.learns_reward else change
 
 
 def _inputs(obs: Tensor, acs: Tensor) -> Tensor:

@@ -1,52 +1,64 @@
-"""How the ensemble's predictions become the next imagined state of each row."""
+"""How the members' predictions become the next imagined state of each row.
+
+A step here goes from states (E, B, S) to states (E, B, S), a row's for each member that may carry
+it on, and returns one prediction per row.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from cs285.models.prediction import Predict, Prediction
+from cs285.models.base_model import Prediction, Step
 
 
-def mean_of_members(prediction: Prediction) -> Prediction:
-    """Return the mean over E members, with one leading row: (1, B, ...).
+def mean_of_members(state: Tensor, prediction: Prediction) -> tuple[Tensor, Prediction]:
+    """Return the means over E members, with one leading row: (1, B, ...).
 
     An episode ends where at least half of the members say so.
     """
     mean = prediction.each(lambda part: part.float().mean(0, keepdim=True))
-    return mean._replace(ended=None if mean.ended is None else mean.ended >= 0.5)
+    ended = None if mean.terminated is None else mean.terminated >= 0.5
+    if state is prediction.next_obs:  # of a model without memory
+        return mean.next_obs, mean._replace(terminated=ended)
+    return state.mean(0, keepdim=True), mean._replace(terminated=ended)
 
 
-def step_with_mean(predict: Predict, E: int, obs: Tensor, acs: Tensor) -> Prediction:
-    """obs (B, O), acs (B, A) -> the mean over E members, rows (B, ...)."""
-    mean = mean_of_members(predict(obs.expand(E, -1, -1), acs.expand(E, -1, -1)))
-    return mean.each(lambda part: part[0])
+def step_with_mean(step: Step, state: Tensor, acs: Tensor) -> tuple[Tensor, Prediction]:
+    """state (E, B, S), acs (B, A) -> states (E, B, S) and the prediction's mean, rows (B, ...)."""
+    E = len(state)
+    next_state, mean = mean_of_members(*step(state, acs.expand(E, -1, -1)))
+    return next_state.expand(E, -1, -1), mean.each(lambda part: part[0])
 
 
 def step_with_random_member(
-    predict: Predict,
-    E: int,
-    obs: Tensor,
+    step: Step,
+    state: Tensor,
     acs: Tensor,
     generator: torch.Generator,
     noise_dim: int = 0,
-) -> Prediction:
-    """obs (B, O), acs (B, A) -> the prediction of a member for each row, rows (B, ...).
+) -> tuple[Tensor, Prediction]:
+    """state (E, B, S), acs (B, A) -> states (E, B, S) and the prediction of a member for each row.
 
     A random partition gives every member an equal share of the rows, so that each row is computed
     once, not E times. With `noise_dim`, the dimension of a Gaussian model's targets, it is drawn
     from the member's distribution: trajectory sampling TS1 of Chua et al. 2018, arXiv:1805.12114.
     """
-    B, share = len(obs), -(-len(obs) // E)
-    slots = torch.randperm(E * share, generator=generator, device=obs.device)[:B]
-    rows = torch.zeros(E * share, dtype=torch.long, device=obs.device)  # a spare slot repeats row 0
-    rows[slots] = torch.arange(B, device=obs.device)
+    E, B = state.shape[:2]
+    share, device = -(-B // E), acs.device
+    slots = torch.randperm(E * share, generator=generator, device=device)[:B]
+    rows = torch.zeros(E * share, dtype=torch.long, device=device)  # a spare slot repeats row 0
+    rows[slots] = torch.arange(B, device=device)
     rows = rows.view(E, share)
     noise = None
     if noise_dim:
-        noise = torch.randn((E, share, noise_dim), generator=generator, device=obs.device)
-    prediction = predict(obs[rows], acs[rows], noise)
-    return prediction.each(lambda part: part.flatten(0, 1)[slots])
+        noise = torch.randn((E, share, noise_dim), generator=generator, device=device)
+    own = state[torch.arange(E, device=device)[:, None], rows]
+    next_state, prediction = step(own, acs[rows], noise)
+    per_row = prediction.each(lambda part: part.flatten(0, 1)[slots])
+    if next_state is prediction.next_obs:  # of a model without memory
+        return per_row.next_obs.expand(E, -1, -1), per_row
+    return next_state.flatten(0, 1)[slots].expand(E, -1, -1), per_row
 
 
 def swap_members(particles: Tensor, order: Tensor) -> Tensor:

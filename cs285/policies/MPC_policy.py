@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.infrastructure.compilation import compile_if
-from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
-from cs285.models.ff_model import FFModel
-from cs285.models.imagined_task import ImaginedTask
+from cs285.models.base_model import DynamicsModel
 from cs285.models.propagation import mean_of_members, swap_members
+from cs285.models.task_model import TaskModel
+from cs285.networks.compilation import compiled
 from cs285.policies.base_policy import Memory
-from cs285.policies.samplers import SAMPLERS, Search
+from cs285.policies.planners.samplers import SAMPLERS, Search
 
 
 class Draws(NamedTuple):
@@ -36,8 +36,8 @@ class MPCPolicy:
 
     def __init__(
         self,
-        model: FFModel,
-        task: ImaginedTask,
+        model: DynamicsModel,
+        task: TaskModel,
         ac_low: NDArray[np.float32],
         ac_high: NDArray[np.float32],
         config: PlannerConfig,
@@ -45,9 +45,9 @@ class MPCPolicy:
         compile: bool = False,
     ) -> None:
         self.model, self.task, self.config, self.device = model, task, config, device
-        self.copies = config.particles_per_member(model.num_elites, model.noise_dim > 0)
+        self.copies = config.particles_per_member(model.members, model.noise_dim > 0)
         self.ac_low, self.ac_high = from_numpy(ac_low, device), from_numpy(ac_high, device)
-        self.evaluate = compile_if(compile, self.evaluate_sequences)
+        self.evaluate = compiled(self.evaluate_sequences) if compile else self.evaluate_sequences
 
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
@@ -68,7 +68,7 @@ class MPCPolicy:
 
     def draw(self, memories: Sequence[Memory]) -> Draws:
         """Draw what an evaluation in B environments takes."""
-        E, D = self.model.num_elites, self.model.noise_dim
+        E, D = self.model.members, self.model.noise_dim
         K, H = self.copies, self.config.mpc_horizon
         generators = [memory.generator for memory in memories]
         noise = orders = None
@@ -91,21 +91,21 @@ class MPCPolicy:
         (ts1), or with the mean over all of them. Chua et al. 2018, arXiv:1805.12114, section 5.1.
         """
         B, N, H, A = sequences.shape
-        E, K = self.model.num_elites, self.copies
-        states = _copies(obs.repeat_interleave(N, 0), K).expand(E, K * B * N, -1)
+        E, K = self.model.members, self.copies
+        states = self.model.initial_state(_copies(obs.repeat_interleave(N, 0), K))
         returns = torch.zeros(E, K * B * N, device=obs.device)
         alive = torch.ones_like(returns, dtype=torch.bool)
-        predict = self.model.predictor()
+        predict = self.model.planning_step()
         for step in range(H):
             acs = _copies(sequences[:, :, step].reshape(B * N, A), K).expand(E, -1, -1)
             noise = None
             if draws.noise is not None:
                 noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
-            prediction = predict(states, acs, noise)
+            states, prediction = predict(states, acs, noise)
             if self.config.mpc_propagation == "mean":
-                prediction = mean_of_members(prediction)
+                states, prediction = mean_of_members(states, prediction)
             rewards, ended = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
-            states = prediction.next_obs.expand(E, -1, -1)
+            states = states.expand(E, -1, -1)
             if ended is None or not self.task.ends_plans:
                 returns += rewards
             else:

@@ -35,6 +35,11 @@ class Policy(Protocol):
         ...
 
 
+def is_planner(policy: Policy) -> bool:
+    """Return whether the policy makes plans, as MPCPolicy.plan does."""
+    return hasattr(policy, "plan")
+
+
 class RandomPolicy:
     """Uniform actions in the box [ac_low (A,), ac_high (A,)], whatever is observed."""
 

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cs285.config.sac import SACConfig
 from cs285.infrastructure.pytorch_util import (
     TINY,
     Normalizer,
     from_numpy,
     to_numpy,
 )
-from cs285.infrastructure.sac_config import SACConfig
-from cs285.infrastructure.stacked_mlp import StackedMLP, Trace
+from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.policies.base_policy import Memory
 
 CLIPPED_AT = 5.0  # stds
@@ -27,13 +27,10 @@ _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Sample(NamedTuple):
-    """B drawn actions, and what their gradients need."""
+    """B drawn actions."""
 
     acs: Tensor  # (B, A), in [-1, 1]
     log_probs: Tensor  # (B,)
-    std: Tensor  # (B, A)
-    noise: Tensor  # (B, A)
-    trace: Trace  # of the network
 
 
 class SACPolicy(nn.Module):
@@ -60,7 +57,7 @@ class SACPolicy(nn.Module):
         super().__init__()
         self.ac_dim = len(ac_low)
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
-        self.network = StackedMLP(1, widths, "relu", generator)
+        self.network = EnsembleMLP(1, widths, "relu", generator)
         self.scales_obs = config.sac_obs_scaling == "data"
         self.obs_scaler = Normalizer(ob_dim)
         low, high = from_numpy(ac_low), from_numpy(ac_high)
@@ -74,35 +71,21 @@ class SACPolicy(nn.Module):
         return self._gaussian(self.network(obs[None]))
 
     def sample(self, obs: Tensor, noise: Tensor) -> Sample:
-        """Draw an action for each scaled obs (B, O) by normal noise (B, A).
+        """Draw an action for each scaled obs (B, O) by normal noise (B, A), differentiable.
 
         log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which stays finite and
         exact where tanh(u) rounds to 1.
         """
-        trace = self.network.trace(obs[None])
-        mean, log_std = self._gaussian(trace.outputs)
-        std = log_std.exp()
-        unsquashed = torch.addcmul(mean, std, noise)
+        mean, log_std = self(obs)
+        unsquashed = torch.addcmul(mean, log_std.exp(), noise)
         gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2_PI
         squash = 2 * (math.log(2) - unsquashed - nn.functional.softplus(-2 * unsquashed))
-        log_probs = (gaussian - squash).sum(-1)
-        return Sample(unsquashed.tanh(), log_probs, std, noise, trace)
+        return Sample(unsquashed.tanh(), (gaussian - squash).sum(-1))
 
-    @torch.no_grad()
-    def gradient(self, sample: Sample, d_acs: Tensor, d_log_probs: Tensor) -> Tensor:
-        """Return a loss's gradient by the weights from those by actions (B, A) and log-probs (B,).
-
-        With u = mean + std * noise and a = tanh(u): da/du = 1 - a^2, dlog pi/du = 2a, and log pi
-        depends on log std by u and by -1.
-        """
-        acs, d_log_probs = sample.acs, d_log_probs[..., None]
-        d_unsquashed = d_acs * (1 - acs * acs) + 2 * d_log_probs * acs
-        d_log_std = d_unsquashed * sample.std * sample.noise - d_log_probs
-        raw_log_std = sample.trace.outputs[0, :, self.ac_dim :]
-        low, high = LOG_STD_RANGE
-        clipped = (raw_log_std < low) | (raw_log_std > high)
-        d_outputs = torch.cat([d_unsquashed, d_log_std.masked_fill_(clipped, 0.0)], -1)
-        return self.network.gradient(sample.trace, d_outputs[None])
+    def draw(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw actions in the task's box (B, A) at obs (B, O), as the task has them."""
+        noise = torch.randn((len(obs), self.ac_dim), generator=generator, device=obs.device)
+        return self.to_task(self.sample(self.scale_obs(obs), noise).acs)
 
     def _gaussian(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = outputs[0].chunk(2, -1)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from cs285.infrastructure import flags as flag_tools
-from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.analysis.diagnosis.rebuild import read_run, rebuild
+from cs285.cli.tool import run_tool
+from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.rendering import disable_renderer
-from cs285.scripts.rebuild import read_run, rebuild
-from cs285.scripts.tool import run_tool
+from cs285.infrastructure.recording.rendering import disable_renderer
 
 SCRIPT = "diagnose.py"
 STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop stretches of each kind of data; plans
-MBPO_HORIZON, MBPO_PLAN_HORIZON = 50, 10  # env steps: MBPO has no planner to say them
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,8 @@ class DiagnosisConfig:
     seed: int = flag_tools.flag(1, "seed of these episodes", check=flag_tools.INDEX)
     horizon: int | None = flag_tools.flag(
         None,
-        "steps to imagine for the model's error (default: twice the run's --mpc_horizon; "
-        f"{MBPO_HORIZON} for MBPO)",
+        "steps to imagine for the model's error (default: twice the run's --mpc_horizon; 50 for "
+        "MBPO)",
         check=flag_tools.COUNT,
     )
     output: str | None = flag_tools.flag(
@@ -51,45 +48,6 @@ class Options:
     diagnosis: DiagnosisConfig
 
 
-class Subject(NamedTuple):
-    """What is diagnosed of an agent, whichever it is."""
-
-    model: Any  # FFModel
-    policy: Any  # Policy
-    make_plans: Any  # MakePlans
-    plan_horizon: int  # env steps
-    error_horizon: int  # env steps
-    plans_are: str  # for the reader
-
-
-def mb_subject(agent: Any, config: MBConfig, seed: int) -> Subject:
-    """Return what is diagnosed of an MBAgent: its model, and MPC through it."""
-    from cs285.analysis.plans import RecordedMPC
-
-    H, policy = config.planner.mpc_horizon, RecordedMPC(agent.actor)
-    plans_are = "the plan whose first action the planner took there"
-    return Subject(agent.model, policy, policy.plans_at, H, 2 * H, plans_are)
-
-
-def mbpo_subject(agent: Any, config: MBPOConfig, seed: int) -> Subject:
-    """Return what is diagnosed of an MBPOAgent: its model, and SAC's policy acting in it."""
-    from cs285.analysis.plans import policy_plans
-
-    model, policy = agent.mb_agent.model, agent.eval_policies["Eval"]
-    H = max(config.rollouts.mbpo_rollout_length, MBPO_PLAN_HORIZON)
-    make_plans = functools.partial(
-        policy_plans, model, agent.mb_agent.imagined_task, policy, H, seed
-    )
-    plans_are = "the policy acting in the model (next states are the members' mean)"
-    return Subject(model, policy, make_plans, H, MBPO_HORIZON, plans_are)
-
-
-SUBJECTS: dict[str, Callable[[Any, Any, int], Subject]] = {
-    "run_hw4_mb.py": mb_subject,
-    "run_hw4_mbpo.py": mbpo_subject,
-}
-
-
 def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     """Write the report and the arrays on the run in `folder`, and print what matters of it.
 
@@ -100,12 +58,15 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
         raise UsageError(f"--output {report}: allowed are files in a folder that can be written to")
     users_renderer = disable_renderer()
-    from cs285.analysis import html_report
-    from cs285.analysis.imagination import picture_of
+    from cs285.analysis.diagnosis import html_report
+    from cs285.analysis.diagnosis.figures import picture_of
+    from cs285.policies.base_policy import is_planner
 
     run = rebuild(folder)
     env_name, done = run.config.run.env_name, run.counters
-    subject = SUBJECTS[run.script](run.agent, run.config, options.seed)
+    subject = run.agent.diagnosed()
+    if subject is None:
+        raise UsageError(f"LOGDIR {folder}: its agent has no model to diagnose")
     found = measure(subject, run.task, run.env, options)
     facts = [
         ("task", env_name),
@@ -113,7 +74,7 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
         *html_report.facts(found),
     ]
     picture = picture_of(env_name, users_renderer, subject.model, found)
-    sections = html_report.sections(found, subject.plans_are, picture)
+    sections = html_report.sections(found, is_planner(subject.policy), picture)
     title = f"Diagnosis of {folder.resolve().name}"
     _write(
         report, html_report.page(title, facts, sections, flag_tools.to_flat(run.config)).encode()
@@ -124,32 +85,31 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     print("\n".join([*lines, f"report: {report}"]))
 
 
-def measure(subject: Subject, task: Any, env: Any, options: DiagnosisConfig) -> Any:
-    """Collect episodes in `env`, and return the Findings on them."""
-    from cs285.analysis.model_error import open_loop_errors
-    from cs285.analysis.plans import Findings, check_plans
-    from cs285.infrastructure.episodes import EpisodeKey
+def measure(subject: Any, task: Any, env: Any, options: DiagnosisConfig) -> Any:
+    """Collect episodes in `env`, and return the Findings on what is Diagnosed."""
+    from cs285.analysis.diagnosis.model_error import open_loop_errors
+    from cs285.analysis.diagnosis.plan_check import Findings, check_plans, plans_of
+    from cs285.collection.episodes import EpisodeKey
     from cs285.policies.base_policy import RandomPolicy
 
     keys = [EpisodeKey(options.seed, "diagnose", 0, number) for number in range(options.episodes)]
-    policies = {"policy": subject.policy, "random actions": RandomPolicy(task.ac_low, task.ac_high)}
+    policy, make_plans = plans_of(subject, options.seed)
+    policies = {"policy": policy, "random actions": RandomPolicy(task.ac_low, task.ac_high)}
     paths = {name: _collect(name, policy, env, keys) for name, policy in policies.items()}
     horizon = options.horizon or subject.error_horizon
     loops = {}
     for name, each in paths.items():
         stride = -(-sum(path.length for path in each) // STARTS_AT_MOST)
         loops[name] = open_loop_errors(subject.model, each, horizon, stride)
-    check = check_plans(
-        subject.make_plans, subject.plan_horizon, env, keys, paths["policy"], PLANS_AT_MOST
-    )
+    check = check_plans(make_plans, subject.plan_horizon, env, keys, paths["policy"], PLANS_AT_MOST)
     env.close()
     return Findings(paths, loops, check, horizon, subject.plan_horizon)
 
 
 def _collect(name: str, policy: Any, env: Any, keys: Sequence[Any]) -> list[Any]:
     """Run the episodes one after the other: none then depends on how many there are."""
-    from cs285.infrastructure.episodes import run_episodes
-    from cs285.infrastructure.progress import CollectionProgress
+    from cs285.collection.episodes import run_episodes
+    from cs285.infrastructure.recording.progress import CollectionProgress
 
     paths: list[Any] = []
     taken = itertools.count(1)

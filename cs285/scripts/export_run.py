@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cs285.cli.tool import run_tool
+from cs285.config.flags import OneLineParser
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
-from cs285.scripts.tool import run_tool
 
 SCRIPT = "export_run.py"
 

@@ -10,16 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cs285.cli.tool import describe, fail, run_tool, temporary_beside, warn
+from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import RunError, UsageError
-from cs285.infrastructure.event_file import (
+from cs285.infrastructure.recording.event_file import (
     CorruptRecordError,
     copy_without_media,
     is_event_file,
     read_records,
 )
-from cs285.infrastructure.flags import OneLineParser
 from cs285.infrastructure.run_folder import lock_folder
-from cs285.scripts.tool import describe, fail, run_tool, temporary_beside, warn
 
 SCRIPT = "filter_events.py"
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import cs285
+from cs285.cli.tool import describe, run_tool, temporary_beside, warn
+from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.event_file import copy_without_media, is_event_file
-from cs285.infrastructure.flags import OneLineParser
+from cs285.infrastructure.recording.event_file import copy_without_media, is_event_file
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, default_data_dir
-from cs285.scripts.tool import describe, run_tool, temporary_beside, warn
 
 SCRIPT = "make_submission.py"
 QUESTIONS = ("q1", "q2", "q3", "q4", "q5", "q6")

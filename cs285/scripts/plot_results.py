@@ -17,10 +17,10 @@ from cs285.analysis.groups import group_seeds, with_column
 from cs285.analysis.plots import curves_figure, save
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
 from cs285.analysis.statistics import points
+from cs285.cli.tool import run_tool, warn
+from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.flags import OneLineParser, whole_number
-from cs285.infrastructure.progress import Say
-from cs285.scripts.tool import run_tool, warn
+from cs285.infrastructure.recording.progress import Say
 
 SCRIPT = "plot_results.py"
 FORMATS = (".png", ".svg", ".pdf")

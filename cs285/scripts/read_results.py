@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from cs285.analysis.groups import with_column
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
-from cs285.infrastructure.flags import OneLineParser
-from cs285.infrastructure.progress import Say
-from cs285.scripts.tool import run_tool, warn
+from cs285.cli.tool import run_tool, warn
+from cs285.config.flags import OneLineParser
+from cs285.infrastructure.recording.progress import Say
 
 SCRIPT = "read_results.py"
 USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)

@@ -17,26 +17,26 @@ from typing import Any
 
 import torch
 
-from cs285.analysis.experiments import (
+from cs285.agents.registry import find_agent
+from cs285.cli.tool import run_tool
+from cs285.collection.collector import available_cores
+from cs285.config import presets
+from cs285.config.flags import OneLineParser, add_flags, parse_values, whole_number
+from cs285.experiments.cluster import check_address, connected, require_ray
+from cs285.experiments.display import RunDisplay
+from cs285.experiments.job import FAILED, WAITING, Job, folders_of, job_of, locate, log_of
+from cs285.experiments.local import LocalMachine, Machine
+from cs285.experiments.queue import RunQueue
+from cs285.experiments.suites import (
     EXPERIMENTS_FILE,
     Experiment,
     read_experiments,
     select,
 )
-from cs285.infrastructure.collector import available_cores
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
-from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values, whole_number
-from cs285.infrastructure.job import FAILED, WAITING, Job, folders_of, locate, log_of
-from cs285.infrastructure.machine import LocalMachine, Machine
-from cs285.infrastructure.progress import format_duration
-from cs285.infrastructure.run_display import RunDisplay
+from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import default_data_dir
-from cs285.infrastructure.run_queue import RunQueue
-from cs285.scripts import presets
 from cs285.scripts.export_run import export_run
-from cs285.scripts.programs import PROGRAMS, job_of
-from cs285.scripts.tool import run_tool
-from cs285.sweeps.cluster import check_address, connected, require_ray
 
 SCRIPT = "reproduce.py"
 
@@ -92,7 +92,7 @@ def _place(address: str | None, threads: int) -> Iterator[tuple[Machine, int]]:
         yield LocalMachine(threads, torch.cuda.is_available()), available_cores()
         return
     with connected(address):
-        from cs285.sweeps.ray_machine import RayMachine
+        from cs285.experiments.ray_machine import RayMachine
 
         machine = RayMachine(threads)
         yield machine, machine.room
@@ -108,9 +108,9 @@ def export(target: Path | None, job: Job) -> None:
 def run_of(experiment: Experiment, seed: int) -> Job:
     """Return the job of a run. Raises UsageError: the list's flags are not those of its script."""
     parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
-    add_flags(parser, PROGRAMS[experiment.script].config_class)
+    add_flags(parser, find_agent(experiment.script).config_class)
     presets.add_flag(parser)
-    _, _, *words = experiment.command(seed)
+    words = experiment.command(seed)[len(find_agent(experiment.script).words) :]
     return job_of(experiment.script, parse_values(parser, words), experiment.minutes)
 
 

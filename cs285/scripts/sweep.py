@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cs285.infrastructure.config import NAME
+from cs285.agents.registry import AGENTS, find_agent
+from cs285.cli.tool import run_tool
+from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
+from cs285.config.run import NAME
+from cs285.experiments.cluster import check_address, connected, require_ray
+from cs285.experiments.job import FAILED, words_of
+from cs285.experiments.sweeps import folder as sweep_folder
+from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.values import Choice, parse, varied_fields
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
-from cs285.infrastructure.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
-from cs285.infrastructure.job import FAILED
 from cs285.infrastructure.run_folder import default_data_dir, lock_folder
-from cs285.scripts.programs import PROGRAMS, words_of
-from cs285.scripts.tool import run_tool
-from cs285.sweeps import folder as sweep_folder
-from cs285.sweeps.cluster import check_address, connected, require_ray
-from cs285.sweeps.plan import Sweep
-from cs285.sweeps.values import Choice, parse, varied_fields
 
 SCRIPT = "sweep.py"
 OWN = ("exp_name", "data_dir", "num_workers")  # flags of the programs that mean a sweep's here
@@ -77,7 +77,7 @@ def sweep(argv: Sequence[str]) -> int:
 
 
 def _run(plan: Sweep, asked: Asked, resumed: Path | None, data_dir: Path) -> int:
-    from cs285.sweeps import engine
+    from cs285.experiments.sweeps import engine
 
     if resumed is not None and engine.is_finished(plan, engine.wanted(plan, resumed)):
         print(f"{resumed} is finished")
@@ -116,7 +116,7 @@ def _plan(given: dict[str, Any]) -> Sweep:
 
 def _choices(script: str, given: dict[str, Any]) -> dict[str, Choice]:
     """Return what is said of the program's own flags. Raises UsageError."""
-    fields = varied_fields(PROGRAMS[script].config_class)
+    fields = varied_fields(find_agent(script).config_class)
     names = [name for name in given if name in fields and name not in OWN]
     return {name: parse(*fields[name], given[name]) for name in names}
 
@@ -149,7 +149,7 @@ def _print_commands(plan: Sweep) -> int:
         return 0
     for values in plan.values():
         words = words_of({**plan.fixed, **values, "exp_name": plan.name_of(values)})
-        print(shlex.join(["python", f"scripts/run_hw4_{plan.script}.py", *words]))
+        print(shlex.join([*find_agent(plan.script).words, *words]))
     return 0
 
 
@@ -162,9 +162,9 @@ def _script_in(argv: Sequence[str]) -> str:
     if "resume" in found:
         return sweep_folder.read(found["resume"]).script
     script = found.get("script", "mb" if {"-h", "--help"} & set(argv) else None)
-    if script not in PROGRAMS:
-        said = "is required" if script is None else str(script)
-        raise UsageError(f"--script {said}; allowed are {' and '.join(PROGRAMS)}")
+    if script is None:
+        raise UsageError(f"--script is required; allowed are {' and '.join(AGENTS)}")
+    find_agent(script)
     return str(script)
 
 
@@ -190,8 +190,8 @@ def _parser(script: str) -> OneLineParser:
         help="of a GPU; 0.5: two trials share one (1 where there are GPUs)")  # fmt: skip
     add("--address", help="of a cluster of Ray to join: auto, or HOST:PORT (docs/cluster.md)")
     parser.add_argument("--num_workers", help=ABSENT)
-    section = parser.add_argument_group(f"flags of run_hw4_{script}.py, see its --help")
-    for name, (field, kind) in varied_fields(PROGRAMS[script].config_class).items():
+    section = parser.add_argument_group(f"flags of {find_agent(script).script}, see its --help")
+    for name, (field, kind) in varied_fields(find_agent(script).config_class).items():
         if name not in OWN:
             words: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
             aliases = field.metadata["aliases"]

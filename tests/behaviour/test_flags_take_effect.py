@@ -11,9 +11,10 @@ import torch
 
 from cs285.agents.mb_agent import MBAgent
 from cs285.agents.mbpo_agent import MBPOAgent
-from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.config.flags import groups
+from cs285.config.mb import MBConfig
+from cs285.config.mbpo import MBPOConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.flags import groups
 from cs285.infrastructure.pytorch_util import select_device
 from tests.conftest import read_curve
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cs285.analysis.study import mean_loss_table
+from cs285.analysis.report.study import mean_loss_table
 from cs285.envs import make_env
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cs285.infrastructure.event_file import read_events
+from cs285.infrastructure.recording.event_file import read_events
 from tests.conftest import TIMES
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure.job import iterations_done
+from cs285.experiments.job import iterations_done
 from cs285.scripts import run_hw4_mb
 from tests.cli.processes import ROOT, children_of, command_of, start, wait_until
 from tests.cli.test_reproduce import write_list

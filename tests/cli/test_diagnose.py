@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cs285.analysis import imagination
+from cs285.analysis.diagnosis import figures as imagination
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import lock_folder
 from cs285.scripts.diagnose import main

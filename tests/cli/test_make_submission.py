@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cs285.infrastructure.event_file import EventFile, read_events
+from cs285.infrastructure.recording.event_file import EventFile, read_events
 from cs285.scripts.make_submission import main
 from tests.cli.processes import start
 

@@ -11,10 +11,10 @@ from statistics import fmean
 import pytest
 from tensorboardX import SummaryWriter
 
-from cs285.analysis.experiments import RESEARCH_FILE, read_experiments, select
-from cs285.analysis.report import figures
-from cs285.analysis.results_table import table
-from cs285.analysis.study import read_rows
+from cs285.analysis.report.figures import figures
+from cs285.analysis.report.results_table import table
+from cs285.analysis.report.study import read_rows
+from cs285.experiments.suites import RESEARCH_FILE, read_experiments, select
 from cs285.scripts import plot_results, read_results
 from tests.conftest import read_curve
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure.config import MBConfig, MBPOConfig
-from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values
-from cs285.scripts import presets
+from cs285.config import presets
+from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
+from cs285.config.mb import MBConfig
+from cs285.config.mbpo import MBPOConfig
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))

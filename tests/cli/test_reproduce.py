@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cs285.analysis.experiments import read_experiments
-from cs285.infrastructure.job import iterations_done
+from cs285.experiments.job import iterations_done
+from cs285.experiments.suites import read_experiments
 from cs285.scripts.reproduce import main
 from tests.cli.processes import children_of, start, wait_until
 from tests.conftest import TINY, arguments, read_curve

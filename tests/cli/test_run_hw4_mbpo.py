@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from cs285.infrastructure.config import MBPOConfig
-from cs285.infrastructure.flags import OneLineParser, add_flags, parse_values
+from cs285.config.flags import OneLineParser, add_flags, parse_values
+from cs285.config.mbpo import MBPOConfig
 from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 from cs285.scripts.run_hw4_mbpo import main
 from tests.cli.processes import events, only_folder, start, wait_until

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure.collector import available_cores
+from cs285.collection.collector import available_cores
 from cs285.scripts import plot_results, run_hw4_mb
 from cs285.scripts.sweep import main
 from tests.cli.processes import ROOT, children_of, command_of, start, wait_until

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from cs285.envs import make_env
-from cs285.infrastructure.collector import (
+from cs285.collection.collector import (
     Collector,
     InProcess,
     _shortest_run,
     available_cores,
     make_backend,
 )
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.collection.worker_pool import WorkerPool
+from cs285.envs import make_env
 from cs285.infrastructure.errors import DivergedError, NoMemoryError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
-from cs285.infrastructure.worker_pool import WorkerPool
 from cs285.policies.base_policy import RandomPolicy
 
 EP_LEN = 30

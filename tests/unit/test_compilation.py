@@ -8,13 +8,13 @@ import torch
 from torch._dynamo.utils import counters
 
 from cs285.agents.mbpo_agent import MBPOAgent
+from cs285.config.flags import from_flat
+from cs285.config.mbpo import MBPOConfig
 from cs285.envs import inspect_task
-from cs285.infrastructure.compilation import check_compiler, compile_if
-from cs285.infrastructure.config import MBPOConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.replay_buffer import Path
-from cs285.models.fitting import fit_gradient
+from cs285.models.training import fit_gradient
+from cs285.networks.compilation import check_compiler, compile_if
 from cs285.policies.MPC_policy import Draws
 from tests.conftest import TINY_MBPO
 

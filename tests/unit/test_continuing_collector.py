@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.envs import make_env
-from cs285.infrastructure.continuing_collector import ContinuingCollector
 from cs285.infrastructure.errors import DivergedError
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import RandomPolicy

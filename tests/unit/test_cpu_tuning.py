@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.infrastructure import cpu_tuning
-from cs285.infrastructure.stacked_mlp import StackedMLP
+from cs285.networks import cpu_tuning
+from cs285.networks.ensemble_mlp import EnsembleMLP
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_nor_do_those_of_whole_networks(
 ) -> None:
     cpu_tuning.tune_cpu()
     generator = torch.Generator().manual_seed(1)
-    network = StackedMLP(E, widths, activation, generator, padded=True)
+    network = EnsembleMLP(E, widths, activation, generator, padded=True)
     inputs = torch.randn(E, batch, widths[0], generator=generator)
     d_outputs = torch.randn(E, batch, widths[-1], generator=generator)
 

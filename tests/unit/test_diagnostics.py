@@ -11,16 +11,16 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from cs285.analysis import imagination
-from cs285.analysis.html_report import Section, page, sections
-from cs285.analysis.model_error import (
+from cs285.analysis.diagnosis import figures as imagination
+from cs285.analysis.diagnosis.html_report import Section, page, sections
+from cs285.analysis.diagnosis.model_error import (
     correlation,
     imagine,
     open_loop_errors,
     rank_correlation,
     ranks,
 )
-from cs285.analysis.plans import (
+from cs285.analysis.diagnosis.plan_check import (
     Findings,
     RecordedMPC,
     act_out,
@@ -29,16 +29,16 @@ from cs285.analysis.plans import (
     observations_at,
     policy_plans,
 )
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.config.model import ModelConfig
+from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.errors import DivergedError
-from cs285.infrastructure.model_config import ModelConfig
-from cs285.infrastructure.planner_config import PlannerConfig
 from cs285.infrastructure.pytorch_util import Normalizer, derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
+from cs285.models.base_model import Prediction
 from cs285.models.ff_model import FFModel
-from cs285.models.imagined_task import ImaginedTask
-from cs285.models.prediction import Prediction
+from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory, RandomPolicy
 from cs285.policies.MPC_policy import Draws, MPCPolicy
 from tests.toys import LinearReach
@@ -149,7 +149,7 @@ def test_imagined_rewards_are_of_the_post_step_states() -> None:
     learned = imagine(model, obs, acs)
     assert learned.states[..., 0].tolist() == [[[1, 2, 3], [3, 4, 5]], [[1, 3, 7], [3, 7, 15]]]
     assert learned.rewards.tolist() == [[[2, 3], [4, 5]], [[3, 7], [7, 15]]]
-    given = imagine(model, obs, acs, ImaginedTask(lambda obs, acs: (-10 * obs[..., 0], None)))
+    given = imagine(model, obs, acs, TaskModel(lambda obs, acs: (-10 * obs[..., 0], None)))
     np.testing.assert_array_equal(given.rewards, -10 * learned.rewards)
 
 
@@ -172,7 +172,7 @@ class Reach:
 
 def reach_policy(model: Any, **flags: Any) -> MPCPolicy:
     config = PlannerConfig(**{"mpc_horizon": 4, "mpc_num_action_sequences": 30, **flags})
-    task = ImaginedTask(LinearReach.get_reward, ends_plans=False)
+    task = TaskModel(LinearReach.get_reward, ends_plans=False)
     return MPCPolicy(model, task, -ONES, ONES, config, torch.device("cpu"))
 
 
@@ -181,7 +181,7 @@ def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
     if kind == "mpc":
         policy = RecordedMPC(reach_policy(model))
         return policy, policy.plans_at
-    return RANDOM, partial(policy_plans, model, ImaginedTask(LinearReach.get_reward), RANDOM, 4, 3)
+    return RANDOM, partial(policy_plans, model, TaskModel(LinearReach.get_reward), RANDOM, 4, 3)
 
 
 @pytest.mark.parametrize("kind", ["mpc", "policy"])
@@ -291,7 +291,7 @@ def findings(env: gym.Env, horizon: int, plan_horizon: int) -> Findings:
     paths = {"policy": [run_episodes([env], RANDOM, [key])[0] for key in KEYS]}
     loops = {"policy": open_loop_errors(model, paths["policy"], horizon)}
     make_plans = partial(
-        policy_plans, model, ImaginedTask(LinearReach.get_reward), RANDOM, plan_horizon, 3
+        policy_plans, model, TaskModel(LinearReach.get_reward), RANDOM, plan_horizon, 3
     )
     check = check_plans(make_plans, plan_horizon, env, KEYS, paths["policy"], 10)
     return Findings(paths, loops, check, horizon, plan_horizon)

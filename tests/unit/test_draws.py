@@ -9,9 +9,9 @@ from torch import Tensor
 
 from cs285.agents import mb_agent
 from cs285.agents.mbpo_agent import MBPOAgent
+from cs285.config.flags import from_flat
+from cs285.config.mbpo import MBPOConfig
 from cs285.envs import TaskSpec
-from cs285.infrastructure.config import MBPOConfig
-from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Memory
 

@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cs285.infrastructure.model_config import ModelConfig
+from cs285.config.model import ModelConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.infrastructure.stacked_mlp import StackedMLP
 from cs285.models.ff_model import FFModel, Normalizer
-from cs285.models.fitting import FitGradient, fit_ensemble, fit_gradient
-from cs285.models.folded_tanh import fold
-from cs285.models.heads import NOISE_FLOOR, Head
+from cs285.models.losses import NOISE_FLOOR, Head
+from cs285.models.training import FitGradient, fit_ensemble, fit_gradient
+from cs285.networks.ensemble_mlp import EnsembleMLP
+from cs285.networks.folded_tanh import fold
 
 E, O, A, SIZE = 3, 4, 2, 50
 
@@ -75,7 +75,7 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
 
 
 def plain_gradient(
-    network: StackedMLP, head: Head, decay: Tensor, inputs: Tensor, targets: Tensor
+    network: EnsembleMLP, head: Head, decay: Tensor, inputs: Tensor, targets: Tensor
 ) -> FitGradient:
     """The gradient of the plain mean squared error, as the homework takes it."""
     trace = network.trace(inputs)

@@ -6,7 +6,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from cs285.infrastructure import figures
+from cs285.infrastructure.recording import figures
 
 
 def test_wide_observations_take_no_more_panels_than_there_is_room_for(

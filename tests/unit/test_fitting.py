@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 import torch
 
+from cs285.config.model import ModelConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.model_config import ModelConfig
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models import fitting
+from cs285.models import training as fitting
+from cs285.models.evaluation import coverage, validation_errors
 from cs285.models.ff_model import FFModel
-from cs285.models.fitting import (
+from cs285.models.losses import NOISE_FLOOR
+from cs285.models.training import (
     PEAK_RATE,
     _bootstrap_epochs,
     fit_ensemble,
     fit_until_converged,
 )
-from cs285.models.heads import NOISE_FLOOR
-from cs285.models.held_out import coverage, validation_errors
 
 O, A = 2, 1
 STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise: of the states, and of the reward

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure.config import MBConfig, MBPOConfig
-from cs285.infrastructure.flags import OneLineParser, add_flags, from_flat, parse_values, to_flat
+from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values, to_flat
+from cs285.config.mb import MBConfig
+from cs285.config.mbpo import MBPOConfig
 from cs285.scripts.run_hw4_mb import main
 
 DEFAULTS: dict[str, Any] = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.models.heads import BOUND_WEIGHT, NOISE_FLOOR, EndingHead, GaussianHead, PointHead
+from cs285.models.losses import BOUND_WEIGHT, NOISE_FLOOR, EndingHead, GaussianHead, PointHead
 
 E, B, D = 3, 11, 4
 

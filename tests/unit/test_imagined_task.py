@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cs285.config.model import ModelConfig
 from cs285.envs import TaskSpec
-from cs285.infrastructure.model_config import ModelConfig
-from cs285.models.imagined_task import ImaginedTask
-from cs285.models.prediction import Prediction
+from cs285.models.base_model import Prediction
+from cs285.models.task_model import TaskModel
 
 BOX = np.ones(1, np.float32)
 PREDICTED = Prediction(torch.tensor([[1.0], [5.0]]), torch.tensor([7.0, 8.0]), None)
@@ -25,9 +25,9 @@ def by_rule(obs: Any) -> Any:
     return obs[..., 0] > 0
 
 
-def task(reward: bool = True, rule: bool = False, **flags: Any) -> ImaginedTask:
+def task(reward: bool = True, rule: bool = False, **flags: Any) -> TaskModel:
     spec = TaskSpec(1, 1, -BOX, BOX, by_reward if reward else None, 10, by_rule if rule else None)
-    return ImaginedTask.of(spec, ModelConfig(**flags))
+    return TaskModel.of(spec, ModelConfig(**flags))
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_outcomes(options: dict[str, Any], rewards: Any, ended: Any, ends_plans:
 def test_rewards_come_as_the_model_has_them() -> None:
     """A task's own arithmetic may make float64 of them, or whole numbers."""
     for kind in (torch.float64, torch.int64):
-        found = ImaginedTask(lambda obs, acs, kind=kind: (obs[..., 0].to(kind), obs[..., 0] > 3))
+        found = TaskModel(lambda obs, acs, kind=kind: (obs[..., 0].to(kind), obs[..., 0] > 3))
         assert found.outcome(PREDICTED, ACS).rewards.dtype == torch.float32

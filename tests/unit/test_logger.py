@@ -6,8 +6,8 @@ import torch
 from tensorboardX import SummaryWriter
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.event_file import read_events
 from cs285.infrastructure.logger import Logger, to_floats
+from cs285.infrastructure.recording.event_file import read_events
 
 
 def event_file(folder: Path) -> Path:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cs285.agents.mbpo_agent import MBPOAgent
+from cs285.config.flags import from_flat
+from cs285.config.mbpo import MBPOConfig
 from cs285.envs import TaskSpec
-from cs285.infrastructure.config import MBPOConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.flags import from_flat
 from cs285.infrastructure.model_buffer import ModelBuffer
 from cs285.infrastructure.replay_buffer import Path, Transitions, unpack
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.model_rollouts import roll_out
+from cs285.config.sac import SACConfig
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.sac_config import SACConfig
-from cs285.models.imagined_task import ImaginedTask
-from cs285.models.prediction import Prediction
+from cs285.models.base_model import Prediction
 from cs285.models.propagation import step_with_mean, step_with_random_member
+from cs285.models.rollouts import roll_out
+from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy
 
 OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
@@ -48,7 +48,7 @@ def imagine(starts: Tensor, length: int, **options: Any) -> Any:
     options = {
         "model": LinearModel(),
         "policy": policy(),
-        "task": ImaginedTask(learns_reward=True),
+        "task": TaskModel(learns_reward=True),
         "propagation": "mean",
         "generator": make_generator(3, "r"),
         **options,
@@ -58,7 +58,7 @@ def imagine(starts: Tensor, length: int, **options: Any) -> Any:
 
 def stops_right_of(limit: float) -> Any:
     """Reward the first coordinate of the post-step state; the episode ends beyond `limit`."""
-    return ImaginedTask(lambda obs, acs: (obs[..., 0], obs[..., 0] > limit))
+    return TaskModel(lambda obs, acs: (obs[..., 0], obs[..., 0] > limit))
 
 
 def test_mean_follows_the_known_system_step_by_step() -> None:
@@ -151,7 +151,7 @@ def test_non_finite_reward_drops_the_row_too() -> None:
         return rewards, torch.zeros_like(rewards, dtype=torch.bool)
 
     starts = torch.tensor([[0.0, 0.0], [200.0, 0.0]])
-    rollouts = imagine(starts, 2, task=ImaginedTask(reward))
+    rollouts = imagine(starts, 2, task=TaskModel(reward))
     assert rollouts.data.rewards.tolist() == [1.0, 1.0]
     assert float(rollouts.dropped) == 1
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.planner_config import PlannerConfig
-from cs285.models.imagined_task import ImaginedTask
-from cs285.models.prediction import Prediction
+from cs285.models.base_model import Prediction
+from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory
 from cs285.policies.MPC_policy import Draws, MPCPolicy
-from cs285.policies.samplers import cross_entropy, elite_statistics, rank_non_finite_last
-from cs285.policies.search import Search
+from cs285.policies.planners.samplers import cross_entropy, elite_statistics, rank_non_finite_last
+from cs285.policies.planners.sampling import Search
 
 HORIZON = 4
 LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32)
@@ -52,7 +52,7 @@ def lqr_first_action(state: np.ndarray, horizon: int) -> np.ndarray:
 
 def make_policy(model: Any, reward: Any, low: Any = LOW, high: Any = HIGH, **flags: Any) -> Any:
     config = PlannerConfig(**{"mpc_horizon": HORIZON, **flags})
-    task = ImaginedTask(reward, learns_reward=reward is None)
+    task = TaskModel(reward, learns_reward=reward is None)
     return MPCPolicy(model, task, low, high, config, torch.device("cpu"))
 
 

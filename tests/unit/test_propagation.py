@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.planner_config import PlannerConfig
-from cs285.models.imagined_task import ImaginedTask
-from cs285.models.prediction import Prediction
+from cs285.models.base_model import Prediction
 from cs285.models.propagation import swap_members
+from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory
 from cs285.policies.MPC_policy import MPCPolicy
 
@@ -51,9 +51,9 @@ def square(obs: Any, acs: Any) -> tuple[Any, Any]:
     return obs[..., 0] ** 2, obs[..., 0] > 1e9
 
 
-def policy(model: Any, task: ImaginedTask | None = None, **flags: Any) -> MPCPolicy:
+def policy(model: Any, task: TaskModel | None = None, **flags: Any) -> MPCPolicy:
     config = PlannerConfig(**{"mpc_horizon": 3, "mpc_num_action_sequences": 4, **flags})
-    return MPCPolicy(model, task or ImaginedTask(square), -BOX, BOX, config, torch.device("cpu"))
+    return MPCPolicy(model, task or TaskModel(square), -BOX, BOX, config, torch.device("cpu"))
 
 
 def returns(planner: MPCPolicy, N: int = 4, B: int = 1, seed: int = 0) -> Tensor:
@@ -93,7 +93,7 @@ def test_particles_draw_from_their_members_distribution(propagation: str) -> Non
 def test_candidates_differ_by_their_actions_alone(propagation: str) -> None:
     """Pushed by 0.01 a step under noise of 1: however few particles, the better one is found."""
     model = Drift([0.5, -0.5], std=1.0, pushed=True)
-    task = ImaginedTask(lambda obs, acs: (obs[..., 0], obs[..., 0] > 1e9))
+    task = TaskModel(lambda obs, acs: (obs[..., 0], obs[..., 0] > 1e9))
     planner = policy(model, task, mpc_propagation=propagation, mpc_particles=2)
     sequences = torch.linspace(0, 0.03, 4)[None, :, None, None].expand(2, 4, 3, 1)
     memories = [Memory(torch.Generator().manual_seed(seed)) for seed in range(2)]
@@ -145,13 +145,13 @@ def test_plans_count_nothing_after_the_end(propagation: str) -> None:
     def beyond(obs: Any) -> Any:
         return obs[..., 0] > 1.5
 
-    known = ImaginedTask(square, get_termination=beyond)
+    known = TaskModel(square, get_termination=beyond)
     assert returns(policy(Drift([1.0, 1.0]), known, **flags)).tolist() == [[5.0] * 4]
-    learned = ImaginedTask(square, termination="learned")
+    learned = TaskModel(square, termination="learned")
     assert returns(policy(Drift([1.0, 1.0], end=1.5), learned, **flags)).tolist() == [[5.0] * 4]
     for endless in (
-        ImaginedTask(square, get_termination=beyond, termination="none"),
-        ImaginedTask(square, get_termination=beyond, ends_plans=False),
+        TaskModel(square, get_termination=beyond, termination="none"),
+        TaskModel(square, get_termination=beyond, ends_plans=False),
     ):
         assert returns(policy(Drift([1.0, 1.0]), endless, **flags)).tolist() == [[14.0] * 4]
 
@@ -159,7 +159,7 @@ def test_plans_count_nothing_after_the_end(propagation: str) -> None:
 @pytest.mark.parametrize("propagation", ["tsinf", "mean", "ts1"])
 def test_a_state_that_diverges_is_no_early_end(propagation: str) -> None:
     """Rewards of -1 for ever: to leave for infinity, where a task sees its end, would be better."""
-    task = ImaginedTask(
+    task = TaskModel(
         lambda obs, acs: (-torch.ones_like(obs[..., 0]), None),
         get_termination=lambda obs: ~obs.isfinite().all(-1),
     )
@@ -169,7 +169,7 @@ def test_a_state_that_diverges_is_no_early_end(propagation: str) -> None:
 
 def test_ts1_takes_an_ended_particle_along() -> None:
     """Members drift by 2 and by 0, beyond 1 it ends: the first step to 2 is the only reward."""
-    task = ImaginedTask(square, get_termination=lambda obs: obs[..., 0] > 1)
+    task = TaskModel(square, get_termination=lambda obs: obs[..., 0] > 1)
     planner = policy(Drift([2.0, 0.0]), task, mpc_propagation="ts1", mpc_particles=2000)
     # Of the particles 1/2, 1/4, 1/8 get there with the first, second, third step: 4 each.
     assert returns(planner, N=3).mean().item() == pytest.approx(4 * 7 / 8, rel=0.05)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure import rendering
+from cs285.envs import rendering
 from cs285.infrastructure.errors import UsageError
 
 

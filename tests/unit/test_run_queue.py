@@ -10,8 +10,8 @@ from typing import TextIO
 
 import pytest
 
-from cs285.infrastructure.checkpoint import save_checkpoint
-from cs285.infrastructure.job import (
+from cs285.experiments.display import RunDisplay, last_row
+from cs285.experiments.job import (
     DONE,
     FAILED,
     HELD,
@@ -20,10 +20,10 @@ from cs285.infrastructure.job import (
     iterations_done,
     last_line,
 )
-from cs285.infrastructure.machine import LocalProcess
-from cs285.infrastructure.run_display import RunDisplay, last_row
+from cs285.experiments.local import LocalProcess
+from cs285.experiments.queue import RunQueue
+from cs285.infrastructure.checkpoint import save_checkpoint
 from cs285.infrastructure.run_folder import lock_folder
-from cs285.infrastructure.run_queue import RunQueue
 from tests.cli.processes import wait_until
 
 
@@ -74,7 +74,7 @@ def make_run(data: Path, name: str, stamp: str, iterations: int) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cs285.infrastructure.run_queue.POLL_SECONDS", 0.001)
+    monkeypatch.setattr("cs285.experiments.queue.POLL_SECONDS", 0.001)
 
 
 def test_at_most_so_many_at_once_and_failures_stop_no_other(tmp_path: Path) -> None:

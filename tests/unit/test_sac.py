@@ -15,11 +15,11 @@ from torch.distributions import (
 )
 
 from cs285.agents.sac_agent import SACAgent
+from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import SACCritic, td_target
 from cs285.envs import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Path
-from cs285.infrastructure.sac_config import SACConfig
 from cs285.policies.base_policy import Memory
 from cs285.policies.sac_policy import SACActor, SACPolicy
 

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from cs285.agents.sac_gradients import actor_gradient, critic_gradient
 from torch import Tensor
 
-from cs285.agents.sac_gradients import actor_gradient, critic_gradient
+from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import SACCritic
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.infrastructure.sac_config import SACConfig
-from cs285.infrastructure.stacked_mlp import StackedMLP
+from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.policies.sac_policy import SACPolicy
 
 O, A, B = 3, 2, 40
@@ -46,7 +46,7 @@ def make_case() -> Case:
     return Case(policy, critic, target, batch, normal(B, A))
 
 
-def differentiable(network: StackedMLP) -> Tensor:
+def differentiable(network: EnsembleMLP) -> Tensor:
     """Return the network's weights, after which autograd can ask for its outputs' gradient."""
     network.vector.requires_grad_()
     network._layers = network.view_layers(network.vector)

@@ -9,11 +9,11 @@ import torch
 from pytorch_mppi import MPPI
 from torch import Tensor
 
-from cs285.infrastructure.planner_config import PlannerConfig
+from cs285.config.planner import PlannerConfig
 from cs285.policies.base_policy import Memory
-from cs285.policies.colored_noise import noise_basis
-from cs285.policies.samplers import SAMPLERS
-from cs285.policies.search import Search
+from cs285.policies.planners.colored_noise import noise_basis
+from cs285.policies.planners.samplers import SAMPLERS
+from cs285.policies.planners.sampling import Search
 
 H, A = 5, 2
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 4.0])

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.stacked_mlp import WORTH_SHARING, StackedMLP, affine, product, tanh_
+from cs285.networks.ensemble_mlp import WORTH_SHARING, EnsembleMLP, affine, product, tanh_
 
 E, B, WIDTHS = 3, 20, [4, 40, 33, 2]
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "swish": torch.nn.functional.silu}
 
 
-def make(activation: str = "tanh", padded: bool = True) -> StackedMLP:
+def make(activation: str = "tanh", padded: bool = True) -> EnsembleMLP:
     generator = make_generator(1, "test")
-    return StackedMLP(E, WIDTHS, activation, generator, padded=padded).double()
+    return EnsembleMLP(E, WIDTHS, activation, generator, padded=padded).double()
 
 
-def plain(network: StackedMLP, vector: Tensor, inputs: Tensor) -> Tensor:
+def plain(network: EnsembleMLP, vector: Tensor, inputs: Tensor) -> Tensor:
     """The same function by autograd's means."""
     *hidden, (weight, bias) = network.view_layers(vector)
     for hidden_weight, hidden_bias in hidden:
@@ -30,7 +30,7 @@ def plain(network: StackedMLP, vector: Tensor, inputs: Tensor) -> Tensor:
 def test_gradients_are_those_of_autograd(activation: str, out: int) -> None:
     widths = [*WIDTHS[:-1], out]
     generator = make_generator(1, "test")
-    network = StackedMLP(E, widths, activation, generator, padded=activation != "relu").double()
+    network = EnsembleMLP(E, widths, activation, generator, padded=activation != "relu").double()
     inputs = torch.randn(E, B, 4).double().requires_grad_()
     vector = network.vector.clone().requires_grad_()
     outputs = plain(network, vector, inputs)

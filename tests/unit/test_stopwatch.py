@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cs285.infrastructure import stopwatch
 from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.recording import stopwatch
 from cs285.scripts import run_hw4_mb
 
 

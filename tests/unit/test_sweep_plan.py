@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from cs285.infrastructure.config import MBConfig, MBPOConfig
+from cs285.config.mb import MBConfig
+from cs285.config.mbpo import MBPOConfig
+from cs285.experiments.job import DONE, FAILED
+from cs285.experiments.sweeps import folder as sweep_folder
+from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.job import DONE, FAILED
-from cs285.sweeps import folder as sweep_folder
-from cs285.sweeps.plan import Sweep
-from cs285.sweeps.values import Choice, Range, parse, varied_fields
 
 
 def choice(name: str, text: str, config_class: Any = MBConfig) -> Choice:
@@ -140,7 +141,7 @@ def test_names_that_would_be_the_same_are_not() -> None:
 def test_optuna_tries_all_that_goes_together_once() -> None:
     """Five elites of three members are not allowed, and no size is tried twice."""
     pytest.importorskip("optuna")
-    from cs285.sweeps.search import OptunaSearch
+    from cs285.experiments.sweeps.search import OptunaSearch
 
     sweep = plan(size="16,32", ensemble_size="3,6", num_elites="5", holdout_ratio="0.2", search=4)
     sweep = dataclasses.replace(sweep, sampler="optuna")

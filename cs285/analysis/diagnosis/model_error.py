@@ -1,0 +1,130 @@
+"""The ensemble's open-loop error against horizon, and whether its spread foretells it.
+
+S is the number of starts: states of real episodes from which the H actions taken there are imagined
+again. Errors are in units of the std of the observations that the model was fitted to, dimension by
+dimension: at 1 a prediction is as far off as the data are from their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cs285.infrastructure.pytorch_util import to_numpy
+from cs285.infrastructure.replay_buffer import Path
+from cs285.models.base_model import DynamicsModel
+from cs285.models.evaluation import imagine
+
+
+class OpenLoop(NamedTuple):
+    """S stretches of H steps as they were, and as each member imagined them."""
+
+    starts: NDArray[np.int64]  # (S, 2): number of the path, env step in it
+    real: NDArray[np.float32]  # (S, H + 1, O)
+    imagined: NDArray[np.float32]  # (E, S, H + 1, O)
+    unit: NDArray[np.float32]  # (O,), std of the model's data; NaN where they are constant
+
+    @property
+    def horizon(self) -> int:
+        """H, in env steps."""
+        return self.real.shape[1] - 1
+
+    def errors(self) -> NDArray[np.float32]:
+        """Return imagined less real after 1 to H steps, (E, S, H, O), in units of the std."""
+        return (self.imagined - self.real)[:, :, 1:] / self.unit
+
+    def errors_by_member(self) -> NDArray[np.float32]:
+        """Return the root mean square over starts of `errors`, (E, H, O)."""
+        return rms(self.errors(), 1)
+
+    def errors_of_members(self) -> NDArray[np.float32]:
+        """Return each member's error, its size over dimensions: (E, S, H)."""
+        return self._size(self.errors())
+
+    def errors_of_mean(self) -> NDArray[np.float32]:
+        """Return the error of the members' mean state, its size over dimensions: (S, H)."""
+        return self._size(self.errors().mean(0))
+
+    def spreads(self) -> NDArray[np.float32]:
+        """Return the std over members, in the same units, its size over dimensions: (S, H)."""
+        return self._size(self.imagined.std(0)[:, 1:] / self.unit)
+
+    def errors_of_no_change(self) -> NDArray[np.float32]:
+        """Return the error of predicting that nothing changes: (S, H)."""
+        return self._size((self.real[:, :1] - self.real[:, 1:]) / self.unit)
+
+    def rank_correlation(self) -> NDArray[np.float64]:
+        """Return how well the spread ranks the starts by their error, at each horizon: (H,)."""
+        return rank_correlation(self.spreads(), self.errors_of_mean())
+
+    def _size(self, errors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the root mean square of (..., O) over the dimensions that have a unit, (...)."""
+        return rms(errors[..., ~np.isnan(self.unit)], -1)
+
+
+def open_loop_errors(
+    model: DynamicsModel, paths: Sequence[Path], horizon: int, stride: int = 1
+) -> OpenLoop:
+    """Imagine again what was done in `paths`, from every `stride`-th state that has H steps ahead.
+
+    H is `horizon`, or the length of the longest path if that is less: compare `OpenLoop.horizon`.
+    Raises ValueError: no paths, or a horizon or stride below 1.
+    """
+    if not paths or min(horizon, stride) < 1:
+        raise ValueError(f"{len(paths)} paths, horizon {horizon}, stride {stride}: 1 is the least")
+    H = min(horizon, max(path.length for path in paths))
+    starts = window_starts(paths, H, stride)
+    real = np.stack([observations(paths[p])[t : t + H + 1] for p, t in starts])
+    acs = np.stack([paths[p].acs[t : t + H] for p, t in starts])
+    imagined = imagine(model, real[:, 0], acs).observations
+    std = to_numpy(model.obs_scale)
+    # With --add_sl_noise a constant has the std of its noise in the model's data.
+    varies = (std > 0) & (np.ptp(real, axis=(0, 1)) > 0)
+    return OpenLoop(starts, real, imagined, np.where(varies, std, np.nan))
+
+
+def window_starts(paths: Sequence[Path], horizon: int, stride: int = 1) -> NDArray[np.int64]:
+    """Return (S, 2), numbers of paths and steps in them that have `horizon` steps ahead."""
+    starts = [
+        (number, step)
+        for number, path in enumerate(paths)
+        for step in range(0, path.length - horizon + 1, stride)
+    ]
+    return np.array(starts, np.int64).reshape(-1, 2)
+
+
+def observations(path: Path) -> NDArray[np.float32]:
+    """Return every observation of a path of T steps, (T + 1, O)."""
+    return np.concatenate([path.obs, path.next_obs[-1:]])
+
+
+def rms(values: NDArray[np.floating], axis: int) -> NDArray[np.floating]:
+    """Return the root mean square along an axis."""
+    return np.sqrt(np.square(values).mean(axis))
+
+
+def rank_correlation(
+    left: NDArray[np.floating], right: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return Spearman's correlation of the columns of two (S, H), (H,).
+
+    NaN where a column is constant.
+    """
+    columns = zip(left.T, right.T, strict=True)
+    return np.array([correlation(ranks(first), ranks(second)) for first, second in columns])
+
+
+def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the rank of each of (S,), from 0; equal ones share the mean of their ranks."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + 1) / 2)[group]
+
+
+def correlation(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
+    """Return Pearson's correlation of two (S,); NaN where one is constant, or S is below 2."""
+    if len(left) < 2 or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return float("nan")
+    return float(np.corrcoef(left, right)[0, 1])

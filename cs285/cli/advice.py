@@ -1,0 +1,38 @@
+"""Remarks on a run whose flags do not fit what its task turns out to do, each printed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.replay_buffer import Path
+from cs285.models.task_model import TaskModel
+
+
+class Advice:
+    """Looks at what is collected; see RL_Trainer's `advise`."""
+
+    def __init__(self, config: Any, task: TaskSpec, is_resumed: bool) -> None:
+        model: Any = getattr(config, "model", None)
+        sac = getattr(config, "sac", None)
+        has_model = model is not None and model.num_agent_train_steps_per_iter > 0
+        self.misses_ends = has_model and TaskModel.of(task, model).knows_no_end
+        self.sac_batch = sac.sac_train_batch_size if sac and not is_resumed else 0
+
+    def __call__(self, paths: list[Path]) -> None:
+        """Print what there is to say of the paths of an iteration."""
+        held = sum(path.length for path in paths)
+        if self.misses_ends and any(path.terminated.any() for path in paths):
+            print(
+                "  episodes of this task end, and where is not known: imagined ones go on for "
+                "ever; --termination learned learns it",
+                flush=True,
+            )
+            self.misses_ends = False
+        if self.sac_batch > held:
+            print(
+                f"  --sac_train_batch_size {self.sac_batch} is more than the {held} env steps "
+                "collected: real transitions repeat within a batch",
+                flush=True,
+            )
+        self.sac_batch = 0  # said of the first iteration only

@@ -1,0 +1,198 @@
+"""From a command line to a finished run; what fails is said in one line.
+
+Torch and the simulators are imported only after the flags were read, so that --help and a mistyped
+flag answer at once, and so that the worker server can import them at the same time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import multiprocessing
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import Any
+
+from cs285.agents.registry import AgentEntry, expanded, find_agent
+from cs285.cli.messages import one_line_errors
+from cs285.config import flags as flag_tools
+from cs285.config import presets
+from cs285.config.ineffective import describe_idle
+from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
+from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
+from cs285.infrastructure.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    PROGRESS,
+    create_run_folder,
+    lock_folder,
+    read_config,
+    record_resume,
+)
+
+
+def launch(agent: str, argv: Sequence[str] | None) -> int:
+    """Train a registered agent; returns the exit code: 0, 1 (failed), 2 (bad input) or 130."""
+    entry = find_agent(agent)
+    try:
+        given = flag_tools.parse_values(_parser(entry), argv)
+        if given.get("preset") == presets.LIST:
+            print(presets.describe(entry.name, entry.presets))
+            return 0
+        values = expanded(entry, given)
+        resumed = values.pop("resume", None)
+        if resumed is None:
+            config: Any = flag_tools.from_flat(entry.config_class, values)
+            for line in describe_idle(given, config, flag_tools.defaults(entry.config_class)):
+                print(line)
+            run_anew(entry, config)
+        else:
+            resume(entry, Path(resumed), values)
+    except UsageError as error:
+        print(f"{entry.script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except RunError as error:
+        print(f"{entry.script}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{entry.script}: interrupted before the run began", file=sys.stderr)
+        return InterruptedRunError.exit_code
+    return 0
+
+
+def run_anew(entry: AgentEntry, config: Any) -> None:
+    """Check everything, then make the log folder, then run. Raises RunError."""
+    run = config.run
+    if not run.env_name:
+        raise UsageError("--env_name is required; allowed: an environment's id, see --help")
+    parts = _prepare(config)
+    flags = flag_tools.to_flat(config)
+    folder = create_run_folder(
+        run.data_dir, run.exp_name, run.env_name, entry.script, entry.full_name, flags
+    )
+    print(f"logging to {folder}", flush=True)
+    try:
+        _train(entry, config, folder, parts)
+    except UsageError:  # the disk did not take it: a folder without a result is not left behind
+        if not any((folder / name).exists() for name in (CHECKPOINT, PROGRESS)):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def resume(entry: AgentEntry, folder: Path, given: dict[str, Any]) -> None:
+    """Go on with the run in `folder` under its own flags. Raises RunError.
+
+    Flags `given` again must agree with them, but for those that do not change what was computed.
+    """
+    saved = read_config(folder, entry.script)
+    allowed = flag_tools.free_flags(entry.config_class)
+    for name, value in given.items():
+        if name not in allowed and value != saved.get(name):
+            raise UsageError(
+                f"--{name} {value}: the run was started with {saved.get(name)}; allowed with "
+                f"--resume are other values of {', '.join(sorted(allowed))}"
+            )
+    try:
+        config: Any = flag_tools.from_flat(entry.config_class, {**saved, **given})
+    except TypeError as error:
+        raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
+    if saved.get("checkpoint_freq") == -1 and not (folder / CHECKPOINT).exists():
+        raise UsageError(f"--resume {folder}: it was run with --checkpoint_freq -1, and kept none")
+    parts = _prepare(config)
+    print(f"resuming {folder}", flush=True)
+    _train(entry, config, folder, parts, is_resumed=True)
+
+
+def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
+    description = entry.config_class.__doc__
+    parser = flag_tools.OneLineParser(prog=entry.script, description=description)
+    parser.add_argument(
+        "--resume",
+        metavar="LOGDIR",
+        default=flag_tools.ABSENT,
+        help="go on with the run in this log folder, under its own flags, as if never stopped",
+    )
+    presets.add_flag(parser)
+    flag_tools.add_flags(parser, entry.config_class)
+    return parser
+
+
+def _prepare(config: Any) -> tuple[Any, Any, int]:
+    """Check the run against this machine: (task, device, episode cap). Raises UsageError."""
+    run = config.run
+    chosen_renderer = disable_renderer()
+    if run.num_workers != 1:
+        multiprocessing.set_forkserver_preload(["cs285.collection.worker_pool"])
+        # It imports beside us, on another core. Ctrl-C is not for it, nor for its children.
+        resource_tracker.ensure_running()  # else the next call starts it, and unblocks the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    from cs285.envs import inspect_task
+    from cs285.infrastructure.pytorch_util import select_device
+    from cs285.networks.compilation import check_compiler
+    from cs285.networks.cpu_tuning import tune_cpu
+
+    tune_cpu()
+    flags = flag_tools.to_flat(config)  # an agent may have no model, and so no such flags
+    task = inspect_task(run.env_name, flags.get("learned_reward", False), flags.get("termination"))
+    if run.video_log_freq > 0:
+        choose_renderer(run.env_name, chosen_renderer)
+    device = select_device(run.no_gpu, run.which_gpu)
+    if run.compile:
+        check_compiler(device)
+    return task, device, run.ep_len or task.ep_len
+
+
+def _train(
+    entry: AgentEntry, config: Any, folder: Path, parts: Any, is_resumed: bool = False
+) -> None:
+    """Run the loop in `folder` with what _prepare returned. Raises RunError."""
+    from cs285.cli.advice import Advice
+    from cs285.envs import make_env
+    from cs285.infrastructure.rl_trainer import RL_Trainer
+    from cs285.policies.base_policy import RandomPolicy
+
+    run, (task, device, ep_len) = config.run, parts
+    env_factory = functools.partial(make_env, run.env_name, ep_len)
+    collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
+    try:
+        with one_line_errors(folder, run.checkpoint_freq > 0), lock_folder(folder):
+            trainer = RL_Trainer(
+                config=run,
+                folder=folder,
+                agent=entry.build(config, task, device),
+                random_policy=RandomPolicy(task.ac_low, task.ac_high),
+                collector=collector,
+                evaluator=evaluator,
+                env_factory=env_factory,
+                render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
+                device=device,
+                advise=Advice(config, task, is_resumed),
+            )
+            first = trainer.counters.next_iteration
+            if is_resumed and first < run.n_iter:
+                record_resume(folder, flag_tools.to_flat(config), first)
+            trainer.run_training_loop()
+    finally:
+        collector.close()
+        evaluator.close()
+
+
+def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tuple[Any, Any]:
+    """Return what collects to learn from, and what collects to evaluate."""
+    from cs285.collection.collector import Collector, make_backend
+    from cs285.collection.continuing_collector import ContinuingCollector
+
+    most_steps = run.eval_batch_size
+    if not run.continue_episodes:
+        most_steps = max(most_steps, run.batch_size_initial, run.batch_size)
+    backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
+    evaluator = Collector(backend, run.seed, ep_len)
+    if run.continue_episodes:
+        return ContinuingCollector(env_factory, run.seed), evaluator
+    return evaluator, evaluator

@@ -1,0 +1,105 @@
+"""Collect any number of env steps, also one: the running episode goes on in the next collection."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+from cs285.collection.collector import Collection, one_thread
+from cs285.collection.episodes import (
+    EnvFactory,
+    Episode,
+    EpisodeKey,
+    Progress,
+    decide,
+    fresh_memory,
+)
+from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
+from cs285.infrastructure.replay_buffer import Path
+from cs285.policies.base_policy import Policy
+
+
+class ContinuingCollector:
+    """Steps one environment, in this process, for exactly as many env steps as it is asked for."""
+
+    def __init__(self, env_factory: EnvFactory, seed: int) -> None:
+        self._env_factory, self.seed = env_factory, seed
+        self._env: gym.Env | None = None
+        self._episode: Episode | None = None
+        self._kept: dict[str, Tensor] = {}  # by the policy, in the running episode
+
+    def collect(
+        self,
+        policy: Policy,
+        min_steps: int,
+        purpose: str,
+        iteration: int,
+        progress: Progress = lambda steps: None,
+    ) -> Collection:
+        """Take `min_steps` env steps, no more; they depend on (seed, purpose, iteration) alone."""
+        pieces: list[Path] = []
+        ended: list[Path] = []
+        taken = 0
+        while taken < min_steps:
+            key = EpisodeKey(self.seed, purpose, iteration, len(pieces))
+            episode = self._episode or Episode(self._environment(), key)
+            memory, first = fresh_memory(key, policy.device), len(episode.acs)
+            memory.kept |= self._kept
+            with one_thread():
+                while episode.running and taken < min_steps:
+                    episode.step(decide(policy, [episode], [memory])[0])
+                    taken += 1
+                    progress(taken)
+            pieces.append(episode.path(first))
+            if not episode.running:
+                ended.append(episode.path())
+            self._episode = episode if episode.running else None
+            self._kept = memory.kept if episode.running else {}
+        return Collection(pieces, ended)
+
+    def close(self) -> None:
+        """Release the environment."""
+        if self._env is not None:
+            self._env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running episode: key, actions, where they led, what the policy kept."""
+        episode = self._episode
+        if episode is None:
+            return {}
+        return {
+            "key": list(episode.key),
+            "acs": from_numpy(np.stack(episode.acs)),
+            "obs": from_numpy(episode.obs[-1]),
+            "kept": self._kept,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring a fresh environment to where the running episode was, by acting it out again.
+
+        An environment that is not a function of its seed and actions ends up elsewhere; then the
+        episode is given up, with a warning, and the next collection begins a new one.
+        """
+        if not state:
+            return
+        episode = Episode(self._environment(), EpisodeKey(*state["key"]))
+        for action in to_numpy(state["acs"]):
+            if not episode.running:
+                break
+            episode.step(action)
+        if np.array_equal(episode.obs[-1], to_numpy(state["obs"])) and episode.running:
+            self._episode, self._kept = episode, dict(state["kept"])
+        else:
+            print(
+                "warning: the environment does not repeat itself; a new episode begins",
+                file=sys.stderr,
+            )
+
+    def _environment(self) -> gym.Env:
+        if self._env is None:
+            self._env = self._env_factory()
+        return self._env

@@ -1,0 +1,191 @@
+"""Command-line flags generated from dataclass fields: one line on stderr when one is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from cs285.infrastructure.errors import UsageError
+
+Config = TypeVar("Config")
+ABSENT = argparse.SUPPRESS  # the default of a flag that is absent from the parsed values
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a value must satisfy, and the words that say so."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+MOST = 10**15  # of anything that is counted: beyond int64 torch says nothing of memory
+COUNT = Check(lambda value: 1 <= value <= MOST, f"whole numbers from 1 to {MOST}")
+INDEX = Check(lambda value: value >= 0, "whole numbers from 0")
+FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or whole numbers from 1")
+RATE = Check(lambda value: math.isfinite(value) and value > 0, "finite numbers above 0")
+NOT_NEGATIVE = Check(lambda value: 0 <= value < math.inf, "finite numbers from 0")
+FINITE = Check(math.isfinite, "finite numbers")
+UNIT = Check(lambda value: 0 <= value <= 1, "numbers from 0 to 1")
+ANYTHING = Check(lambda value: True, "anything")
+
+
+def one_of(*choices: str) -> Check:
+    """Return the check that a value is among `choices`."""
+    return Check(lambda value: value in choices, " or ".join(choices))
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return what converts a word of the command line to a whole number that is at least this."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: allowed are whole numbers from {least}")
+        return int(text)
+
+    return convert
+
+
+def flag(
+    default: Any,
+    text: str,
+    *aliases: str,
+    check: Check = ANYTHING,
+    free: bool = False,
+    commas: bool = False,
+    changes_curve: bool = True,
+) -> Any:
+    """Declare a dataclass field that is also a flag.
+
+    `text` is its help and `check` what it may be; a `free` flag may be given anew on --resume,
+    since it does not change what has been computed so far. Values of some have `commas` in them.
+    Of a flag that never `changes_curve` two runs may differ and still be the same run.
+    """
+    metadata = {
+        "help": text,
+        "aliases": aliases,
+        "check": check,
+        "free": free,
+        "commas": commas,
+        "changes_curve": changes_curve,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but an error is one line and no abbreviation of a flag is taken for it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        # argparse takes -1e3 for a flag: its own pattern knows no exponents.
+        self._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see --help"
+            self.error(f"unknown flag or stray value {unknown[0]}{hint}")
+        return parsed
+
+
+def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """Add a flag for every field of every group of `config_class`. Values not given stay absent."""
+    for group in groups(config_class).values():
+        section = parser.add_argument_group((group.__doc__ or group.__name__).split("\n")[0])
+        for field, kind in typed_fields(group):
+            shown = "" if field.default is None else f" (default: {field.default})"
+            options: dict[str, Any] = {
+                "default": ABSENT,
+                "help": (field.metadata["help"] + shown).replace("%", "%%"),
+            }
+            if kind is bool:
+                options["action"] = argparse.BooleanOptionalAction  # --no-flag: against a preset's
+            else:
+                options |= {"type": converter(kind, field), "metavar": kind.__name__.upper()}
+            section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)
+
+
+def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
+    """Return the fields of a flag group, and what their values are: bool, int, float or str."""
+    types = typing.get_type_hints(group)
+    return [
+        (field, next(t for t in (bool, int, float, str) if t in _members(types[field.name])))
+        for field in dataclasses.fields(group)
+    ]
+
+
+def groups(config_class: type) -> dict[str, type]:
+    """Return the flag groups of a config class: its fields' names and dataclass types."""
+    types = typing.get_type_hints(config_class)
+    return {field.name: types[field.name] for field in dataclasses.fields(config_class)}
+
+
+def from_flat(config_class: type[Config], values: dict[str, Any]) -> Config:
+    """Build a config from {flag name: value}, else the defaults. Raises UsageError: bad value."""
+    built = {}
+    for name, group in groups(config_class).items():
+        own = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
+        check_values(group, own)
+        built[name] = group(**own)  # checks between flags are the group's own, and come after
+    return config_class(**built)
+
+
+def to_flat(config: Any) -> dict[str, Any]:
+    """Return {flag name: value} over all groups of a config."""
+    return {name: value for group in vars(config).values() for name, value in vars(group).items()}
+
+
+def defaults(config_class: type) -> dict[str, Any]:
+    """Return {flag name: default} over all groups of a config class."""
+    fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]
+    return {field.name: field.default for field in fields}
+
+
+def free_flags(config_class: type) -> set[str]:
+    """Return the names of the flags that may be changed on --resume."""
+    fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]
+    return {f.name for f in fields if f.metadata["free"]}
+
+
+def check_values(group: type, values: dict[str, Any]) -> None:
+    """Raise UsageError at the first of a group's `values` that is not allowed."""
+    for field in dataclasses.fields(group):
+        value, check = values.get(field.name), field.metadata["check"]
+        if value is not None and not check.holds(value):
+            raise UsageError(f"--{field.name} {value}: allowed are {check.allowed}")
+
+
+def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
+    """Return the argparse type of a field, which names flag and value where it cannot convert."""
+
+    def convert(text: str) -> Any:
+        check = field.metadata["check"]
+        words = {int: "whole numbers", float: "numbers"}.get(kind, "anything")
+        try:
+            return kind(text)
+        except ValueError:
+            allowed = words if check is ANYTHING else check.allowed
+            raise UsageError(f"--{field.name} {text}: allowed are {allowed}") from None
+
+    return convert
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) or (annotation,)
+
+
+def parse_values(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Return {flag name: value} of the flags that were given."""
+    return vars(parser.parse_args(sys.argv[1:] if argv is None else argv))

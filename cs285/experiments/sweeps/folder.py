@@ -1,0 +1,131 @@
+"""A sweep's folder: sweep.json says what it is, sweep.csv how far its trials are.
+
+The trials' log folders are in it, and NAME.log with what each one prints.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cs285.experiments.job import DONE
+from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.values import Range, word_of
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import describe_run
+
+DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
+STOPPED = "stopped early"
+ENDED = (DONE, STOPPED)  # for good; what has failed is tried again on --resume
+RESULTS = ("iterations", "metric")  # the last values
+COLUMNS = ("state", *RESULTS, "folder", "error")
+
+
+class Trial:
+    """A run of a sweep: what makes it differ from the others, and how far it is."""
+
+    def __init__(self, sweep: Sweep, values: dict[str, Any]) -> None:
+        self.values, self.job = values, sweep.job(values)
+        self.result: dict[str, Any] = {}
+
+
+def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
+    """Make `sweep_<name>_<time>/` with its sweep.json. Raises UsageError: it cannot be made."""
+    about = {"sweep": _to_json(sweep), **describe_run(script, {})}
+    del about["flags"]  # they are those of a run
+    while True:
+        folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
+        try:
+            folder.mkdir(parents=True)
+            (folder / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n")
+            return folder
+        except FileExistsError:
+            time.sleep(0.2)
+        except OSError as error:
+            raise UsageError(
+                f"--data_dir {data_dir}: {error.strerror}; allowed: a folder that can be written to"
+            ) from error
+
+
+def read(folder: Path) -> Sweep:
+    """Return the sweep of a folder. Raises UsageError: it holds none."""
+    try:
+        content = dict(json.loads((folder / DESCRIPTION).read_text())["sweep"])
+        choices = {
+            name: Range(**choice) if isinstance(choice, dict) else choice
+            for name, choice in content.pop("choices").items()
+        }
+        return Sweep(choices=choices, **content)
+    except OSError as error:
+        raise UsageError(
+            f"--resume {folder}: {error.strerror} ({DESCRIPTION}); allowed: the folder of a sweep"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--resume {folder}: its {DESCRIPTION} is not one of this program"
+        ) from error
+
+
+def check_same(folder: Path, name: str, there: Any, here: Any) -> None:
+    """Raise UsageError where a flag of the sweep in `folder` is not as it is given now."""
+    if _plain(there) != _plain(here):
+        raise UsageError(
+            f"--resume {folder}: it belongs to another sweep, of --{name} {_typed(there)}, not "
+            f"{_typed(here)}; allowed: the same flags, or none"
+        )
+
+
+def _typed(choice: Any) -> str:
+    if choice is None:
+        return "(not given)"
+    if isinstance(choice, Range):
+        return f"{choice.low}:{choice.high}" + ":log" * choice.log
+    return ",".join(map(word_of, choice)) if isinstance(choice, list | tuple) else word_of(choice)
+
+
+def _plain(choice: Any) -> Any:
+    return list(choice) if isinstance(choice, list | tuple) else choice
+
+
+def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) -> None:
+    """Write sweep.csv, a line per trial."""
+    temporary = folder / f".{TABLE}.tmp"
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["trial", *varied, *COLUMNS], lineterminator="\n")
+        writer.writeheader()
+        for trial in trials:
+            job = trial.job
+            row = {name: word_of(value) for name, value in trial.values.items()}
+            row |= {"trial": job.name, "state": job.state, "error": job.error}
+            row |= {"folder": job.folder.name if job.folder else "", **trial.result}
+            writer.writerow(row)
+    temporary.replace(folder / TABLE)
+
+
+def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
+    """Return the trials that sweep.csv knows of; none where there is none yet."""
+    if not (folder / TABLE).exists():
+        return []
+    with (folder / TABLE).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    trials = []
+    for row in rows:
+        trial = Trial(sweep, sweep.read_values(row))
+        trial.job.state, trial.job.error = row["state"], row["error"]
+        trial.job.folder = folder / row["folder"] if row["folder"] else None
+        trial.result = {name: row[name] for name in RESULTS if row[name]}
+        trials.append(trial)
+    return trials
+
+
+def _to_json(sweep: Sweep) -> dict[str, Any]:
+    choices = {
+        name: choice._asdict() if isinstance(choice, Range) else list(choice)
+        for name, choice in sweep.choices.items()
+    }
+    return {**dataclasses.asdict(sweep), "choices": choices}

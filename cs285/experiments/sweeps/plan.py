@@ -1,0 +1,171 @@
+"""What a sweep runs: a grid, or values drawn, each trial an ordinary run with a name of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cs285.agents.registry import find_agent
+from cs285.config.ineffective import idle_flags, signature, unchanging_flags
+from cs285.config.run import NAME
+from cs285.experiments.job import Job, job_of, resolve
+from cs285.experiments.sweeps.values import Choice, Range, parse_one, varied_fields, word_of
+from cs285.infrastructure.errors import UsageError
+
+ATTEMPTS = 1000  # to draw values that were not drawn before
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is varied of which program, and how."""
+
+    name: str
+    script: str  # mb or mbpo
+    choices: dict[str, Choice]  # by flag, in the order given
+    search: int = 0  # trials with values drawn; 0: a grid
+    sampler: str = "random"  # or optuna
+    sampler_seed: int = 1
+    metric: str = "Eval_AverageReturn"
+    mode: str = "max"
+    asha: bool = False
+
+    @property
+    def varied(self) -> list[str]:
+        """The flags of more than one value."""
+        return [
+            name
+            for name, choice in self.choices.items()
+            if isinstance(choice, Range) or len(choice) > 1
+        ]
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The flags of one value, and it."""
+        return {name: choice[0] for name, choice in self.choices.items() if name not in self.varied}
+
+    @property
+    def size(self) -> int:
+        """How many trials there are to be."""
+        return self.search or len(self.values())
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether what is tried depends on how earlier trials went."""
+        return self.search > 0 and self.sampler == "optuna"
+
+    def values(self) -> list[dict[str, Any]]:
+        """Return the varied flags of each trial; of an adaptive sweep, of its corners only."""
+        choices = {name: self.choices[name] for name in self.varied}
+        if self.search and not self.is_adaptive:
+            return list(itertools.islice(self._draws(choices), self.search))
+        ends = [choice[:2] if isinstance(choice, Range) else choice for choice in choices.values()]
+        return [dict(zip(choices, point, strict=True)) for point in itertools.product(*ends)]
+
+    def read_values(self, row: dict[str, str]) -> dict[str, Any]:
+        """Return a trial's values from their words."""
+        fields = varied_fields(find_agent(self.script).config_class)
+        return {name: parse_one(*fields[name], row[name]) for name in self.varied}
+
+    def job(self, values: dict[str, Any]) -> Job:
+        """Return the run with these values of the varied flags."""
+        given = {**self.fixed, **values, "exp_name": self.name_of(values)}
+        return job_of(self.script, given)
+
+    def name_of(self, values: dict[str, Any]) -> str:
+        """Return a trial's --exp_name: by its values, or by a hash of them where they are drawn.
+
+        The seed is at the end, so that trials that differ in nothing else are one setting.
+        """
+        words = [f"{flag}{word_of(value)}" for flag, value in values.items() if flag != "seed"]
+        seed = [f"seed{values['seed']}"] if "seed" in values else []
+        digest = hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
+        plain = [re.sub("[/: ;]", "-", word) for word in words]
+        readable = "_".join([self.name, *plain, *([digest] if plain != words else []), *seed])
+        if NAME.holds(readable) and not self.search:
+            return readable
+        return "_".join([self.name, digest, *seed])
+
+    def check(self) -> None:
+        """Raise UsageError if a trial is not allowed, or a varied flag makes no difference."""
+        if "which_gpu" in self.choices:
+            raise UsageError("--which_gpu: allowed in a run by hand; a trial is given its GPU")
+        if -1 in self.choices.get("checkpoint_freq", ()):
+            raise UsageError(
+                "--checkpoint_freq -1: allowed in a sweep are whole numbers from 1, as trials are "
+                "resumed"
+            )
+        for flag in self.varied:
+            if flag in unchanging_flags(find_agent(self.script).config_class):
+                raise UsageError(
+                    f"--{flag}: allowed is one value in a sweep, as no curve depends on it"
+                )
+            if isinstance(self.choices[flag], Range) and not self.search:
+                raise UsageError(f"--{flag}: ranges are drawn from; allowed with --search")
+        if self.search and not self.varied:
+            raise UsageError(
+                f"--search {self.search}: allowed where a flag has values to draw from"
+            )
+        combinations = math.prod(map(_count, self.choices.values()))
+        if combinations < self.search:
+            raise UsageError(
+                f"--search {self.search}: the flags have only {combinations:g} combinations"
+            )
+        self._check_effects(self.values())
+
+    def _check_effects(self, trials: list[dict[str, Any]]) -> None:
+        """Raise UsageError: two trials are the same run, or no trial depends on a varied flag."""
+        idle_in: dict[str, int] = dict.fromkeys(self.varied, 0)
+        seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for values in trials:
+            config = resolve(self.script, {**self.fixed, **values})
+            idle = idle_flags(config)
+            for flag in idle_in:
+                idle_in[flag] += flag in idle
+            counts = signature(config)
+            if counts in seen:
+                flag = next(name for name in values if values[name] != seen[counts][name])
+                reason = f", as {idle[flag]}" if flag in idle else ""
+                raise UsageError(
+                    f"--{flag} {word_of(seen[counts][flag])},{word_of(values[flag])}: without "
+                    f"effect{reason}; allowed: values that make a difference to each trial"
+                )
+            seen[counts] = values
+        for flag, count in idle_in.items():
+            if count == len(trials):
+                raise UsageError(f"--{flag}: without effect, as {idle[flag]}; allowed: one value")
+
+    def _draws(self, choices: dict[str, Choice]) -> Iterator[dict[str, Any]]:
+        """Yield values drawn for the flags, no combination twice."""
+        generator = random.Random(self.sampler_seed)
+        seen: set[tuple[Any, ...]] = set()
+        for _ in range(ATTEMPTS * self.search):
+            values = {name: _draw(choice, generator) for name, choice in choices.items()}
+            if tuple(values.values()) not in seen:
+                seen.add(tuple(values.values()))
+                yield values
+
+
+def _count(choice: Choice) -> float:
+    """Return how many values there are to draw from."""
+    if not isinstance(choice, Range):
+        return len(choice)
+    return choice.high - choice.low + 1 if choice.whole else math.inf
+
+
+def _draw(choice: Choice, generator: random.Random) -> Any:
+    if not isinstance(choice, Range):
+        return generator.choice(choice)
+    if choice.whole and not choice.log:
+        return generator.randint(int(choice.low), int(choice.high))
+    if choice.log:
+        value = math.exp(generator.uniform(math.log(choice.low), math.log(choice.high)))
+    else:
+        value = generator.uniform(choice.low, choice.high)
+    value = round(value) if choice.whole else float(f"{value:.6g}")
+    return min(max(value, choice.low), choice.high)

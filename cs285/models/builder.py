@@ -1,0 +1,22 @@
+"""Which model a run has: the one place outside its file that names FFModel."""
+
+from __future__ import annotations
+
+import torch
+
+from cs285.config.model import ModelConfig
+from cs285.envs.registration import TaskSpec
+from cs285.models.base_model import DynamicsModel
+from cs285.models.ff_model import FFModel
+
+
+def build_model(
+    task: TaskSpec,
+    config: ModelConfig,
+    learns_reward: bool,
+    generator: torch.Generator,
+    device: torch.device,
+) -> DynamicsModel:
+    """Return a new model of the kind that `--model` names, on `device`."""
+    model = FFModel(task.ob_dim, task.ac_dim, config, learns_reward, generator)
+    return model.to(device)
