@@ -6,4 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
+.venv/bin/lint-imports --no-logo
 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

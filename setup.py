@@ -36,10 +36,8 @@ setup(
         "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
     ],
     extras_require={
-        "cluster": [
-            "ray[tune]>=2.60,<3",  # scripts/sweep.py: trials on many cores, GPUs and machines
-            "optuna>=4.1,<6",  # its --sampler optuna
-        ]
+        "cluster": ["ray>=2.60,<3"],  # --address of sweep.py and reproduce.py: many machines
+        "search": ["optuna>=4.1,<6"],  # --sampler optuna and --asha of sweep.py
     },
     entry_points={
         "console_scripts": [

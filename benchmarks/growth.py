@@ -98,6 +98,7 @@ def fit(rows: int) -> Callable[[], Any]:
 
     def work() -> None:
         indices = torch.randint(rows, (FIT_STEPS, 3, 512))
+        assert agent.optimizer is not None
         fit_ensemble(agent.model, agent.optimizer, data, indices)
 
     return work

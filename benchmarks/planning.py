@@ -3,7 +3,8 @@
     pip install -r requirements-peers.txt && pip install --no-deps mbrl==0.2.0
     python -m benchmarks.planning
 
-All step the real simulator. Run it on an idle machine.
+All step the real simulator. Run it on an idle machine. A last section collects one episode of PETS
+on Pendulum, with one core and with those that then are idle.
 
 mbrl-lib predicts each candidate with one random member where we and the homework use all E: with
 "1 particle" it makes a third of the predictions, with "3 particles" as many.
@@ -12,7 +13,7 @@ mbrl-lib predicts each candidate with one random member where we and the homewor
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -23,11 +24,14 @@ import torch
 from benchmarks.reference.homework_mpc import HomeworkMPC, build_models
 from benchmarks.timing import Contender, rates, sgemm, summarize, write
 from cs285.agents.mb_agent import MBAgent
+from cs285.collection.collector import Collector, InProcess, available_cores
 from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.collection.worker_pool import WorkerPool
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.replay_buffer import Transitions, stack_paths
+from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import RandomPolicy
 
 ENV, HORIZON, SEQUENCES, MEMBERS, SIZE = "cheetah-cs285-v0", 15, 1000, 3, 250
@@ -36,6 +40,12 @@ GPU_ENVS = 10
 BASELINE, PEAK = "homework-style loop", "sgemm peak"
 OB_DIM, AC_DIM = 21, 6
 WIDTHS = (OB_DIM + AC_DIM, SIZE, SIZE, OB_DIM)
+PETS_ENV = "Pendulum-v1"
+PETS_MODEL: Mapping[str, Any] = {  # of --model probabilistic
+    "model": "probabilistic", "ensemble_size": 7, "num_elites": 5, "n_layers": 4, "size": 200,
+    "activation": "swish", "holdout_ratio": 0.2,
+}  # fmt: skip
+ONE_CORE = "here, 1 core"
 # Of one population's forward passes; a multiply and an add are two.
 GFLOP = 2 * sum(a * b for a, b in pairwise(WIDTHS)) * MEMBERS * SEQUENCES * HORIZON / 1e9
 
@@ -65,6 +75,12 @@ def main() -> None:
             row["share_of_sgemm_peak"] = round(float(np.median(shares)), 3)
         content[f"{strategy}_sgemm_peak_gflop_per_s"] = round(float(np.median(peaks)), 1)
         content[strategy] = summary
+    cores, pets_decisions = available_cores(), max(4, arguments.decisions // 4)
+    pets = {
+        name: partial(one_pets_episode, pets_decisions, count)
+        for name, count in ((ONE_CORE, 1), (f"here, {cores} cores", cores))
+    }
+    content["one PETS episode"] = summarize(rates(pets, arguments.repeats), ONE_CORE)
     write("planning", content)
 
 
@@ -111,9 +127,6 @@ def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
 
 def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Callable[[], int]:
     """Return work that collects env steps in worker processes."""
-    from cs285.collection.collector import Collector
-    from cs285.collection.worker_pool import WorkerPool
-
     # One episode per worker, so that both are busy to the end.
     ep_len = decisions // workers
     pool = Collector(WorkerPool(partial(make_env, env, ep_len), workers), seed=1, ep_len=ep_len)
@@ -125,10 +138,24 @@ def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Call
     return work
 
 
+def one_pets_episode(decisions: int, cores: int) -> Callable[[], int]:
+    """Return work that collects one episode in this process, as PETS does between two fits."""
+    tune_cpu()  # as a run and its workers do
+    task = inspect_task(PETS_ENV)
+    agent = MBAgent(task, ModelConfig(**PETS_MODEL), PlannerConfig(), 1, torch.device("cpu"))
+    agent.model.fit_statistics(random_data(PETS_ENV))
+    backend = InProcess(partial(make_env, PETS_ENV, decisions), 1, cores)
+    collector = Collector(backend, seed=1, ep_len=decisions)
+
+    def work() -> int:
+        paths, _ = collector.collect(agent.actor, decisions, "train", 0)
+        return sum(path.length for path in paths)
+
+    return work
+
+
 def on_gpu(strategy: str, decisions: int, compile: bool) -> Callable[[], int]:
     """Return lockstep collection in this process, planning for all envs in one batch."""
-    from cs285.collection.collector import Collector, InProcess
-
     agent = make_agent(strategy, "cuda", compile)
     backend = InProcess(partial(make_env, ENV, decisions), GPU_ENVS)
     pool = Collector(backend, seed=1, ep_len=decisions)

@@ -2,9 +2,8 @@
 
     python -m benchmarks.sweeps
 
-1,000 trials that do nothing; then, in turn, two runs of about two minutes by hand, the same as
-trials one after the other, and as trials side by side. Needs the cluster extra. Run it on an idle
-machine.
+1,000 trials that do nothing; then, in turn, two runs of about two minutes by hand, the same runs as
+trials one after the other, and as trials side by side. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -18,20 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks.timing import write
-from cs285.experiments.cluster import connected, require_ray
 from cs285.experiments.job import DONE
+from cs285.experiments.launchers.base import Process, Share
+from cs285.experiments.launchers.local import LocalLauncher
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.trials import Trials
 from cs285.infrastructure.logger import read_rows
 from cs285.scripts.sweep import main as sweep
-
-require_ray()
-
-from cs285.experiments.sweeps import engine  # noqa: E402  (imports Ray)
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (1, 2)
@@ -41,11 +39,24 @@ RUN = {
 }  # fmt: skip
 
 
-class TrivialTrial(engine.RunTrial):
-    """A trial whose run is over as soon as it has begun."""
+class TrivialProcess:
+    """A run that ends as soon as it has begun."""
 
-    def _begin(self) -> None:
-        self.job.state = DONE
+    lost_because = ""
+
+    def poll(self) -> int:
+        return 0
+
+    def interrupt(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class TrivialLauncher(LocalLauncher):
+    def start(
+        self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
+    ) -> Process:
+        return TrivialProcess()
 
 
 def main() -> None:
@@ -77,8 +88,7 @@ def main() -> None:
 
 
 def schedule(count: int) -> dict[str, float]:
-    """Return what trials cost that do nothing, above what one costs."""
-    real, engine.RunTrial = engine.RunTrial, TrivialTrial  # type: ignore[misc]
+    """Return what each trial costs the queue, measured with trials that do nothing."""
     seeds = list(range(count))
     plan = Sweep("trivial", "mb", {"env_name": ["obstacles-cs285-v0"], "seed": seeds})
     with tempfile.TemporaryDirectory() as data, contextlib.redirect_stdout(io.StringIO()):
@@ -87,11 +97,10 @@ def schedule(count: int) -> dict[str, float]:
             some = Sweep(plan.name, plan.script, {**plan.choices, "seed": part})
             folder = sweep_folder.create(some, Path(data), "sweep.py")
             start = time.perf_counter()
-            with connected(None):
-                trials = engine.run(some, folder, engine.Needs(1, 0))
+            trials = Trials(some, folder)
+            trials.run(TrivialLauncher(), Share(1, 0), None)
             seconds[name] = time.perf_counter() - start
-            assert [row.job.state for row in trials] == [DONE] * len(part)
-    engine.RunTrial = real  # type: ignore[misc]
+            assert [job.state for job in trials.jobs] == [DONE] * len(part)
     each = (seconds["all"] - seconds["one"]) / (count - 1)
     return {"number": count, "seconds": round(seconds["all"], 1), "ms_each": round(1000 * each, 1)}
 

@@ -1,14 +1,21 @@
-"""A task that is easy to model and that SAC needs many transitions for."""
+"""Tasks that are easy to model, and models of known systems."""
 
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.spaces import Box
+from torch import Tensor
+
+from cs285.models.base_model import Prediction
 
 
 class LinearReach(gym.Env):
-    """A point moves by a tenth of the action, turned by 90 degrees, and is to reach the origin."""
+    """Easy to model, while SAC needs many transitions for it.
+
+    A point moves by a tenth of the action, turned by 90 degrees, and is to reach the origin.
+    """
 
     def __init__(self) -> None:
         self.observation_space = Box(-np.inf, np.inf, (2,))
@@ -72,3 +79,34 @@ class EndsSomewhere(LinearReach):
 gym.register("EndsSomewhere-v0", entry_point=EndsSomewhere, max_episode_steps=20)
 gym.register("NanReward-v0", entry_point=NanReward, max_episode_steps=20)
 gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)
+
+
+class AnalyticModel:
+    """What a known system without memory, noise or weights has beside its `step`."""
+
+    device, noise_dim, sequence_length = torch.device("cpu"), 0, None
+
+    def __init__(self, members: int, std: tuple[float, ...]) -> None:
+        self.members, self.obs_scale = members, torch.tensor(std)
+
+    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
+        return obs.expand(self.members, *obs.shape)
+
+    def planning_step(self) -> Any:
+        return self.step
+
+    def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+        raise NotImplementedError
+
+
+class ReachModel(AnalyticModel):
+    """LinearReach's own law, as a model of two members, `wrong` being a factor on actions."""
+
+    def __init__(self, wrong: float = 1.0) -> None:
+        super().__init__(2, (1.0, 1.0))
+        self.wrong = wrong
+
+    def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+        turned = torch.stack([-acs[..., 1], acs[..., 0]], -1)
+        next_obs = state + 0.1 * self.wrong * turned
+        return next_obs, Prediction(next_obs, torch.zeros(state.shape[:-1]), None)

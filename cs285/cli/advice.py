@@ -9,6 +9,23 @@ from cs285.infrastructure.replay_buffer import Path
 from cs285.models.task_model import TaskModel
 
 
+COMPILING_PAYS_FROM = 20_000  # SAC updates: results/benchmarks/autograd.json
+
+
+def describe_compiling(config: Any) -> str | None:
+    """Return a hint where --compile would save time on a CPU; None where it would not."""
+    sac = getattr(config, "sac", None)
+    if sac is None or config.run.compile:
+        return None
+    updates = config.run.n_iter * sac.sac_n_iter * sac.sac_num_agent_train_steps_per_iter
+    if updates < COMPILING_PAYS_FROM:
+        return None
+    return (
+        f"hint: with {updates} SAC updates --compile saves time (from about {COMPILING_PAYS_FROM} "
+        "on; it needs a C++ compiler)"
+    )
+
+
 class Advice:
     """Looks at what is collected; see RL_Trainer's `advise`."""
 

@@ -132,6 +132,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    from cs285.cli.advice import describe_compiling
     from cs285.envs import inspect_task
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.compilation import check_compiler
@@ -145,6 +146,8 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     device = select_device(run.no_gpu, run.which_gpu)
     if run.compile:
         check_compiler(device)
+    elif hint := describe_compiling(config):
+        print(hint)
     return task, device, run.ep_len or task.ep_len
 
 

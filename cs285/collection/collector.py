@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -15,6 +13,7 @@ from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_epis
 from cs285.collection.worker_pool import WorkerPool
 from cs285.infrastructure.errors import RunError
 from cs285.infrastructure.replay_buffer import Path
+from cs285.networks.threads import one_thread
 from cs285.policies.base_policy import Policy
 
 MAX_ENVS_IN_LOCKSTEP = 64
@@ -25,6 +24,7 @@ class Backend(Protocol):
     """Where episodes run. At most `capacity` are submitted at a time."""
 
     capacity: int
+    cores: int  # that plan, where so many are not taken by episodes
     can_cancel: bool  # whether episodes that run can be called off
 
     def start(self, policy: Policy, progress: Progress) -> None: ...
@@ -35,12 +35,15 @@ class Backend(Protocol):
 
 
 class InProcess:
-    """Runs what was submitted as one lockstep batch, in this process."""
+    """Runs what was submitted as one lockstep batch, in this process.
+
+    On a CPU its planning uses `cores`, with the same data whatever their number.
+    """
 
     can_cancel = False
 
-    def __init__(self, env_factory: EnvFactory, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
+        self.capacity, self.cores = capacity, cores
         self._env_factory = env_factory
         self._envs: dict[tuple[str, int], gym.Env] = {}  # by purpose and place in the batch
         self._keys: list[EpisodeKey] = []
@@ -54,7 +57,7 @@ class InProcess:
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         keys, self._keys = self._keys, []
         envs = [self._env(key.purpose, place) for place, key in enumerate(keys)]
-        with one_thread():
+        with one_thread(planning_threads=self.cores):
             return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
 
     def cancel(self) -> None:
@@ -158,12 +161,23 @@ def make_backend(
     """Return the backend for `device`.
 
     `num_workers` None means one per core on CPU and none on a GPU; never more than the
-    `max_episodes` that a collection can need.
+    `max_episodes` that a collection can need. Where fewer episodes run than there are cores for
+    (`planning_cores`), each episode's planning uses several.
     """
     if device.type != "cpu" and num_workers is None:
         return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP)
     workers = min(num_workers or available_cores(), max_episodes)
-    return InProcess(env_factory, 1) if workers == 1 else WorkerPool(env_factory, workers)
+    cores = planning_cores(device, num_workers)
+    if workers == 1:
+        return InProcess(env_factory, 1, cores)
+    return WorkerPool(env_factory, workers, cores)
+
+
+def planning_cores(device: torch.device, num_workers: int | None) -> int:
+    """Return how many cores plan: at most `num_workers`, which shares a machine among runs."""
+    if device.type != "cpu":
+        return 1
+    return min(num_workers or available_cores(), available_cores())
 
 
 def available_cores() -> int:
@@ -171,14 +185,3 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold torch to one thread, as a worker is: sums then come out the same to the last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

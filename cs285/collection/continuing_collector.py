@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
-from cs285.collection.collector import Collection, one_thread
+from cs285.collection.collector import Collection
 from cs285.collection.episodes import (
     EnvFactory,
     Episode,
@@ -20,14 +20,18 @@ from cs285.collection.episodes import (
 )
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path
+from cs285.networks.threads import one_thread
 from cs285.policies.base_policy import Policy
 
 
 class ContinuingCollector:
-    """Steps one environment, in this process, for exactly as many env steps as it is asked for."""
+    """Steps one environment, in this process, for exactly as many env steps as it is asked for.
 
-    def __init__(self, env_factory: EnvFactory, seed: int) -> None:
-        self._env_factory, self.seed = env_factory, seed
+    On a CPU its planning uses `cores`, with the same data whatever their number.
+    """
+
+    def __init__(self, env_factory: EnvFactory, seed: int, cores: int = 1) -> None:
+        self._env_factory, self.seed, self.cores = env_factory, seed, cores
         self._env: gym.Env | None = None
         self._episode: Episode | None = None
         self._kept: dict[str, Tensor] = {}  # by the policy, in the running episode
@@ -49,7 +53,7 @@ class ContinuingCollector:
             episode = self._episode or Episode(self._environment(), key)
             memory, first = fresh_memory(key, policy.device), len(episode.acs)
             memory.kept |= self._kept
-            with one_thread():
+            with one_thread(planning_threads=self.cores):
                 while episode.running and taken < min_steps:
                     episode.step(decide(policy, [episode], [memory])[0])
                     taken += 1

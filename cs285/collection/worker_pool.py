@@ -1,4 +1,4 @@
-"""Worker processes that run episodes, one torch thread each, and may die without loss."""
+"""Worker processes that run episodes on a share of the cores each, and may die without loss."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_epis
 from cs285.infrastructure.errors import RunError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.cpu_tuning import tune_cpu
+from cs285.networks.threads import set_planning_threads
 
 MAX_TRIES = 3  # an episode that kills this many workers will kill the next one too
 
@@ -31,9 +32,11 @@ class _Worker:
     def __init__(self, env_factory: EnvFactory, context: Any) -> None:
         self.steps = context.RawValue(ctypes.c_longlong, 0)  # env steps taken; for display only
         self.cancelled = context.RawValue(ctypes.c_bool, False)
+        self.threads = context.RawValue(ctypes.c_int, 1)  # that its planning uses
         self.pipe, remote = context.Pipe()
+        shared = (self.steps, self.cancelled, self.threads)
         self.process = context.Process(
-            target=_serve, args=(remote, env_factory, self.steps, self.cancelled), daemon=True
+            target=_serve, args=(remote, env_factory, *shared), daemon=True
         )
         self.process.start()
         remote.close()
@@ -41,12 +44,15 @@ class _Worker:
 
 
 class WorkerPool:
-    """Runs up to `capacity` episodes at a time, each in a process of its own."""
+    """Runs up to `capacity` episodes at a time, each in a process of its own.
+
+    While fewer run than there are `cores`, each uses several to plan, with the same data.
+    """
 
     can_cancel = True
 
-    def __init__(self, env_factory: EnvFactory, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
+        self.capacity, self.cores = capacity, cores
         self._env_factory = env_factory
         # A server forks the workers: quick, and free of this process's threads and locks.
         self._context = multiprocessing.get_context("forkserver")
@@ -82,6 +88,7 @@ class WorkerPool:
         One that failed for good has its error in the place of its path.
         """
         busy = {worker.pipe: worker for worker in self._workers if worker.key is not None}
+        self._share_cores(list(busy.values()))
         done: list[tuple[EpisodeKey, Path | RunError]] = []
         for pipe in connection.wait(list(busy), timeout):
             worker = busy[cast(connection.Connection, pipe)]
@@ -113,6 +120,12 @@ class WorkerPool:
             worker.pipe.close()
         self._workers.clear()
 
+    def _share_cores(self, busy: list[_Worker]) -> None:
+        """Tell each busy worker how many threads its next decision may plan with."""
+        for place, worker in enumerate(busy):
+            share, rest = divmod(self.cores, len(busy))
+            worker.threads.value = max(share + (place < rest), 1)
+
     def _assign(self, worker: _Worker, key: EpisodeKey) -> None:
         worker.key = key
         # A worker that died while idle breaks the pipe here; wait() then finds it and replaces it.
@@ -141,7 +154,7 @@ class _EpisodeCancelledError(Exception):
 
 
 def _serve(
-    pipe: connection.Connection, env_factory: EnvFactory, steps: Any, cancelled: Any
+    pipe: connection.Connection, env_factory: EnvFactory, steps: Any, cancelled: Any, threads: Any
 ) -> None:
     """Run episodes until the parent is gone. An exception is the episode's result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
@@ -152,6 +165,7 @@ def _serve(
 
     def count(taken: int) -> None:
         steps.value += taken
+        set_planning_threads(threads.value)
         if cancelled.value:
             raise _EpisodeCancelledError
 

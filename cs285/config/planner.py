@@ -1,4 +1,4 @@
-"""The settings of the planner (see config.py)."""
+"""The settings of the planner: what all planners share, then each planner's own (see config.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cs285.config.flags import COUNT, NOT_NEGATIVE, RATE, UNIT, Check, flag, one
 from cs285.config.ineffective import Flat, Rule
 from cs285.infrastructure.errors import UsageError
 
-SAMPLING_STRATEGIES = ("random", "cem", "icem", "mppi")
+SAMPLING_STRATEGIES = ("random", "cem", "icem", "mppi")  # the names in policies/planners
 WARM_STARTED = ("icem", "mppi")  # by default
 DEFAULT_ELITES = 5
 PARTICLES = 20  # at least, of a probabilistic model by default: Chua et al. 2018
@@ -38,22 +38,10 @@ _STRATEGY = "--mpc_action_sampling_strategy is {mpc_action_sampling_strategy}"
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
-    """the planner"""
+class SharedSettings:
+    """Settings of all planners: the candidates, and how the model carries them on."""
 
-    rules: ClassVar = (
-        Rule(
-            ("cem_iterations", "cem_num_elites", "cem_alpha"),
-            _is_none_of("cem", "icem"),
-            _STRATEGY,
-        ),
-        Rule(
-            ("cem_alpha",),
-            _has_one_uniform_population,
-            "--cem_iterations is 1: there is no mean yet to weight elites against",
-        ),
-        Rule(("icem_noise_beta", "icem_decay", "icem_reuse"), _is_none_of("icem"), _STRATEGY),
-        Rule(("mppi_temperature",), _is_none_of("mppi"), _STRATEGY),
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             ("mpc_init_std",),
             lambda flat: not _starts_gaussian(flat),
@@ -81,26 +69,6 @@ class PlannerConfig:
     mpc_action_sampling_strategy: str = flag(
         "random", "random (shooting), cem, icem or mppi", check=one_of(*SAMPLING_STRATEGIES)
     )
-    cem_iterations: int = flag(4, "populations drawn per decision by CEM and iCEM", check=COUNT)
-    cem_num_elites: int = flag(DEFAULT_ELITES, "best sequences that they refit to", check=COUNT)
-    cem_alpha: float = flag(
-        1.0, "weight of the new elites' mean and std against the old", check=UNIT
-    )
-    icem_noise_beta: float = flag(
-        1.0,
-        "how strongly iCEM's noise goes together in time: its power falls with frequency^-beta; 0: "
-        "not at all, as CEM's",
-        check=NOT_NEGATIVE,
-    )
-    icem_decay: float = flag(
-        1.25,
-        "iCEM divides its population by this from one to the next",
-        check=Check(lambda value: 1 <= value < float("inf"), "finite numbers from 1"),
-    )
-    icem_reuse: float = flag(
-        0.3, "share of its elites that iCEM takes into the next population", check=UNIT
-    )
-    mppi_temperature: float = flag(0.1, "of MPPI's weights exp(return / temperature)", check=RATE)
     mpc_warm_start: str = flag(
         "auto",
         "on: search around the last decision's plan, moved on by a step; off: anew each time; "
@@ -124,6 +92,78 @@ class PlannerConfig:
         "imagined states per candidate for tsinf and ts1, shared out evenly among the members that "
         f"predict (default: one per member; at least {PARTICLES} if they are probabilistic)",
         check=COUNT,
+    )
+
+
+@dataclass(frozen=True)
+class CEMSettings:
+    """Settings of CEM, and of iCEM, which refits to elites, too."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            ("cem_iterations", "cem_num_elites", "cem_alpha"),
+            _is_none_of("cem", "icem"),
+            _STRATEGY,
+        ),
+        Rule(
+            ("cem_alpha",),
+            _has_one_uniform_population,
+            "--cem_iterations is 1: there is no mean yet to weight elites against",
+        ),
+    )
+
+    cem_iterations: int = flag(4, "populations drawn per decision by CEM and iCEM", check=COUNT)
+    cem_num_elites: int = flag(DEFAULT_ELITES, "best sequences that they refit to", check=COUNT)
+    cem_alpha: float = flag(
+        1.0, "weight of the new elites' mean and std against the old", check=UNIT
+    )
+
+
+@dataclass(frozen=True)
+class ICEMSettings:
+    """Settings of iCEM, beyond those of CEM."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("icem_noise_beta", "icem_decay", "icem_reuse"), _is_none_of("icem"), _STRATEGY),
+    )
+
+    icem_noise_beta: float = flag(
+        1.0,
+        "how strongly iCEM's noise goes together in time: its power falls with frequency^-beta; 0: "
+        "not at all, as CEM's",
+        check=NOT_NEGATIVE,
+    )
+    icem_decay: float = flag(
+        1.25,
+        "iCEM divides its population by this from one to the next",
+        check=Check(lambda value: 1 <= value < float("inf"), "finite numbers from 1"),
+    )
+    icem_reuse: float = flag(
+        0.3, "share of its elites that iCEM takes into the next population", check=UNIT
+    )
+
+
+@dataclass(frozen=True)
+class MPPISettings:
+    """Settings of MPPI."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("mppi_temperature",), _is_none_of("mppi"), _STRATEGY),
+    )
+
+    mppi_temperature: float = flag(0.1, "of MPPI's weights exp(return / temperature)", check=RATE)
+
+
+# Fields, and with them flags, come in the order of the bases from the last to the first.
+@dataclass(frozen=True)
+class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
+    """the planner"""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *CEMSettings.rules,
+        *ICEMSettings.rules,
+        *MPPISettings.rules,
+        *SharedSettings.rules,
     )
 
     def __post_init__(self) -> None:

@@ -51,8 +51,8 @@ class RunConfig:
     which_gpu: int = flag(0, "index of the GPU to use", "-gpu_id", check=INDEX, changes_curve=False)
     compile: bool = flag(
         False,
-        "compile SAC's updates with torch.compile; on a GPU also the fit and the planner, and all "
-        "as CUDA graphs; takes a minute at first",
+        "compile the fit's and SAC's whole gradient steps with torch.compile; on a GPU also the "
+        "planner, and all as CUDA graphs; the first run waits up to a minute for it",
     )
     num_workers: int | None = flag(
         None,

@@ -16,10 +16,10 @@ from cs285.infrastructure.run_folder import PROGRESS
 
 
 class RunDisplay:
-    """One line per run: redrawn in place on a terminal, elsewhere printed when it has changed."""
+    """One line per run: redrawn in place on a terminal, elsewhere printed when it changes."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs  # others may be put in their place
+        self.jobs = jobs  # more may be added
         self._shown: dict[str, str] = {}
         self._drawn = 0
 
@@ -31,17 +31,17 @@ class RunDisplay:
             self._redraw({name: f"{name:<{width}}  {state}" for name, state in states.items()})
             return
         for name, state in states.items():
-            key = state.split(",")[0]  # the times after it change all the while
+            key = state.split(",")[0]  # the times after it change at every poll
             if self._shown.get(name) != key:
                 self._shown[name] = key
                 print(f"{time.strftime('%H:%M:%S')} {name:<{width}}  {state}", flush=True)
 
     def _redraw(self, by_name: dict[str, str]) -> None:
         size = shutil.get_terminal_size()
-        room = size.lines - 3  # a cursor cannot go back to what has left the screen
+        room = size.lines - 3  # the cursor cannot go back to lines that have left the screen
         lines = list(by_name.values())
         if len(lines) > room:
-            # Those under way, in full; of all the others, how many there are.
+            # The runs under way line by line, then how many there are in each state.
             lines = [by_name[job.name] for job in self.jobs if job.state in (RUNNING, HELD)][:room]
             counts = Counter(job.state for job in self.jobs)
             lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
@@ -74,5 +74,9 @@ class RunDisplay:
 
 
 def last_row(file: Path) -> dict[str, str]:
-    """Return the last whole row of a progress.csv; {} where there is none."""
-    return {name: cell for row in read_rows(file)[-1:] for name, cell in row.items() if cell}
+    """Return the last whole row of a progress.csv; {} if there is none."""
+    try:
+        rows = read_rows(file)
+    except FileNotFoundError:  # a resumed run is just replacing it
+        return {}
+    return {name: cell for row in rows[-1:] for name, cell in row.items() if cell}

@@ -1,9 +1,10 @@
-"""A run that is wanted: begun or resumed wherever it was left, by one process at a time."""
+"""A wanted run: started, or resumed where it was left, by one process at a time."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,26 +14,29 @@ from typing import Any, TextIO
 from cs285.agents.registry import expanded, find_agent
 from cs285.config import flags as flag_tools
 from cs285.config.ineffective import unchanging_flags
-from cs285.experiments.local import LOST, Machine, Process
+from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.recording.progress import silent
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
-KILLED = "killed"  # so begin errors that are not the run's own
-LOSSES = 20  # of a job's machines, after which it is given up
+STOPPED = "stopped early"
+ENDED = (DONE, STOPPED, FAILED)
+LOSSES = 20  # a job is given up when it has lost so many machines
+KILLS = 3  # ... or was killed so many times in a row without getting any further
+PATIENCE_SECONDS = 60.0  # with a run that was asked to stop; it may be writing its checkpoint
 
 
 @dataclass
 class Job:
-    """A run that is wanted, and where it is."""
+    """A wanted run, and where it stands."""
 
-    name: str  # its --exp_name, which no other run in the data folder has
+    name: str  # its --exp_name, unique in the data folder
     module: str
-    flags: tuple[str, ...]  # to begin with
-    resume_flags: tuple[str, ...]  # to go on with: a run has its other ones already
-    minutes: float  # a guess; 0: none
+    flags: tuple[str, ...]  # to start it
+    resume_flags: tuple[str, ...]  # to resume it: a run knows its other flags
+    minutes: float  # an estimate; 0: none
     n_iter: int
     settings: dict[str, Any] = field(default_factory=dict)  # flags that make it the run it is
     state: str = WAITING
@@ -41,18 +45,28 @@ class Job:
     first_iteration: int = 0  # of this sitting
     error: str = ""
     losses: int = 0  # of machines that it was on
+    kills: int = 0  # in a row, without getting any further
+    asked_to_end: tuple[str, str] | None = None  # the state and error it is to have then
+    asked_at: float = 0.0
     process: Process | None = field(default=None, repr=False)
     lock: TextIO | None = field(default=None, repr=False)
 
 
+def find_own_modules() -> None:
+    """Let an agent MODULE:NAME be imported from the current folder, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
 def resolve(agent: str, given: dict[str, Any]) -> Any:
-    """Return the config that `given` flags come to, presets with them. Raises UsageError."""
+    """Return the config of the `given` flags, presets expanded. Raises UsageError."""
     entry = find_agent(agent)
     return flag_tools.from_flat(entry.config_class, expanded(entry, given, silent))
 
 
 def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
-    """Return the job of a run; `given` has its exp_name. Raises UsageError: wrong flags."""
+    """Return the job of a run; `given` has its exp_name. Raises UsageError for wrong flags."""
     entry, config = find_agent(agent), resolve(agent, given)
     free, flat = flag_tools.free_flags(entry.config_class), flag_tools.to_flat(config)
     again = {name: value for name, value in given.items() if name in free}
@@ -69,7 +83,7 @@ def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
 
 
 def words_of(given: dict[str, Any]) -> list[str]:
-    """Return flags and their values as the words of a command line."""
+    """Return flags and their values as words of a command line."""
     words: list[str] = []
     for name, value in given.items():
         truth = {True: f"--{name}", False: f"--no-{name}"}
@@ -77,22 +91,22 @@ def words_of(given: dict[str, Any]) -> list[str]:
     return words
 
 
-def begin(job: Job, data_dir: Path, machine: Machine) -> None:
-    """Start or resume a job on `machine`: it is then RUNNING.
+def begin(job: Job, data_dir: Path, launcher: Launcher, share: Share) -> None:
+    """Start or resume a job: it is then RUNNING.
 
-    Or HELD, where another process has it, DONE, or FAILED with what was wrong.
+    Or HELD if another process has it, DONE, or FAILED with the reason.
     """
     lock = (data_dir / f".{job.name}.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_ours = True
-    except BlockingIOError:  # another one of us has it, or a run that outlived one
+    except BlockingIOError:  # another queue has it, or a run that outlived its queue
         is_ours = False
     except OSError:  # a file system without locks
         is_ours = True
     found = folders_of(data_dir, job.name)
     job.folder = found[-1] if found else None
-    # Who asks whether a folder is held, holds it that moment: only where no run of ours begins.
+    # The check itself holds a folder for a moment: do it only while no run of ours starts.
     if not is_ours or any(map(is_held, found)):
         lock.close()
         job.state = HELD
@@ -105,8 +119,16 @@ def begin(job: Job, data_dir: Path, machine: Machine) -> None:
         words = [*job.resume_flags, "--resume", str(job.folder)]
     else:
         words = [*job.flags, "--data_dir", str(data_dir)]
-    job.process = machine.start(job.module, words, log_of(job, data_dir), lock)
+    job.process = launcher.start(job.module, words, log_of(job, data_dir), lock, share)
     job.state, job.lock, job.started = RUNNING, lock, time.monotonic()
+
+
+def end(job: Job, state: str, error: str = "") -> None:
+    """Ask a RUNNING job to end, resumable; it has this state once its process is gone."""
+    assert job.process is not None
+    if job.asked_to_end is None:
+        job.asked_to_end, job.asked_at = (state, error), time.monotonic()
+        job.process.interrupt()
 
 
 def look_after(job: Job, data_dir: Path) -> None:
@@ -116,20 +138,38 @@ def look_after(job: Job, data_dir: Path) -> None:
     if job.folder is None:
         job.folder = next(reversed(folders_of(data_dir, job.name)), None)
     if code is None:
+        if job.asked_to_end and time.monotonic() > job.asked_at + PATIENCE_SECONDS:
+            job.process.kill()
         return
     job.lock.close()
-    if code == LOST:  # with the machine it was on: it can begin again elsewhere
+    asked, job.asked_to_end = job.asked_to_end, None
+    if code == 0:
+        job.state = DONE
+    elif asked:
+        job.state, job.error = asked
+    elif code == LOST:  # it can be resumed on another machine
         job.losses += 1
         job.state = WAITING if job.losses < LOSSES else FAILED
-        job.error = f"the machine it ran on was lost {LOSSES} times" * (job.state == FAILED)
-        return
-    job.state = DONE if code == 0 else FAILED
-    if code < 0:
-        job.error = f"{KILLED} by signal {-code}"
+        if job.state == FAILED:
+            reason = f": {job.process.lost_because}" if job.process.lost_because else ""
+            job.error = f"the machine it ran on was lost {LOSSES} times{reason}"
+    elif code < 0:
+        _retry(job, data_dir, f"killed by signal {-code}")
     elif code == InterruptedRunError.exit_code:
-        job.error = f"{KILLED} by an interrupt that was not ours"
-    elif code > 0:
+        _retry(job, data_dir, "killed by an interrupt that was not ours")
+    else:
+        job.state = FAILED
         job.error = last_line(log_of(job, data_dir)) or f"exit code {code}"
+
+
+def _retry(job: Job, data_dir: Path, error: str) -> None:
+    """Let a killed job wait for its next try, or give it up: it is then FAILED."""
+    first = job.first_iteration
+    locate(job, folders_of(data_dir, job.name))
+    if job.state == WAITING:
+        job.kills = 0 if job.first_iteration > first else job.kills + 1
+        if job.kills >= KILLS:
+            job.state, job.error = FAILED, error
 
 
 def log_of(job: Job, data_dir: Path) -> Path:
@@ -164,7 +204,7 @@ def last_line(file: Path) -> str:
 
 
 def locate(job: Job, folders: Sequence[Path]) -> None:
-    """Find the furthest of the job's log folders: it is then WAITING, DONE or FAILED."""
+    """Find the log folder with the most iterations; the job is then WAITING, DONE or FAILED."""
     job.state, job.error = WAITING, ""
     try:
         found = [(iterations_done(folder), folder) for folder in folders]
@@ -175,7 +215,7 @@ def locate(job: Job, folders: Sequence[Path]) -> None:
         return
     job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
     flags = _flags_of(job.folder)
-    # What an older version does not have as a flag, it did as the default does.
+    # A flag that the run's version did not have yet counts as its default.
     settings = job.settings.items()
     other = [name for name, value in settings if flags.get(name, value) != value]
     if other:

@@ -1,81 +1,111 @@
-"""Many runs, a few at a time: what is done is skipped, what is half done is resumed."""
+"""Many runs, a few at a time: finished ones are skipped, unfinished ones resumed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cs285.experiments.job import (
-    DONE,
+    ENDED,
     FAILED,
     HELD,
     RUNNING,
     WAITING,
     Job,
     begin,
+    end,
     folders_of,
     locate,
     look_after,
 )
-from cs285.experiments.local import Machine
+from cs285.experiments.launchers.base import Launcher, Share
 from cs285.infrastructure.errors import RunError
 
-POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 60.0  # with a run that was asked to stop; it may be writing its checkpoint
+POLL_SECONDS = 0.25
+BUSY = (RUNNING, HELD)
 
 
 class RunQueue:
-    """Brings jobs to their end, at most `at_once` at a time."""
+    """Brings jobs to their end, as many at a time as there are places.
 
-    def __init__(self, jobs: Sequence[Job], data_dir: Path, machine: Machine, at_once: int) -> None:
-        self.jobs, self.data_dir, self.machine, self.at_once = jobs, data_dir, machine, at_once
+    Jobs may also come one by one: `next_job` is called while a place is free and no job waits for
+    it, and returns None if there is no other job now. `watch` sees each running job at every poll,
+    and may `end` it early.
+    """
 
-    def run(self, show: Callable[[], None], on_done: Callable[[Job], None]) -> None:
-        """Start, watch and end the jobs; `show` is called about twice a second.
+    def __init__(
+        self,
+        jobs: list[Job],
+        data_dir: Path,
+        launcher: Launcher,
+        share: Share,
+        places: Callable[[], int],  # asked again and again: a cluster grows and shrinks
+        next_job: Callable[[], Job | None] = lambda: None,
+        watch: Callable[[Job], None] = lambda job: None,
+    ) -> None:
+        self.jobs, self.data_dir, self.launcher, self.share = jobs, data_dir, launcher, share
+        self.places, self.next_job, self.watch = places, next_job, watch
+        self._reported: set[str] = set()  # names of jobs that on_end has seen
 
-        `on_done` gets each job that is done, also those that were before. A job that fails, itself
-        or in `on_done`, does not stop the others. On KeyboardInterrupt all are stopped, resumable.
+    def run(self, show: Callable[[], None], on_end: Callable[[Job], None]) -> None:
+        """Start, watch and end the jobs; `show` is called at every poll.
+
+        `on_end` sees each job that has ended once, also one that had ended before. A job that
+        fails, by itself or in `on_end`, does not stop the others. On KeyboardInterrupt all running
+        jobs are stopped, resumable. Raises OSError if the data folder cannot be written to.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        told: set[str] = set()
-        for job in self.jobs:  # what is done is known, and told, before there is a place for it
-            locate(job, folders_of(self.data_dir, job.name))
+        for job in self.jobs:  # report finished runs at once, not when there is a place for them
+            if job.state == WAITING:
+                locate(job, folders_of(self.data_dir, job.name))
         try:
             while True:
-                for job in self.jobs:
-                    self._advance(job)
-                    if job.state == DONE and job.name not in told:
-                        told.add(job.name)
-                        self._tell(job, on_done)
+                before = [job.state for job in self.jobs]
+                self._look_after(on_end)
+                self._fill_places()
                 show()
-                if all(job.state in (DONE, FAILED) for job in self.jobs):
+                if len(self._reported) == len(self.jobs):  # all have ended, and no more came
                     return
-                time.sleep(POLL_SECONDS)
+                if before == [job.state for job in self.jobs]:
+                    time.sleep(POLL_SECONDS)
         finally:
             self._stop()
+            self._look_after(on_end)
 
-    def _advance(self, job: Job) -> None:
-        if job.state == RUNNING:
-            look_after(job, self.data_dir)
-        busy = sum(other.state in (RUNNING, HELD) for other in self.jobs if other is not job)
-        is_free = busy < self.at_once  # what is held elsewhere takes its share of this machine
-        if job.state in (WAITING, HELD) and is_free:
-            begin(job, self.data_dir, self.machine)
+    def _look_after(self, on_end: Callable[[Job], None]) -> None:
+        for job in self.jobs:
+            if job.state == RUNNING:
+                if job.asked_to_end is None:
+                    self.watch(job)
+                look_after(job, self.data_dir)
+            if job.state in ENDED and job.name not in self._reported:
+                self._reported.add(job.name)
+                try:
+                    on_end(job)
+                except (OSError, RunError) as error:
+                    job.state, job.error = FAILED, str(error)
 
-    def _tell(self, job: Job, on_done: Callable[[Job], None]) -> None:
-        try:
-            on_done(job)
-        except (OSError, RunError) as error:
-            job.state, job.error = FAILED, str(error)
+    def _fill_places(self) -> None:
+        """Start what there is a place for; a run held elsewhere takes its share of the machine."""
+        places = self.places()
+        taken = sum(job.state in BUSY for job in self.jobs)
+        for job in self.jobs:
+            others = taken - (job.state == HELD)
+            if job.state in (WAITING, HELD) and others < places:
+                begin(job, self.data_dir, self.launcher, self.share)
+                taken = others + (job.state in BUSY)
+        while taken < places and (new := self.next_job()):
+            self.jobs.append(new)
+            begin(new, self.data_dir, self.launcher, self.share)
+            taken += new.state in BUSY
 
     def _stop(self) -> None:
-        running = [job.process for job in self.jobs if job.state == RUNNING and job.process]
-        for process in running:
-            process.interrupt()
-        end = time.monotonic() + PATIENCE_SECONDS
-        for process in running:
-            while process.poll() is None:
-                if time.monotonic() > end:
-                    process.kill()
-                time.sleep(0.05)
+        for job in self.jobs:
+            if job.state == RUNNING:
+                end(job, WAITING)
+        while any(job.state == RUNNING for job in self.jobs):
+            for job in self.jobs:
+                if job.state == RUNNING:
+                    look_after(job, self.data_dir)
+            time.sleep(0.02)

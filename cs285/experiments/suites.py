@@ -1,4 +1,4 @@
-"""The lists of experiments: data in experiments.toml and research.toml, made into objects."""
+"""The lists of experiments: homework.toml, research.toml, or a file of the user's own."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from cs285.infrastructure.errors import UsageError
 
 EXPERIMENTS_FILE = Path(__file__).with_name("homework.toml")
 RESEARCH_FILE = Path(__file__).with_name("research.toml")
+BUILT_IN = {"homework": EXPERIMENTS_FILE, "research": RESEARCH_FILE}
+FORMER_PATHS = {  # until 2026-11
+    "cs285/analysis/experiments.toml": EXPERIMENTS_FILE,
+    "cs285/analysis/research.toml": RESEARCH_FILE,
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A value that the report shows of each run of an experiment."""
+    """A value of each run of an experiment that the report shows."""
 
     column: str
     last: int = 1  # how many last values of the column are averaged
     stated: str = ""  # by the assignment
     at_least: float | None = None  # wanted by this project
     at_most: float | None = None
-    at_least_that_of: str = ""  # another experiment, whose mean over seeds is then the bound
+    at_least_that_of: str = ""  # another experiment; its mean over seeds is the bound
 
     def is_met(self, value: float) -> bool | None:
-        """Return whether `value` is what is wanted; None where nothing is."""
+        """Return whether `value` meets the target; None if there is no target."""
         if self.at_least is None and self.at_most is None:
             return None
         above = self.at_least is None or value >= self.at_least
@@ -42,7 +47,7 @@ class Experiment:
     script: str  # the agent
     flags: tuple[str, ...]
     minutes: float
-    results: tuple[Result, ...]
+    results: tuple[Result, ...] = ()
     seeds: tuple[int, ...] = (1,)
     stated_time: str = ""
 
@@ -56,13 +61,26 @@ class Experiment:
         return f"{self.name}_seed{seed}"
 
     def command(self, seed: int) -> list[str]:
-        """Return the words of a run's command, as one types it at the top of the checkout."""
+        """Return the words of a run's command, as typed at the top of the checkout."""
         words = [*find_agent(self.script).words, *self.flags]
         return [*words, "--exp_name", self.run_name(seed), "--seed", str(seed)]
 
 
-def read_experiments(file: Path = EXPERIMENTS_FILE) -> list[Experiment]:
-    """Return the experiments of a file. Raises UsageError: it is no such list."""
+def find_list(name: str | Path) -> Path:
+    """Return the file of a list: a built-in one by its name or its former path, or the path."""
+    path = Path(name)
+    if str(name) in BUILT_IN:
+        return BUILT_IN[str(name)]
+    if not path.exists():
+        for former, file in FORMER_PATHS.items():
+            if path.match(former):
+                return file
+    return path
+
+
+def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
+    """Return the experiments of a built-in list or a file. Raises UsageError: it is no list."""
+    file = find_list(which)
     try:
         content = read_toml(file)
         groups = content.get("groups", {})
@@ -71,7 +89,8 @@ def read_experiments(file: Path = EXPERIMENTS_FILE) -> list[Experiment]:
             raise ValueError("no experiment is in it")
     except OSError as error:
         raise UsageError(
-            f"--experiments {file}: {error.strerror}; allowed: a list of experiments"
+            f"--experiments {file}: {error.strerror}; allowed: {', '.join(BUILT_IN)}, or a "
+            "file with a list of experiments"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
@@ -90,7 +109,7 @@ def _experiment(entry: dict[str, Any], groups: dict[str, str]) -> Experiment:
     find_agent(values["script"])
     in_common = groups[values.pop("group")] if "group" in values else ""
     values["flags"] = tuple(shlex.split(f"{in_common} {values['flags']}"))
-    values["results"] = tuple(Result(**result) for result in values["results"])
+    values["results"] = tuple(Result(**result) for result in values.get("results", ()))
     values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
     values["minutes"] = float(values["minutes"])
     if not isinstance(values["name"], str):
@@ -105,9 +124,9 @@ def _experiment(entry: dict[str, Any], groups: dict[str, str]) -> Experiment:
 def select(
     experiments: list[Experiment], questions: list[str] | None, names: list[str] | None
 ) -> list[Experiment]:
-    """Return those of the `questions` or with one of the `names`; all where neither is given.
+    """Return the experiments of the `questions` or with one of the `names`; without both, all.
 
-    Raises UsageError: a question or name that is none.
+    Raises UsageError for an unknown question or name.
     """
     known = list(dict.fromkeys(experiment.question for experiment in experiments))
     for question in questions or []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable
 
@@ -132,8 +133,9 @@ def adam_step(optimizer: torch.optim.Optimizer) -> None:
             step.add_(1)
             mean.lerp_(gradient, 1 - beta1)
             square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            rate = group["lr"] / (1 - beta1**step)
-            root = square.sqrt() / (1 - beta2**step).sqrt()
+            # 1 - beta**step, which float32 would round at first: beta2 is next to 1.
+            rate = group["lr"] / -torch.expm1(step * math.log(beta1))
+            root = square.sqrt() / (-torch.expm1(step * math.log(beta2))).sqrt()
             parameter.sub_(rate * mean / (root + group["eps"]))
 
 

@@ -48,7 +48,8 @@ class DynamicsModel(Protocol):
     """Members that each predict what follows an action.
 
     A member's state is one tensor (S,) per row: the observation itself for a model without memory,
-    and whatever a model with memory makes of it. `Prediction.next_obs` is in the task's units.
+    and whatever a model with memory makes of it. `Prediction.next_obs` is in the task's units. A
+    model with memory has an attribute `has_memory`, which is True (see `has_memory`).
     """
 
     members: int  # E, how many members predict
@@ -104,3 +105,12 @@ class DynamicsModel(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def has_memory(model: DynamicsModel) -> bool:
+    """Return whether a model's states hold more than the observation.
+
+    A policy then keeps the state from one decision to the next, and gives it to `initial_state`. A
+    model without memory need not say so.
+    """
+    return getattr(model, "has_memory", False)

@@ -39,9 +39,13 @@ class FFModel(nn.Module):
         config: ModelConfig,
         learns_reward: bool,
         generator: torch.Generator,
+        loss: losses.Loss | None = None,
         **network: Any,
     ) -> None:
-        """Build the networks from `config`; `network` overrides arguments of EnsembleMLP."""
+        """Build the networks from `config`; `network` overrides arguments of EnsembleMLP.
+
+        The targets are fitted by `loss`, or by default as `--model` and `--mean_loss` ask.
+        """
         super().__init__()
         self.config, self.ob_dim = config, ob_dim
         self.ensemble_size = E = config.ensemble_size
@@ -51,7 +55,7 @@ class FFModel(nn.Module):
         self.target_dim = D = ob_dim + learns_reward
         self.is_probabilistic = config.model == "probabilistic"
         self.noise_dim = D if self.is_probabilistic else 0
-        self.target_loss = losses.LOSSES[config.model, config.mean_loss]
+        self.target_loss = loss or losses.LOSSES[config.model, config.mean_loss]
         self.input_stats = Normalizer(ob_dim + ac_dim)
         self.target_stats = Normalizer(D)
         self.register_buffer("elites", torch.arange(self.members))

@@ -15,13 +15,14 @@ from cs285.models.base_model import Prediction, Step
 def mean_of_members(state: Tensor, prediction: Prediction) -> tuple[Tensor, Prediction]:
     """Return the means over E members, with one leading row: (1, B, ...).
 
-    An episode ends where at least half of the members say so.
+    An episode terminates where at least half of the members say so.
     """
     mean = prediction.each(lambda part: part.float().mean(0, keepdim=True))
-    ended = None if mean.terminated is None else mean.terminated >= 0.5
+    terminated = None if mean.terminated is None else mean.terminated >= 0.5
+    mean = mean._replace(terminated=terminated)
     if state is prediction.next_obs:  # of a model without memory
-        return mean.next_obs, mean._replace(terminated=ended)
-    return state.mean(0, keepdim=True), mean._replace(terminated=ended)
+        return mean.next_obs, mean
+    return state.mean(0, keepdim=True), mean
 
 
 def step_with_mean(step: Step, state: Tensor, acs: Tensor) -> tuple[Tensor, Prediction]:

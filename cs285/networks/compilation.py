@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -23,7 +25,10 @@ def compiled(function: Function) -> Function:
     a tuple or dict of such. A CUDA graph's results are overwritten when it runs again: copies are
     returned, to be kept.
     """
+    import torch._dynamo  # not at the top: it takes a second, of every run
+
     torch._dynamo.config.trace_autograd_ops = True
+    _keep_compiled_code()
     graph = torch.compile(function, mode="reduce-overhead", fullgraph=True)
 
     @functools.wraps(function)
@@ -32,6 +37,18 @@ def compiled(function: Function) -> Function:
         return _kept(graph(*arguments))
 
     return cast(Function, run)
+
+
+def _keep_compiled_code() -> None:
+    """Have torch keep what it compiled where the next run finds it: only the first one waits.
+
+    By default it does so in a temporary folder, which may be gone by then.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "cs285" / "compiled"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _kept(result: Any) -> Any:
@@ -44,7 +61,11 @@ def _kept(result: Any) -> Any:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise UsageError if torch.compile would find no compiler: C++ for a CPU, C for a GPU."""
+    """Raise UsageError if torch is too old or finds no compiler: C++ for a CPU, C for a GPU."""
+    import torch._dynamo  # not at the top: it takes a second, of every run
+
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        raise UsageError(f"--compile: torch {torch.__version__}: must be at least 2.13")
     is_cpu = device.type == "cpu"
     variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
     wanted = [os.environ[variable]] if variable in os.environ else usual

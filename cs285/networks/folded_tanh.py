@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cs285.networks.ensemble_mlp import EnsembleMLP
+from cs285.networks.threads import map_on_threads
 
 OUTPUTS_PADDED_TO = 8
 SATURATED = 20.0  # the sigmoid of it is 1 to the last bit
@@ -23,7 +24,8 @@ def planning_form(
     """Return the function from raw inputs (E, B, in) to outputs (E, B, out), without gradients.
 
     Of the networks as they are now, all or some `members` (E,); inputs are normalised by `mean` and
-    `inverse_std` (in,). Padded tanh networks are folded (`fold`), others applied as they are.
+    `inverse_std` (in,). Padded tanh networks are folded (`fold`), others applied as they are. On a
+    CPU, blocks of rows are computed one after the other, or beside each other where cores are idle.
     """
     tensors = network.of_members(members)
     if network.activation == "tanh" and network.is_padded:
@@ -42,8 +44,8 @@ def planning_form(
         inputs = inputs.sub_(mean).mul_(inverse_std)
         if inputs.device.type != "cpu":
             return apply(inputs)
-        blocks = -(-inputs.shape[1] // ROWS_AT_ONCE)
-        return torch.cat([apply(block) for block in inputs.chunk(blocks, 1)], 1)
+        blocks = inputs.chunk(-(-inputs.shape[1] // ROWS_AT_ONCE), 1)
+        return torch.cat(map_on_threads(apply, blocks), 1)
 
     return outputs
 

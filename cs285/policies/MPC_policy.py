@@ -1,8 +1,8 @@
-"""Model-predictive control: search for the best action sequence, act its first step, replan."""
+"""Model-predictive control: find the best action sequence, execute its first action, replan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,18 @@ from torch import Tensor
 
 from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
-from cs285.models.base_model import DynamicsModel
+from cs285.models.base_model import DynamicsModel, has_memory
 from cs285.models.propagation import mean_of_members, swap_members
 from cs285.models.task_model import TaskModel
 from cs285.networks.compilation import compiled
 from cs285.policies.base_policy import Memory
-from cs285.policies.planners.samplers import SAMPLERS, Search
+from cs285.policies.planners import PLANNERS
+from cs285.policies.planners.sampling import Planner, SamplingContext
+
+TerminalValue = Callable[[Tensor], Tensor]  # obs (E, R, O) -> values (E, R)
+# (obs (B, O), memory of each row's episode) -> sequences (B, M, H, A) that are candidates, too
+PolicyPrior = Callable[[Tensor, Sequence[Memory]], Tensor]
+MODEL_STATE = "model state"  # what a model with memory expects of the executed action, (E, S)
 
 
 class Draws(NamedTuple):
@@ -32,7 +38,12 @@ class Draws(NamedTuple):
 
 
 class MPCPolicy:
-    """Plans through the ensemble for B environments, E elites and N candidates at once."""
+    """Plans through the model for B environments, E elites and N candidates at once.
+
+    It takes the planner that the settings name, or any other `planner`. A `terminal_value` is added
+    to a candidate's return where its imagined episode has not ended; a `policy_prior` proposes
+    further candidates. To act in worker processes, all of these must be picklable.
+    """
 
     def __init__(
         self,
@@ -43,9 +54,15 @@ class MPCPolicy:
         config: PlannerConfig,
         device: torch.device,
         compile: bool = False,
+        *,
+        planner: Planner | None = None,
+        terminal_value: TerminalValue | None = None,
+        policy_prior: PolicyPrior | None = None,
     ) -> None:
         self.model, self.task, self.config, self.device = model, task, config, device
-        self.copies = config.particles_per_member(model.members, model.noise_dim > 0)
+        self.planner = planner or PLANNERS[config.mpc_action_sampling_strategy]
+        self.terminal_value, self.policy_prior = terminal_value, policy_prior
+        self.particles = config.particles_per_member(model.members, model.noise_dim > 0)
         self.ac_low, self.ac_high = from_numpy(ac_low, device), from_numpy(ac_high, device)
         self.evaluate = compiled(self.evaluate_sequences) if compile else self.evaluate_sequences
 
@@ -58,18 +75,22 @@ class MPCPolicy:
     @torch.inference_mode()
     def plan(self, obs: NDArray[np.float32], memories: Sequence[Memory]) -> Tensor:
         """obs (B, O) -> the best plans (B, H, A); NaN where every plan diverges."""
-        search = Search(self.ac_low, self.ac_high, self.config, memories)
-        states = from_numpy(obs, self.device)
+        observed = from_numpy(obs, self.device)
+        states = self._recall_states(observed, memories)
+        proposals = self.policy_prior(observed, memories) if self.policy_prior else None
+        context = SamplingContext(self.ac_low, self.ac_high, self.config, memories, proposals)
 
         def returns_of(sequences: Tensor) -> Tensor:
             return self.evaluate(states, sequences, self.draw(memories))
 
-        return SAMPLERS[self.config.mpc_action_sampling_strategy](returns_of, search)
+        plans = self.planner(returns_of, context)
+        self._keep_states(states, plans[:, 0], memories)
+        return plans
 
     def draw(self, memories: Sequence[Memory]) -> Draws:
         """Draw what an evaluation in B environments takes."""
         E, D = self.model.members, self.model.noise_dim
-        K, H = self.copies, self.config.mpc_horizon
+        K, H = self.particles, self.config.mpc_horizon
         generators = [memory.generator for memory in memories]
         noise = orders = None
         if D and self.config.mpc_propagation != "mean":
@@ -82,44 +103,65 @@ class MPCPolicy:
             orders = torch.stack(draws, 2).argsort(1)
         return Draws(noise, orders)
 
-    def evaluate_sequences(self, obs: Tensor, sequences: Tensor, draws: Draws) -> Tensor:
+    def evaluate_sequences(self, states: Tensor, sequences: Tensor, draws: Draws) -> Tensor:
         """Imagine every sequence as the particles of every elite.
 
-        obs (B, O), sequences (B, N, H, A) -> returns (B, N): the summed rewards of the H post-step
-        observations up to the episode's end, averaged over E elites and K particles with each. A
-        particle follows its own states: with one member (tsinf), with another one at each step
-        (ts1), or with the mean over all of them. Chua et al. 2018, arXiv:1805.12114, section 5.1.
+        The model's states (E, B, S), sequences (B, N, H, A) -> returns (B, N): the summed rewards
+        of the H post-step observations up to the episode's end, and the terminal value where there
+        is one, averaged over E elites and K particles with each. A particle follows its own states:
+        with one member (tsinf), with another one at each step (ts1), or with the mean over all of
+        them. Chua et al. 2018, arXiv:1805.12114, section 5.1.
         """
         B, N, H, A = sequences.shape
-        E, K = self.model.members, self.copies
-        states = self.model.initial_state(_copies(obs.repeat_interleave(N, 0), K))
-        returns = torch.zeros(E, K * B * N, device=obs.device)
+        E, K = self.model.members, self.particles
+        states = states[:, None, :, None].expand(E, K, B, N, -1).reshape(E, K * B * N, -1)
+        returns = torch.zeros(E, K * B * N, device=states.device)
         alive = torch.ones_like(returns, dtype=torch.bool)
         predict = self.model.planning_step()
         for step in range(H):
-            acs = _copies(sequences[:, :, step].reshape(B * N, A), K).expand(E, -1, -1)
+            acs = _repeated(sequences[:, :, step].reshape(B * N, A), K).expand(E, -1, -1)
             noise = None
             if draws.noise is not None:
                 noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
             states, prediction = predict(states, acs, noise)
             if self.config.mpc_propagation == "mean":
                 states, prediction = mean_of_members(states, prediction)
-            rewards, ended = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
+            rewards, terminated = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
             states = states.expand(E, -1, -1)
-            if ended is None or not self.task.ends_plans:
+            if terminated is None or not self.task.ends_plans:
                 returns += rewards
             else:
-                # Where a task's states must be finite, one that is not has "ended".
+                # Where a task's states must be finite, one that is not has "terminated".
                 rewards = torch.where(states.isfinite().all(-1), rewards, -torch.inf)
                 returns += torch.where(alive, rewards, 0.0)
-                alive = alive & ~ended
+                alive = alive & ~terminated
+            if self.terminal_value is not None and step + 1 == H:
+                returns += torch.where(alive, self.terminal_value(prediction.next_obs), 0.0)
             if draws.orders is not None:
                 order = draws.orders[step].repeat_interleave(N, 1)
                 states, alive = _swap(states, K, order), _swap(alive, K, order)
         return returns.mean(0).view(K, B, N).mean(0)
 
+    def _recall_states(self, obs: Tensor, memories: Sequence[Memory]) -> Tensor:
+        """Return the model's states (E, B, S) where obs (B, O) was observed."""
+        if not has_memory(self.model):
+            return self.model.initial_state(obs)
+        states = []
+        for row, memory in zip(obs[:, None], memories, strict=True):
+            kept = memory.kept.get(MODEL_STATE)  # none at an episode's start
+            states.append(self.model.initial_state(row, None if kept is None else kept[:, None]))
+        return torch.cat(states, 1)
 
-def _copies(rows: Tensor, K: int) -> Tensor:
+    def _keep_states(self, states: Tensor, acs: Tensor, memories: Sequence[Memory]) -> None:
+        """Keep the states that a model with memory expects after the actions (B, A)."""
+        if not has_memory(self.model):
+            return
+        expected, _ = self.model.planning_step()(states, acs.expand(len(states), -1, -1))
+        for memory, own in zip(memories, expected.unbind(1), strict=True):
+            memory.kept[MODEL_STATE] = own.clone()
+
+
+def _repeated(rows: Tensor, K: int) -> Tensor:
     return rows if K == 1 else rows.repeat(K, 1)
 
 

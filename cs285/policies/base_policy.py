@@ -17,7 +17,8 @@ class Memory:
     """What a policy has of one running episode."""
 
     generator: torch.Generator  # of its draws, on the policy's device
-    kept: dict[str, Tensor] = field(default_factory=dict)  # by a decision for the next one
+    # What a decision leaves for the next one: plans of a warm start, states of a model with memory.
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Policy(Protocol):

@@ -1,38 +1,40 @@
-"""Run the experiments of the homework, or some of them; started again, it goes on where it was.
+"""Run the experiments of the homework, or some of them; the same command goes on where it stopped.
 
-What is done is skipped, what is half done resumed. Runs go on the cores of this machine, a few at a
-time; their log folders and what they print (NAME.log) are in --data_dir.
+Finished runs are skipped, unfinished ones resumed. A few runs go at a time on the cores of this
+machine; their log folders and what they print (NAME.log) are in --data_dir.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from cs285.agents.registry import find_agent
 from cs285.cli.tool import run_tool
 from cs285.collection.collector import available_cores
 from cs285.config import presets
 from cs285.config.flags import OneLineParser, add_flags, parse_values, whole_number
-from cs285.experiments.cluster import check_address, connected, require_ray
 from cs285.experiments.display import RunDisplay
-from cs285.experiments.job import FAILED, WAITING, Job, folders_of, job_of, locate, log_of
-from cs285.experiments.local import LocalMachine, Machine
-from cs285.experiments.queue import RunQueue
-from cs285.experiments.suites import (
-    EXPERIMENTS_FILE,
-    Experiment,
-    read_experiments,
-    select,
+from cs285.experiments.job import (
+    DONE,
+    FAILED,
+    WAITING,
+    Job,
+    find_own_modules,
+    folders_of,
+    job_of,
+    locate,
+    log_of,
 )
+from cs285.experiments.launchers import check_address, open_launcher
+from cs285.experiments.launchers.base import Share
+from cs285.experiments.queue import RunQueue
+from cs285.experiments.suites import Experiment, read_experiments, select
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import default_data_dir
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def reproduce(argv: Sequence[str]) -> int:
     """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
+    find_own_modules()
     arguments = _parser().parse_args(argv)
     experiments = select(
         read_experiments(arguments.experiments), arguments.questions, arguments.names
@@ -60,15 +63,17 @@ def reproduce(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         print_commands(pairs, jobs, at_once, threads, arguments.data_dir)
         return 0
-    if arguments.address:
-        require_ray()
-        check_address(arguments.address)
+    check_address(arguments.address)
     data_dir = arguments.data_dir.resolve()
     if arguments.export_to:
         make_folder("--export_to", arguments.export_to)
     try:
-        with _place(arguments.address, threads) as (machine, room):
-            queue = RunQueue(jobs, data_dir, machine, arguments.jobs or room)
+        with open_launcher(arguments.address) as launcher:
+
+            def places() -> int:
+                return arguments.jobs or launcher.places(Share(1))
+
+            queue = RunQueue(jobs, data_dir, launcher, Share(threads), places)
             queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; the same command goes on") from error
@@ -85,28 +90,15 @@ def reproduce(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-@contextlib.contextmanager
-def _place(address: str | None, threads: int) -> Iterator[tuple[Machine, int]]:
-    """Give the machine that runs go to, and how many there is room for, until the block ends."""
-    if address is None:
-        yield LocalMachine(threads, torch.cuda.is_available()), available_cores()
-        return
-    with connected(address):
-        from cs285.experiments.ray_machine import RayMachine
-
-        machine = RayMachine(threads)
-        yield machine, machine.room
-
-
 def export(target: Path | None, job: Job) -> None:
-    """Copy what a finished job measured to `target`, where one is given. Raises OSError."""
-    if target is None or job.folder is None:
+    """Copy what a finished job measured to `target`, if one is given. Raises OSError."""
+    if target is None or job.folder is None or job.state != DONE:
         return
     export_run(job.folder, target / job.name.split("_")[0] / job.name)
 
 
 def run_of(experiment: Experiment, seed: int) -> Job:
-    """Return the job of a run. Raises UsageError: the list's flags are not those of its script."""
+    """Return the job of a run. Raises UsageError if the agent does not have the list's flags."""
     parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
     add_flags(parser, find_agent(experiment.script).config_class)
     presets.add_flag(parser)
@@ -115,7 +107,7 @@ def run_of(experiment: Experiment, seed: int) -> Job:
 
 
 def make_folder(flag: str, folder: Path) -> None:
-    """Make a folder that a flag names. Raises UsageError: it cannot be made."""
+    """Make a folder that a flag names. Raises UsageError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,7 +123,7 @@ def print_commands(
     threads: int,
     data_dir: Path,
 ) -> None:
-    """Print the command of every run, how far it is, and how long the rest may take."""
+    """Print the command of every run, its progress, and how long the rest may take."""
     left: list[float] = []
     for (experiment, seed), job in zip(pairs, jobs, strict=True):
         locate(job, folders_of(data_dir, job.name))
@@ -154,11 +146,12 @@ def _parser() -> OneLineParser:
     add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="default: each one's own")
     add("--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: one per core)")
     add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
-    add("--dry_run", action="store_true", help="print commands and a guess of their times")
+    add("--dry_run", action="store_true", help="print commands and estimates of their times")
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--data_dir", **folder, default=default_data_dir(), help="of the log folders")
     add("--export_to", **folder, help="where to copy curves and provenance of finished runs")
-    add("--experiments", type=Path, metavar="FILE", default=EXPERIMENTS_FILE, help="another list")
+    add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
+        "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
     return parser
 
 

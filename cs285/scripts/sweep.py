@@ -1,7 +1,7 @@
-"""Run many trials of one program: a grid of flags, or values drawn from ranges.
+"""Run many trials of one agent: a grid of flags, or values drawn from ranges.
 
-Every flag of the program may be given: once, or for a grid as VALUE,VALUE; with --search also as a
-range, LOW:HIGH or LOW:HIGH:log. A trial is the ordinary run, in a log folder under the sweep's.
+Every flag of the agent may be given once, or as VALUE,VALUE for a grid; with --search also as a
+range, LOW:HIGH or LOW:HIGH:log. Each trial is an ordinary run; its log folder is in the sweep's.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from cs285.agents.registry import AGENTS, find_agent
 from cs285.cli.tool import run_tool
 from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
 from cs285.config.run import NAME
-from cs285.experiments.cluster import check_address, connected, require_ray
-from cs285.experiments.job import FAILED, words_of
+from cs285.experiments.job import FAILED, find_own_modules, words_of
+from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.trials import Trials, is_finished, share_of, start_search, wanted
 from cs285.experiments.sweeps.values import Choice, parse, varied_fields
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.run_folder import default_data_dir, lock_folder
 
 SCRIPT = "sweep.py"
-OWN = ("exp_name", "data_dir", "num_workers")  # flags of the programs that mean a sweep's here
-
+OWN = ("exp_name", "data_dir", "num_workers")  # flags of a run that mean the sweep's here
 
 SHARE = Check(
     lambda value: 0 <= value <= 1 or (value > 1 and float(value).is_integer()),
@@ -36,12 +36,12 @@ SHARE = Check(
 
 
 class Asked(NamedTuple):
-    """Where trials are to go, and what each is to get."""
+    """Where trials run, and what each one gets."""
 
     address: str | None  # of a cluster; None: this machine
-    jobs: int | None  # at once, at most
+    jobs: int | None  # at a time, at most
     cpus: int
-    gpus: float | None  # None: as there are some
+    gpus: float | None  # None: one where there are GPUs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sweep(argv: Sequence[str]) -> int:
     """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
+    find_own_modules()
     given = vars(_parser(_script_in(argv)).parse_args(argv))
     asked = Asked(
         given.get("address"),
@@ -70,31 +71,38 @@ def sweep(argv: Sequence[str]) -> int:
         _check_repeated(resumed, plan, given)
     if given.get("dry_run"):
         return _print_commands(plan)
-    require_ray()
-    if asked.address is not None:
-        check_address(asked.address)
+    start_search(plan)  # fails before anything is written if Optuna is missing
+    check_address(asked.address)
     return _run(plan, asked, resumed, given["data_dir"])
 
 
 def _run(plan: Sweep, asked: Asked, resumed: Path | None, data_dir: Path) -> int:
-    from cs285.experiments.sweeps import engine
-
-    if resumed is not None and engine.is_finished(plan, engine.wanted(plan, resumed)):
+    if resumed is not None and is_finished(plan, wanted(plan, resumed)):
         print(f"{resumed} is finished")
         return 0
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    with connected(asked.address):
-        needs = engine.needs_of(plan, asked.cpus, asked.gpus)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with open_launcher(asked.address, die_with_us=True) as launcher:
+        share = share_of(plan, launcher, asked.cpus, asked.gpus)
         folder = (resumed or sweep_folder.create(plan, data_dir.resolve(), SCRIPT)).resolve()
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
-            trials = engine.run(plan, folder, needs, asked.jobs)
-    failed = [trial.job for trial in trials if trial.job.state == FAILED]
+            trials = Trials(plan, folder)
+            try:
+                trials.run(launcher, share, asked.jobs)
+            except KeyboardInterrupt as error:
+                raise InterruptedRunError(f"interrupted; go on with --resume {folder}") from error
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise UsageError(
+                    f"--data_dir {folder}: {error.strerror}; allowed: a folder that can be "
+                    f"written to; go on with --resume {folder}"
+                ) from error
+    failed = [job for job in trials.jobs if job.state == FAILED]
     for job in failed:
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)
-    ended = [trial for trial in trials if trial.job.state in (*sweep_folder.ENDED, FAILED)]
-    if len(ended) < plan.size:
-        raise InterruptedRunError(f"interrupted; go on with --resume {folder}")
+    if trials.is_exhausted:
+        print(f"{len(trials.jobs)} of {plan.size} trials: the search finds no other values")
     return 1 if failed else 0
 
 
@@ -115,15 +123,15 @@ def _plan(given: dict[str, Any]) -> Sweep:
 
 
 def _choices(script: str, given: dict[str, Any]) -> dict[str, Choice]:
-    """Return what is said of the program's own flags. Raises UsageError."""
+    """Return the values given for the agent's own flags. Raises UsageError."""
     fields = varied_fields(find_agent(script).config_class)
     names = [name for name in given if name in fields and name not in OWN]
     return {name: parse(*fields[name], given[name]) for name in names}
 
 
 def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
-    """Raise UsageError where flags beside --resume are not those of the sweep in `folder`."""
-    of_plan = {**vars(plan), "exp_name": plan.name}  # its own flags are the sweep's fields
+    """Raise UsageError if flags beside --resume differ from those of the sweep in `folder`."""
+    of_plan = {**vars(plan), "exp_name": plan.name}  # the sweep's own flags are its fields
     for name in of_plan:
         if name in given:
             sweep_folder.check_same(folder, name, of_plan[name], given[name])
@@ -132,20 +140,23 @@ def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
 
 
 def _check_tasks(plan: Sweep) -> None:
-    """Raise UsageError: a task is not given, or not one that can be run."""
+    """Raise UsageError if no task is given, or one that cannot be run."""
     from cs285.envs import inspect_task
 
-    jobs = [plan.job(values) for values in plan.values()]
-    flags = ("env_name", "learned_reward", "termination")
-    for name, *how in dict.fromkeys(tuple(job.settings[flag] for flag in flags) for job in jobs):
+    found = [plan.job(values).settings for values in plan.values()]
+    # An agent without a model has only the first of these flags.
+    flags = [
+        (one["env_name"], one.get("learned_reward", False), one.get("termination")) for one in found
+    ]
+    for name, learned_reward, termination in dict.fromkeys(flags):
         if not name:
             raise UsageError("--env_name is required; allowed: environments' ids, see --help")
-        inspect_task(name, *how)
+        inspect_task(name, learned_reward, termination)
 
 
 def _print_commands(plan: Sweep) -> int:
     if plan.is_adaptive:
-        print(f"# {plan.search} trials, whose values depend on how the earlier ones went")
+        print(f"# {plan.search} trials; their values depend on the results of earlier ones")
         return 0
     for values in plan.values():
         words = words_of({**plan.fixed, **values, "exp_name": plan.name_of(values)})
@@ -154,7 +165,7 @@ def _print_commands(plan: Sweep) -> int:
 
 
 def _script_in(argv: Sequence[str]) -> str:
-    """Return the program that a command line is about. Raises UsageError: it does not say."""
+    """Return the agent that a command line names. Raises UsageError if it names none."""
     parser = OneLineParser(prog=SCRIPT, add_help=False)
     parser.add_argument("--script", default=ABSENT)
     parser.add_argument("--resume", type=Path, default=ABSENT)
@@ -163,8 +174,11 @@ def _script_in(argv: Sequence[str]) -> str:
         return sweep_folder.read(found["resume"]).script
     script = found.get("script", "mb" if {"-h", "--help"} & set(argv) else None)
     if script is None:
-        raise UsageError(f"--script is required; allowed are {' and '.join(AGENTS)}")
-    find_agent(script)
+        raise UsageError(f"--script is required; allowed are {', '.join(AGENTS)} and MODULE:NAME")
+    try:
+        find_agent(script)
+    except UsageError as error:
+        raise UsageError(f"--script {str(error).removeprefix('agent ')}") from error
     return str(script)
 
 
@@ -172,23 +186,25 @@ def _parser(script: str) -> OneLineParser:
     parser = OneLineParser(prog=SCRIPT, description=__doc__, argument_default=ABSENT)
     add = parser.add_argument_group("the sweep").add_argument
     whole: dict[str, Any] = {"type": int, "metavar": "N"}
-    add("--script", metavar="NAME", help="which program: mb or mbpo, for run_hw4_<NAME>.py")
-    add("--exp_name", metavar="NAME", type=_name, help="of the sweep; trials' begin with it (todo)")
-    add("--search", **whole, help="so many trials, of values drawn from lists and ranges")
-    add("--sampler", choices=("random", "optuna"), help="what draws them (random)")
-    add("--sampler_seed", **whole, help="what its draws come from (1)")
-    add("--metric", metavar="NAME", help="column to judge trials by (Eval_AverageReturn)")
-    add("--mode", choices=("max", "min"), help="whether more of it is better (max)")
-    add("--asha", action="store_true", help="stop trials that fall behind: a third goes on at a "
-        "ninth, and again at a third, of their iterations")  # fmt: skip
+    add("--script", metavar="NAME", help="the agent: mb, mbpo, or MODULE:NAME for one of your own")
+    add("--exp_name", metavar="NAME", type=_name, help="of the sweep; trials' names begin with it "
+        "(default: todo)")  # fmt: skip
+    add("--search", **whole, help="run so many trials with values drawn from lists and ranges")
+    add("--sampler", choices=("random", "optuna"), help="how values are drawn (default: random; "
+        "optuna needs the search extra)")  # fmt: skip
+    add("--sampler_seed", **whole, help="seed of the draws (default: 1)")
+    add("--metric", metavar="NAME", help="column to judge trials by (default: Eval_AverageReturn)")
+    add("--mode", choices=("max", "min"), help="which metric is better (default: max)")
+    add("--asha", action="store_true", help="stop trials that fall behind: at a ninth and at a "
+        "third of the iterations the best third continues (needs the search extra)")  # fmt: skip
     add("--resume", type=Path, metavar="SWEEP", help="go on with the sweep in this folder")
-    add("--data_dir", type=Path, default=default_data_dir(), help="where its folder goes")
-    add("--dry_run", action="store_true", help="print the trials' commands, and start nothing")
-    add("--jobs", **whole, help="trials at a time, at most (as many as cores or GPUs allow)")
-    add("--cpus_per_trial", **whole, help="cores and threads of a trial (1)")
-    add("--gpus_per_trial", type=float, metavar="SHARE",
-        help="of a GPU; 0.5: two trials share one (1 where there are GPUs)")  # fmt: skip
-    add("--address", help="of a cluster of Ray to join: auto, or HOST:PORT (docs/cluster.md)")
+    add("--data_dir", type=Path, default=default_data_dir(), help="where the sweep's folder goes")
+    add("--dry_run", action="store_true", help="print the trials' commands without running them")
+    add("--jobs", **whole, help="trials at a time, at most (default: as cores and GPUs allow)")
+    add("--cpus_per_trial", **whole, help="cores and threads of each trial (default: 1)")
+    add("--gpus_per_trial", type=float, metavar="SHARE", help="GPUs of each trial; 0.5: two trials "
+        "share one (default: 1 where there are GPUs)")  # fmt: skip
+    add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
     parser.add_argument("--num_workers", help=ABSENT)
     section = parser.add_argument_group(f"flags of {find_agent(script).script}, see its --help")
     for name, (field, kind) in varied_fields(find_agent(script).config_class).items():
@@ -206,7 +222,7 @@ def _name(text: str) -> str:
 
 
 def _checked(given: dict[str, Any], name: str, check: Check = COUNT) -> Any:
-    """Return a number that was given, or None. Raises UsageError: it is not allowed."""
+    """Return a number that was given, or None. Raises UsageError if it is not allowed."""
     if name in given and not check.holds(given[name]):
         raise UsageError(f"--{name} {given[name]}: allowed are {check.allowed}")
     return given.get(name)

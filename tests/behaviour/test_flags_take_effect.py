@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from cs285.agents.mb_agent import MBAgent
-from cs285.agents.mbpo_agent import MBPOAgent
 from cs285.config.flags import groups
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
+from cs285.infrastructure import rl_trainer
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import select_device
+from cs285.infrastructure.rl_trainer import RL_Trainer
 from tests.conftest import read_curve
 
 Run = Callable[..., Path]
@@ -126,8 +126,8 @@ PLANNER = [
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out iteration 0's pictures: most of a tiny run's time, and nothing of its curve."""
-    for agent in (MBAgent, MBPOAgent):
-        monkeypatch.setattr(agent, "save_figures", lambda *args: None)
+    monkeypatch.setattr(rl_trainer, "save_losses", lambda *args: None)
+    monkeypatch.setattr(RL_Trainer, "_save_predictions", lambda *args: None)
 
 
 def flags_of(config_class: type) -> set[str]:

@@ -15,7 +15,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / script), *words]
+    """Start a script of the checkout."""
+    return _start([sys.executable, str(ROOT / script), *words], **options)
+
+
+def start_module(module: str, *words: str, **options: Any) -> subprocess.Popen[str]:
+    """Start what `python -m` runs."""
+    return _start([sys.executable, "-m", module, *words], **options)
+
+
+def _start(command: list[str], **options: Any) -> subprocess.Popen[str]:
     # A test suite that runs in the background has SIGINT ignored, and would hand that down.
     options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(

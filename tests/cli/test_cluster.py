@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, of which one dies in the middle."""
+"""A Ray cluster of two nodes on this machine, of which a node or the driver is killed."""
 
 import json
 from collections.abc import Iterator
@@ -80,6 +80,35 @@ def test_sweep_survives_the_death_of_a_node(cluster: Any, tmp_path: Path) -> Non
     for folder in through_a_death(cluster, tmp_path, "scripts/sweep.py", *words):
         size = json.loads((folder / "config.json").read_text())["flags"]["size"]
         assert read_curve(folder) == by_hand(tmp_path / str(size), size=size)
+
+
+def test_sweep_whose_driver_is_killed(cluster: Any, tmp_path: Path) -> None:
+    """Its runs end with it, and a driver on the same cluster resumes them."""
+    flags = arguments(**{**FLAGS, "num_workers": None, "size": "16,24", "n_iter": 8})
+    address = ["--address", cluster.address]
+    words = ["--script", "mb", *flags, "--data_dir", str(tmp_path), "--jobs", "1", *address]
+    process = start("scripts/sweep.py", *words)
+    wait_until(lambda: bool(under_way(tmp_path)), SECONDS)
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    (sweep,) = tmp_path.glob("sweep_*")
+    process = start("scripts/sweep.py", "--resume", str(sweep), *address)
+    out, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, out + error
+    first, second = folders(tmp_path)
+    assert "resumed" in json.loads((first / "config.json").read_text())
+    assert read_curve(first) == by_hand(tmp_path / "by_hand", size=16, n_iter=8)
+    assert iterations_done(second) == 8
+
+
+def test_more_than_a_node_has(cluster: Any, tmp_path: Path) -> None:
+    words = ["--script", "mb", *arguments(**{**FLAGS, "num_workers": None, "size": "16,24"})]
+    words += ["--cpus_per_trial", "2", "--data_dir", str(tmp_path / "data")]
+    process = start("scripts/sweep.py", *words, "--address", cluster.address)
+    error = process.communicate(timeout=SECONDS)[1]
+    assert process.returncode == 2 and error.count("\n") == 1
+    assert "--cpus_per_trial 2: allowed is what a node has: " in error
+    assert "1 cores and 0 GPUs" in error and not (tmp_path / "data").exists()
 
 
 def test_queue_survives_the_death_of_a_node(cluster: Any, tmp_path: Path) -> None:

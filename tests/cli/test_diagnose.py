@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cs285.analysis.diagnosis import figures as imagination
+from cs285.analysis.diagnosis import figures
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import lock_folder
 from cs285.scripts.diagnose import main
@@ -99,7 +99,7 @@ def test_reacher_without_opengl(
     def nothing_renders(*_: Any) -> None:
         raise UsageError("no")
 
-    monkeypatch.setattr(imagination, "choose_renderer", nothing_renders)
+    monkeypatch.setattr(figures, "choose_renderer", nothing_renders)
     folder = run_tiny(env_name="reacher-cs285-v0", n_iter=1, ensemble_size=1)
     capsys.readouterr()
     assert main([str(folder), "--episodes", "1"]) == 0

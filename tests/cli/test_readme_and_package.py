@@ -39,7 +39,7 @@ def test_command_parses(words: list[str]) -> None:
     parser = OneLineParser(prog="test")
     add_flags(parser, configs[program])
     presets.add_flag(parser)
-    values = presets.expand(program, parse_values(parser, words[2:]))
+    values = presets.expand(program, configs[program], parse_values(parser, words[2:]))
     assert from_flat(configs[program], values).run.env_name
 
 
@@ -78,7 +78,7 @@ def test_wheel_holds_the_assets_and_the_command(tmp_path: Path) -> None:
             entry = f"hw4-{name} = cs285.scripts.{module}:main"
             assert entry.encode() in archive.read(entry_points)
     assert "cs285/envs/reacher/assets/reacher.xml" in names
-    assert "cs285/presets/mbpo_hopper.toml" in names
+    assert "cs285/config/presets/mbpo_hopper.toml" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "scripts"))]
 
 

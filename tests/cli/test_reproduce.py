@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cs285.experiments.job import iterations_done
-from cs285.experiments.suites import read_experiments
+from cs285.experiments.suites import EXPERIMENTS_FILE, RESEARCH_FILE, read_experiments
 from cs285.scripts.reproduce import main
 from tests.cli.processes import children_of, start, wait_until
 from tests.conftest import TINY, arguments, read_curve
@@ -48,6 +48,39 @@ def test_list_has_every_experiment_of_the_homework() -> None:
         "q5_cheetah_random", "q5_cheetah_cem_2", "q5_cheetah_cem_4",
         "q6_cheetah_rlenl0", "q6_cheetah_rlen1", "q6_cheetah_rlen10",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("homework", EXPERIMENTS_FILE),
+        ("research", RESEARCH_FILE),
+        ("cs285/analysis/experiments.toml", EXPERIMENTS_FILE),  # where they were until 2026-11
+        ("cs285/analysis/research.toml", RESEARCH_FILE),
+        (str(RESEARCH_FILE), RESEARCH_FILE),
+    ],
+)
+def test_lists_by_name_and_path(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_experiments(name) == read_experiments(file)
+    experiment = read_experiments(file)[0]
+    words = ["--experiments", name, "--names", experiment.name, "--seeds", "1", "--dry_run"]
+    assert main(words) == 0
+    assert f"--exp_name {experiment.name}_seed1 " in capsys.readouterr().out
+
+
+def test_file_wins_over_a_former_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cs285" / "analysis").mkdir(parents=True)
+    write_list(tmp_path / "cs285" / "analysis" / "research.toml")
+    (experiment,) = read_experiments("cs285/analysis/research.toml")
+    assert experiment.name == "q1_tiny"
+
+
+def test_list_without_results(tmp_path: Path) -> None:
+    listed = write_list(tmp_path / "list.toml")
+    listed.write_text(listed.read_text().replace("results = []\n", ""))
+    (experiment,) = read_experiments(listed)
+    assert experiment.results == ()
 
 
 def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_sitting_without_checkpoints_leaves_the_run_to_be_resumed(run_tiny: Run)
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "foreign", "another run's", "agent only", "config"]
+    "damage", ["truncated", "foreign", "older", "another run's", "agent only", "config"]
 )
 def test_damaged_run_is_refused_by_name(
     damage: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
@@ -134,6 +134,9 @@ def test_damaged_run_is_refused_by_name(
     broken = folder / ("config.json" if damage == "config" else "checkpoint.pt")
     if damage == "foreign":
         torch.save({"model": 1}, broken)
+    elif damage == "older":
+        state = torch.load(broken, weights_only=True)["state"]
+        torch.save({"format": "cs285 checkpoint 4", "state": state}, broken)
     elif damage == "another run's":
         shutil.copy(run_tiny(size=32, env_name="reacher-cs285-v0") / "checkpoint.pt", broken)
     elif damage == "agent only":
@@ -147,6 +150,7 @@ def test_damaged_run_is_refused_by_name(
     err = capsys.readouterr().err
     assert broken.name in err
     assert err.count("\n") == 1
+    assert damage != "older" or "of another version (cs285 checkpoint 4)" in err
     assert [(folder / name).read_text() for name in names] == kept
 
 

@@ -1,6 +1,7 @@
-"""Sweeps as a user runs them: grids, searches, kills, bad input. A trial is the ordinary run."""
+"""Sweeps as a user runs them: grids, searches, kills, bad input. A trial is an ordinary run."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 
 from cs285.collection.collector import available_cores
+from cs285.experiments.sweeps.folder import read
+from cs285.experiments.sweeps.trials import Trials
 from cs285.scripts import plot_results, run_hw4_mb
 from cs285.scripts.sweep import main
 from tests.cli.processes import ROOT, children_of, command_of, start, wait_until
 from tests.conftest import TINY, arguments, read_curve
 
-pytest.importorskip("ray")
 SECONDS = 240.0
 FLAGS = {**TINY, "num_workers": None, "video_log_freq": -1}
 LONG = {**FLAGS, "n_iter": 12, "batch_size": 200}
@@ -51,11 +53,20 @@ def by_hand(trial: Path, data: Path) -> list[dict[str, str]]:
     return read_curve(folder)
 
 
+BARE = """
+import sys
+sys.modules["ray"] = sys.modules["optuna"] = None  # as if they were not installed
+from cs285.scripts.sweep import main
+sys.exit(main())
+"""
+
+
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two sizes and two seeds."""
+    """A finished sweep of two sizes and two seeds, by an installation without any extra."""
     data = tmp_path_factory.mktemp("grid")
-    process = start("scripts/sweep.py", *words(data, size="16,24", seed="1,2"))
+    (data / "bare.py").write_text(BARE)
+    process = start(str(data / "bare.py"), *words(data, size="16,24", seed="1,2"))
     out, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + error
     assert error == ""
@@ -77,7 +88,6 @@ def test_grid_has_a_table_and_ordinary_runs(grid: Path, tmp_path: Path) -> None:
         "config", "progress", "checkpoint", "events",
     }  # fmt: skip
     assert by_hand(trial, tmp_path) == read_curve(trial)
-    assert not (grid / "tune").exists()
 
 
 def test_finished_sweep_is_not_repeated(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,8 +104,16 @@ def test_plot_of_a_sweep(grid: Path, tmp_path: Path) -> None:
     assert picture.stat().st_size > 10_000
 
 
+def runs_below(pid: int) -> list[int]:
+    return [child for child in children_of(pid) if "run_hw4_mb" in command_of(child)]
+
+
+def wait_for_the_end_of(runs: list[int]) -> None:
+    wait_until(lambda: not any("run_hw4_mb" in command_of(pid) for pid in runs))
+
+
 @pytest.mark.skipif(available_cores() < 2, reason="its two runs are to be stopped side by side")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_resumed(how: signal.Signals, tmp_path: Path) -> None:
     """Curves are those of runs never stopped, and no process is left behind."""
     process = start(
@@ -103,25 +121,76 @@ def test_stopped_and_resumed(how: signal.Signals, tmp_path: Path) -> None:
     )
     wait_until(lambda: len(list(tmp_path.glob("sweep_*/hw4_*/checkpoint.pt"))) == 2, SECONDS)
     left = children_of(process.pid)
-    if how == signal.SIGINT:  # as a terminal sends it
-        os.killpg(process.pid, how)
-    else:
-        process.send_signal(how)
+    os.killpg(process.pid, how)  # as a terminal sends it
     error = process.communicate(timeout=SECONDS)[1]
     folder = sweep_folder(tmp_path)
-    if how != signal.SIGKILL:  # else Ray's agents look after themselves, some seconds later
-        assert process.returncode == 130
-        assert error == f"sweep.py: error: interrupted; go on with --resume {folder}\n"
-        assert not set(left) & set(children_of(1))
-        for log in folder.glob("*.log"):
-            assert "interrupted" in log.read_text()
-    runs = [pid for pid in left if "run_hw4_mb" in command_of(pid)]
-    wait_until(lambda: not any("run_hw4_mb" in command_of(pid) for pid in runs))
-    assert all(row["state"] in ("waiting", "running") for row in table(folder))
+    assert process.returncode == 130
+    assert error == f"sweep.py: error: interrupted; go on with --resume {folder}\n"
+    assert not set(left) & set(children_of(1))
+    for log in folder.glob("*.log"):
+        assert "interrupted" in log.read_text()
+    assert [row["state"] for row in table(folder)] == ["waiting", "waiting"]
     assert main(["--resume", str(folder)]) == 0
     assert [row["state"] for row in table(folder)] == ["done", "done"]
     trial = log_folder(folder, "tiny_size24")
     assert read_curve(trial) == by_hand(trial, tmp_path / "by_hand")
+
+
+def test_search_whose_driver_is_killed(tmp_path: Path) -> None:
+    """The trials are those of a search never killed; those that fall behind are stopped."""
+    pytest.importorskip("optuna")
+    flags = {**LONG, "n_iter": 9, "batch_size": 400, "size": "8:32"}
+    flags["learning_rate"] = "1e-4:1e-2:log"
+    process = start(
+        "scripts/sweep.py", *words(tmp_path, flags), "--search", "4", "--sampler", "optuna",
+        "--asha", "--jobs", "2",
+    )  # fmt: skip
+    wait_until(lambda: bool(list(tmp_path.glob("sweep_*/hw4_*/checkpoint.pt"))), SECONDS)
+    runs = runs_below(process.pid)
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    wait_for_the_end_of(runs)  # with the driver
+    folder = sweep_folder(tmp_path)
+    begun = table(folder)
+    assert 1 <= len(begun) < 4
+    assert main(["--resume", str(folder)]) == 0
+    rows, plan = table(folder), read(folder)
+    assert [row["trial"] for row in rows[: len(begun)]] == [row["trial"] for row in begun]
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed = Trials(plan, tmp_path / "undisturbed")
+    while undisturbed.next_job():
+        pass
+    assert [row["trial"] for row in rows] == list(undisturbed.by_name)
+    for row in rows:
+        curve = read_curve(folder / row["folder"])
+        assert row["state"] in ("done", "stopped early")
+        is_done = row["state"] == "done"
+        assert (row["iterations"] == "9") == is_done == (len(curve) == 9)
+        assert len(list(folder.glob(f"hw4_{row['trial']}_*"))) == 1
+    assert any(row["state"] == "stopped early" for row in rows)
+
+
+OWN_AGENT = """
+from cs285.agents import registry
+from cs285.cli.launch import launch
+
+mb = registry.find_agent("mb")
+registry.register(registry.AgentEntry("own", "own_agent", mb.config_class, mb.build))
+if __name__ == "__main__":
+    raise SystemExit(launch("own", None))
+"""
+
+
+def test_agent_of_ones_own_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "own_agent.py").write_text(OWN_AGENT)
+    flags = words(tmp_path, size="16")[2:]
+    process = start("scripts/sweep.py", "--script", "own_agent:own", *flags, cwd=tmp_path)
+    out, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, out + error
+    folder = sweep_folder(tmp_path)
+    assert [row["state"] for row in table(folder)] == ["done"]
+    about = json.loads((log_folder(folder, "tiny") / "config.json").read_text())
+    assert about["agent"] == "own_agent:own"
 
 
 def test_trial_that_fails_does_not_stop_the_others(
@@ -140,34 +209,17 @@ def test_trial_that_fails_does_not_stop_the_others(
 def test_killed_run_is_resumed(tmp_path: Path) -> None:
     process = start("scripts/sweep.py", *words(tmp_path, LONG, size="16,24"))
     wait_until(lambda: len(list(tmp_path.glob("sweep_*/hw4_*/checkpoint.pt"))) == 2, SECONDS)
-    runs = [pid for pid in children_of(process.pid) if "run_hw4_mb" in command_of(pid)]
-    os.kill(runs[0], signal.SIGKILL)
+    killed = runs_below(process.pid)[0]
+    size = "16" if "--size=16" in command_of(killed) else "24"
+    os.kill(killed, signal.SIGKILL)
     out, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + error
     folder = sweep_folder(tmp_path)
     for row in table(folder):
         assert row["state"] == "done" and row["iterations"] == "12" and row["error"] == ""
-        trial = folder / row["folder"]
-        assert read_curve(trial) == by_hand(trial, tmp_path / row["size"])
-
-
-def test_search_by_optuna_stops_what_is_behind(tmp_path: Path) -> None:
-    flags = {**LONG, "n_iter": 9, "batch_size": 400, "size": "8:32"}
-    flags["learning_rate"] = "1e-4:1e-2:log"
-    process = start(
-        "scripts/sweep.py", *words(tmp_path, flags), "--search", "4", "--sampler", "optuna",
-        "--asha",
-    )  # fmt: skip
-    out, error = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, out + error
-    rows = table(sweep_folder(tmp_path))
-    assert len({row["size"] + row["learning_rate"] for row in rows}) == 4
-    for row in rows:
-        curve = read_curve(sweep_folder(tmp_path) / row["folder"])
-        assert row["state"] in ("done", "stopped early")
-        is_done = row["state"] == "done"
-        assert (row["iterations"] == "9") == is_done == (len(curve) == 9)
-    assert any(row["state"] == "stopped early" for row in rows)
+    trial = log_folder(folder, f"tiny_size{size}")
+    assert "resumed" in json.loads((trial / "config.json").read_text())
+    assert read_curve(trial) == by_hand(trial, tmp_path / "by_hand")
 
 
 def test_metric_that_is_not_logged(tmp_path: Path) -> None:
@@ -182,8 +234,9 @@ def test_metric_that_is_not_logged(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (["--script", "mb"], "--env_name is required"),
-        (["--env_name", "obstacles-cs285-v0"], "--script is required; allowed are mb and mbpo"),
-        (["--script", "mc"], "--script mc; allowed are mb and mbpo"),
+        (["--env_name", "obstacles-cs285-v0"], "--script is required; allowed are mb, mbpo"),
+        (["--script", "mc"], "--script mc: must be mb, mbpo"),
+        (["--script", "nowhere:mc"], "--script nowhere:mc: cannot import nowhere"),
         (["--script", "mb", "--env_name", "NoSuchTask-v0"], "NoSuchTask-v0"),
         (["--script", "mb", "--sise", "3"], "--sise"),
         (["--script", "mb", "--size", "16,-1"], "--size -1: allowed are"),
@@ -219,34 +272,66 @@ def test_folder_of_another_sweep(grid: Path, capsys: pytest.CaptureFixture[str])
 
 def test_address_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
+    pytest.importorskip("ray")
     assert main([*words(data, seed="1,2"), "--address", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
     assert "--address 127.0.0.1:1: no cluster of Ray answers there" in error
     assert error.count("\n") == 1 and not data.exists()
 
 
-def test_address_where_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_address_where_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setattr("cs285.experiments.launchers.ray.CONNECT_SECONDS", 3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         assert main([*words(tmp_path / "data", seed="1,2"), "--address", address]) == 2
     assert f"--address {address}: no cluster of Ray answers there" in capsys.readouterr().err
 
 
-def test_more_than_a_node_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words(tmp_path / "data", seed="1,2"), "--cpus_per_trial", "1000"]) == 2
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--cpus_per_trial", "1000"], "--cpus_per_trial 1000: allowed is what this machine has"),
+        (["--gpus_per_trial", "64"], "--gpus_per_trial 64: allowed is what this machine has"),
+    ],
+)
+def test_more_than_the_machine_has(
+    given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words(tmp_path / "data", seed="1,2"), *given]) == 2
     error = capsys.readouterr().err
-    assert "--cpus_per_trial 1000: allowed is what a node has" in error and error.count("\n") == 1
+    assert said in error and error.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
-def test_without_ray(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("package", "module", "given", "said"),
+    [
+        ("ray", "launchers.ray", ["--address", "auto"], "pip install -e '.[cluster]'"),
+        ("optuna", "sweeps.search", ["--asha"], "pip install -e '.[search]'"),
+        ("optuna", "sweeps.search", ["--search", "2", "--sampler", "optuna"], "need Optuna"),
+    ],
+)
+def test_package_that_is_not_installed(
+    package: str,
+    module: str,
+    given: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setitem(sys.modules, "ray.tune", None)
-    assert main(words(tmp_path / "data", seed="1,2")) == 2
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"cs285.experiments.{module}", raising=False)
+    folder, _, name = module.rpartition(".")
+    parent = importlib.import_module(f"cs285.experiments.{folder}")
+    monkeypatch.delattr(parent, name, raising=False)
+    assert main([*words(tmp_path / "data", seed="1,2"), *given]) == 2
     error = capsys.readouterr().err
-    assert "pip install -e '.[cluster]'" in error and error.count("\n") == 1
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_dry_run_prints_commands_that_run(

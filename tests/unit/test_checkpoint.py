@@ -38,7 +38,10 @@ def test_truncated_file_is_refused_by_name(tmp_path: Path, share: float) -> None
 def test_foreign_files_are_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "c.pt"
     torch.save({"model": torch.ones(3)}, file)
-    with pytest.raises(UsageError, match=r"c\.pt is not a checkpoint of this program"):
+    with pytest.raises(UsageError, match=r"c\.pt is of another version \(no format\)"):
+        load_checkpoint(file, "cpu")
+    torch.save({"format": "cs285 checkpoint 4", "state": STATE}, file)
+    with pytest.raises(UsageError, match=r"c\.pt is of another version \(cs285 checkpoint 4\)"):
         load_checkpoint(file, "cpu")
     file.write_text("not even close")
     with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
@@ -56,7 +59,7 @@ class Bomb:
 @pytest.mark.parametrize("save", [torch.save, lambda x, f: f.write_bytes(pickle.dumps(x, 2))])
 def test_loading_never_runs_code(tmp_path: Path, save: Any) -> None:
     harm = tmp_path / "harm"
-    save({"format": "cs285 checkpoint 1", "state": Bomb(harm)}, tmp_path / "c.pt")
+    save({"format": checkpoint.FORMAT, "state": Bomb(harm)}, tmp_path / "c.pt")
     with pytest.raises(UsageError):
         load_checkpoint(tmp_path / "c.pt", "cpu")
     assert not harm.exists()

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from cs285.agents.mb_agent import MBAgent
+from cs285.collection import collector as collector_module
 from cs285.collection.collector import (
     Collector,
     InProcess,
@@ -21,7 +24,9 @@ from cs285.collection.collector import (
 )
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.collection.worker_pool import WorkerPool
-from cs285.envs import make_env
+from cs285.config.model import ModelConfig
+from cs285.config.planner import PlannerConfig
+from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.errors import DivergedError, NoMemoryError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import RandomPolicy
@@ -90,6 +95,29 @@ def test_same_data_from_one_two_and_three_workers_and_in_lockstep() -> None:
     for paths in others:
         for left, right in zip(flat(expected), flat(paths), strict=True):
             assert np.array_equal(left, right)
+
+
+def test_same_plans_whatever_workers_and_cores() -> None:
+    """To the last bit: three blocks of rows, on as many threads as there are idle cores."""
+    task = inspect_task("obstacles-cs285-v0")
+    model = ModelConfig(model="probabilistic", activation="swish", size=40)
+    config = PlannerConfig(mpc_horizon=3, mpc_num_action_sequences=150)  # of 7 particles
+    agent = MBAgent(task, model, config, 1, torch.device("cpu"))
+    backends = [InProcess(FACTORY, 1), InProcess(FACTORY, 1, 3), WorkerPool(FACTORY, 2, 4)]
+    expected, *others = [collect(backend, agent.actor, 31) for backend in backends]
+    assert len(expected) == 2
+    for paths in others:
+        for left, right in zip(flat(expected), flat(paths), strict=True):
+            assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("busy", "shares"), [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (7, [1, 1, 1, 1, 1, 1, 1])]
+)
+def test_busy_workers_share_the_cores(busy: int, shares: list[int]) -> None:
+    workers: Any = [SimpleNamespace(threads=SimpleNamespace(value=1)) for _ in range(busy)]
+    WorkerPool(FACTORY, 7, cores=5)._share_cores(workers)
+    assert [worker.threads.value for worker in workers] == shares
 
 
 def test_purpose_iteration_and_seed_give_other_episodes() -> None:
@@ -232,3 +260,16 @@ def test_backend_follows_device_and_number_of_episodes() -> None:
     assert make_backend(FACTORY, cpu, None, 100).capacity == available_cores()
     assert make_backend(FACTORY, gpu, None, 10).capacity > 10
     assert isinstance(make_backend(FACTORY, gpu, 2, 10), WorkerPool)
+
+
+def test_idle_cores_plan_up_to_the_number_of_workers_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(collector_module, "available_cores", lambda: 4)
+    cores = [make_backend(FACTORY, cpu, workers, 1).cores for workers in (None, 1, 2, 8)]
+    assert cores == [4, 1, 2, 4]
+    backend = make_backend(FACTORY, cpu, None, 3)
+    assert (backend.capacity, backend.cores) == (3, 4)
+    assert make_backend(FACTORY, gpu, None, 1).cores == 1
+    assert make_backend(FACTORY, gpu, 4, 4).cores == 1

@@ -20,7 +20,9 @@ RANDOM = RandomPolicy(np.full(6, -1, np.float32), np.ones(6, np.float32))
 
 
 def joined(paths: list[Path]) -> Path:
-    return Path(*(np.concatenate(column) for column in zip(*paths, strict=True)))
+    return Path(
+        *(np.concatenate(column) for column in zip(*(path[:5] for path in paths), strict=True))
+    )
 
 
 def test_exactly_the_steps_asked_for_in_pieces_of_episodes() -> None:
@@ -34,12 +36,13 @@ def test_exactly_the_steps_asked_for_in_pieces_of_episodes() -> None:
     data = joined(pieces)
     assert data.rewards.shape == (23,)
     assert [path.length for path in ended] == [7, 7, 7]
-    for column, expected in zip(data, joined(ended), strict=True):
+    for column, expected in zip(data[:5], joined(ended)[:5], strict=True):
         np.testing.assert_array_equal(column[:21], expected)
     goes_on = np.ones(22, bool)
     goes_on[[6, 13, 20]] = False  # where an episode ended, the next one began elsewhere
     np.testing.assert_array_equal((data.next_obs[:-1] == data.obs[1:]).all(1), goes_on)
     assert not data.terminated.any()
+    assert [path.goes_on for path in pieces] == [0, 1, 1, 0, 1, 0, 0]
     collector.close()
 
 

@@ -11,11 +11,10 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from cs285.analysis.diagnosis import figures as imagination
+from cs285.analysis.diagnosis import figures
 from cs285.analysis.diagnosis.html_report import Section, page, sections
 from cs285.analysis.diagnosis.model_error import (
     correlation,
-    imagine,
     open_loop_errors,
     rank_correlation,
     ranks,
@@ -34,36 +33,31 @@ from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.errors import DivergedError
-from cs285.infrastructure.pytorch_util import Normalizer, derive_seed, make_generator
+from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.base_model import Prediction
+from cs285.models.evaluation import imagine
 from cs285.models.ff_model import FFModel
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory, RandomPolicy
 from cs285.policies.MPC_policy import Draws, MPCPolicy
-from tests.toys import LinearReach
+from tests.toys import AnalyticModel, LinearReach, ReachModel
 
 ONES = np.ones(2, np.float32)
 RANDOM = RandomPolicy(-ONES, ONES)
 KEYS = [EpisodeKey(1, "diagnose", 0, number) for number in range(2)]
 
 
-class Known:
+class Known(AnalyticModel):
     """s' = rate * s + a, with a rate for each member; the reward is the sum of s'."""
 
-    learns_reward = True
-
     def __init__(self, *rates: float, std: tuple[float, ...] = (1.0,)) -> None:
-        self.rates, self.num_elites = torch.tensor(rates)[:, None, None], len(rates)
-        self.input_stats = Normalizer(2 * len(std))
-        self.input_stats.std[: len(std)] = torch.tensor(std)
+        super().__init__(len(rates), std)
+        self.rates = torch.tensor(rates)[:, None, None]
 
-    def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor) -> Prediction:
-            next_obs = self.rates * obs + acs
-            return Prediction(next_obs, next_obs.sum(-1), None)
-
-        return predict
+    def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+        next_obs = self.rates * state + acs
+        return next_obs, Prediction(next_obs, next_obs.sum(-1), None)
 
 
 def path_of(states: Any, acs: Any) -> Path:
@@ -147,27 +141,10 @@ def test_imagined_rewards_are_of_the_post_step_states() -> None:
     model: Any = Known(1.0, 2.0)
     obs, acs = np.array([[1.0], [3.0]], np.float32), np.ones((2, 2, 1), np.float32)
     learned = imagine(model, obs, acs)
-    assert learned.states[..., 0].tolist() == [[[1, 2, 3], [3, 4, 5]], [[1, 3, 7], [3, 7, 15]]]
+    assert learned.observations[..., 0].tolist() == [[[1, 2, 3], [3, 4, 5]], [[1, 3, 7], [3, 7, 15]]]
     assert learned.rewards.tolist() == [[[2, 3], [4, 5]], [[3, 7], [7, 15]]]
     given = imagine(model, obs, acs, TaskModel(lambda obs, acs: (-10 * obs[..., 0], None)))
     np.testing.assert_array_equal(given.rewards, -10 * learned.rewards)
-
-
-class Reach:
-    """LinearReach's own law, as a model of two members, `wrong` being a factor on actions."""
-
-    num_elites, noise_dim = 2, 0
-
-    def __init__(self, wrong: float = 1.0) -> None:
-        self.wrong, self.input_stats = wrong, Normalizer(4)
-
-    def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor, noise: None = None) -> Prediction:
-            turned = torch.stack([-acs[..., 1], acs[..., 0]], -1)
-            next_obs = obs + 0.1 * self.wrong * turned
-            return Prediction(next_obs, torch.zeros(obs.shape[:-1]), None)
-
-        return predict
 
 
 def reach_policy(model: Any, **flags: Any) -> MPCPolicy:
@@ -187,7 +164,7 @@ def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
 @pytest.mark.parametrize("kind", ["mpc", "policy"])
 def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
     env = make_env("LinearReach-v0", 9)
-    policy, make_plans = planner_of(kind, Reach())
+    policy, make_plans = planner_of(kind, ReachModel())
     paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
     check = check_plans(make_plans, 4, env, KEYS, paths, at_most=5)
     assert check.starts.tolist() == [[0, 0], [0, 3], [1, 0], [1, 3]]
@@ -197,7 +174,7 @@ def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
     found = agreement(check.plans.rewards, check.acted_out)
     assert found.bias == pytest.approx(0, abs=1e-4)
     assert found.correlation == pytest.approx(1)
-    policy, make_plans = planner_of(kind, Reach(2.0))
+    policy, make_plans = planner_of(kind, ReachModel(2.0))
     paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
     wrong = check_plans(make_plans, 4, env, KEYS, paths, at_most=5)
     assert abs(agreement(wrong.plans.rewards, wrong.acted_out).bias) > 0.01
@@ -221,14 +198,14 @@ def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> Non
     plans = recorded.plans_at(paths, starts)
     executed = np.stack([paths[number].acs[step] for number, step in starts])
     np.testing.assert_array_equal(plans.acs[:, 0], executed)
-    there = torch.as_tensor(observations_at(paths, starts))
+    there = model.initial_state(torch.as_tensor(observations_at(paths, starts)))
     returns = policy.evaluate_sequences(there, torch.as_tensor(plans.acs)[:, None], Draws())
     np.testing.assert_allclose(plans.rewards.sum(1), returns[:, 0].numpy(), rtol=1e-5)
     assert plans.states.shape == (3, 5, 2)
 
 
 def test_diverged_plans_are_not_acted_out() -> None:
-    recorded = RecordedMPC(reach_policy(Reach(float("nan"))))
+    recorded = RecordedMPC(reach_policy(ReachModel(float("nan"))))
     with pytest.raises(DivergedError, match="diverged"):
         run_episodes([make_env("LinearReach-v0", 9)], recorded, KEYS[:1])
 
@@ -287,7 +264,7 @@ def test_plans_end_with_the_episode_and_what_is_promised_beyond_does_not_count()
 
 
 def findings(env: gym.Env, horizon: int, plan_horizon: int) -> Findings:
-    model: Any = Reach()
+    model: Any = ReachModel()
     paths = {"policy": [run_episodes([env], RANDOM, [key])[0] for key in KEYS]}
     loops = {"policy": open_loop_errors(model, paths["policy"], horizon)}
     make_plans = partial(
@@ -302,7 +279,7 @@ def test_what_is_cut_or_lost_is_said() -> None:
     assert found.check.plans.acs.shape == (2, 6, 2)
     assert np.isnan(found.check.acted_out).all()
     assert len(found.agreements["plan acted out"].predicted) == 0
-    notes = [n for section in sections(found, "it", imagination.Picture()) for n in section.notes]
+    notes = [n for section in sections(found, True, figures.Picture()) for n in section.notes]
     assert notes == [
         "No episode (policy) has 50 steps: its errors go up to 6.",
         "No episode has 9 steps: plans are cut to 6.",
@@ -343,8 +320,8 @@ def test_pictures_are_of_the_states_observed(
         return np.full((60, 80, 3), len(drawn), np.uint8)
 
     monkeypatch.setattr(env, "render", render)
-    scale = imagination.VELOCITY_SCALES[env_name]
-    frames = imagination.side_by_side(env, scale, path.obs[1:], path.obs[:-1])
+    scale = figures.VELOCITY_SCALES[env_name]
+    frames = figures.side_by_side(env, scale, path.obs[1:], path.obs[:-1])
     joints = env.unwrapped.model.nq + env.unwrapped.model.nv
     np.testing.assert_allclose(np.stack(drawn[::2])[:, :joints], path.obs[1:, :joints], rtol=1e-5)
     np.testing.assert_allclose(np.stack(drawn[1::2])[:, :joints], path.obs[:-1, :joints], rtol=1e-5)
@@ -352,3 +329,12 @@ def test_pictures_are_of_the_states_observed(
     assert frames[0].shape == (60, 160, 3)
     assert (frames[0][-1, :80] == 1).all()  # imagined is on the left
     assert (frames[0][-1, 80:] == 2).all()
+
+
+def test_a_page_says_what_a_plan_is_of_this_agent() -> None:
+    found = findings(Countdown(), horizon=3, plan_horizon=2)
+    texts = [
+        " ".join(section.text for section in sections(found, is_planned, figures.Picture()))
+        for is_planned in (True, False)
+    ]
+    assert texts[0] != texts[1]

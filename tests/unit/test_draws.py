@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.agents import mb_agent
 from cs285.agents.mbpo_agent import MBPOAgent
 from cs285.config.flags import from_flat
 from cs285.config.mbpo import MBPOConfig
 from cs285.envs import TaskSpec
 from cs285.infrastructure.replay_buffer import Path
+from cs285.models import training
 from cs285.policies.base_policy import Memory
 
 BOX = np.ones(2, np.float32)
@@ -55,12 +55,12 @@ def test_batches_of_sac() -> None:
 def test_noise_of_sacs_gradient_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two iterations of 6 updates, of two gradient steps each on critic and actor."""
     agent, drawn = make_agent().sac_agent, []
-    for name, place in (("critic_gradient", 4), ("actor_gradient", 3)):
-        gradient = getattr(agent, name)
+    for name in ("_step_critic", "_step_actor"):
+        step = getattr(agent, name)
 
-        def recorded(*args: Any, gradient: Any = gradient, place: int = place) -> Any:
-            drawn.append(args[place])
-            return gradient(*args)
+        def recorded(data: Any, noise: Tensor, step: Any = step) -> Any:
+            drawn.append(noise)
+            return step(data, noise)
 
         monkeypatch.setattr(agent, name, recorded)
     for iteration in range(2):
@@ -81,13 +81,13 @@ def test_starts_and_actions_of_rollouts() -> None:
 def test_batches_of_fits_and_noise_on_what_they_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same path comes three times: what differs is its noise."""
     agent, drawn = make_agent(add_sl_noise=True).mb_agent, []
-    fit_ensemble = mb_agent.fit_ensemble
+    fit_ensemble = training.fit_ensemble
 
-    def recorded(model: Any, optimizer: Any, data: Any, indices: Tensor, gradient: Any) -> Any:
+    def recorded(model: Any, optimizer: Any, data: Any, indices: Tensor, update: Any) -> Any:
         drawn.append(indices)
-        return fit_ensemble(model, optimizer, data, indices, gradient)
+        return fit_ensemble(model, optimizer, data, indices, update)
 
-    monkeypatch.setattr(mb_agent, "fit_ensemble", recorded)
+    monkeypatch.setattr(training, "fit_ensemble", recorded)
     for iteration in range(3):
         agent.train(iteration)
     assert all_differ(torch.cat(drawn).flatten(0, 1))  # also of members and steps

@@ -1,22 +1,27 @@
+"""The ensemble: separate networks, their losses, and what they predict."""
+
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cs285.config.model import ModelConfig
-from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.pytorch_util import Normalizer, make_generator, take_step
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.ff_model import FFModel, Normalizer
-from cs285.models.losses import NOISE_FLOOR, Head
-from cs285.models.training import FitGradient, fit_ensemble, fit_gradient
-from cs285.networks.ensemble_mlp import EnsembleMLP
-from cs285.networks.folded_tanh import fold
+from cs285.models.base_model import DynamicsModel
+from cs285.models.ff_model import FFModel
+from cs285.models.losses import BOUND_WEIGHT, NOISE_FLOOR, bounded
+from cs285.models.training import fit_ensemble, gradient_step
+from cs285.networks.ensemble_mlp import LayerNorm
 
 E, O, A, SIZE = 3, 4, 2, 50
 
 
-def make_model(learns_reward: bool = False, **changes: int) -> FFModel:
-    config = ModelConfig(**{"ensemble_size": E, "size": SIZE, **changes})  # type: ignore[arg-type]
+def make_model(learns_reward: bool = False, **changes: Any) -> FFModel:
+    config = ModelConfig(**{"ensemble_size": E, "size": SIZE, **changes})
     return FFModel(O, A, config, learns_reward, make_generator(1, "test"))
 
 
@@ -29,6 +34,18 @@ def make_data(rows: int = 400, seed: int = 0) -> Transitions:
     return Transitions(obs, acs, rewards, obs + change, torch.zeros(rows, dtype=torch.bool))
 
 
+def adam(model: FFModel, rate: float = 1e-3) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), rate)
+
+
+def predict(model: FFModel, data: Transitions) -> tuple[Tensor, Tensor]:
+    """Return the next observations (E, B, O) and the rewards (E, B) of a planning step."""
+    acs = data.acs.expand(E, -1, -1)
+    state, prediction = model.planning_step()(model.initial_state(data.obs), acs)
+    assert state is prediction.next_obs  # a state is the observation
+    return prediction.next_obs, prediction.rewards
+
+
 def separate_networks(model: FFModel) -> list[nn.Sequential]:
     """Build each member anew from torch.nn, unpadded, with a copy of its weights."""
     networks = []
@@ -37,8 +54,8 @@ def separate_networks(model: FFModel) -> list[nn.Sequential]:
         layers: list[nn.Module] = []
         for (weight, bias), i, o in zip(model.network.layers, widths[:-1], widths[1:], strict=True):
             linear = nn.Linear(i, o)
-            linear.weight.data = weight[member, :i, :o].T.clone()
-            linear.bias.data = bias[member, 0, :o].clone()
+            linear.weight.data = weight[member, :i, :o].T.detach().clone()
+            linear.bias.data = bias[member, 0, :o].detach().clone()
             layers += [linear, nn.Tanh()]
         networks.append(nn.Sequential(*layers[:-1]))
     return networks
@@ -48,7 +65,7 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
     model, data = make_model(), make_data()
     networks = separate_networks(model)
     indices = torch.randint(400, (10, E, 32), generator=torch.Generator().manual_seed(3))
-    losses = fit_ensemble(model, torch.optim.Adam(model.parameters(), 1e-3), data, indices)
+    losses = fit_ensemble(model, adam(model), data, indices)
 
     change = data.next_obs - data.obs
     inputs = torch.cat([data.obs, data.acs], 1)
@@ -56,32 +73,33 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
     y = (change - change.mean(0)) / change.std(0, correction=0)
     expected = np.zeros((10, E))
     for member, network in enumerate(networks):
-        adam = torch.optim.Adam(network.parameters(), 1e-3)
+        own_adam = torch.optim.Adam(network.parameters(), 1e-3)
         for step in range(10):
-            adam.param_groups[0]["lr"] = 5e-3 * (10 - step) / 11  # from five times it to 0
+            own_adam.param_groups[0]["lr"] = 5e-3 * (10 - step) / 11  # from five times it to 0
             rows = indices[step, member]
             mse = (network(x[rows]) - y[rows]).square().mean(0)
             loss = (mse + NOISE_FLOOR).log().mean()
-            adam.zero_grad()
+            own_adam.zero_grad()
             loss.backward()
-            adam.step()
+            own_adam.step()
             expected[step, member] = mse.mean().item()
-        prediction = model(x.expand(E, -1, -1))[member]
-        torch.testing.assert_close(prediction, network(x), rtol=1e-4, atol=1e-5)
-        next_obs, *_ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+        means, *_ = model.outputs(data)
+        torch.testing.assert_close(means[member], network(x), rtol=1e-4, atol=1e-5)
+        next_obs, _ = predict(model, data)
         expected_next = data.obs + network(x) * change.std(0, correction=0) + change.mean(0)
         torch.testing.assert_close(next_obs[member], expected_next, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(losses["Training Loss"].numpy(), expected.mean(1), rtol=1e-5)
 
 
-def plain_gradient(
-    network: EnsembleMLP, head: Head, decay: Tensor, inputs: Tensor, targets: Tensor
-) -> FitGradient:
-    """The gradient of the plain mean squared error, as the homework takes it."""
-    trace = network.trace(inputs)
-    errors = trace.outputs - targets
-    gradient = network.gradient(trace, errors * (2 / errors[0].numel()))
-    return FitGradient((gradient,), errors.square().mean((0, 1)))
+def plain_step(
+    model: DynamicsModel, optimizer: torch.optim.Optimizer, batch: Transitions
+) -> dict[str, Tensor]:
+    """A gradient step on the plain mean squared error, as the homework takes it."""
+    assert isinstance(model, FFModel)
+    means, *_ = model.outputs(batch)
+    errors = means - model.target_stats.normalize(batch.next_obs - batch.obs)
+    take_step(optimizer, errors.square().mean((1, 2)).sum())
+    return {"Training Loss": errors.detach().square().mean()}
 
 
 def test_columns_of_noise_do_not_drown_the_others() -> None:
@@ -91,11 +109,10 @@ def test_columns_of_noise_do_not_drown_the_others() -> None:
     noisy = data._replace(next_obs=torch.cat([data.obs[:, :2] + noise, data.next_obs[:, 2:]], 1))
     indices = torch.randint(2000, (300, E, 64), generator=generator)
     errors = []
-    for differentiate in (fit_gradient, plain_gradient):
+    for update in (gradient_step, plain_step):
         model = make_model()
-        adam = torch.optim.Adam(model.parameters(), 3e-3)
-        fit_ensemble(model, adam, noisy, indices, differentiate)
-        predicted, *_ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+        fit_ensemble(model, adam(model, 3e-3), noisy, indices, update)
+        predicted, _ = predict(model, data)
         errors.append((predicted - data.next_obs).square().mean((0, 1))[2:])
     assert (errors[0] < 0.6 * errors[1]).all()
 
@@ -116,10 +133,10 @@ def test_every_member_is_drawn_by_its_own_fan_in() -> None:
 
 def test_padding_stays_exactly_zero_through_training() -> None:
     model = make_model()
+    indices = torch.randint(400, (20, E, 32), generator=torch.Generator().manual_seed(3))
+    fit_ensemble(model, adam(model, 1e-2), make_data(), indices)
     (first, first_bias), (second, _), (last, _) = model.network.layers
     assert first.shape == (E, O + A, 64)
-    indices = torch.randint(400, (20, E, 32), generator=torch.Generator().manual_seed(3))
-    fit_ensemble(model, torch.optim.Adam(model.parameters(), 1e-2), make_data(), indices)
     for weights in (
         first[:, :, SIZE:],
         first_bias[:, :, SIZE:],
@@ -137,8 +154,8 @@ def test_members_do_not_influence_each_other() -> None:
     predictions = []
     for batches in (indices, others):
         model = make_model()
-        fit_ensemble(model, torch.optim.Adam(model.parameters(), 1e-3), make_data(), batches)
-        predictions.append(model(torch.ones(E, 1, O + A)))
+        fit_ensemble(model, adam(model), make_data(), batches)
+        predictions.append(model.network(torch.ones(E, 1, O + A)))
     assert torch.equal(predictions[0][0], predictions[1][0])
     assert not torch.equal(predictions[0][1], predictions[1][1])
 
@@ -148,12 +165,10 @@ def test_model_learns_state_and_reward() -> None:
     data = Transitions(*(column[:2000] for column in rows))
     fresh = Transitions(*(column[2000:] for column in rows))
     indices = torch.randint(2000, (400, E, 128), generator=torch.Generator().manual_seed(3))
-    losses = fit_ensemble(model, torch.optim.Adam(model.parameters(), 3e-3), data, indices)
+    losses = fit_ensemble(model, adam(model, 3e-3), data, indices)
     assert losses["Training Loss"][-1] < 0.05 * losses["Training Loss"][0]
     assert losses["Reward Loss"][-1] < 0.05 * losses["Reward Loss"][0]
-    next_obs, rewards, _ = model.predictor()(
-        fresh.obs.expand(E, -1, -1), fresh.acs.expand(E, -1, -1)
-    )
+    next_obs, rewards = predict(model, fresh)
     assert next_obs.shape == (E, 500, O)
     errors = (next_obs - fresh.next_obs).square().mean((0, 1))
     assert (errors < 0.1 * (fresh.next_obs - fresh.obs).var(0)).all()
@@ -164,9 +179,8 @@ def test_predict_denormalises_the_change_and_adds_it() -> None:
     model, data = make_model(), make_data()
     model.fit_statistics(data)
     change = data.next_obs - data.obs
-    inputs, _ = model.regression_data(data)
-    out = model(inputs.expand(E, -1, -1))
-    next_obs, rewards, _ = model.predictor()(data.obs.expand(E, -1, -1), data.acs.expand(E, -1, -1))
+    out, *_ = model.outputs(data)
+    next_obs, rewards = predict(model, data)
     expected = data.obs + out * change.std(0, correction=0) + change.mean(0)
     torch.testing.assert_close(next_obs, expected, rtol=1e-4, atol=1e-4)
     assert not rewards.any()
@@ -194,14 +208,205 @@ def test_weights_that_diverge_in_the_very_last_step_are_seen() -> None:
     assert not losses["Weight Norm"].isfinite().all()
 
 
-@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
-@pytest.mark.parametrize("size", [32, 50, 64])
-def test_folding_changes_nothing(n_layers: int, size: int) -> None:
-    model = make_model(n_layers=n_layers, size=size)
-    for _, bias in model.network.layers:
-        bias *= 3
-    inputs = torch.randn(E, 20, O + A)
-    with_one = torch.cat([inputs, torch.ones(E, 20, 1)], -1)
-    folded = fold(model.network.layers, model.network.widths)(with_one)
-    torch.testing.assert_close(folded, model(inputs), rtol=1e-5, atol=1e-5)
-    assert torch.sigmoid(torch.full((64,), 20.0)).eq(1).all()
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"learns_reward": True},
+    {"learns_reward": True, "termination": "learned"},
+    {"model": "probabilistic"},
+    {"model": "probabilistic", "mean_loss": "mse", "learns_reward": True},
+    {"model": "probabilistic", "termination": "learned", "activation": "swish"},
+    {"model": "probabilistic", "num_elites": 2, "holdout_ratio": 0.2},
+]
+
+
+def constant_model(outputs: list[list[float]], **kind: Any) -> FFModel:
+    """Return a model of one observation and two members that return `outputs` (2, out) always.
+
+    Changes are normalised by mean 1 and std 2, rewards by mean 10 and std 5.
+    """
+    config = ModelConfig(ensemble_size=2, size=4, n_layers=1, **kind.pop("flags", {}), **kind)
+    model = FFModel(1, 1, config, True, make_generator(1, "test"))
+    stats = model.target_stats
+    stats.mean.copy_(torch.tensor([1.0, 10.0]))
+    stats.std.copy_(torch.tensor([2.0, 5.0]))
+    stats.inverse_std.copy_(1 / stats.std)
+    with torch.no_grad():
+        model.network.vector.zero_()
+        model.network.layers[-1][1].copy_(torch.tensor(outputs)[:, None])
+    return model
+
+
+def constant_batch() -> Transitions:
+    """Two rows for each of two members: normalised changes 0 and 2, normalised rewards 1 and 1."""
+    obs = torch.tensor([[3.0], [4.0]])
+    batch = Transitions(
+        obs, obs * 0, torch.tensor([15.0, 15.0]), obs + torch.tensor([[1.0], [5.0]]),
+        torch.tensor([True, False]),
+    )  # fmt: skip
+    return Transitions(*(column.expand(2, *column.shape) for column in batch))
+
+
+@pytest.mark.parametrize("mean_loss", ["nll", "mse"])
+def test_loss_of_a_deterministic_model_by_hand(mean_loss: str) -> None:
+    """Errors of the first member: 1 and -1, and 2 twice; of the second 0 and -2, and 1 twice."""
+    model = constant_model([[1.0, 3.0], [0.0, 2.0]], mean_loss=mean_loss)
+    found = model.loss(constant_batch())
+    logs = [math.log(mse + NOISE_FLOOR) for mse in (1, 4, 2, 1)]
+    assert found.total.item() == pytest.approx(sum(logs) / 2)
+    metrics = {name: value.item() for name, value in found.metrics.items()}
+    assert metrics == {"Training Loss": (1 + 2) / 2, "Reward Loss": (4 + 1) / 2}
+    assert not any(value.requires_grad for value in found.metrics.values())
+
+
+def test_loss_of_a_probabilistic_model_by_hand() -> None:
+    """The log-variances of two columns are -1 and 2 before the bounds, which are far from them."""
+    raw = [-1.0, 2.0]
+    outputs = [[1.0, 3.0, *raw], [0.0, 2.0, *raw]]
+    errors = [1, 4, 2, 1]
+    by_nll = sum(e / math.exp(v) + v for e, v in zip(errors, raw * 2, strict=True)) / 2
+    by_mse = sum(math.log(e + NOISE_FLOOR) for e in errors) / 2
+    for mean_loss, expected in (("nll", by_nll), ("mse", by_nll + by_mse)):
+        model = constant_model(outputs, model="probabilistic", mean_loss=mean_loss)
+        with torch.no_grad():
+            model.log_var_bounds.copy_(torch.tensor([-30.0, 30.0]).view(1, 2, 1, 1).expand(2, -1, 1, 2))
+        found = model.loss(constant_batch())
+        penalty = 2 * BOUND_WEIGHT * 60  # of both members
+        assert found.total.item() == pytest.approx(expected + penalty)
+        assert found.metrics["Training Loss"].item() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "probabilistic"])
+def test_learned_terminations_add_their_cross_entropy(kind: str) -> None:
+    width = 2 if kind == "deterministic" else 4
+    plain = [[0.5] * width, [-0.5] * width]
+    logits = [1.5, -2.0]
+    without = constant_model(plain, model=kind).loss(constant_batch())
+    model = constant_model(
+        [[*row, logit] for row, logit in zip(plain, logits, strict=True)],
+        model=kind,
+        termination="learned",
+    )
+    found = model.loss(constant_batch())
+    by_member = [(math.log1p(math.exp(-z)) + math.log1p(math.exp(z))) / 2 for z in logits]
+    assert (found.total - without.total).item() == pytest.approx(sum(by_member), rel=1e-4)
+    assert found.metrics["Termination Loss"].item() == pytest.approx(sum(by_member) / 2)
+    assert {**found.metrics, "Termination Loss": None} == {
+        **without.metrics,
+        "Termination Loss": None,
+    }
+
+
+def test_weight_decay_adds_half_of_the_squares_by_layer() -> None:
+    flags: dict[str, Any] = {"n_layers": 1, "weight_decay": "0.1,0.3"}
+    model, plain = make_model(**flags), make_model(**{**flags, "weight_decay": "0"})
+    data = make_data(20)
+    batch = Transitions(*(column.expand(E, *column.shape) for column in data))
+    for each in (model, plain):
+        each.fit_statistics(data)
+    squares = [weight.square().sum().item() for weight, _ in model.network.layers]
+    expected = 0.5 * (0.1 * squares[0] + 0.3 * squares[1])
+    found = (model.loss(batch).total - plain.loss(batch).total).item()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def make_kind(learns_reward: bool = False, **kind: Any) -> FFModel:
+    """Return a small fitted model in double precision, with large last layers."""
+    network: dict[str, Any] = kind.pop("network", {})
+    config = ModelConfig(**{"ensemble_size": E, "size": 6, **kind})
+    generator = make_generator(1, "test")
+    model = FFModel(O, A, config, learns_reward, generator, output_gain=1.0, **network)
+    data = make_data(50)
+    model.fit_statistics(data._replace(next_obs=data.obs + data.obs.flip(1)))
+    if kind.get("num_elites"):
+        model.elites.copy_(torch.tensor([2, 0]))
+    return model.double()
+
+
+def arguments_of(model: FFModel, rows: int = 5) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return states, actions and noise of a step in double precision."""
+    data = make_data(rows, seed=1)
+    noise = torch.randn(model.members, rows, model.noise_dim).double() if model.noise_dim else None
+    acs = data.acs.double().expand(model.members, -1, -1)
+    return model.initial_state(data.obs.double()), acs, noise
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_differentiable_by_states_actions_and_weights(kind: dict[str, Any]) -> None:
+    """On a CPU with every flag as it is, also of the padded ensemble that planning folds."""
+    model = make_kind(**kind)
+    state, acs, noise = (
+        None if part is None else part.clone().requires_grad_() for part in arguments_of(model)
+    )
+    assert state is not None and acs is not None
+    vector = model.network.vector
+
+    def outcome(state: Tensor, acs: Tensor, vector: Tensor, noise: Tensor | None) -> Any:
+        assert vector is model.network.vector  # which gradcheck changes
+        next_state, prediction = model.step(state, acs, noise)
+        return next_state, prediction.rewards
+
+    assert torch.autograd.gradcheck(outcome, (state, acs, vector, noise), fast_mode=True)
+    next_state, _ = model.step(state, acs, noise)
+    for gradient in torch.autograd.grad(next_state.square().sum(), [state, acs, vector]):
+        assert gradient.any()
+
+
+def test_a_gradient_goes_through_many_steps() -> None:
+    model = make_kind()
+    state, acs, _ = arguments_of(model)
+    acs = acs.clone().requires_grad_()
+    for _ in range(5):
+        state, prediction = model.step(state, acs)
+    assert state.requires_grad
+    (gradient,) = torch.autograd.grad(prediction.next_obs.sum(), acs)
+    assert gradient.ne(0).all()
+
+
+OTHER_NETWORKS: list[dict[str, Any]] = [
+    {"network": {"padded": False}},
+    {"network": {"padded": False, "layer_norm": LayerNorm(affine=True)}},
+    {"network": {"padded": False, "activation": nn.functional.softplus}},
+]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OTHER_NETWORKS])
+def test_a_planning_step_is_the_same_step_without_gradients(kind: dict[str, Any]) -> None:
+    model = make_kind(**kind).float()
+    state, acs, noise = (
+        None if part is None else part.float() for part in arguments_of(model, rows=700)
+    )
+    assert state is not None and acs is not None
+    with_noise = [None] if noise is None else [None, noise]
+    for each in with_noise:
+        exact_state, exact = model.step(state, acs, each)
+        fast_state, fast = model.planning_step()(state, acs, each)
+        torch.testing.assert_close(fast_state, exact_state.detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fast.rewards, exact.rewards.detach(), rtol=1e-4, atol=1e-4)
+        assert not fast_state.requires_grad
+        assert (fast.terminated is None) == (exact.terminated is None) == (
+            not model.learns_termination
+        )
+        if fast.terminated is not None and exact.terminated is not None:
+            assert (fast.terminated == exact.terminated).float().mean() > 0.99
+
+
+def test_a_planning_step_keeps_the_weights_that_it_was_made_of() -> None:
+    model = make_kind()
+    state, acs, _ = arguments_of(model)
+    before = model.planning_step()(state, acs)[0]
+    assert torch.equal(before, model.planning_step()(state, acs)[0])
+    with torch.no_grad():
+        model.network.vector.mul_(1.5)
+    assert not torch.allclose(before, model.planning_step()(state, acs)[0])
+
+
+def test_variances_are_bounded_and_drawn_by_noise() -> None:
+    """The state moves by the noise times the bounded std, in the units of the change."""
+    model = make_kind(model="probabilistic")
+    state, acs, noise = arguments_of(model)
+    assert noise is not None
+    moved = model.step(state, acs, noise)[0] - model.step(state, acs)[0]
+    inputs = model.input_stats.normalize(torch.cat([state, acs], -1))
+    raw = model.network(inputs)[..., O:]
+    std = (0.5 * bounded(raw, model.log_var_bounds)).exp() * model.target_stats.std
+    torch.testing.assert_close(moved, std * noise)

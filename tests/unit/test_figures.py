@@ -15,8 +15,10 @@ def test_wide_observations_take_no_more_panels_than_there_is_room_for(
     monkeypatch.setattr(figures, "MOST_PANELS", 6)
     shapes = {}
     for ob_dim in (6, 7, 400):
-        file = tmp_path / f"{ob_dim}.png"
         states = np.zeros((11, ob_dim), np.float32)
-        figures.save_predictions(file, states, states + 1, 0.5)
-        shapes[ob_dim] = iio.imread(file).shape
+        figures.save_predictions(tmp_path, states, states + 1, 0.5)
+        shapes[ob_dim] = iio.imread(tmp_path / "itr_0_predictions.png").shape
+        arrays = np.load(tmp_path / "itr_0_predictions.npz")
+        np.testing.assert_array_equal(arrays["predicted"], states + 1)  # all dimensions
+        assert (arrays["true"].shape, float(arrays["error"])) == ((11, ob_dim), 0.5)
     assert shapes[6] == shapes[7] == shapes[400]

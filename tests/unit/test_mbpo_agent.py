@@ -269,22 +269,6 @@ def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> No
     assert torch.equal(other.model_buffer.rows, agent.model_buffer.rows)
 
 
-def test_task_whose_ends_are_not_known_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
-    line = "episodes of this task end, and where is not known"
-    for get_reward, flags, times in (
-        (None, {}, 1),
-        (None, {"termination": "learned"}, 0),
-        (None, {"termination": "none"}, 0),
-        (reward, {}, 0),
-    ):
-        agent = make_agent(get_reward, **flags)
-        for ended in (False, True, True):
-            obs, acs = np.zeros((1, 3), np.float32), np.zeros((1, 2), np.float32)
-            path = Path(obs, acs, np.zeros(1, np.float32), obs, np.array([ended]))
-            agent.add_to_replay_buffer([path], 1)
-        assert capsys.readouterr().out.count(line) == times
-
-
 @pytest.mark.parametrize("schedule", ["1,2,3", "5,5,1,2", "0,9,0,2", "a,b,c,d", ""])
 def test_nonsense_schedules_are_refused(schedule: str) -> None:
     with pytest.raises(UsageError, match=r"--mbpo_rollout_schedule .*: allowed are FIRST,LAST"):

@@ -13,8 +13,12 @@ from cs285.models.base_model import Prediction
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory
 from cs285.policies.MPC_policy import Draws, MPCPolicy
-from cs285.policies.planners.samplers import cross_entropy, elite_statistics, rank_non_finite_last
-from cs285.policies.planners.sampling import Search
+from cs285.policies.planners.cem import cross_entropy
+from cs285.policies.planners.sampling import (
+    SamplingContext,
+    elite_statistics,
+    rank_non_finite_last,
+)
 
 HORIZON = 4
 LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32)
@@ -25,13 +29,20 @@ class LinearModel:
 
     def __init__(self, gains: list[float]) -> None:
         self.gains = torch.tensor(gains)[:, None, None]
-        self.num_elites, self.noise_dim = len(gains), 0
+        self.members, self.noise_dim = len(gains), 0
 
-    def predictor(self) -> Any:
-        return self.predict
+    def initial_state(self, obs: Tensor) -> Tensor:
+        return obs.expand(self.members, *obs.shape)
 
-    def predict(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
-        return Prediction(obs + self.gains * acs, torch.zeros(obs.shape[:-1]), None)
+    def planning_step(self) -> Any:
+        return self.step
+
+    def step(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+        next_obs = obs + self.gains * acs
+        return next_obs, Prediction(next_obs, self.rewards(acs), None)
+
+    def rewards(self, acs: Tensor) -> Tensor:
+        return torch.zeros(acs.shape[:-1])
 
 
 def quadratic_reward(observations: Any, actions: Any) -> tuple[Any, Any]:
@@ -98,8 +109,8 @@ def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
     policy = make_policy(LinearModel([1.0]), quadratic_reward, mpc_num_action_sequences=64)
     state = np.array([0.4, -0.3], np.float32)
     action = policy.get_action(state[None], memories(5))
-    search = Search(policy.ac_low, policy.ac_high, policy.config, memories(5))
-    sequences = search.uniform()[0].numpy()
+    context = SamplingContext(policy.ac_low, policy.ac_high, policy.config, memories(5))
+    sequences = context.uniform()[0].numpy()
     assert ((sequences >= LOW) & (sequences <= HIGH)).all()
     best, best_return = None, -np.inf
     for sequence in sequences:  # one candidate at a time, in numpy
@@ -115,7 +126,7 @@ def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
 def test_return_is_the_mean_over_members_that_follow_their_own_states() -> None:
     policy = make_policy(LinearModel([1.0, 3.0]), quadratic_reward)
     sequences = torch.tensor([[1.0, 0.0], [2.0, 0.0]]).view(1, 1, 2, 2)
-    returns = policy.evaluate_sequences(torch.zeros(1, 2), sequences, Draws())
+    returns = policy.evaluate_sequences(torch.zeros(2, 1, 2), sequences, Draws())
     slow = (1**2 + 0.5) + (3**2 + 0.5 * 4)
     fast = (3**2 + 0.5) + (9**2 + 0.5 * 4)
     assert returns.item() == pytest.approx(-(slow + fast) / 2)
@@ -183,37 +194,120 @@ def test_alpha_weights_the_new_elites(alpha: float, expected: float) -> None:
         cem_alpha=alpha,
     )
 
-    class Scripted(Search):
+    class Scripted(SamplingContext):
         def uniform(self) -> Tensor:
             return torch.full((1, 1, 1, 1), 1.0)
 
-        def gaussian(self, mean: Tensor, std: Tensor, *_: Any) -> Tensor:
+        def gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
             assert (mean.item(), std.item()) == (1.0, 0.0)
             return torch.full((1, 1, 1, 1), 4.0)
 
-    search = Scripted(torch.tensor([-9.0]), torch.tensor([9.0]), config, memories(0))
-    assert cross_entropy(lambda s: torch.zeros(1, 1), search).item() == pytest.approx(expected)
+    context = Scripted(torch.tensor([-9.0]), torch.tensor([9.0]), config, memories(0))
+    assert cross_entropy(lambda s: torch.zeros(1, 1), context).item() == pytest.approx(expected)
 
 
 def test_gaussian_population_has_the_asked_moments_and_stays_in_the_box() -> None:
     config = PlannerConfig(mpc_horizon=2, mpc_num_action_sequences=20000)
-    search = Search(torch.tensor([-1.0]), torch.tensor([1.0]), config, memories(0))
+    context = SamplingContext(torch.tensor([-1.0]), torch.tensor([1.0]), config, memories(0))
     mean = torch.tensor([0.2, -0.1]).view(1, 2, 1)
     std = torch.tensor([0.1, 0.2]).view(1, 2, 1)
-    sequences = search.gaussian(mean, std)
+    sequences = context.gaussian(mean, std)
     torch.testing.assert_close(sequences.mean(1), mean, atol=0.01, rtol=0)
     torch.testing.assert_close(sequences.std(1), std, atol=0.01, rtol=0)
-    assert search.gaussian(mean, 100 * std).abs().max() == 1
+    assert context.gaussian(mean, 100 * std).abs().max() == 1
 
 
 def test_planner_uses_the_models_reward_where_the_task_has_none() -> None:
     class RewardingModel(LinearModel):
-        def predict(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
-            return Prediction(obs + acs, -(acs - 0.25).square().sum(-1), None)
+        def rewards(self, acs: Tensor) -> Tensor:
+            return -(acs - 0.25).square().sum(-1)
 
     policy = make_policy(RewardingModel([1.0]), None, **CEM)
     action = policy.get_action(np.zeros((1, 2), np.float32), memories(0))
     np.testing.assert_allclose(action[0], [0.25, 0.25], atol=0.02)
+
+
+def test_terminal_value_counts_where_the_episode_goes_on() -> None:
+    """Steps of 1 from 0: rewards of 1 + 4 + 9, and the value of state 3 where it is reached."""
+
+    def value(obs: Tensor) -> Tensor:
+        assert obs.shape == (2, 1, 2)
+        return 100 * obs[..., 0]
+
+    def square(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
+        return obs[..., 0] ** 2, obs[..., 0] > 1.5
+
+    sequences = torch.tensor([1.0, 0.0]).expand(1, 1, 3, 2)
+    for propagation in ("tsinf", "mean", "ts1"):
+        config = PlannerConfig(mpc_horizon=3, mpc_propagation=propagation)
+        for ends_plans, expected in ((False, 1 + 4 + 9 + 300), (True, 1 + 4)):
+            task, model = TaskModel(square, ends_plans=ends_plans), LinearModel([1.0, 1.0])
+            value_of = value if propagation != "mean" else lambda obs: 100 * obs[..., 0]
+            policy = MPCPolicy(
+                model, task, LOW, HIGH, config, torch.device("cpu"), terminal_value=value_of
+            )
+            states, draws = model.initial_state(torch.zeros(1, 2)), policy.draw(memories(0))
+            assert policy.evaluate_sequences(states, sequences, draws).item() == expected
+
+
+def test_terminal_value_of_an_optimal_cost_makes_a_short_horizon_as_good_as_a_long_one() -> None:
+    """With the Riccati cost of HORIZON - 1 more steps, one step ahead is enough."""
+    wide, state = np.array([4.0, 4.0], np.float32), np.array([1.5, -0.8], np.float32)
+    cost = 0.0
+    for _ in range(HORIZON - 1):
+        cost = (1 + cost) * 0.5 / (1.5 + cost)
+    task = TaskModel(quadratic_reward)
+    found = {}
+    for name, value in (("none", None), ("cost", lambda obs: -cost * obs.square().sum(-1))):
+        config = PlannerConfig(**{**CEM, "mpc_horizon": 1})
+        policy = MPCPolicy(
+            LinearModel([1.0]), task, -wide, wide, config, torch.device("cpu"), terminal_value=value
+        )
+        found[name] = policy.get_action(state[None], memories(0))[0]
+    optimal = lqr_first_action(state, HORIZON)
+    np.testing.assert_allclose(found["cost"], optimal, atol=0.01)
+    assert np.abs(found["none"] - optimal).max() > 0.05
+
+
+@pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
+def test_what_a_policy_prior_proposes_is_among_the_candidates(strategy: str) -> None:
+    """A box so wide that 20 draws do not find its centre; what leaves it is clipped."""
+    wide = np.array([50.0, 50.0], np.float32)
+    config = PlannerConfig(
+        mpc_horizon=HORIZON, mpc_action_sampling_strategy=strategy, cem_iterations=1,
+        mpc_num_action_sequences=20, cem_num_elites=1,
+    )  # fmt: skip
+
+    def best(obs: Tensor, memories: Any) -> Tensor:
+        first = torch.as_tensor(lqr_first_action(obs.numpy(), 1))
+        plan = torch.zeros(len(obs), HORIZON, 2)
+        plan[:, 0] = first
+        return torch.stack([plan, torch.full_like(plan, 1e6)], 1)
+
+    policy = MPCPolicy(
+        LinearModel([1.0]), TaskModel(quadratic_reward), -wide, wide, config,
+        torch.device("cpu"), policy_prior=best,
+    )  # fmt: skip
+    state = np.array([[1.5, -0.8], [0.3, 0.2]], np.float32)
+    plans = policy.plan(state, memories(0, 1))
+    torch.testing.assert_close(plans, best(torch.as_tensor(state), None)[:, 0])
+    without = make_policy(LinearModel([1.0]), quadratic_reward, -wide, wide, **vars(config))
+    assert not torch.allclose(without.plan(state, memories(0, 1)), plans, atol=0.1)
+
+
+def test_any_function_can_be_the_planner() -> None:
+    def best_of_two(returns_of: Any, context: SamplingContext) -> Tensor:
+        candidates = torch.stack([context.ac_low, context.ac_high])[None, :, None]
+        candidates = candidates.expand(len(context.memories), -1, HORIZON, -1)
+        best = returns_of(candidates).argmax(1)
+        return candidates[torch.arange(len(best)), best]
+
+    policy = MPCPolicy(
+        LinearModel([1.0]), TaskModel(quadratic_reward), LOW, HIGH,
+        PlannerConfig(mpc_horizon=HORIZON), torch.device("cpu"), planner=best_of_two,
+    )  # fmt: skip
+    actions = policy.get_action(np.array([[9, 9], [-9, -9]], np.float32), memories(0, 1))
+    np.testing.assert_array_equal(actions, [LOW, HIGH])
 
 
 def test_more_elites_than_candidates_is_refused() -> None:

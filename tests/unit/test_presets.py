@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from cs285.agents.registry import expanded, find_agent
 from cs285.config import presets
 from cs285.config.flags import from_flat, to_flat
 from cs285.config.mb import MBConfig
@@ -11,7 +12,7 @@ from cs285.config.mbpo import MBPOConfig
 from cs285.envs import inspect_task
 from cs285.experiments.suites import RESEARCH_FILE, read_experiments
 from cs285.infrastructure.errors import UsageError
-from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+from cs285.scripts import run_hw4_mb
 from cs285.scripts.reproduce import run_of
 
 CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
@@ -19,14 +20,14 @@ OF_PROGRAM = [(script, name) for script in CONFIGS for name in presets.names(scr
 
 
 def flags_of(script: str, **given: Any) -> dict[str, Any]:
-    config = from_flat(CONFIGS[script], presets.expand(script, given))
+    config = from_flat(CONFIGS[script], presets.expand(script, CONFIGS[script], given))
     return to_flat(config)
 
 
 @pytest.mark.parametrize(("script", "name"), OF_PROGRAM)
 def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
     flags = flags_of(script, preset=name)
-    wanted = presets.flags_for(script, name)
+    wanted = presets.flags_for(CONFIGS[script], name)
     assert {flag: flags[flag] for flag in wanted} == wanted
     preset = presets.read(name)
     assert wanted == preset["flags"] or (script == "mb" and "mbpo" in preset["scripts"])
@@ -48,7 +49,7 @@ def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
 def test_the_papers_numbers(
     name: str, updates: int, entropy: float, lengths: tuple[int, ...]
 ) -> None:
-    config = from_flat(MBPOConfig, presets.expand("mbpo", {"preset": name}))
+    config = from_flat(MBPOConfig, presets.expand("mbpo", MBPOConfig, {"preset": name}))
     sac, rollouts, model, run = config.sac, config.rollouts, config.model, config.run
     assert (run.batch_size, sac.sac_n_iter) == (1, updates)
     assert sac.sac_target_entropy == entropy
@@ -76,7 +77,7 @@ def test_the_papers_numbers(
     [("pets_cheetah", 30, 500, 50), ("pets_reacher", 25, 400, 40)],
 )
 def test_the_numbers_of_pets(name: str, horizon: int, candidates: int, elites: int) -> None:
-    config = from_flat(MBConfig, presets.expand("mb", {"preset": name}))
+    config = from_flat(MBConfig, presets.expand("mb", MBConfig, {"preset": name}))
     model, planner = config.model, config.planner
     assert (model.model, model.ensemble_size, model.num_elites) == ("probabilistic", 5, None)
     assert (planner.mpc_propagation, planner.mpc_particles) == ("tsinf", 20)
@@ -124,7 +125,7 @@ def test_a_probabilistic_model_draws_in_rollouts_where_there_are_some() -> None:
 
 @pytest.mark.parametrize("name", ["pets_cheetah", "pets_reacher"])
 def test_pets_is_fitted_after_each_episode(name: str) -> None:
-    run = from_flat(MBConfig, presets.expand("mb", {"preset": name})).run
+    run = from_flat(MBConfig, presets.expand("mb", MBConfig, {"preset": name})).run
     assert run.batch_size == inspect_task(run.env_name).ep_len
     steps = run.batch_size_initial + (run.n_iter - 1) * run.batch_size
     assert f", {steps // 1000}k env steps;" in presets.read(name)["about"]
@@ -144,8 +145,10 @@ def test_a_given_length_takes_the_schedules_place() -> None:
 
 
 def test_a_given_sac_batch_size_goes_before_the_presets_batch_size() -> None:
-    given = run_hw4_mbpo.settle({"preset": "mbpo_hopper", "sac_batch_size": 10})
-    assert flags_of("mbpo", **given)["batch_size"] == 10
+    given = {"preset": "mbpo_hopper", "sac_batch_size": 10}
+    assert expanded(find_agent("mbpo"), given)["batch_size"] == 10
+    both = {**given, "batch_size": 20}
+    assert expanded(find_agent("mbpo"), both)["batch_size"] == 20
 
 
 def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +169,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_preset_that_is_none() -> None:
     for name in ("nonsense", presets.LIST):  # of a sweep, which has nothing to list
         with pytest.raises(UsageError, match=f"--preset {name}: allowed are pets_cheetah"):
-            presets.expand("mb", {"preset": name})
+            presets.expand("mb", MBConfig, {"preset": name})
 
 
 def test_experiments_of_research_are_what_the_programs_take() -> None:

@@ -30,20 +30,23 @@ class Drift:
     ) -> None:
         self.drifts, self.std, self.end = torch.tensor(drifts)[:, None, None], std, end
         self.pushed = pushed
-        self.num_elites, self.noise_dim = len(drifts), int(std > 0)
+        self.members, self.noise_dim = len(drifts), int(std > 0)
         self.rows: list[int] = []
 
-    def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
-            assert obs.shape[0] == self.num_elites
+    def initial_state(self, obs: Tensor) -> Tensor:
+        return obs.expand(self.members, *obs.shape)
+
+    def planning_step(self) -> Any:
+        def step(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+            assert obs.shape[0] == self.members
             self.rows.append(obs.shape[0] * obs.shape[1])
             next_obs = obs + self.drifts + (acs if self.pushed else 0)
             if noise is not None:
                 next_obs = next_obs + self.std * noise
-            ended = None if self.end is None else next_obs[..., 0] > self.end
-            return Prediction(next_obs, torch.zeros(obs.shape[:-1]), ended)
+            terminated = None if self.end is None else next_obs[..., 0] > self.end
+            return next_obs, Prediction(next_obs, torch.zeros(obs.shape[:-1]), terminated)
 
-        return predict
+        return step
 
 
 def square(obs: Any, acs: Any) -> tuple[Any, Any]:
@@ -59,7 +62,8 @@ def policy(model: Any, task: TaskModel | None = None, **flags: Any) -> MPCPolicy
 def returns(planner: MPCPolicy, N: int = 4, B: int = 1, seed: int = 0) -> Tensor:
     memories = [Memory(torch.Generator().manual_seed(seed + b)) for b in range(B)]
     sequences = torch.zeros(B, N, planner.config.mpc_horizon, 1)
-    return planner.evaluate_sequences(torch.zeros(B, 1), sequences, planner.draw(memories))
+    states = planner.model.initial_state(torch.zeros(B, 1))
+    return planner.evaluate_sequences(states, sequences, planner.draw(memories))
 
 
 def test_tsinf_stays_with_its_member() -> None:
@@ -97,7 +101,8 @@ def test_candidates_differ_by_their_actions_alone(propagation: str) -> None:
     planner = policy(model, task, mpc_propagation=propagation, mpc_particles=2)
     sequences = torch.linspace(0, 0.03, 4)[None, :, None, None].expand(2, 4, 3, 1)
     memories = [Memory(torch.Generator().manual_seed(seed)) for seed in range(2)]
-    found = planner.evaluate_sequences(torch.zeros(2, 1), sequences, planner.draw(memories))
+    states = planner.model.initial_state(torch.zeros(2, 1))
+    found = planner.evaluate_sequences(states, sequences, planner.draw(memories))
     torch.testing.assert_close(found - found[:, :1], sequences[:, :, 0, 0] * (1 + 2 + 3))
     assert found[0, 0] != found[1, 0]
 
@@ -119,13 +124,13 @@ def test_environments_in_a_batch_do_not_influence_each_other(propagation: str) -
 
 
 def test_default_particles() -> None:
-    assert policy(Drift([0.0] * 3)).copies == 1
-    assert policy(Drift([0.0] * 3, std=1.0)).copies == 7  # 21 are at least 20
-    assert policy(Drift([0.0] * 5, std=1.0)).copies == 4
-    assert policy(Drift([0.0] * 3, std=1.0), mpc_propagation="mean").copies == 1
+    assert policy(Drift([0.0] * 3)).particles == 1
+    assert policy(Drift([0.0] * 3, std=1.0)).particles == 7  # 21 are at least 20
+    assert policy(Drift([0.0] * 5, std=1.0)).particles == 4
+    assert policy(Drift([0.0] * 3, std=1.0), mpc_propagation="mean").particles == 1
     with pytest.raises(UsageError, match="--mpc_particles 7: allowed are multiples of 3"):
         policy(Drift([0.0] * 3), mpc_particles=7, mpc_propagation="ts1")
-    assert policy(Drift([0.0] * 3), mpc_particles=7).copies == 1  # all alike
+    assert policy(Drift([0.0] * 3), mpc_particles=7).particles == 1  # all alike
 
 
 def test_swapping_moves_whole_particles() -> None:
@@ -167,7 +172,7 @@ def test_a_state_that_diverges_is_no_early_end(propagation: str) -> None:
     assert found.tolist() == [[-torch.inf] * 4]
 
 
-def test_ts1_takes_an_ended_particle_along() -> None:
+def test_ts1_takes_a_terminated_particle_along() -> None:
     """Members drift by 2 and by 0, beyond 1 it ends: the first step to 2 is the only reward."""
     task = TaskModel(square, get_termination=lambda obs: obs[..., 0] > 1)
     planner = policy(Drift([2.0, 0.0]), task, mpc_propagation="ts1", mpc_particles=2000)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cs285.envs import rendering
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.recording import rendering
 
 
 @pytest.fixture

@@ -44,6 +44,118 @@ def test_restored_ring_goes_on_as_the_original() -> None:
         assert torch.equal(left, right)
 
 
+def piece(first: int, length: int, goes_on: bool = False) -> Path:
+    """A path of numbered steps: observation t leads to observation t + 1."""
+    steps = np.arange(first, first + length, dtype=np.float32)
+    obs = steps[:, None].repeat(3, 1)
+    return Path(obs, obs[:, :2], steps, obs + 1, np.zeros(length, bool), goes_on)
+
+
+def add_pieces(buffer: ReplayBuffer, *pieces: Path) -> None:
+    buffer.add(stack_paths(pieces), pieces)
+
+
+def sequences(buffer: ReplayBuffer, length: int, count: int = 2000) -> set[tuple[int, ...]]:
+    """Return the sequences of step numbers that are sampled."""
+    rows = buffer.sample_sequences((count,), length, make_generator(1, "sequences"))
+    assert rows.shape == (count, length)
+    return {tuple(steps) for steps in buffer.all().rewards[rows].int().tolist()}
+
+
+def within(length: int, *episodes: range) -> set[tuple[int, ...]]:
+    """Return every sequence of `length` steps of these episodes."""
+    return {
+        tuple(range(first, first + length))
+        for episode in episodes
+        for first in range(episode.start, episode.stop - length + 1)
+    }
+
+
+def test_sequences_are_of_one_episode_and_any_of_it() -> None:
+    buffer = ReplayBuffer(100, 3, 2)
+    add_pieces(buffer, piece(0, 5), piece(10, 3))
+    add_pieces(buffer, piece(20, 2), piece(30, 6))
+    episodes = [range(0, 5), range(10, 13), range(20, 22), range(30, 36)]
+    for length in (1, 2, 3, 6):
+        assert sequences(buffer, length) == within(length, *episodes)
+
+
+@pytest.mark.parametrize("capacity", [14, 13, 12, 11])
+def test_sequences_do_not_cross_the_place_where_the_ring_wrapped(capacity: int) -> None:
+    """The newest steps lie before the oldest in memory; an episode may lie on both sides."""
+    buffer = ReplayBuffer(capacity, 3, 2)
+    add_pieces(buffer, piece(0, 6), piece(10, 4))
+    add_pieces(buffer, piece(20, 7))  # overwrites the oldest
+    kept = [*range(6), *range(10, 14), *range(20, 27)][-capacity:]
+    episodes = [
+        range(min(own), max(own) + 1)
+        for episode in (range(6), range(10, 14), range(20, 27))
+        if (own := [step for step in episode if step in kept])
+    ]
+    for length in (2, 3, 4, 7):
+        assert sequences(buffer, length) == within(length, *episodes)
+
+
+def test_a_batch_larger_than_the_ring_leaves_its_newest_sequences() -> None:
+    buffer = ReplayBuffer(6, 3, 2)
+    add_pieces(buffer, piece(0, 7), piece(10, 4))
+    assert sequences(buffer, 2) == {(5, 6), (10, 11), (11, 12), (12, 13)}
+    assert sequences(buffer, 4) == {(10, 11, 12, 13)}
+
+
+def test_sequences_go_over_pieces_of_an_episode() -> None:
+    buffer = ReplayBuffer(100, 3, 2)
+    add_pieces(buffer, piece(0, 3))
+    add_pieces(buffer, piece(3, 2, goes_on=True), piece(10, 2))
+    add_pieces(buffer, piece(12, 1, goes_on=True))
+    add_pieces(buffer, piece(13, 2, goes_on=True), piece(20, 2))
+    assert sequences(buffer, 4) == within(4, range(0, 5), range(10, 15))
+    assert sequences(buffer, 5) == within(5, range(0, 5), range(10, 15))
+
+
+def test_sequences_are_the_same_after_a_resume_which_may_be_within_an_episode() -> None:
+    buffer, restored = ReplayBuffer(12, 3, 2), ReplayBuffer(12, 3, 2)
+    add_pieces(buffer, piece(0, 4), piece(10, 3))
+    add_pieces(buffer, piece(20, 6))
+    restored.load_state_dict(buffer.state_dict())
+    for each in (buffer, restored):
+        add_pieces(each, piece(26, 2, goes_on=True), piece(30, 2))
+    for length in (2, 3, 4, 8):
+        drawn = [
+            each.sample_sequences((5, 2), length, make_generator(1, "s"))
+            for each in (buffer, restored)
+        ]
+        assert torch.equal(*drawn)
+    episodes = [range(11, 13), range(20, 28), range(30, 32)]  # steps 0 to 10 are overwritten
+    assert sequences(restored, 2) == within(2, *episodes)
+    assert sequences(restored, 8) == within(8, *episodes)
+
+
+def test_rows_without_paths_are_an_episode_of_their_own() -> None:
+    buffer = ReplayBuffer(100, 3, 2)
+    buffer.add(numbered(0, 4))
+    buffer.add(numbered(10, 3))
+    assert sequences(buffer, 3) == within(3, range(0, 4), range(10, 13))
+
+
+def test_sequences_have_the_shape_that_is_asked_for_and_are_uniform() -> None:
+    buffer = ReplayBuffer(100, 3, 2)
+    add_pieces(buffer, piece(0, 6), piece(10, 3))
+    rows = buffer.sample_sequences((400, 3, 5), 3, make_generator(1, "s"))
+    assert rows.shape == (400, 3, 5, 3)
+    firsts, counts = rows[..., 0].unique(return_counts=True)
+    assert firsts.tolist() == [0, 1, 2, 3, 6]  # four in the first episode, one in the second
+    assert counts.float().div(6000).sub(0.2).abs().max() < 0.02
+
+
+def test_sequences_longer_than_any_episode_are_refused() -> None:
+    buffer = ReplayBuffer(100, 3, 2)
+    add_pieces(buffer, piece(0, 4), piece(10, 5))
+    for length in (6, 10):
+        with pytest.raises(ValueError, match=f"no episode has {length} steps"):
+            buffer.sample_sequences((2,), length, make_generator(1, "s"))
+
+
 def test_too_many_saved_rows_are_refused() -> None:
     large = ReplayBuffer(20, 3, 2)
     large.add(numbered(0, 15))

@@ -19,9 +19,9 @@ from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import SACCritic, td_target
 from cs285.envs import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.replay_buffer import Path, Transitions
 from cs285.policies.base_policy import Memory
-from cs285.policies.sac_policy import SACActor, SACPolicy
+from cs285.policies.sac_policy import LOG_STD_RANGE, SACActor, SACPolicy
 
 LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, 10], np.float32)
 CPU = torch.device("cpu")
@@ -143,17 +143,15 @@ def test_twins_start_apart_and_learn_apart() -> None:
     values = critic(torch.randn(5, 3), torch.randn(5, 2))
     assert values.shape == (2, 5)
     assert not torch.allclose(values[0], values[1])
-    trace = critic.trace(torch.randn(5, 3), torch.randn(5, 2))
-    gradient = critic.gradient(trace, torch.tensor([1.0, 0.0])[:, None].expand(2, 5))
-    for weight, bias in critic.network.view_layers(gradient):
-        for part in (weight, bias):
-            assert part[0].abs().sum() > 0
-            assert part[1].abs().sum() == 0
+    (gradient,) = torch.autograd.grad(values[0].sum(), critic.network.vector)
+    for part in critic.network.views_of(gradient):
+        assert part[0].abs().sum() > 0
+        assert part[1].abs().sum() == 0
 
 
 def test_initialisation_is_that_of_torch_linear() -> None:
     critic = SACCritic(60, 4, SACConfig(sac_size=64), make_generator(0, "t"))
-    for weight, bias in critic.network.layers:
+    for weight, bias in [[part.detach() for part in layer] for layer in critic.network.layers]:
         bound = weight.shape[1] ** -0.5
         assert 0.95 * bound < float(weight.abs().max()) <= bound
         assert float(bias.abs().max()) <= bound
@@ -240,49 +238,58 @@ def test_target_networks_are_what_the_target_is_of() -> None:
     """Their values at 100 above the critic's make the loss about the square of 99, twice."""
     agent = make_agent(sac_n_iter=1)
     agent.add_to_replay_buffer([random_path(50)], 0)
-    agent.target_critic.network.layers[-1][1].fill_(100)
+    with torch.no_grad():
+        agent.target_critic.network.layers[-1][1].fill_(100)
     loss = agent.train(0)["Critic Loss"].item()
     assert loss == pytest.approx(2 * 99**2, rel=0.1)
 
 
-def test_written_out_gradients_are_those_of_autograd() -> None:
-    """In double precision, of a loss that uses values, actions and log-probs in odd ways."""
-    config = SACConfig(sac_size=32, sac_n_layers=3)
-    policy = SACPolicy(3, LOW, HIGH, config, make_generator(0, "p")).double()
-    critic = SACCritic(3, 2, config, make_generator(0, "c")).double()
-    policy.network.layers[-1][1][..., -1] += 2.13  # some of the stds are clipped
-    for network in (policy.network, critic.network):
-        network.vector.requires_grad_()
-        network._layers = network.view_layers(network.vector)
-    obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
-    drawn = policy.sample(obs, noise)
-    acs, log_probs = drawn.acs, drawn.log_probs
-    trace = critic.trace(obs, acs)
-    values = trace.outputs[..., 0]
-    assert 0 < int((drawn.trace.outputs[0, :, 3] > 2).sum()) < 50
-    weights_of = torch.randn(50).double()
-    loss = (values.square().sum(0) * weights_of).sum() + (log_probs * weights_of).sum()
-    expected = torch.autograd.grad(
-        loss, [critic.network.vector, acs, policy.network.vector], retain_graph=True
-    )
-    d_values = 2 * values.detach() * weights_of
+def test_stds_are_clipped_and_pass_no_gradient_there() -> None:
+    policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=32), make_generator(0, "p")).double()
     with torch.no_grad():
-        d_acs = critic.action_gradient(trace, d_values)
-        critic_gradient = critic.gradient(trace, d_values)
-        policy_gradient = policy.gradient(drawn, d_acs, weights_of)
-    (only_values,) = torch.autograd.grad(
-        (values.square().sum(0) * weights_of).sum(), acs, retain_graph=True
-    )
-    torch.testing.assert_close(critic_gradient, expected[0])
-    torch.testing.assert_close(d_acs, only_values)
-    torch.testing.assert_close(policy_gradient, expected[2])
+        policy.network.layers[-1][1][..., -1] += 2.0  # some of the second action's are clipped
+    obs = torch.randn(200, 3).double()
+    _, log_std = policy(obs)
+    raw = policy.network(obs[None])[0, :, 3]
+    clipped = raw > LOG_STD_RANGE[1]
+    assert 0 < int(clipped.sum()) < 200
+    assert log_std[clipped, 1].unique().tolist() == [LOG_STD_RANGE[1]]
+    torch.testing.assert_close(log_std[~clipped, 1], raw[~clipped])
+    (slopes,) = torch.autograd.grad(log_std[clipped, 1].sum(), policy.network.vector)
+    assert not slopes.any()
 
 
-def test_actor_step_leaves_the_critic_alone() -> None:
+def test_a_samples_gradient_is_that_of_finite_differences() -> None:
+    """Of actions and log-probabilities by observations and weights, through the squashing."""
+    policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=8), make_generator(0, "p")).double()
+    obs, noise = torch.randn(5, 3).double().requires_grad_(), torch.randn(5, 2).double()
+
+    def sample(obs: torch.Tensor, vector: torch.Tensor) -> Any:
+        assert vector is policy.network.vector  # which gradcheck changes
+        return tuple(policy.sample(obs, noise))
+
+    assert torch.autograd.gradcheck(sample, (obs, policy.network.vector))
+
+
+def test_each_step_leaves_the_others_networks_alone() -> None:
     agent = make_agent()
-    before = weights(agent.critic)
+    parts = ("policy", "critic", "target_critic")
+
+    def moved() -> list[str]:
+        return [name for name in parts if not same(before[name], weights(getattr(agent, name)))]
+
+    before = {name: weights(getattr(agent, name)) for name in parts}
     agent._step_actor(torch.randn(8, 3), torch.randn(8, 2))
-    assert same(before, weights(agent.critic))
+    assert moved() == ["policy"]
+    assert float(agent.log_temperature.detach()) != 0
+    before = {name: weights(getattr(agent, name)) for name in parts}
+    batch = Transitions(
+        torch.randn(8, 3), torch.randn(8, 2), torch.randn(8), torch.randn(8, 3), torch.rand(8) < 0.5
+    )
+    temperature = agent.log_temperature.detach().clone()
+    agent._step_critic(batch, torch.randn(8, 2))
+    assert moved() == ["critic"]
+    assert torch.equal(agent.log_temperature.detach(), temperature)
 
 
 def test_updates_do_not_depend_on_how_they_are_divided_into_iterations() -> None:

@@ -9,20 +9,29 @@ import torch
 from pytorch_mppi import MPPI
 from torch import Tensor
 
-from cs285.config.planner import PlannerConfig
+from cs285.config.ineffective import names_of
+from cs285.config.planner import (
+    SAMPLING_STRATEGIES,
+    CEMSettings,
+    ICEMSettings,
+    MPPISettings,
+    PlannerConfig,
+    SharedSettings,
+)
 from cs285.policies.base_policy import Memory
-from cs285.policies.planners.colored_noise import noise_basis
-from cs285.policies.planners.samplers import SAMPLERS
-from cs285.policies.planners.sampling import Search
+from cs285.policies.planners import PLANNERS
+from cs285.policies.planners.icem import noise_basis
+from cs285.policies.planners.sampling import SamplingContext
 
 H, A = 5, 2
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 4.0])
 TARGET = torch.tensor([0.3, 2.5])
 
 
-def search(strategy: str, memories: list[Memory] | None = None, **flags: Any) -> Search:
+def context(strategy: str, memories: list[Memory] | None = None, **flags: Any) -> SamplingContext:
     config = PlannerConfig(**{"mpc_action_sampling_strategy": strategy, "mpc_horizon": H, **flags})
-    return Search(LOW, HIGH, config, memories or [Memory(torch.Generator().manual_seed(0))])
+    memories = memories or [Memory(torch.Generator().manual_seed(0))]
+    return SamplingContext(LOW, HIGH, config, memories)
 
 
 def returns_of(sequences: Tensor) -> Tensor:
@@ -77,20 +86,30 @@ def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) ->
         return -states.square().sum((-1, -2))
 
     flags = {"mppi_temperature": temperature, "mpc_init_std": 0.5}
-    ours = search("mppi", [memory], mpc_num_action_sequences=N, **flags)
-    found = SAMPLERS["mppi"](costs, ours)
+    ours = context("mppi", [memory], mpc_num_action_sequences=N, **flags)
+    found = PLANNERS["mppi"](costs, ours)
     torch.testing.assert_close(found[0], reference.U, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(memory.kept["mean"], found[0])
 
 
 @pytest.mark.parametrize("temperature", [1e-9, 1e-300])
 def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold(temperature: float) -> None:
-    hot = SAMPLERS["mppi"](returns_of, search("mppi", mppi_temperature=1e9, mpc_init_std=0.5))
+    hot = PLANNERS["mppi"](returns_of, context("mppi", mppi_temperature=1e9, mpc_init_std=0.5))
     torch.testing.assert_close(hot[0], ((LOW + HIGH) / 2).expand(H, A), atol=0.2, rtol=0)
-    cold = search("mppi", mppi_temperature=temperature)
-    sequences = search("mppi").gaussian(cold.recall_mean(), cold.first_std[None])
+    cold = context("mppi", mppi_temperature=temperature)
+    sequences = context("mppi").gaussian(cold.recall_mean(), cold.first_std[None])
     best = sequences[0, returns_of(sequences)[0].argmax()]
-    torch.testing.assert_close(SAMPLERS["mppi"](returns_of, cold)[0], best)
+    torch.testing.assert_close(PLANNERS["mppi"](returns_of, cold)[0], best)
+
+
+def test_every_name_is_a_planner_and_every_setting_stands_with_its_own() -> None:
+    """PlannerConfig is made of the planners' settings, each with the rules that concern it."""
+    assert tuple(PLANNERS) == SAMPLING_STRATEGIES
+    parts = (SharedSettings, CEMSettings, ICEMSettings, MPPISettings)
+    assert [name for part in parts for name in names_of(part)] == list(names_of(PlannerConfig))
+    for part in parts:
+        assert {name for rule in part.rules for name in rule.flags} <= set(names_of(part))
+        assert set(part.rules) <= set(PlannerConfig.rules)
 
 
 class Recording:
@@ -115,7 +134,7 @@ ICEM: dict[str, Any] = {
 
 def test_icem_populations_shrink_and_take_elites_along() -> None:
     recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
-    plan = SAMPLERS["icem"](recording, search("icem", [memory], **ICEM))
+    plan = PLANNERS["icem"](recording, context("icem", [memory], **ICEM))
     sizes = [population.shape[1] for population in recording.populations]
     reused = 2  # 0.3 of 8
     assert sizes == [40 + reused, 26 + reused, 17 + reused, 16 + reused + 1]
@@ -135,8 +154,8 @@ def test_first_candidates_of_icem_go_together_in_time(beta: float) -> None:
     """Also those that stand in for the elites that a first decision has not yet."""
     flags = {"mpc_num_action_sequences": 3000, "cem_num_elites": 3000, "icem_reuse": 1.0}
     recording = Recording()
-    of_beta = search("icem", **flags, cem_iterations=1, icem_noise_beta=beta, mpc_init_std=0.1)
-    SAMPLERS["icem"](recording, of_beta)
+    of_beta = context("icem", **flags, cem_iterations=1, icem_noise_beta=beta, mpc_init_std=0.1)
+    PLANNERS["icem"](recording, of_beta)
     basis = noise_basis(H, beta)
     for candidates in recording.populations[0][0, :6000].split(3000):
         for column, std in zip(candidates.unbind(-1), (0.1, 0.3), strict=True):
@@ -146,10 +165,10 @@ def test_first_candidates_of_icem_go_together_in_time(beta: float) -> None:
 
 def test_icem_goes_on_from_the_last_decision() -> None:
     recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
-    SAMPLERS["icem"](recording, search("icem", [memory], **ICEM))
+    PLANNERS["icem"](recording, context("icem", [memory], **ICEM))
     elites, mean = memory.kept["elites"], memory.kept["mean"]
     recording = Recording()
-    SAMPLERS["icem"](recording, search("icem", [memory], **ICEM, mpc_init_std=1e-6))
+    PLANNERS["icem"](recording, context("icem", [memory], **ICEM, mpc_init_std=1e-6))
     first = recording.populations[0][0]
     moved = torch.cat([elites[:2, 1:], elites[:2, -1:]], 1)
     torch.testing.assert_close(first[-2:], moved)
@@ -160,8 +179,8 @@ def test_icem_goes_on_from_the_last_decision() -> None:
 def test_cem_refits_its_first_population_like_the_others_from_a_warm_start() -> None:
     memory = Memory(torch.Generator().manual_seed(0))
     memory.kept["mean"] = torch.full((H, A), 0.25)
-    ours = search("cem", [memory], mpc_warm_start="on", cem_alpha=0.0, cem_iterations=1)
-    torch.testing.assert_close(SAMPLERS["cem"](returns_of, ours)[0], torch.full((H, A), 0.25))
+    ours = context("cem", [memory], mpc_warm_start="on", cem_alpha=0.0, cem_iterations=1)
+    torch.testing.assert_close(PLANNERS["cem"](returns_of, ours)[0], torch.full((H, A), 0.25))
 
 
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
@@ -174,8 +193,8 @@ def test_search_finds_the_best_plan_better_from_a_warm_start(strategy: str) -> N
         for seed in range(10):
             memory = Memory(torch.Generator().manual_seed(seed))
             for _ in range(5):
-                ours = search(strategy, [memory], mpc_warm_start=warm, **few)
-                plan = SAMPLERS[strategy](returns_of, ours)
+                ours = context(strategy, [memory], mpc_warm_start=warm, **few)
+                plan = PLANNERS[strategy](returns_of, ours)
             finals.append(float(returns_of(plan[None])))
             assert bool(memory.kept) == (warm == "on")
         gaps[warm] = -np.mean(finals)
@@ -190,14 +209,14 @@ def test_rows_of_a_batch_do_not_influence_each_other(strategy: str) -> None:
         found = [Memory(torch.Generator().manual_seed(seed)) for seed in seeds]
         for seed, memory in zip(seeds, found, strict=True):
             for _ in range(times[seed]):
-                SAMPLERS[strategy](returns_of, search(strategy, [memory], mpc_warm_start="on"))
+                PLANNERS[strategy](returns_of, context(strategy, [memory], mpc_warm_start="on"))
         return found
 
     times = {1: 3, 2: 0, 3: 1}
     options = {"mpc_warm_start": "on"}
-    together = SAMPLERS[strategy](returns_of, search(strategy, of([1, 2, 3], times), **options))
+    together = PLANNERS[strategy](returns_of, context(strategy, of([1, 2, 3], times), **options))
     for row, seed in enumerate(times):
-        alone = SAMPLERS[strategy](returns_of, search(strategy, of([seed], times), **options))
+        alone = PLANNERS[strategy](returns_of, context(strategy, of([seed], times), **options))
         torch.testing.assert_close(together[row], alone[0], rtol=1e-6, atol=1e-6)
 
 
@@ -210,8 +229,8 @@ def test_plans_stay_in_the_box(strategy: str, warm: str) -> None:
 
     memory = Memory(torch.Generator().manual_seed(0))
     for _ in range(3):
-        ours = search(strategy, [memory], mpc_warm_start=warm, mpc_init_std=3.0)
-        plan = SAMPLERS[strategy](greedy, ours)
+        ours = context(strategy, [memory], mpc_warm_start=warm, mpc_init_std=3.0)
+        plan = PLANNERS[strategy](greedy, ours)
         assert ((plan >= LOW) & (plan <= HIGH + 1e-6)).all()
 
 
@@ -222,7 +241,7 @@ def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
         first = sequences[..., 0, 0]
         return torch.where(first > 0, bad, -10 + first)
 
-    plan = SAMPLERS[strategy](some_diverge, search(strategy))
+    plan = PLANNERS[strategy](some_diverge, context(strategy))
     assert plan.isfinite().all()
     assert plan[0, 0, 0] <= 0
 
@@ -230,6 +249,6 @@ def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
 @pytest.mark.parametrize("warm", ["on", "off"])
 def test_no_finite_plan_gives_nan(strategy: str, warm: str) -> None:
-    ours = search(strategy, mpc_warm_start=warm)
-    plan = SAMPLERS[strategy](lambda sequences: returns_of(sequences) * np.nan, ours)
+    ours = context(strategy, mpc_warm_start=warm)
+    plan = PLANNERS[strategy](lambda sequences: returns_of(sequences) * np.nan, ours)
     assert plan.isnan().all()

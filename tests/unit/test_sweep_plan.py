@@ -8,11 +8,14 @@ import pytest
 
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
-from cs285.experiments.job import DONE, FAILED
+from cs285.experiments.job import DONE, FAILED, RUNNING, STOPPED, WAITING
+from cs285.experiments.launchers.base import Node, Share
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.trials import Trials, share_of
 from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields
 from cs285.infrastructure.errors import UsageError
+from tests.unit.test_run_queue import FakeLauncher, FakeProcess
 
 
 def choice(name: str, text: str, config_class: Any = MBConfig) -> Choice:
@@ -138,23 +141,192 @@ def test_names_that_would_be_the_same_are_not() -> None:
     assert len({sweep.name_of(values) for values in sweep.values()}) == 2
 
 
-def test_optuna_tries_all_that_goes_together_once() -> None:
+def test_flag_that_sets_another_one_may_be_varied() -> None:
+    sweep = plan("mbpo", sac_batch_size="500,1000")
+    sweep.check()
+    assert [sweep.job(values).settings["batch_size"] for values in sweep.values()] == [500, 1000]
+
+
+def log(trial: sweep_folder.Trial, folder: Path, metrics: list[float], state: str) -> None:
+    """Give a trial a log folder with one row per iteration, and a state."""
+    trial.job.folder = folder / f"hw4_{trial.job.name}_task"
+    trial.job.folder.mkdir(exist_ok=True)
+    rows = "".join(f"{index},{metric}\n" for index, metric in enumerate(metrics))
+    (trial.job.folder / "progress.csv").write_text(f"Iteration,Eval_AverageReturn\n{rows}")
+    trial.job.state = state
+
+
+def drawn(trials: Trials, number: int) -> list[sweep_folder.Trial]:
+    """Draw trials, and mark them as running."""
+    jobs = [trials.next_job() for _ in range(number)]
+    found = [trials.by_name[job.name] for job in jobs if job]
+    for trial in found:
+        trial.job.process, trial.job.state = FakeProcess(130), RUNNING
+    return found
+
+
+def test_optuna_tries_all_that_goes_together_once(tmp_path: Path) -> None:
     """Five elites of three members are not allowed, and no size is tried twice."""
     pytest.importorskip("optuna")
-    from cs285.experiments.sweeps.search import OptunaSearch
-
     sweep = plan(size="16,32", ensemble_size="3,6", num_elites="5", holdout_ratio="0.2", search=4)
     sweep = dataclasses.replace(sweep, sampler="optuna")
     known = sweep_folder.Trial(sweep, {"size": 16, "ensemble_size": 6})
-    search = OptunaSearch(sweep, [known])
-    assert search.suggest("a") == known.values  # it was open, and comes first
-    search.on_trial_complete("a", {sweep.metric: 1.0})
-    assert search.suggest("b") == {"size": 32, "ensemble_size": 6}
-    assert search.suggest("c") == search.FINISHED
-    known.job.state, known.result = DONE, {"iterations": "1", "metric": "1.0"}
-    again = OptunaSearch(sweep, [known])
-    assert again.suggest("a") == {"size": 32, "ensemble_size": 6}
-    assert [trial.value for trial in again.study.trials[:1]] == [1.0]
+    sweep_folder.write_table(tmp_path, sweep.varied, [known])
+    trials = Trials(sweep, tmp_path)
+    assert [job.name for job in trials.jobs] == [known.job.name]
+    assert [trial.values for trial in drawn(trials, 2)] == [{"size": 32, "ensemble_size": 6}]
+    assert trials.is_exhausted
+    log(known, tmp_path, [1.0], DONE)
+    sweep_folder.write_table(tmp_path, sweep.varied, [known])
+    again = Trials(sweep, tmp_path)
+    assert again.search is not None
+    again.on_end(again.jobs[0])
+    assert [trial.value for trial in again.search.study.trials] == [1.0]
+    assert [trial.values for trial in drawn(again, 2)] == [{"size": 32, "ensemble_size": 6}]
+
+
+def test_optuna_learns_which_values_are_better(tmp_path: Path) -> None:
+    """After trials whose return falls with their distance from 500, it looks near 500."""
+    pytest.importorskip("optuna")
+    sweep = dataclasses.replace(plan(size="1:1000", search=60), sampler="optuna")
+    trials, sizes = Trials(sweep, tmp_path), list[int]()
+    for _ in range(60):
+        (trial,) = drawn(trials, 1)
+        log(trial, tmp_path, [-abs(trial.values["size"] - 500.0)], DONE)
+        trials.on_end(trial.job)
+        sizes.append(trial.values["size"])
+    early, late = (sum(abs(size - 500) for size in part) / 10 for part in (sizes[:10], sizes[-10:]))
+    assert late < early / 2
+
+
+def test_killed_search_draws_the_same_trials(tmp_path: Path) -> None:
+    """A trial is in sweep.csv before it begins; the draws after a resume go on from there."""
+    pytest.importorskip("optuna")
+    sweep = dataclasses.replace(
+        plan(size="16:64", learning_rate="1e-4:1e-2:log", search=5), sampler="optuna"
+    )
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = [trial.values for trial in drawn(Trials(sweep, tmp_path / "whole"), 9)]
+    assert len(whole) == 5
+    drawn(Trials(sweep, tmp_path / "killed"), 2)
+    resumed = Trials(sweep, tmp_path / "killed")
+    assert [job.state for job in resumed.jobs] == [WAITING] * 2
+    drawn(resumed, 3)
+    assert [trial.values for trial in resumed.by_name.values()] == whole
+
+
+def asha_sweep(n_iter: int) -> Sweep:
+    return dataclasses.replace(
+        plan(size="16,17,18,19,20,21", n_iter=str(n_iter)), asha=True, sampler="random"
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_iter", "rungs"), [(2, [1]), (4, [1, 3]), (9, [1, 3]), (20, [2, 6]), (90, [10, 30])]
+)
+def test_asha_judges_at_a_ninth_and_a_third(n_iter: int, rungs: list[int], tmp_path: Path) -> None:
+    """Six trials of different returns: the best third continues, as far as they are known."""
+    pytest.importorskip("optuna")
+    trials = Trials(asha_sweep(n_iter), tmp_path)
+    stopped: dict[int, int] = {}
+    for rank, trial in enumerate(trials.by_name.values()):  # the best comes first
+        trial.job.process, trial.job.state = FakeProcess(130), RUNNING
+        log(trial, tmp_path, [], RUNNING)
+        for iterations in range(1, n_iter + 1):
+            log(trial, tmp_path, [-rank] * iterations, RUNNING)
+            trials.watch(trial.job)
+            if trial.job.asked_to_end:
+                assert trial.job.asked_to_end == (STOPPED, "")
+                stopped[rank] = iterations
+                break
+    # The first one has nobody to be behind; the others are behind the best third until it has two.
+    assert stopped == dict.fromkeys(range(1, 6), rungs[0])
+
+
+def test_asha_asks_again_at_the_second_rung(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    trials = Trials(asha_sweep(9), tmp_path)
+    first, second = list(trials.by_name.values())[:2]
+    for trial, metrics, is_stopped in (
+        (first, [1.0, 9.0, 5.0], False),
+        (second, [2.0, 0.0], False),
+        (second, [2.0, 0.0, 4.0], True),
+        (first, [1.0, 9.0, 5.0, *[0.0] * 6], False),  # no other rung
+    ):
+        trial.job.process = FakeProcess(130)
+        log(trial, tmp_path, metrics, RUNNING)
+        trials.watch(trial.job)
+        assert bool(trial.job.asked_to_end) == is_stopped
+
+
+def test_asha_of_a_resumed_sweep_knows_what_was_logged(tmp_path: Path) -> None:
+    """Rows of earlier sittings count for others, but stop no trial any more."""
+    pytest.importorskip("optuna")
+    sweep = asha_sweep(9)
+    before = Trials(sweep, tmp_path)
+    done, stopped, half, fresh, *_ = before.by_name.values()
+    log(done, tmp_path, [5.0] * 9, DONE)
+    log(stopped, tmp_path, [4.0], STOPPED)
+    log(half, tmp_path, [4.5, 4.5], RUNNING)
+    before.show()
+    trials = Trials(sweep, tmp_path)
+    half, fresh = trials.by_name[half.job.name], trials.by_name[fresh.job.name]
+    half.job.process, half.job.first_iteration = FakeProcess(130), 2
+    fresh.job.process = FakeProcess(130)
+    trials.watch(half.job)
+    assert not half.job.asked_to_end
+    log(half, tmp_path, [4.5, 4.5, 4.9], RUNNING)
+    trials.watch(half.job)
+    assert half.job.asked_to_end == (STOPPED, "")  # at the second rung, behind 5.0
+    log(fresh, tmp_path, [4.7], RUNNING)
+    trials.watch(fresh.job)
+    assert fresh.job.asked_to_end == (STOPPED, "")  # behind 5.0: of four, one continues
+    assert trials.by_name[stopped.job.name].job.state == STOPPED
+
+
+def test_trial_without_the_metric_fails(tmp_path: Path) -> None:
+    sweep = dataclasses.replace(plan(size="16,17"), metric="Foo")
+    trials = Trials(sweep, tmp_path)
+    running, ended = trials.by_name.values()
+    running.job.process = FakeProcess(130)
+    log(running, tmp_path, [1.0], RUNNING)
+    trials.watch(running.job)
+    error = "--metric Foo: the run logs none; allowed are Iteration, Eval_AverageReturn"
+    assert running.job.asked_to_end == (FAILED, error)
+    log(ended, tmp_path, [1.0], DONE)
+    trials.on_end(ended.job)
+    assert (ended.job.state, ended.job.error) == (FAILED, error)
+
+
+@pytest.mark.parametrize(
+    ("node", "given", "expected"),
+    [
+        (Node(4, 0), (1, None, "false"), Share(1, 0)),
+        (Node(4, 2), (2, None, "false"), Share(2, 1)),
+        (Node(4, 2), (1, None, "true"), Share(1, 0)),
+        (Node(4, 2), (1, 0.5, "false"), Share(1, 0.5)),
+        (Node(4, 2), (1, 2.0, "false"), Share(1, 2)),
+        (Node(4, 0), (1, 0.5, "false"), "--cpus_per_trial 1 --gpus_per_trial 0.5: allowed is what "
+         "nothing has: 4 cores and 0 GPUs"),
+        (Node(4, 2), (1, 3.0, "false"), "--cpus_per_trial 1 --gpus_per_trial 3: allowed is what"),
+        (Node(4, 0), (5, None, "false"), "--cpus_per_trial 5: allowed is what nothing has: 4 cor"),
+    ],
+)  # fmt: skip
+def test_share_of_a_trial(
+    node: Node,
+    given: tuple[int, float | None, str],
+    expected: Share | str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launcher, (cpus, gpus, no_gpu) = FakeLauncher({}), given
+    monkeypatch.setattr(launcher, "nodes", lambda: [node])
+    sweep = plan(size="16,17", no_gpu=no_gpu)
+    if isinstance(expected, Share):
+        assert share_of(sweep, launcher, cpus, gpus) == expected
+    else:
+        with pytest.raises(UsageError, match=expected):
+            share_of(sweep, launcher, cpus, gpus)
 
 
 @pytest.mark.parametrize("search", [0, 3])
@@ -177,3 +349,11 @@ def test_folder_gives_back_sweep_and_trials(search: int, tmp_path: Path) -> None
     assert again[0].job.folder == folder / "hw4_x"
     assert again[0].result == {"iterations": "3", "metric": "-1.5"}
     assert again[1].job.error == trials[1].job.error
+
+
+def test_folder_with_a_flag_of_an_older_version(tmp_path: Path) -> None:
+    folder = sweep_folder.create(plan(size="16,32"), tmp_path, "sweep.py")
+    file = folder / "sweep.json"
+    file.write_text(file.read_text().replace('"size"', '"breadth"'))
+    with pytest.raises(UsageError, match="mb has no flag --breadth any more"):
+        sweep_folder.read(folder)

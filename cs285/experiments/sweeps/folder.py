@@ -1,6 +1,6 @@
-"""A sweep's folder: sweep.json says what it is, sweep.csv how far its trials are.
+"""A sweep's folder: sweep.json describes the sweep, sweep.csv lists its trials.
 
-The trials' log folders are in it, and NAME.log with what each one prints.
+It also has the trials' log folders, and NAME.log with what each trial prints.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cs285.experiments.job import DONE
+from cs285.agents.registry import find_agent
+from cs285.experiments.job import DONE, STOPPED
 from cs285.experiments.sweeps.plan import Sweep
-from cs285.experiments.sweeps.values import Range, word_of
+from cs285.experiments.sweeps.values import Range, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import describe_run
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
-STOPPED = "stopped early"
-ENDED = (DONE, STOPPED)  # for good; what has failed is tried again on --resume
+FINISHED = (DONE, STOPPED)  # trials that have failed are tried again on --resume
 RESULTS = ("iterations", "metric")  # the last values
 COLUMNS = ("state", *RESULTS, "folder", "error")
 
 
 class Trial:
-    """A run of a sweep: what makes it differ from the others, and how far it is."""
+    """A run of a sweep: the values that set it apart from the others, and how far it is."""
 
     def __init__(self, sweep: Sweep, values: dict[str, Any]) -> None:
         self.values, self.job = values, sweep.job(values)
         self.result: dict[str, Any] = {}
+        self.reported = 0  # iterations whose metric was taken in
+        self.stamp: tuple[Path, int, int] | None = None  # of its progress.csv then
 
 
 def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
     """Make `sweep_<name>_<time>/` with its sweep.json. Raises UsageError: it cannot be made."""
     about = {"sweep": _to_json(sweep), **describe_run(script, {})}
-    del about["flags"]  # they are those of a run
+    del about["flags"]  # only a run has them
     while True:
         folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
         try:
@@ -53,14 +55,14 @@ def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
 
 
 def read(folder: Path) -> Sweep:
-    """Return the sweep of a folder. Raises UsageError: it holds none."""
+    """Return the sweep of a folder. Raises UsageError if it holds none that can be resumed."""
     try:
         content = dict(json.loads((folder / DESCRIPTION).read_text())["sweep"])
         choices = {
             name: Range(**choice) if isinstance(choice, dict) else choice
             for name, choice in content.pop("choices").items()
         }
-        return Sweep(choices=choices, **content)
+        sweep = Sweep(choices=choices, **content)
     except OSError as error:
         raise UsageError(
             f"--resume {folder}: {error.strerror} ({DESCRIPTION}); allowed: the folder of a sweep"
@@ -69,6 +71,11 @@ def read(folder: Path) -> Sweep:
         raise UsageError(
             f"--resume {folder}: its {DESCRIPTION} is not one of this program"
         ) from error
+    known = varied_fields(find_agent(sweep.script).config_class)
+    for name in sweep.choices:
+        if name not in known:  # an older version had it
+            raise UsageError(f"--resume {folder}: {sweep.script} has no flag --{name} any more")
+    return sweep
 
 
 def check_same(folder: Path, name: str, there: Any, here: Any) -> None:
@@ -108,7 +115,7 @@ def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) ->
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
-    """Return the trials that sweep.csv knows of; none where there is none yet."""
+    """Return the trials in sweep.csv; none if it does not exist yet."""
     if not (folder / TABLE).exists():
         return []
     with (folder / TABLE).open(newline="") as stream:

@@ -1,4 +1,4 @@
-"""What a sweep runs: a grid, or values drawn, each trial an ordinary run with a name of its own."""
+"""What a sweep runs: a grid, or drawn values; each trial is an ordinary run with its own name."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cs285.agents.registry import find_agent
+from cs285.agents.registry import expanded, find_agent
 from cs285.config.ineffective import idle_flags, signature, unchanging_flags
 from cs285.config.run import NAME
 from cs285.experiments.job import Job, job_of, resolve
 from cs285.experiments.sweeps.values import Choice, Range, parse_one, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.recording.progress import silent
 
 ATTEMPTS = 1000  # to draw values that were not drawn before
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is varied of which program, and how."""
+    """Which flags of which agent are varied, and how."""
 
     name: str
-    script: str  # mb or mbpo
+    script: str  # the agent
     choices: dict[str, Choice]  # by flag, in the order given
     search: int = 0  # trials with values drawn; 0: a grid
     sampler: str = "random"  # or optuna
@@ -37,7 +38,7 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """The flags of more than one value."""
+        """The flags with more than one value."""
         return [
             name
             for name, choice in self.choices.items()
@@ -46,21 +47,21 @@ class Sweep:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The flags of one value, and it."""
+        """The flags with one value, and that value."""
         return {name: choice[0] for name, choice in self.choices.items() if name not in self.varied}
 
     @property
     def size(self) -> int:
-        """How many trials there are to be."""
+        """The number of trials."""
         return self.search or len(self.values())
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether what is tried depends on how earlier trials went."""
+        """Whether the values of a trial depend on the results of earlier ones."""
         return self.search > 0 and self.sampler == "optuna"
 
     def values(self) -> list[dict[str, Any]]:
-        """Return the varied flags of each trial; of an adaptive sweep, of its corners only."""
+        """Return the varied flags of each trial; of an adaptive sweep, those of its corners."""
         choices = {name: self.choices[name] for name in self.varied}
         if self.search and not self.is_adaptive:
             return list(itertools.islice(self._draws(choices), self.search))
@@ -100,8 +101,12 @@ class Sweep:
                 "--checkpoint_freq -1: allowed in a sweep are whole numbers from 1, as trials are "
                 "resumed"
             )
+        entry = find_agent(self.script)
         for flag in self.varied:
-            if flag in unchanging_flags(find_agent(self.script).config_class):
+            # An unchanging flag may still set another one, as --sac_batch_size does.
+            if flag in unchanging_flags(entry.config_class) and set(
+                expanded(entry, {flag: self.choices[flag][0]}, silent)
+            ) == {flag}:
                 raise UsageError(
                     f"--{flag}: allowed is one value in a sweep, as no curve depends on it"
                 )

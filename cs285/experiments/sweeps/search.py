@@ -1,87 +1,100 @@
-"""Values by Optuna's TPE (Bergstra et al. 2011): each trial learns from those before it."""
+"""Optuna in a sweep, for --sampler optuna and --asha; imported for them only.
+
+TPE (Bergstra et al. 2011) proposes values, ASHA (Li et al. 2020) stops trials that fall behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from typing import Any
 
-import optuna
-from ray.tune.search import Searcher
-
-from cs285.experiments.job import FAILED, WAITING
-from cs285.experiments.sweeps.folder import Trial
+from cs285.experiments.job import DONE, STOPPED
 from cs285.experiments.sweeps.plan import Sweep
 from cs285.experiments.sweeps.values import Choice, Range
 from cs285.infrastructure.errors import UsageError
 
-ATTEMPTS = 200  # to be told values that are allowed, and were not tried before
+try:
+    import optuna
+    from optuna.trial import TrialState
+except ImportError as error:
+    raise UsageError(
+        f"--sampler optuna and --asha need Optuna ({error}): install it with "
+        "pip install -e '.[search]'"
+    ) from error
+
+ATTEMPTS = 200  # to propose values that are allowed and were not tried before
+REDUCTION = 3  # of ASHA: a third of the trials continues at each rung
 
 Distribution = optuna.distributions.BaseDistribution
 
 
-class OptunaSearch(Searcher):
-    """Optuna as a searcher of Ray Tune: it knows `trials`, and begins with those WAITING."""
+class Search:
+    """A study of Optuna's: it proposes trials, and judges them by what they log.
 
-    def __init__(self, sweep: Sweep, trials: Iterable[Trial]) -> None:
-        super().__init__(sweep.metric, sweep.mode)
+    It is held in memory. A resumed sweep adds its earlier trials again and reports their rows.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep = sweep
-        self.space = {name: distribution(sweep.choices[name]) for name in sweep.varied}
-        self.seen: set[str] = set()  # names of trials
-        self.asked: dict[str, optuna.Trial] = {}  # by Tune's id
-        trials = list(trials)
-        ended = [trial for trial in trials if trial.job.state != WAITING]
-        self.open = [trial.values for trial in trials if trial.job.state == WAITING]
-        sampler = optuna.samplers.TPESampler(seed=sweep.sampler_seed + len(ended))
+        self._space = {name: distribution(sweep.choices[name]) for name in sweep.varied}
+        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+        if sweep.asha:
+            longest = max(sweep.job(values).n_iter for values in sweep.values())
+            self._first_rung = max(1, longest // REDUCTION**2)
+            pruner = optuna.pruners.SuccessiveHalvingPruner(self._first_rung, REDUCTION)
         self.study = optuna.create_study(
-            sampler=sampler, direction="maximize" if sweep.mode == "max" else "minimize"
+            # The same draws after a resume: those that were tried already are passed over.
+            sampler=optuna.samplers.TPESampler(seed=sweep.sampler_seed),
+            pruner=pruner,
+            direction="maximize" if sweep.mode == "max" else "minimize",
         )
-        for trial in ended:
-            self.seen.add(trial.job.name)
-            if "metric" in trial.result and trial.job.state != FAILED:
-                known = optuna.trial.create_trial(
-                    params=trial.values,
-                    distributions=self.space,
-                    value=float(trial.result["metric"]),
-                )
-                self.study.add_trial(known)
+        self._trials: dict[str, optuna.Trial] = {}  # by --exp_name
 
-    def suggest(self, trial_id: str) -> Any:
-        """Return the values of another trial, or that there are no more."""
-        if self.open:
-            self.study.enqueue_trial(self.open.pop(0))
+    def add(self, name: str, values: dict[str, Any]) -> None:
+        """Add a trial whose values are known."""
+        self.study.enqueue_trial(values)
+        self._trials[name] = self.study.ask(self._space)
+
+    def propose(self) -> dict[str, Any] | None:
+        """Add another trial and return its values; None if no allowed new values are found."""
         for _ in range(ATTEMPTS):
-            asked = self.study.ask(self.space)
-            name = self._name_if_allowed(asked.params)
-            if name is not None and name not in self.seen:
-                self.seen.add(name)
-                self.asked[trial_id] = asked
-                return dict(asked.params)
-            self.study.tell(asked, state=optuna.trial.TrialState.FAIL)
-        return Searcher.FINISHED
+            trial = self.study.ask(self._space)
+            name = self._name_if_allowed(trial.params)
+            if name is not None and name not in self._trials:
+                self._trials[name] = trial
+                return dict(trial.params)
+            self.study.tell(trial, state=TrialState.FAIL)
+        return None
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Learn what a trial reached; of one that failed, nothing."""
-        asked = self.asked.pop(trial_id, None)
-        if asked is None:
-            return
-        if error or not result or self.metric not in result or result.get("state") == FAILED:
-            self.study.tell(asked, state=optuna.trial.TrialState.FAIL)
+    def report(self, name: str, iterations: int, metric: float) -> bool:
+        """Take in what a trial logged after `iterations`; return whether it falls behind.
+
+        Each trial is judged once per rung, at a ninth and at a third of the iterations, against all
+        metrics that were reported there: it continues if it is among the best third of them.
+        """
+        # The pruner alone would add a rung at nine ninths, where stopping saves next to nothing.
+        if not self.sweep.asha or iterations >= self._first_rung * REDUCTION**2:
+            return False
+        trial = self._trials[name]
+        trial.report(metric, iterations)
+        return trial.should_prune()
+
+    def close(self, name: str, state: str, metric: float | None) -> None:
+        """End a trial: TPE learns from its last metric, unless it failed."""
+        trial = self._trials[name]
+        is_known = metric is not None and math.isfinite(metric)
+        if state == DONE and is_known:
+            self.study.tell(trial, metric)
+        elif state == STOPPED and is_known:
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(asked, float(result[self.metric]))
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: sweep.csv has it all."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
+            self.study.tell(trial, state=TrialState.FAIL)
 
     def _name_if_allowed(self, values: dict[str, Any]) -> str | None:
         try:
             return self.sweep.job(values).name
-        except UsageError:  # of flags that do not go together
+        except UsageError:  # flags that do not go together
             return None
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's flags say: one value, several, or a range to draw from."""
+"""The values of a sweep's flags: one value, several, or a range to draw from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRUTH = {"true": True, "false": False}
 
 
 class Range(NamedTuple):
-    """Numbers from `low` to `high`, both included; whole ones, or even by their logarithm."""
+    """Numbers from `low` to `high`, both included; drawn evenly, or evenly in their logarithm."""
 
     low: float
     high: float
@@ -25,12 +25,12 @@ class Range(NamedTuple):
 Choice = Sequence[Any] | Range  # one value or several, or a range
 
 
-PRESET: Any = flag_tools.flag(None, "named setting")  # no field of a config, but varied alike
+PRESET: Any = flag_tools.flag(None, "named setting")  # not a field of a config, but varied like one
 PRESET.name = "preset"
 
 
 def varied_fields(config_class: type) -> dict[str, tuple[dataclasses.Field, type]]:
-    """Return the flags that a sweep may be given of a program, and the types of their values."""
+    """Return the flags of an agent that a sweep accepts, and the types of their values."""
     typed = [
         (field, kind)
         for group in flag_tools.groups(config_class).values()
@@ -40,10 +40,10 @@ def varied_fields(config_class: type) -> dict[str, tuple[dataclasses.Field, type
 
 
 def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
-    """Return what the words after a flag stand for: VALUE, VALUE,VALUE ..., LOW:HIGH, LOW:HIGH:log.
+    """Return the values of a flag's text: VALUE, VALUE,VALUE ..., LOW:HIGH or LOW:HIGH:log.
 
-    Values that have commas themselves are set apart by semicolons. Raises UsageError: one of them
-    is not allowed, or given twice.
+    Values that contain commas are separated by semicolons. Raises UsageError if a value is not
+    allowed, or given twice.
     """
     if kind in (int, float) and ":" in text:
         return _range(field, kind, text)
@@ -56,7 +56,7 @@ def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
 
 
 def parse_one(field: dataclasses.Field, kind: type, word: str) -> Any:
-    """Return the value that a word stands for. Raises UsageError: it is not allowed."""
+    """Return the value of a word. Raises UsageError if it is not allowed."""
     if kind is bool:
         if word not in TRUTH:
             raise UsageError(f"--{field.name} {word}: allowed are true and false")
@@ -81,5 +81,5 @@ def _range(field: dataclasses.Field, kind: type, text: str) -> Range:
 
 
 def word_of(value: Any) -> str:
-    """Return a value as it is typed, and as it stands in a trial's name."""
+    """Return a value as it is typed, and as a trial's name contains it."""
     return str(value).lower() if isinstance(value, bool) else f"{value}"

@@ -10,8 +10,8 @@ from cs285.config.model import ModelConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models import training as fitting
-from cs285.models.evaluation import coverage, validation_errors
+from cs285.models import training
+from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.ff_model import FFModel
 from cs285.models.losses import NOISE_FLOOR
 from cs285.models.training import (
@@ -19,6 +19,7 @@ from cs285.models.training import (
     _bootstrap_epochs,
     fit_ensemble,
     fit_until_converged,
+    gradient_step,
 )
 
 O, A = 2, 1
@@ -57,24 +58,30 @@ def fit(model: FFModel, data: Transitions, seed: int = 3) -> dict[str, torch.Ten
     return fit_until_converged(model, adam, data, make_generator(seed, "fit"))
 
 
+def predict(
+    model: FFModel, data: Transitions, noise: torch.Tensor | None = None
+) -> Prediction:
+    """Return the prediction of a planning step of every elite."""
+    acs = data.acs.expand(model.members, -1, -1)
+    return model.planning_step()(model.initial_state(data.obs), acs, noise)[1]
+
+
 def test_means_and_variances_are_learned_and_calibrated() -> None:
     model, fresh = make_model(), make_data(2000, seed=9)
     metrics = fit(model, make_data(4000))
     assert metrics["Training Loss"][-1] < 0.3 * metrics["Training Loss"][0]
-    predict, K = model.predictor(), model.num_elites
-    obs, acs = fresh.obs.expand(K, -1, -1), fresh.acs.expand(K, -1, -1)
-    mean = predict(obs, acs)
+    K, mean = model.members, predict(model, fresh)
     errors = (mean.next_obs - fresh.next_obs).square().mean((0, 1))
     torch.testing.assert_close(errors, STD[:2] ** 2, rtol=0.5, atol=0)
     generator = torch.Generator().manual_seed(0)
     drawn = [
-        predict(obs, acs, torch.randn(K, 2000, O + 1, generator=generator)).next_obs
+        predict(model, fresh, torch.randn(K, 2000, O + 1, generator=generator)).next_obs
         for _ in range(20)
     ]
     spread = torch.stack(drawn).std(0).mean((0, 1))
     torch.testing.assert_close(spread, STD[:2], rtol=0.2, atol=0)
     for level, share in (("50", 0.5), ("80", 0.8), ("95", 0.95)):
-        measured = coverage(model, fresh)[f"Coverage {level}"].item()
+        measured = model.coverage(fresh)[f"Coverage {level}"].item()
         assert measured == pytest.approx(share, abs=0.06)
         assert metrics[f"Coverage {level}"].item() == pytest.approx(share, abs=0.08)
 
@@ -95,7 +102,7 @@ def test_best_weights_of_each_member_are_kept_as_copies(monkeypatch: pytest.Monk
         seen.append([tensor.clone() for tensor in model.member_tensors()])
         return script[len(seen) - 1]
 
-    monkeypatch.setattr(fitting, "validation_errors", scripted)
+    monkeypatch.setattr(FFModel, "validation_errors", scripted)
     model = make_model(fit_patience=0)
     metrics = fit(model, make_data(200))
     assert metrics["Fit Epochs"].item() == 4
@@ -110,17 +117,14 @@ def test_best_weights_of_each_member_are_kept_as_copies(monkeypatch: pytest.Monk
 def test_only_elites_predict() -> None:
     model, data = make_model(), make_data(100)
     fit(model, data)
-    obs, acs = data.obs.expand(2, -1, -1), data.acs.expand(2, -1, -1)
-    found = model.predictor()(obs, acs)
-    inputs, _ = model.regression_data(data)
-    by_all = model.target_stats.denormalize(model(inputs.expand(4, -1, -1)))
+    found = predict(model, data)
+    means, *_ = model.outputs(data)
+    by_all = model.target_stats.denormalize(means)
     expected = data.obs + by_all[model.elites][..., :O]
-    torch.testing.assert_close(found.next_obs, expected, rtol=1e-4, atol=1e-4)
-    losses = validation_errors(model, data)
-    assert losses.shape == (4,)
-    every = make_model(num_elites=4).predictor()
-    found = every(data.obs.expand(4, -1, -1), data.acs.expand(4, -1, -1))
-    assert found.next_obs.shape == (4, 100, O)
+    torch.testing.assert_close(found.next_obs, expected.detach(), rtol=1e-4, atol=1e-4)
+    errors = model.validation_errors(data)
+    assert errors.shape == (4,)
+    assert predict(make_model(num_elites=4), data).next_obs.shape == (4, 100, O)
 
 
 def test_elites_have_their_own_bounds_and_their_intervals_alone_are_measured() -> None:
@@ -129,18 +133,18 @@ def test_elites_have_their_own_bounds_and_their_intervals_alone_are_measured() -
     model.fit_statistics(data)
     model.elites.copy_(torch.tensor([3, 1]))
     log_vars = torch.tensor([-6.0, 0.0, -6.0, -2.0]).view(4, 1, 1, 1)
-    model.head.bounds.copy_(log_vars.expand_as(model.head.bounds))  # type: ignore[operator]
-    obs, acs = data.obs.expand(2, -1, -1), data.acs.expand(2, -1, -1)
-    moved = model.predictor()(obs, acs, torch.ones(2, 50, O + 1)).next_obs
-    deviations = moved - model.predictor()(obs, acs).next_obs
-    inputs, _ = model.regression_data(data)
-    _, log_var = model.head.moments(model.network(inputs.expand(4, -1, -1)))
+    with torch.no_grad():
+        model.log_var_bounds.copy_(log_vars.expand_as(model.log_var_bounds))
+        _, log_var, _ = model.outputs(data)
+    moved = predict(model, data, torch.ones(2, 50, O + 1)).next_obs
+    deviations = moved - predict(model, data).next_obs
     assert log_var is not None
     expected = (0.5 * log_var[[3, 1]]).exp()[..., :O] * model.target_stats.std[:O]
     torch.testing.assert_close(deviations, expected, rtol=1e-3, atol=1e-4)
-    measured = coverage(model, data)
-    model.head.bounds[[0, 2]] = 5.0  # type: ignore[index]
-    assert coverage(model, data) == measured
+    measured = model.coverage(data)
+    with torch.no_grad():
+        model.log_var_bounds[[0, 2]] = 5.0
+    assert model.coverage(data) == measured
 
 
 def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,17 +154,17 @@ def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append(data)
         return torch.zeros(4)
 
-    monkeypatch.setattr(fitting, "validation_errors", recorded)
+    monkeypatch.setattr(FFModel, "validation_errors", recorded)
     taken: list[torch.Tensor] = []
 
-    def spy(network: Any, head: Any, decay: Any, inputs: Any, targets: Any) -> Any:
-        taken.append(inputs.flatten(0, 1))
-        return fitting.fit_gradient(network, head, decay, inputs, targets)
+    def spy(model: DynamicsModel, optimizer: Any, batch: Transitions) -> Any:
+        taken.append(torch.cat([batch.obs, batch.acs], -1).flatten(0, 1))
+        return gradient_step(model, optimizer, batch)
 
     model, data = make_model(), make_data(400)
     adam = torch.optim.Adam(model.parameters(), 1e-3)
     fit_until_converged(model, adam, data, make_generator(3, "fit"), spy)
-    held_out, _ = model.regression_data(seen[0])
+    held_out = torch.cat([seen[0].obs, seen[0].acs], -1)
     assert len(held_out) == 100
     for stats, columns, held in (
         (model.input_stats.mean[:O], data.obs, seen[0].obs),
@@ -179,8 +183,8 @@ def test_no_more_is_held_out_than_there_is_use_for(monkeypatch: pytest.MonkeyPat
         seen.append(len(data.rewards))
         return torch.zeros(4)
 
-    monkeypatch.setattr(fitting, "validation_errors", recorded)
-    monkeypatch.setattr(fitting, "MOST_HELD_OUT", 30)
+    monkeypatch.setattr(FFModel, "validation_errors", recorded)
+    monkeypatch.setattr(training, "MOST_HELD_OUT", 30)
     fit(make_model(), make_data(400))
     assert set(seen) == {30}
 
@@ -196,13 +200,13 @@ def test_columns_that_never_change_do_not_count() -> None:
     data = with_constants(make_data(500), 60)
     model = FFModel(61, A, ModelConfig(**SMALL), False, make_generator(1, "test"))
     model.fit_statistics(data)
-    inputs, targets = model.regression_data(data)
-    mean, log_var = model.head.moments(model.network(inputs.expand(4, -1, -1)))
-    errors = (mean - targets)[..., 0].square()
-    torch.testing.assert_close(validation_errors(model, data), errors.mean(1) + NOISE_FLOOR)
+    mean, log_var, _ = model.outputs(data)
+    targets = model.target_stats.normalize(data.next_obs - data.obs)
+    errors = (mean - targets)[..., 0].square().detach()
+    torch.testing.assert_close(model.validation_errors(data), errors.mean(1) + NOISE_FLOOR)
     assert log_var is not None
     within = errors / log_var[..., 0].exp() < 1.96**2
-    measured = coverage(model, data)["Coverage 95"]
+    measured = model.coverage(data)["Coverage 95"]
     assert measured.item() == pytest.approx(within[:2].float().mean().item(), abs=1e-3)
 
 
@@ -212,10 +216,10 @@ def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None
     noise = 1e3 * torch.randn(4000, generator=make_generator(0, "noise"))
     data = data._replace(next_obs=torch.stack([noise, data.next_obs[:, 1]], 1))
     model.fit_statistics(data)
-    before = validation_errors(model, data)
+    before = model.validation_errors(data)
     with torch.no_grad():
-        _, targets = model.regression_data(data)
-        half = model(model.regression_data(data)[0].expand(4, -1, -1))[..., 1]
+        targets = model.target_stats.normalize(data.next_obs - data.obs)
+        half = model.outputs(data)[0][..., 1]
     expected = ((half - targets[:, 1]).square().mean(1) + 1e-3).sqrt()  # noise has variance 1
     torch.testing.assert_close(before, expected, rtol=0.05, atol=0)
 
@@ -278,15 +282,15 @@ def test_weight_decay_is_each_layers_own_and_spares_biases() -> None:
     for model in (plain, decayed):
         model.fit_statistics(data)
         sgd = torch.optim.SGD(model.parameters(), 1.0)
-        before = model.network.vector.clone()
+        before = model.network.vector.detach().clone()
         fit_ensemble(model, sgd, data, rows)
-        gradients.append(before - model.network.vector)
+        gradients.append(before - model.network.vector.detach())
     network = make_model().network
-    more = network.view_layers(gradients[1] - gradients[0])
-    for (weight, bias), (of_weight, of_bias), share in zip(
-        network.layers, more, (0.1, 0.0, 0.5), strict=True
+    more = network.views_of(gradients[1] - gradients[0])
+    for (weight, bias), of_weight, of_bias, share in zip(
+        network.layers, more[::2], more[1::2], (0.1, 0.0, 0.5), strict=True
     ):
-        taken = PEAK_RATE / 2 * share * weight  # the rate of a fit's only step
+        taken = PEAK_RATE / 2 * share * weight.detach()  # the rate of a fit's only step
         torch.testing.assert_close(of_weight, taken, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(of_bias, torch.zeros_like(bias), rtol=0, atol=1e-6)
 
@@ -296,11 +300,10 @@ def test_termination_is_learned(kind: str) -> None:
     model = make_model(termination="learned", model=kind)
     fit(model, make_data(3000))
     fresh = make_data(500, seed=5)
-    obs, acs = fresh.obs.expand(2, -1, -1), fresh.acs.expand(2, -1, -1)
-    ended = model.predictor()(obs, acs).ended
-    assert ended is not None
-    assert (ended == fresh.terminated).float().mean() > 0.97
-    assert make_model().predictor()(obs, acs).ended is None
+    terminated = predict(model, fresh).terminated
+    assert terminated is not None
+    assert (terminated == fresh.terminated).float().mean() > 0.97
+    assert predict(make_model(), fresh).terminated is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from cs285.models.task_model import TaskModel
 
 BOX = np.ones(1, np.float32)
 PREDICTED = Prediction(torch.tensor([[1.0], [5.0]]), torch.tensor([7.0, 8.0]), None)
-LEARNED = PREDICTED._replace(ended=torch.tensor([True, False]))
+LEARNED = PREDICTED._replace(terminated=torch.tensor([True, False]))
 ACS = torch.zeros(2, 1)
 
 
@@ -31,7 +31,7 @@ def task(reward: bool = True, rule: bool = False, **flags: Any) -> TaskModel:
 
 
 @pytest.mark.parametrize(
-    ("options", "rewards", "ended", "ends_plans"),
+    ("options", "rewards", "terminated", "ends_plans"),
     [
         ({}, [-1, -5], [False, True], False),  # the homework's planner looks beyond
         ({"rule": True}, [-1, -5], [True, True], True),
@@ -44,12 +44,15 @@ def task(reward: bool = True, rule: bool = False, **flags: Any) -> TaskModel:
         ({"termination": "learned", "rule": True}, [-1, -5], [True, False], True),
     ],
 )
-def test_outcomes(options: dict[str, Any], rewards: Any, ended: Any, ends_plans: bool) -> None:
+def test_outcomes(
+    options: dict[str, Any], rewards: Any, terminated: Any, ends_plans: bool
+) -> None:
     found = task(**options)
     is_learned = options.get("termination") == "learned"
     outcome = found.outcome(LEARNED if is_learned else PREDICTED, ACS)
     assert outcome.rewards.tolist() == rewards
-    assert (None if outcome.ended is None else outcome.ended.tolist()) == ended
+    found_ends = None if outcome.terminated is None else outcome.terminated.tolist()
+    assert found_ends == terminated
     assert found.ends_plans == ends_plans
 
 

@@ -22,21 +22,37 @@ OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
 class LinearModel:
     """s' = s + a + the member's offset + std * noise, r = the member's offset."""
 
-    num_elites = len(OFFSETS)
-
     def __init__(self, offsets: tuple[float, ...] = OFFSETS, std: float = 0.0) -> None:
         self.offsets, self.std = torch.tensor(offsets)[:, None], std
-        self.noise_dim = 2 if std else 0
+        self.members, self.noise_dim = len(offsets), 2 if std else 0
 
-    def predictor(self) -> Any:
-        def predict(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Prediction:
-            assert obs.shape[0] == acs.shape[0] == len(self.offsets)
-            next_obs = obs + acs + self.offsets[..., None]
-            if noise is not None:
-                next_obs = next_obs + self.std * noise
-            return Prediction(next_obs, self.offsets.expand(obs.shape[:2]), None)
+    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
+        return obs.expand(self.members, -1, -1)
 
-        return predict
+    def planning_step(self) -> Any:
+        return self.step
+
+    def step(
+        self, state: Tensor, acs: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Prediction]:
+        assert state.shape[0] == acs.shape[0] == self.members
+        next_obs = state + acs + self.offsets[..., None]
+        if noise is not None:
+            next_obs = next_obs + self.std * noise
+        return next_obs, Prediction(next_obs, self.offsets.expand(state.shape[:2]), None)
+
+
+class Remembering(LinearModel):
+    """The same, but its state is twice what is observed."""
+
+    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
+        return 2 * super().initial_state(obs)
+
+    def step(
+        self, state: Tensor, acs: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Prediction]:
+        _, prediction = super().step(state / 2, acs, noise)
+        return 2 * prediction.next_obs, prediction
 
 
 def policy(low: float = -1, high: float = 1) -> SACPolicy:
@@ -47,7 +63,7 @@ def policy(low: float = -1, high: float = 1) -> SACPolicy:
 def imagine(starts: Tensor, length: int, **options: Any) -> Any:
     options = {
         "model": LinearModel(),
-        "policy": policy(),
+        "acs_of": policy().draw,
         "task": TaskModel(learns_reward=True),
         "propagation": "mean",
         "generator": make_generator(3, "r"),
@@ -80,7 +96,7 @@ def test_mean_follows_the_known_system_step_by_step() -> None:
 
 
 def test_actions_are_in_the_tasks_box() -> None:
-    data = imagine(torch.randn(100, 2), 3, policy=policy(2, 10)).data
+    data = imagine(torch.randn(100, 2), 3, acs_of=policy(2, 10).draw).data
     assert data.acs.min() >= 2
     assert data.acs.max() <= 10
     assert data.acs.max() - data.acs.min() > 4
@@ -90,7 +106,7 @@ def test_actions_are_in_the_tasks_box() -> None:
 def test_policy_sees_scaled_observations() -> None:
     acting, starts = policy(), 100 + 5 * torch.randn(50, 2)
     acting.obs_scaler.fit(starts)
-    data = imagine(starts, 1, policy=acting).data
+    data = imagine(starts, 1, acs_of=acting.draw).data
     noise = torch.randn((50, 2), generator=make_generator(3, "r"))
     expected = acting.to_task(acting.sample((starts - starts.mean(0)) / starts.std(0), noise).acs)
     torch.testing.assert_close(data.acs, expected, atol=0.02, rtol=0)
@@ -158,36 +174,39 @@ def test_non_finite_reward_drops_the_row_too() -> None:
 
 @pytest.mark.parametrize("B", [1, 2, 3, 300, 301, 302])
 def test_random_member_gives_each_row_one_member_and_each_member_its_share(B: int) -> None:
-    predict = LinearModel().predictor()
-    obs, acs = torch.randn(B, 2), torch.randn(B, 2)
-    generator = make_generator(0, "m")
-    next_obs, rewards, _ = step_with_random_member(predict, 3, obs, acs, generator)
+    model, obs, acs = LinearModel(), torch.randn(B, 2), torch.randn(B, 2)
+    state, generator = model.initial_state(obs), make_generator(0, "m")
+    next_state, prediction = step_with_random_member(model.step, state, acs, generator)
+    next_obs, rewards, _ = prediction
+    assert torch.equal(next_state, next_obs.expand(3, -1, -1))  # any member may carry it on
     torch.testing.assert_close(next_obs, obs + acs + rewards[:, None])  # one member, both outputs
     counts = [int(torch.isclose(rewards, torch.tensor(offset)).sum()) for offset in OFFSETS]
     assert sum(counts) == B
     if B >= 300:
         assert max(counts) - min(counts) <= 2
-        again = step_with_random_member(predict, 3, obs, acs, generator)[1]
-        assert not torch.equal(rewards, again)  # drawn anew at each step
+        _, again = step_with_random_member(model.step, state, acs, generator)
+        assert not torch.equal(rewards, again.rewards)  # drawn anew at each step
 
 
 def test_random_member_is_uniform_for_every_row() -> None:
-    predict = LinearModel().predictor()
-    obs = torch.zeros(4, 2)
-    drawn = torch.stack(
-        [step_with_random_member(predict, 3, obs, obs, make_generator(0, "m", n))[1]
-         for n in range(900)]
-    )  # fmt: skip
+    model, obs = LinearModel(), torch.zeros(4, 2)
+    state, drawn = model.initial_state(obs), []
+    for number in range(900):
+        generator = make_generator(0, "m", number)
+        _, prediction = step_with_random_member(model.step, state, obs, generator)
+        drawn.append(prediction.rewards)
     for offset in OFFSETS:
-        shares = torch.isclose(drawn, torch.tensor(offset)).float().mean(0)
+        shares = torch.isclose(torch.stack(drawn), torch.tensor(offset)).float().mean(0)
         torch.testing.assert_close(shares, torch.full((4,), 1 / 3), atol=0.06, rtol=0)
 
 
 def test_mean_propagation_is_the_mean_of_members() -> None:
-    next_obs, rewards, _ = step_with_mean(
-        LinearModel().predictor(), 3, torch.ones(4, 2), torch.ones(4, 2)
+    model = LinearModel()
+    state, (next_obs, rewards, _) = step_with_mean(
+        model.step, model.initial_state(torch.ones(4, 2)), torch.ones(4, 2)
     )
     torch.testing.assert_close(next_obs, torch.full((4, 2), 2.4))
+    assert torch.equal(state, next_obs.expand(3, -1, -1))
     torch.testing.assert_close(rewards, torch.full((4,), 0.4))
 
 
@@ -197,3 +216,13 @@ def test_same_generator_same_rollouts() -> None:
     assert torch.equal(first.data.next_obs, second.data.next_obs)
     other = imagine(starts, 3, generator=make_generator(4, "r"))
     assert not torch.equal(first.data.next_obs, other.data.next_obs)
+
+
+@pytest.mark.parametrize("propagation", ["mean", "random_member"])
+def test_a_models_state_is_its_own(propagation: str) -> None:
+    """A model whose state is not the observation has the same rollouts."""
+    starts, options = torch.randn(20, 2), {"propagation": propagation}
+    plain = imagine(starts, 3, model=LinearModel(std=0.5), **options).data
+    other = imagine(starts, 3, model=Remembering(std=0.5), **options).data
+    for left, right in zip(plain, other, strict=True):
+        torch.testing.assert_close(left, right)

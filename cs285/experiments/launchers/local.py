@@ -1,0 +1,123 @@
+"""Runs as processes of this machine, each with its threads and its share of the GPUs."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from cs285.experiments.launchers.base import EPSILON, Node, Process, Share, places
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class LocalProcess:
+    """A process of this machine, in a session of its own: the terminal's Ctrl-C misses it."""
+
+    lost_because = ""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        lock: TextIO,
+        environment: dict[str, str],
+        dies_with_us: bool = False,
+        cwd: Path | None = None,
+    ) -> None:
+        with log.open("a") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                cwd=cwd,
+                start_new_session=True,
+                preexec_fn=functools.partial(_prepare_child, dies_with_us),
+                pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
+            )
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+class LocalLauncher:
+    """Starts runs here, in the folder `cwd` if this machine has it.
+
+    On Linux a run that `dies_with_us` is killed when the thread that started it ends.
+    """
+
+    name = "this machine"
+
+    def __init__(self, dies_with_us: bool = False, cwd: Path | None = None) -> None:
+        self.dies_with_us = dies_with_us
+        self.cwd = cwd if cwd and cwd.is_dir() else None
+        self._on_gpus: list[tuple[Process, list[str], float]] = []
+
+    @functools.cached_property
+    def gpus(self) -> list[str]:
+        """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+        import torch  # takes seconds; a Ray worker that assigns no GPU does without
+
+        count = torch.cuda.device_count()
+        named = os.environ.get(VISIBLE)
+        return named.split(",")[:count] if named is not None else [str(i) for i in range(count)]
+
+    def nodes(self) -> list[Node]:
+        from cs285.collection.collector import available_cores  # imports torch, too
+
+        return [Node(available_cores(), len(self.gpus))]
+
+    def places(self, share: Share) -> int:
+        return places(self.nodes(), share)
+
+    def start(
+        self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
+    ) -> Process:
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(share.cpus))
+        devices = self._free_gpus(share.gpus) if share.gpus else []
+        if share.gpus is not None:
+            environment[VISIBLE] = ",".join(devices)
+        has_gpu = bool(self.gpus) if share.gpus is None else share.gpus > 0
+        # With a GPU a run collects in lockstep: there --num_workers would change its numbers.
+        workers = [] if has_gpu else ["--num_workers", str(share.cpus)]
+        command = [sys.executable, "-m", module, *words, *workers]
+        process = LocalProcess(command, log, lock, environment, self.dies_with_us, self.cwd)
+        if share.gpus:
+            self._on_gpus.append((process, devices, min(share.gpus, 1.0)))
+        return process
+
+    def _free_gpus(self, wanted: float) -> list[str]:
+        """Return the GPUs for a run that wants a part of one, or several whole ones."""
+        self._on_gpus = [entry for entry in self._on_gpus if entry[0].poll() is None]
+        used = dict.fromkeys(self.gpus, 0.0)
+        for _, devices, part in self._on_gpus:
+            for device in devices:
+                used[device] += part
+        fits = [device for device in used if used[device] + min(wanted, 1.0) <= 1 + EPSILON]
+        number = max(1, round(wanted))
+        assert len(fits) >= number, "more runs than places"
+        return sorted(fits, key=used.__getitem__)[:number]
+
+
+def _prepare_child(dies_with_us: bool) -> None:
+    # A shell that starts us in the background has SIGINT ignored, and Ray has it blocked, also for
+    # children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    if dies_with_us and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

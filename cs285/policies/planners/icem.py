@@ -1,0 +1,79 @@
+"""iCEM: CEM with coloured noise, populations that shrink, and elites that are kept."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from cs285.policies.planners.sampling import (
+    Returns,
+    SamplingContext,
+    best_or_nan,
+    best_sequences,
+    weighted_statistics,
+)
+
+
+def improved_cross_entropy(returns_of: Returns, context: SamplingContext) -> Tensor:
+    """Return the best sequence of the last population, (B, H, A); NaN where no return is finite.
+
+    Pinneri et al. 2020, arXiv:2008.06389, algorithm 1: temporally correlated noise, populations
+    that shrink, elites that enter the next population and, moved on by a step, the next decision's
+    first one, the mean among the last candidates, the best one executed.
+    """
+    config, count = context.config, context.candidates
+    mean = context.recall_mean()
+    std = context.first_std.expand_as(mean)
+    reused = int(config.icem_reuse * config.cem_num_elites)
+    # A first decision has no elites yet: it draws more candidates in their place.
+    elites = context.recall("elites", _draw(context, mean, std, reused))
+    for iteration in range(config.cem_iterations):
+        if iteration > 0:
+            count = max(int(count / config.icem_decay), min(2 * config.cem_num_elites, count))
+        sequences = context.with_proposals(_draw(context, mean, std, count))
+        candidates = [sequences, elites[:, :reused]]
+        if iteration + 1 == config.cem_iterations:
+            candidates.append(mean[:, None])
+        elites, weights = best_sequences(
+            returns_of, torch.cat(candidates, 1), config.cem_num_elites
+        )
+        elite_mean, elite_std = weighted_statistics(elites, weights)
+        mean = torch.lerp(mean, elite_mean, config.cem_alpha)
+        std = torch.lerp(std, elite_std, config.cem_alpha)
+    context.keep("mean", mean)
+    context.keep("elites", elites[:, :reused])
+    return best_or_nan(elites, weights)
+
+
+def _draw(context: SamplingContext, mean: Tensor, std: Tensor, count: int) -> Tensor:
+    """Draw (B, count, H, A) with coloured noise around the mean (B, H, A)."""
+    noise, beta = context.noise(count), context.config.icem_noise_beta
+    if beta:
+        basis = noise_basis(context.config.mpc_horizon, beta).to(noise)
+        noise = torch.einsum("bnfa,fh->bnha", noise, basis)
+    return context.around(mean, std, noise)
+
+
+@functools.lru_cache
+def noise_basis(horizon: int, beta: float) -> Tensor:
+    """Return the matrix (H, H) that makes white noise (..., H) coloured, by `white @ it`.
+
+    Each step has a variance of 1; the power at frequency f falls with f^-beta: 0 is white noise, 1
+    pink, 2 red. The rows are sines and cosines, scaled by f^(-beta/2); the constant has the scale
+    of the lowest frequency. Timmer & Koenig 1995; Pinneri et al. 2020, arXiv:2008.06389, section
+    3.1.
+    """
+    steps = torch.arange(horizon, dtype=torch.float64)
+    rows = []
+    for k in range(horizon // 2 + 1):
+        scale = max(k, 1) ** (-beta / 2)
+        if k in (0, horizon / 2):
+            rows.append(scale * torch.cos(2 * math.pi * k * steps / horizon))
+        else:
+            angles = 2 * math.pi * k * steps / horizon
+            rows += [scale * 2**0.5 * torch.cos(angles), scale * 2**0.5 * torch.sin(angles)]
+    basis = torch.stack(rows)
+    return (basis / basis.square().sum(0).sqrt()).float()

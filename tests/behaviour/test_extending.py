@@ -1,0 +1,35 @@
+"""Every example of docs/extending.md runs as it stands, and is short."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+SECTIONS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, re.M | re.S)
+AGENT = "An agent"
+MOST_LINES = 40  # that are code, imports aside
+
+
+@pytest.mark.parametrize(("title", "code"), SECTIONS, ids=[title for title, _ in SECTIONS])
+def test_example(title: str, code: str, tmp_path: Path) -> None:
+    lines = [line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    is_import = re.compile(r"(import|from) ")
+    assert len([line for line in lines if not is_import.match(line)]) <= MOST_LINES
+    file = tmp_path / ("hill_climber.py" if title == AGENT else "example.py")
+    file.write_text(code)
+    words = "--env_name Pendulum-v1 --n_iter 3 --batch_size_initial 200 --batch_size 200".split()
+    words += ["--eval_batch_size", "200", "--num_workers", "1", "--data_dir", str(tmp_path)]
+    command = [sys.executable, str(file), *(words if title == AGENT else [])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if title == AGENT:
+        (folder,) = tmp_path.glob("hw4_*")
+        assert "Best Return" in (folder / "progress.csv").read_text()
+
+
+def test_there_are_six_examples() -> None:
+    assert len(SECTIONS) == 6

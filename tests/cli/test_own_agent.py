@@ -1,0 +1,142 @@
+"""An agent that registers itself is trained, resumed and diagnosed by the tools that there are."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cs285.agents.registry import AGENTS, find_agent
+from cs285.cli.launch import launch
+from cs285.infrastructure.errors import UsageError
+from cs285.scripts.diagnose import main as diagnose
+from tests.cli.processes import ROOT, events, only_folder, start, start_module, wait_until
+from tests.conftest import arguments, read_curve, runner
+
+Run = Callable[..., Path]
+MODULE, NAME = "tests.toy_agent", "tests.toy_agent:toy"
+TINY_TOY: dict[str, Any] = {
+    "env_name": "tests.toys:LinearReach-v0",
+    "n_iter": 60,
+    "batch_size_initial": 200,
+    "batch_size": 200,
+    "eval_batch_size": 400,
+    "num_workers": 1,
+}
+
+
+@pytest.fixture
+def run_toy(tmp_path: Path) -> Run:
+    return runner(tmp_path, lambda argv: launch(NAME, argv), TINY_TOY)
+
+
+def test_it_trains_as_a_module_and_learns(tmp_path: Path) -> None:
+    words = arguments(**{**TINY_TOY, "num_workers": 2, "data_dir": tmp_path})
+    process = start_module(MODULE, *words, cwd=ROOT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "trained: Best Return" in out
+    curve = read_curve(only_folder(tmp_path))
+    assert float(curve[0]["Eval_AverageReturn"]) < -8  # standing still
+    assert float(curve[-1]["Eval_AverageReturn"]) > -4  # the optimum is about -1.5
+    content = json.loads((only_folder(tmp_path) / "config.json").read_text())
+    assert (content["agent"], content["script"]) == (NAME, "toy_agent.py")
+    assert content["flags"]["toy_step"] == 1.0
+    assert not list(only_folder(tmp_path).glob("*.png"))  # it has no model to draw
+
+
+def test_killed_and_resumed_equals_never_stopped(tmp_path: Path, run_toy: Run) -> None:
+    flags = {**TINY_TOY, "n_iter": 300}
+    whole = run_toy(**flags)
+    process = start_module(
+        MODULE, *arguments(**{**flags, "data_dir": tmp_path / "killed"}), cwd=ROOT
+    )
+    wait_until(lambda: len(_rows(tmp_path / "killed")) > 5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    folder = only_folder(tmp_path / "killed")
+    assert 5 < len(read_curve(folder)) < 300
+    resumed = start_module(MODULE, "--resume", str(folder), cwd=ROOT)
+    _, err = resumed.communicate(timeout=120)
+    assert (resumed.returncode, err) == (0, "")
+    assert read_curve(folder) == read_curve(whole)
+    assert events(folder) == events(whole)
+
+
+def _rows(data: Path) -> list[dict[str, str]]:
+    """Return the rows that the only run in `data` has so far."""
+    return [row for file in data.glob("hw4_*/progress.csv") for row in read_curve(file.parent)]
+
+
+def test_its_flags_are_its_own(run_toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, other = run_toy(n_iter=3), run_toy(n_iter=3, toy_step=0.1)
+    assert read_curve(plain) != read_curve(other)
+    for words, message in (
+        (["--toy_step", "0"], "--toy_step 0.0: "),
+        (["--mpc_horizon", "3"], "unknown flag or stray value --mpc_horizon"),
+        (["--preset", "pets_cheetah"], "--preset pets_cheetah: "),
+        (["--resume", str(plain), "--toy_step", "2"], "the run was started with 1.0"),
+    ):
+        capsys.readouterr()
+        try:
+            code = launch(NAME, words)
+        except SystemExit as stop:  # argparse's
+            code = int(str(stop.code))
+        err = capsys.readouterr().err
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("toy_agent.py: error: ")
+        assert message in err
+
+
+def test_diagnose_finds_it_by_the_runs_config(run_toy: Run) -> None:
+    """In a process that has not imported it."""
+    folder = run_toy(n_iter=30)
+    process = start(
+        "scripts/diagnose.py", str(folder), "--episodes", "2",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "task: tests.toys:LinearReach-v0" in out
+    text = (folder / "diagnosis.html").read_text()
+    assert "--toy_step" in text
+    assert "for the policy acting in the model" in text
+    arrays = np.load(folder / "diagnosis.npz")
+    assert arrays["predicted"].shape[1] == 5
+    assert arrays["policy_errors"].shape == (2, 8, 2)
+    assert np.abs(arrays["policy_errors"]).max() < 1e-5  # the model is the task's own law
+    np.testing.assert_allclose(arrays["acted_out"], arrays["predicted"], rtol=1e-3, atol=1e-4)
+
+
+def test_an_agent_that_cannot_be_imported_is_named(
+    run_toy: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_toy(n_iter=1)
+    config = folder / "config.json"
+    content = json.loads(config.read_text())
+    for name, message in (
+        ("tests.no_such_module:toy", "agent tests.no_such_module:toy: cannot import"),
+        ("tests.toy_agent:other", "agent tests.toy_agent:other: must be "),
+    ):
+        config.write_text(json.dumps({**content, "agent": name}))
+        capsys.readouterr()
+        assert diagnose([str(folder)]) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_names_of_agents() -> None:
+    assert {"mb", "mbpo"} <= set(AGENTS)
+    toy = find_agent(NAME)
+    assert (toy.full_name, toy.script) == (NAME, "toy_agent.py")
+    assert toy.words == ["python", "-m", MODULE]
+    mb = find_agent("mb")
+    assert (mb.full_name, mb.script) == ("mb", "run_hw4_mb.py")
+    assert mb.words == ["python", "scripts/run_hw4_mb.py"]
+    with pytest.raises(UsageError, match=r"agent nonsense: must be mb, mbpo.*, or MODULE:NAME"):
+        find_agent("nonsense")
