@@ -33,8 +33,8 @@ from cs285.envs import inspect_task, make_env
 from cs285.envs.obstacles import Obstacles
 from cs285.infrastructure.replay_buffer import Path as Episode
 from cs285.policies.base_policy import Memory
-from cs285.policies.planners.samplers import SAMPLERS
-from cs285.policies.planners.sampling import Search
+from cs285.policies.planners import PLANNERS
+from cs285.policies.planners.sampling import SamplingContext
 
 SCRIPT = "perfect_model.py"
 TARGET = Path(__file__).parent
@@ -57,8 +57,8 @@ class PerfectMPC:
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
         """obs (1, O) -> the best plan's first action (1, A)."""
-        search = Search(*self.limits, self.config, memories)
-        plan = SAMPLERS[self.config.mpc_action_sampling_strategy](self.returns_of, search)
+        search = SamplingContext(*self.limits, self.config, memories)
+        plan = PLANNERS[self.config.mpc_action_sampling_strategy](self.returns_of, search)
         return plan[:, 0].numpy()
 
     def returns_of(self, sequences: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ def _train(
 
 def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tuple[Any, Any]:
     """Return what collects to learn from, and what collects to evaluate."""
-    from cs285.collection.collector import Collector, make_backend
+    from cs285.collection.collector import Collector, make_backend, planning_cores
     from cs285.collection.continuing_collector import ContinuingCollector
 
     most_steps = run.eval_batch_size
@@ -197,5 +197,6 @@ def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tu
     backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
     evaluator = Collector(backend, run.seed, ep_len)
     if run.continue_episodes:
-        return ContinuingCollector(env_factory, run.seed), evaluator
+        cores = planning_cores(device, run.num_workers)
+        return ContinuingCollector(env_factory, run.seed, cores), evaluator
     return evaluator, evaluator

@@ -56,7 +56,8 @@ class RunConfig:
     )
     num_workers: int | None = flag(
         None,
-        "processes that collect episodes (default: one per core on CPU, 1 on GPU)",
+        "processes that collect episodes, and cores that plan at most (default: one per core on CPU, "
+        "1 on GPU)",
         check=COUNT,
         free=True,
         changes_curve=False,

@@ -1,9 +1,9 @@
-"""What everything outside models/ asks of a dynamics model."""
+"""A dynamics model, as everything outside models/ knows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,29 +44,29 @@ class ModelLoss(NamedTuple):
     metrics: dict[str, Tensor]  # () each, averaged over members
 
 
-class DynamicsModel(Protocol):
+class DynamicsModel(nn.Module):
     """Members that each predict what follows an action.
 
     A member's state is one tensor (S,) per row: the observation itself for a model without memory,
     and whatever a model with memory makes of it. `Prediction.next_obs` is in the task's units. A
-    model with memory has an attribute `has_memory`, which is True (see `has_memory`).
+    subclass must have `step`, and `loss` if it has weights; the other defaults suit a model of one
+    member without memory.
     """
 
-    members: int  # E, how many members predict
-    noise_dim: int  # numbers that a step can be drawn with; 0: it is deterministic
+    members = 1  # E, how many members predict
+    noise_dim = 0  # numbers that a step can be drawn with; 0: it is deterministic
+    has_memory = False  # states hold more than the observation: policies keep them
+    sequence_length: int | None = None  # steps of what it is fitted to; None: single transitions
 
     @property
-    def sequence_length(self) -> int | None:
-        """The steps of the sequences that it is fitted to; None: single transitions."""
-        ...
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
 
     @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def obs_scale(self) -> Tensor:
+    def obs_scale(self) -> Tensor | None:
         """The std (O,) of the observations it was fitted to: the unit of its errors."""
-        ...
+        return None
 
     def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
         """Return the state (E, B, S) of every member where obs (B, O) was observed.
@@ -74,43 +74,25 @@ class DynamicsModel(Protocol):
         `previous` (E, B, S) is the state that the episode's last step led to, in the prediction of
         each member; None at an episode's start. A model without memory does not look at it.
         """
-        ...
+        return obs.expand(self.members, *obs.shape)
 
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         """Take one step (see Step), differentiable by states, actions and weights."""
-        ...
+        raise NotImplementedError
 
     def planning_step(self) -> Step:
         """Return the fastest form of `step`, with the weights as they are now and no gradients."""
-        ...
+        return torch.no_grad()(self.step)
 
     def fit_statistics(self, data: Transitions) -> None:
         """Take what inputs and targets are normalised by from `data` (B rows), before a fit."""
-        ...
 
     def loss(self, batch: Transitions) -> ModelLoss:
         """Return the loss of a batch (E, B, ...), or of sequences (E, B, T, ...)."""
-        ...
+        raise NotImplementedError
 
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
         """Return metrics (1,) of predicting `data` that the model was not fitted to."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return what a fit changes; a model without parameters is never fitted."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
-
-
-def has_memory(model: DynamicsModel) -> bool:
-    """Return whether a model's states hold more than the observation.
-
-    A policy then keeps the state from one decision to the next, and gives it to `initial_state`. A
-    model without memory need not say so.
-    """
-    return getattr(model, "has_memory", False)
+        return {}

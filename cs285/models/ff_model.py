@@ -11,7 +11,7 @@ from cs285.config.model import ModelConfig
 from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import losses
-from cs285.models.base_model import ModelLoss, Prediction, Step
+from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
 from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.networks.folded_tanh import planning_form
 
@@ -19,7 +19,7 @@ COVERAGE_LEVELS = (50, 80, 95)  # per cent, of the intervals whose coverage is m
 OUTPUT_GAIN = 0.1  # a small last layer starts from predicting the mean (docs/algorithms.md)
 
 
-class FFModel(nn.Module):
+class FFModel(DynamicsModel):
     """E networks in one ensemble, each with its own initialisation and batches.
 
     Predicts the normalised change of the observation, with `learns_reward` the reward too, and with
@@ -30,7 +30,6 @@ class FFModel(nn.Module):
 
     elites: Tensor  # (members,), the numbers of the networks that predict
     weight_decay: Tensor  # (P,), or (1,) zero; biases have none
-    sequence_length = None
 
     def __init__(
         self,
@@ -70,15 +69,6 @@ class FFModel(nn.Module):
         if self.is_probabilistic:
             self.log_var_bounds = nn.Parameter(losses.first_bounds(E, D))
         self.register_buffer("weight_decay", self._decay_by_weight(), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.network.vector.device
-
-    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        """obs (B, O) -> the same for every elite (E, B, O): there is no memory."""
-        return obs.expand(self.members, *obs.shape)
 
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None

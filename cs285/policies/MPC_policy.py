@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
-from cs285.models.base_model import DynamicsModel, has_memory
+from cs285.models.base_model import DynamicsModel
 from cs285.models.propagation import mean_of_members, swap_members
 from cs285.models.task_model import TaskModel
 from cs285.networks.compilation import compiled
@@ -144,7 +144,7 @@ class MPCPolicy:
 
     def _recall_states(self, obs: Tensor, memories: Sequence[Memory]) -> Tensor:
         """Return the model's states (E, B, S) where obs (B, O) was observed."""
-        if not has_memory(self.model):
+        if not self.model.has_memory:
             return self.model.initial_state(obs)
         states = []
         for row, memory in zip(obs[:, None], memories, strict=True):
@@ -154,7 +154,7 @@ class MPCPolicy:
 
     def _keep_states(self, states: Tensor, acs: Tensor, memories: Sequence[Memory]) -> None:
         """Keep the states that a model with memory expects after the actions (B, A)."""
-        if not has_memory(self.model):
+        if not self.model.has_memory:
             return
         expected, _ = self.model.planning_step()(states, acs.expand(len(states), -1, -1))
         for memory, own in zip(memories, expected.unbind(1), strict=True):

@@ -16,7 +16,9 @@ MOST_LINES = 40  # that are code, imports aside
 
 @pytest.mark.parametrize(("title", "code"), SECTIONS, ids=[title for title, _ in SECTIONS])
 def test_example(title: str, code: str, tmp_path: Path) -> None:
-    lines = [line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [
+        line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     is_import = re.compile(r"(import|from) ")
     assert len([line for line in lines if not is_import.match(line)]) <= MOST_LINES
     file = tmp_path / ("hill_climber.py" if title == AGENT else "example.py")

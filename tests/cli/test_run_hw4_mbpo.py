@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from cs285.config.flags import OneLineParser, add_flags, parse_values
+from cs285.agents.registry import expanded, find_agent
+from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
 from cs285.config.mbpo import MBPOConfig
-from cs285.scripts import run_hw4_mb, run_hw4_mbpo
+from cs285.scripts import run_hw4_mb
 from cs285.scripts.run_hw4_mbpo import main
 from tests.cli.processes import events, only_folder, start, wait_until
 from tests.conftest import TINY_MBPO, arguments, read_curve
@@ -168,9 +169,10 @@ def test_resume_may_repeat_the_flags_of_the_run(
 
 
 def test_neither_batch_size_given_means_8000() -> None:
-    given = {"env_name": "x"}
-    assert run_hw4_mbpo.settle(given) == given
-    assert run_hw4_mbpo.settle({"sac_batch_size": 7}) == {"sac_batch_size": 7, "batch_size": 7}
+    given, mbpo = {"env_name": "x"}, find_agent("mbpo")
+    assert expanded(mbpo, given) == given
+    assert from_flat(MBPOConfig, given).run.batch_size == 8000
+    assert expanded(mbpo, {"sac_batch_size": 7}) == {"sac_batch_size": 7, "batch_size": 7}
 
 
 def test_planner_flag_without_a_planner_is_named(

@@ -141,7 +141,10 @@ def test_imagined_rewards_are_of_the_post_step_states() -> None:
     model: Any = Known(1.0, 2.0)
     obs, acs = np.array([[1.0], [3.0]], np.float32), np.ones((2, 2, 1), np.float32)
     learned = imagine(model, obs, acs)
-    assert learned.observations[..., 0].tolist() == [[[1, 2, 3], [3, 4, 5]], [[1, 3, 7], [3, 7, 15]]]
+    assert learned.observations[..., 0].tolist() == [
+        [[1, 2, 3], [3, 4, 5]],
+        [[1, 3, 7], [3, 7, 15]],
+    ]
     assert learned.rewards.tolist() == [[[2, 3], [4, 5]], [[3, 7], [7, 15]]]
     given = imagine(model, obs, acs, TaskModel(lambda obs, acs: (-10 * obs[..., 0], None)))
     np.testing.assert_array_equal(given.rewards, -10 * learned.rewards)

@@ -268,7 +268,9 @@ def test_loss_of_a_probabilistic_model_by_hand() -> None:
     for mean_loss, expected in (("nll", by_nll), ("mse", by_nll + by_mse)):
         model = constant_model(outputs, model="probabilistic", mean_loss=mean_loss)
         with torch.no_grad():
-            model.log_var_bounds.copy_(torch.tensor([-30.0, 30.0]).view(1, 2, 1, 1).expand(2, -1, 1, 2))
+            model.log_var_bounds.copy_(
+                torch.tensor([-30.0, 30.0]).view(1, 2, 1, 1).expand(2, -1, 1, 2)
+            )
         found = model.loss(constant_batch())
         penalty = 2 * BOUND_WEIGHT * 60  # of both members
         assert found.total.item() == pytest.approx(expected + penalty)
@@ -383,8 +385,10 @@ def test_a_planning_step_is_the_same_step_without_gradients(kind: dict[str, Any]
         torch.testing.assert_close(fast_state, exact_state.detach(), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(fast.rewards, exact.rewards.detach(), rtol=1e-4, atol=1e-4)
         assert not fast_state.requires_grad
-        assert (fast.terminated is None) == (exact.terminated is None) == (
-            not model.learns_termination
+        assert (
+            (fast.terminated is None)
+            == (exact.terminated is None)
+            == (not model.learns_termination)
         )
         if fast.terminated is not None and exact.terminated is not None:
             assert (fast.terminated == exact.terminated).float().mean() > 0.99

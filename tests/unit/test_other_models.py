@@ -1,6 +1,5 @@
 """Models other than FFModel plan and are fitted: an analytic one, and one with a memory."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +15,7 @@ from cs285.config.planner import PlannerConfig
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import Normalizer, make_generator
 from cs285.infrastructure.replay_buffer import Path, Transitions
-from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, has_memory
+from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction
 from cs285.networks.ensemble_mlp import linear
 from cs285.policies.base_policy import Memory, RandomPolicy
 from cs285.policies.MPC_policy import MODEL_STATE, MPCPolicy
@@ -26,37 +25,16 @@ CPU = torch.device("cpu")
 PLANNER = {"mpc_horizon": 6, "mpc_action_sampling_strategy": "cem", "cem_iterations": 3}
 
 
-class Exact:
+class Exact(DynamicsModel):
     """The equations of LinearReach: nothing to fit."""
-
-    members, noise_dim, sequence_length, device, obs_scale = 1, 0, None, CPU, torch.ones(2)
-
-    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        return obs[None]
 
     def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
         next_obs = state + 0.1 * torch.stack([-acs[..., 1], acs[..., 0]], -1)
         return next_obs, Prediction(next_obs, torch.zeros(acs.shape[:-1]), None)
 
-    def planning_step(self) -> Any:
-        return self.step
-
-    def fit_statistics(self, data: Transitions) -> None: ...
-
-    def loss(self, batch: Transitions) -> ModelLoss:
-        raise AssertionError  # it has no parameters
-
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
         errors = self.step(data.obs[None], data.acs[None])[0] - data.next_obs
         return {"Holdout Loss": errors.square().mean()[None]}
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return iter(())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 def iterate(agent: MBAgent, env: Any, ep_len: int, steps: list[int]) -> list[Path]:
@@ -77,12 +55,12 @@ def iterate(agent: MBAgent, env: Any, ep_len: int, steps: list[int]) -> list[Pat
 def test_agent_trains_and_plans_with_an_analytic_model() -> None:
     box = np.ones(2, np.float32)
     task = TaskSpec(2, 2, -box, box, LinearReach.get_reward, ep_len=20)
-    model: DynamicsModel = Exact()
+    model = Exact()
     agent = MBAgent(
         task, ModelConfig(), PlannerConfig(**PLANNER, mpc_num_action_sequences=200), 1, CPU,
         dynamics=model,
     )  # fmt: skip
-    assert not has_memory(model)
+    assert not model.has_memory
     assert agent.optimizer is None
     paths = iterate(agent, lambda: gym.make("LinearReach-v0"), 20, [40, 40, 40])
     for path in paths:
@@ -124,10 +102,10 @@ LEARNING: dict[str, Any] = {
 }  # fmt: skip
 
 
-class GRUEnsemble(nn.Module):
+class GRUEnsemble(DynamicsModel):
     """E recurrent networks: a state is the observation and what a member remembers (Cho 2014)."""
 
-    noise_dim, has_memory, device = 0, True, CPU
+    has_memory = True
 
     def __init__(
         self, ob_dim: int, ac_dim: int, members: int, size: int, sequence_length: int
@@ -160,9 +138,6 @@ class GRUEnsemble(nn.Module):
         next_obs = state[..., : self.ob_dim] + self.target_stats.denormalize(change)
         prediction = Prediction(next_obs, torch.zeros(next_obs.shape[:-1]), None)
         return torch.cat([next_obs, memory], -1), prediction
-
-    def planning_step(self) -> Any:
-        return torch.no_grad()(self.step)
 
     def _advance(self, state: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised change (E, B, O) of the observation, and the memory after it."""

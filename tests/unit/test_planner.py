@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.models.base_model import Prediction
+from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory
 from cs285.policies.MPC_policy import Draws, MPCPolicy
@@ -24,18 +24,13 @@ HORIZON = 4
 LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32)
 
 
-class LinearModel:
+class LinearModel(DynamicsModel):
     """s' = s + gain * a for each member, in place of a learned ensemble."""
 
     def __init__(self, gains: list[float]) -> None:
+        super().__init__()
         self.gains = torch.tensor(gains)[:, None, None]
-        self.members, self.noise_dim = len(gains), 0
-
-    def initial_state(self, obs: Tensor) -> Tensor:
-        return obs.expand(self.members, *obs.shape)
-
-    def planning_step(self) -> Any:
-        return self.step
+        self.members = len(gains)
 
     def step(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
         next_obs = obs + self.gains * acs

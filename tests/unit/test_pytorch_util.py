@@ -19,9 +19,7 @@ from cs285.infrastructure.pytorch_util import (
 def make_parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
     generator = make_generator(1, "parameters")
     shapes: list[tuple[int, ...]] = [(300,), (4, 5), ()]
-    return [
-        nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in shapes
-    ]
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in shapes]
 
 
 def loss_of(parameters: list[nn.Parameter], step: int) -> Tensor:

@@ -56,9 +56,7 @@ def test_critics_loss_is_the_squared_td_error_of_both_twins() -> None:
     targets = torch.where(batch.terminated, batch.rewards, batch.rewards + DISCOUNT * value)
     values = critic(batch.obs, batch.acs)
     expected = ((values - targets.detach()) ** 2).sum() / B
-    found = critic_loss(
-        policy, critic, target_critic, batch, noise, log_temperature, DISCOUNT
-    )
+    found = critic_loss(policy, critic, target_critic, batch, noise, log_temperature, DISCOUNT)
     torch.testing.assert_close(found.loss, expected)
     torch.testing.assert_close(found.mean_value, values.detach().mean())
     assert not found.mean_value.requires_grad

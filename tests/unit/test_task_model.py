@@ -44,9 +44,7 @@ def task(reward: bool = True, rule: bool = False, **flags: Any) -> TaskModel:
         ({"termination": "learned", "rule": True}, [-1, -5], [True, False], True),
     ],
 )
-def test_outcomes(
-    options: dict[str, Any], rewards: Any, terminated: Any, ends_plans: bool
-) -> None:
+def test_outcomes(options: dict[str, Any], rewards: Any, terminated: Any, ends_plans: bool) -> None:
     found = task(**options)
     is_learned = options.get("termination") == "learned"
     outcome = found.outcome(LEARNED if is_learned else PREDICTED, ACS)

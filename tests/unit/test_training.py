@@ -58,9 +58,7 @@ def fit(model: FFModel, data: Transitions, seed: int = 3) -> dict[str, torch.Ten
     return fit_until_converged(model, adam, data, make_generator(seed, "fit"))
 
 
-def predict(
-    model: FFModel, data: Transitions, noise: torch.Tensor | None = None
-) -> Prediction:
+def predict(model: FFModel, data: Transitions, noise: torch.Tensor | None = None) -> Prediction:
     """Return the prediction of a planning step of every elite."""
     acs = data.acs.expand(model.members, -1, -1)
     return model.planning_step()(model.initial_state(data.obs), acs, noise)[1]

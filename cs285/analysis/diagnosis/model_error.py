@@ -80,7 +80,8 @@ def open_loop_errors(
     real = np.stack([observations(paths[p])[t : t + H + 1] for p, t in starts])
     acs = np.stack([paths[p].acs[t : t + H] for p, t in starts])
     imagined = imagine(model, real[:, 0], acs).observations
-    std = to_numpy(model.obs_scale)
+    scale = model.obs_scale
+    std = real.std((0, 1)) if scale is None else to_numpy(scale)
     # With --add_sl_noise a constant has the std of its noise in the model's data.
     varies = (std > 0) & (np.ptp(real, axis=(0, 1)) > 0)
     return OpenLoop(starts, real, imagined, np.where(varies, std, np.nan))
