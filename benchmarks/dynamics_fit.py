@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from benchmarks.timing import Contender, rates, summarize, write
+from benchmarks.timing import Contender, both_ways, write
 from cs285.infrastructure.replay_buffer import Transitions
 
 OB_DIM, AC_DIM, ROWS, STEPS = 21, 6, 10_000, 100
@@ -47,7 +47,7 @@ def main() -> None:
         if torch.cuda.is_available():
             contenders["here, GPU"] = partial(ours, *shape, device="cuda")
             contenders["here, GPU, --compile"] = partial(ours, *shape, device="cuda", compile=True)
-        content[name] = summarize(rates(contenders, arguments.repeats), BASELINE)
+        content |= both_ways(name, contenders, arguments.repeats, BASELINE)
     write("dynamics_fit", content)
 
 
@@ -70,9 +70,7 @@ def ours(
     from cs285.models.ff_model import FFModel
     from cs285.models.training import fit_ensemble, gradient_step
     from cs285.networks.compilation import compiled
-    from cs285.networks.cpu_tuning import tune_cpu
 
-    tune_cpu()
     config = ModelConfig(ensemble_size=members, size=width, n_layers=n_layers)
     model = FFModel(OB_DIM, AC_DIM, config, False, make_generator(1, "benchmark")).to(device)
     optimizer = make_adam(model.parameters(), LEARNING_RATE)

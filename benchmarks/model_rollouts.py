@@ -16,13 +16,12 @@ import torch
 from benchmarks.planning import random_data
 from benchmarks.reference.homework_mpc import build_models
 from benchmarks.reference.homework_rollout import HomeworkActor, collect_model_trajectory
-from benchmarks.timing import Contender, rates, summarize, write
+from benchmarks.timing import Contender, both_ways, write
 from cs285.config.flags import from_flat
 from cs285.config.mbpo import MBPOConfig
 from cs285.envs import inspect_task
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.models.task_model import TaskModel
-from cs285.networks.cpu_tuning import tune_cpu
 
 ENV, LENGTH, MEMBERS, MODEL_SIZE, POLICY_SIZE = "cheetah-cs285-v0", 10, 3, 250, 256
 STARTS = (100, 1000, 5000)
@@ -41,7 +40,7 @@ def main() -> None:
         "shape": f"{ENV} {LENGTH} steps, E {MEMBERS} 2x{MODEL_SIZE}, policy 2x{POLICY_SIZE}",
         "unit": "imagined transitions per second",
         "torch_threads": torch.get_num_threads(),
-        "rollouts": summarize(rates(contenders, arguments.repeats), BASELINE),
+        **both_ways("rollouts", contenders, arguments.repeats, BASELINE),
     }
     write("model_rollouts", content)
 
@@ -50,7 +49,6 @@ def batched(starts: int, propagation: str) -> Callable[[], int]:
     from cs285.agents.mbpo_agent import MBPOAgent
     from cs285.models.rollouts import roll_out
 
-    tune_cpu()
     task, real = inspect_task(ENV), random_data()
     flags = {"ensemble_size": MEMBERS, "size": MODEL_SIZE, "sac_size": POLICY_SIZE}
     agent = MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device("cpu"))

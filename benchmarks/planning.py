@@ -31,7 +31,6 @@ from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.replay_buffer import Transitions, stack_paths
-from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import RandomPolicy
 
 ENV, HORIZON, SEQUENCES, MEMBERS, SIZE = "cheetah-cs285-v0", 15, 1000, 3, 250
@@ -61,9 +60,15 @@ def main() -> None:
         "torch_threads": torch.get_num_threads(),
         "gflop_per_population": round(GFLOP, 2),
     }
-    for strategy, populations in (("random", 1), ("cem", CEM_ITERATIONS)):
+    for strategy, populations, tuned in (
+        ("random", 1, True),
+        ("cem", CEM_ITERATIONS, True),
+        ("random", 1, False),
+        ("cem", CEM_ITERATIONS, False),
+    ):
         decisions = max(4, arguments.decisions // populations)
-        measured = rates(make_contenders(strategy, populations, decisions), arguments.repeats)
+        contenders = make_contenders(strategy, populations, decisions)
+        measured = rates(contenders, arguments.repeats, tuned)
         peaks = measured.pop(PEAK)
         summary: dict[str, dict[str, float]] = summarize(measured, BASELINE)
         for name, row in summary.items():
@@ -73,8 +78,9 @@ def main() -> None:
             ours = zip(measured[name], peaks, strict=True)
             shares = [rate * GFLOP * share * populations / peak for rate, peak in ours]
             row["share_of_sgemm_peak"] = round(float(np.median(shares)), 3)
-        content[f"{strategy}_sgemm_peak_gflop_per_s"] = round(float(np.median(peaks)), 1)
-        content[strategy] = summary
+        section = strategy if tuned else f"{strategy}, torch's own settings"
+        content[f"{section} sgemm peak gflop per s"] = round(float(np.median(peaks)), 1)
+        content[section] = summary
     cores, pets_decisions = available_cores(), max(4, arguments.decisions // 4)
     pets = {
         name: partial(one_pets_episode, pets_decisions, count)
@@ -140,7 +146,6 @@ def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Call
 
 def one_pets_episode(decisions: int, cores: int) -> Callable[[], int]:
     """Return work that collects one episode in this process, as PETS does between two fits."""
-    tune_cpu()  # as a run and its workers do
     task = inspect_task(PETS_ENV)
     agent = MBAgent(task, ModelConfig(**PETS_MODEL), PlannerConfig(), 1, torch.device("cpu"))
     agent.model.fit_statistics(random_data(PETS_ENV))

@@ -86,9 +86,7 @@ def sac_iterations() -> Callable[[], int]:
     from cs285.config.mbpo import MBPOConfig
     from cs285.envs import inspect_task
     from cs285.infrastructure.replay_buffer import unpack
-    from cs285.networks.cpu_tuning import tune_cpu
 
-    tune_cpu()
     flags = {
         "ensemble_size": MEMBERS,
         "size": MODEL_SIZE,

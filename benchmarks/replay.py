@@ -38,9 +38,7 @@ def main() -> None:
 
 def replay(what: str, size: int) -> Callable[[], int]:
     from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
-    from cs285.networks.cpu_tuning import tune_cpu
 
-    tune_cpu()
     buffer = ReplayBuffer(size, OB_DIM, AC_DIM)
     batch = Transitions(
         torch.randn(ADDED, OB_DIM),

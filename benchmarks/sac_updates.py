@@ -19,7 +19,7 @@ import torch
 from gymnasium import spaces
 
 from benchmarks.reference.homework_sac import HomeworkSAC
-from benchmarks.timing import Contender, rates, summarize, write
+from benchmarks.timing import Contender, both_ways, write
 
 OB_DIM, AC_DIM, SIZE, BATCH, UPDATES, ROWS = 21, 6, 256, 256, 200, 10_000
 BASELINE = "Stable-Baselines3"
@@ -39,12 +39,11 @@ def main() -> None:
     if torch.cuda.is_available():
         contenders["here, GPU"] = partial(ours, "cuda")
         contenders["here, GPU, --compile"] = partial(ours, "cuda", compile=True)
-    summary = summarize(rates(contenders, arguments.repeats), BASELINE)
     content = {
         "shape": f"O {OB_DIM} A {AC_DIM}, 2x{SIZE} ReLU, batch {BATCH}, {UPDATES} updates a round",
         "unit": "updates of twin Q, policy, temperature and target per second, sampling included",
         "torch_threads": torch.get_num_threads(),
-        "updates": summary,
+        **both_ways("updates", contenders, arguments.repeats, BASELINE),
     }
     write("sac_updates", content)
 
@@ -54,9 +53,7 @@ def ours(device: str = "cpu", compile: bool = False) -> Callable[[], int]:
     from cs285.config.sac import SACConfig
     from cs285.envs import TaskSpec
     from cs285.infrastructure.replay_buffer import Transitions
-    from cs285.networks.cpu_tuning import tune_cpu
 
-    tune_cpu()
     ones = np.ones(AC_DIM, np.float32)
     task = TaskSpec(OB_DIM, AC_DIM, -ones, ones, None, 1000)
     agent = SACAgent(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cs285.infrastructure.run_folder import provenance
-from cs285.networks.cpu_tuning import tune_cpu
+from cs285.networks.cpu_tuning import SWITCH, tune_cpu
 
 PEERS = ("stable-baselines3", "sbx-rl", "jax", "mbrl")
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
@@ -27,10 +27,13 @@ RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 Contender = Callable[[], Callable[[], float]]
 
 
-def rates(contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[float]]:
+def rates(
+    contenders: Mapping[str, Contender], repeats: int, tuned: bool = True
+) -> dict[str, list[float]]:
     """Return units per second of every repeat of each contender.
 
-    One warm-up round comes first and is not counted. While one works, the others wait.
+    One warm-up round comes first and is not counted. While one works, the others wait. All of them,
+    peers too, have the processor settings of `tune_cpu` if `tuned`, or none of them has.
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -39,7 +42,7 @@ def rates(contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[f
     try:
         for name, contender in contenders.items():
             pipes[name], remote = context.Pipe()
-            process = context.Process(target=_serve, args=(remote, contender))
+            process = context.Process(target=_serve, args=(remote, contender, tuned))
             process.start()
             remote.close()
             processes.append(process)
@@ -58,7 +61,19 @@ def rates(contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[f
     return measured
 
 
-def _serve(pipe: Connection, contender: Contender) -> None:
+def both_ways(
+    section: str, contenders: Mapping[str, Contender], repeats: int, baseline: str
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the `section`, and the same without the processor settings of `tune_cpu` in any."""
+    return {
+        section: summarize(rates(contenders, repeats), baseline),
+        f"{section}, torch's own settings": summarize(rates(contenders, repeats, False), baseline),
+    }
+
+
+def _serve(pipe: Connection, contender: Contender, tuned: bool) -> None:
+    os.environ[SWITCH] = str(int(tuned))  # also for processes that a contender starts
+    tune_cpu()
     work = contender()
     pipe.send(None)
     try:

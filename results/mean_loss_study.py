@@ -25,7 +25,7 @@ from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.evaluation import coverage, validation_errors
+from cs285.models.ff_model import FFModel
 
 SCRIPT, TARGET = "mean_loss_study.py", Path(__file__).parent / "study"
 SEEDS = (1, 2, 3)  # of initialisation and minibatches
@@ -51,18 +51,20 @@ def fit_and_judge(
     agent = MBAgent(task, config, PlannerConfig(), seed, torch.device("cpu"))
     agent.replay_buffer.add(learned)
     steps = len(agent.train(0)["Training Loss"])
+    model = agent.model
+    assert isinstance(model, FFModel)
     errors = {
-        name: validation_errors(agent.model, part)[agent.model.elites].mean().item()
+        name: model.validation_errors(part)[model.elites].mean().item()
         for name, part in (("error on what was learned", learned), ("error", rest))
     }
-    shares = {name: share.item() for name, share in coverage(agent.model, rest).items()}
+    shares = {name: share.item() for name, share in model.coverage(rest).items()}
     return errors | shares | {"gradient steps": steps}
 
 
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
-    _, config, task, _, agent, _ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
+    config, task, _, agent, _ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
     data = getattr(agent, "mb_agent", agent).replay_buffer.all()
     found: dict[str, list[dict[str, float]]] = {}
     for kind, flags in KINDS.items():

@@ -67,7 +67,7 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     folder = parser.parse_args(argv).folder
-    _, config, task, env, agent, _ = rebuild(folder, no_gpu=True)
+    config, task, env, agent, _ = rebuild(folder, no_gpu=True)
     replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model
     keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
     policies = {

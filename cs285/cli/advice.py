@@ -8,7 +8,6 @@ from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.task_model import TaskModel
 
-
 COMPILING_PAYS_FROM = 20_000  # SAC updates: results/benchmarks/autograd.json
 
 

@@ -56,8 +56,8 @@ class RunConfig:
     )
     num_workers: int | None = flag(
         None,
-        "processes that collect episodes, and cores that plan at most (default: one per core on CPU, "
-        "1 on GPU)",
+        "processes that collect episodes, and at most as many cores plan (default: one per core on "
+        "CPU, 1 on GPU)",
         check=COUNT,
         free=True,
         changes_curve=False,

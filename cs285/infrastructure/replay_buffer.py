@@ -122,7 +122,8 @@ class ReplayBuffer:
     ) -> Tensor:
         """Return the numbers of the rows of random sequences, (*shape, length).
 
-        Each is of `length` steps in a row of one episode. Raises ValueError: no episode has as many.
+        Each is of `length` steps in a row of one episode. Raises ValueError: no episode is that
+        long.
         """
         oldest = self._next if self._size == self.capacity else 0
         order = (torch.arange(self._size) + oldest) % self.capacity

@@ -18,6 +18,7 @@ from cs285.agents.base_agent import BaseAgent
 from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey
+from cs285.collection.video import record_episode
 from cs285.config.run import RunConfig
 from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
@@ -26,7 +27,6 @@ from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_nu
 from cs285.infrastructure.recording.figures import save_losses, save_predictions
 from cs285.infrastructure.recording.progress import CollectionProgress, format_duration
 from cs285.infrastructure.recording.stopwatch import describe_phases
-from cs285.collection.video import record_episode
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 from cs285.infrastructure.utils import perform_actions, return_statistics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 leaves torch and malloc as they are
 FLOAT32_ERROR = 1e-3  # of the sum of 256 products of normal numbers; bfloat16 is at 0.1
 
 
 def tune_cpu() -> None:
-    """Set up this process; where there is nothing to gain, do nothing."""
+    """Set up this process; where there is nothing to gain, or SWITCH is 0, do nothing."""
+    if os.environ.get(SWITCH) == "0":
+        return
     _keep_freed_memory()
     _multiply_by_onednn()
 

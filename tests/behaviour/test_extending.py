@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import arguments
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, re.M | re.S)
@@ -23,9 +25,16 @@ def test_example(title: str, code: str, tmp_path: Path) -> None:
     assert len([line for line in lines if not is_import.match(line)]) <= MOST_LINES
     file = tmp_path / ("hill_climber.py" if title == AGENT else "example.py")
     file.write_text(code)
-    words = "--env_name Pendulum-v1 --n_iter 3 --batch_size_initial 200 --batch_size 200".split()
-    words += ["--eval_batch_size", "200", "--num_workers", "1", "--data_dir", str(tmp_path)]
-    command = [sys.executable, str(file), *(words if title == AGENT else [])]
+    flags = {
+        "env_name": "Pendulum-v1",
+        "n_iter": 3,
+        "batch_size_initial": 200,
+        "batch_size": 200,
+        "eval_batch_size": 200,
+        "num_workers": 1,
+        "data_dir": tmp_path,
+    }
+    command = [sys.executable, str(file), *(arguments(**flags) if title == AGENT else [])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     if title == AGENT:

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values, to_flat
+from cs285.config.flags import (
+    OneLineParser,
+    add_flags,
+    defaults,
+    from_flat,
+    groups,
+    parse_values,
+    to_flat,
+)
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
 from cs285.scripts.run_hw4_mb import main
@@ -148,3 +156,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_missing_env_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "--env_name is required; allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config_class", [MBConfig, MBPOConfig])
+def test_rules_on_flags_without_effect_name_flags_that_there_are(config_class: type) -> None:
+    known = set(defaults(config_class)) | set(defaults(MBPOConfig))
+    holders = [config_class, *groups(config_class).values()]
+    rules = [rule for holder in holders for rule in getattr(holder, "rules", ())]
+    assert len(rules) > 8
+    for rule in rules:
+        assert set(rule.flags) <= known
+        assert rule.reason.format_map(defaults(MBPOConfig))

@@ -9,7 +9,7 @@ import torch
 from cs285.config.model import ModelConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.replay_buffer import Transitions
+from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import training
 from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.ff_model import FFModel
@@ -220,6 +220,38 @@ def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None
         half = model.outputs(data)[0][..., 1]
     expected = ((half - targets[:, 1]).square().mean(1) + 1e-3).sqrt()  # noise has variance 1
     torch.testing.assert_close(before, expected, rtol=0.05, atol=0)
+
+
+def test_a_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
+    """Its batches are (E, B, T, ...), where an FFModel's are (E, B, ...)."""
+
+    class WithMemory(FFModel):
+        sequence_length = 3  # type: ignore[assignment]
+
+    flags = {"holdout_ratio": 0.0, "num_elites": None, "num_agent_train_steps_per_iter": 5}
+    config = ModelConfig(**{**SMALL, **flags})  # type: ignore[arg-type]
+    replay, episodes = ReplayBuffer(100, O, A), 4
+    for number in range(episodes):  # the rewards are numbers of steps, from 10 * number
+        data = make_data(6, number)
+        replay.add(data._replace(rewards=10.0 * number + torch.arange(6.0)))
+    for kind, shape in ((WithMemory, (4, 32, 3)), (FFModel, (4, 32))):
+        seen: list[torch.Tensor] = []
+
+        def spy(
+            model: DynamicsModel,
+            optimizer: Any,
+            batch: Transitions,
+            seen: list[torch.Tensor] = seen,
+        ) -> Any:
+            seen.append(batch.rewards)
+            return {"Training Loss": batch.rewards.mean()}
+
+        model = kind(O, A, config, True, make_generator(1, "test"))
+        adam = torch.optim.Adam(model.parameters(), 1e-3)
+        training.fit(model, adam, replay, config, make_generator(3, "fit"), spy)
+        assert [tuple(rewards.shape) for rewards in seen] == [shape] * 5
+        if kind is WithMemory:
+            assert all((rewards.diff(dim=-1) == 1).all() for rewards in seen)
 
 
 def test_steps_are_capped() -> None:
