@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.timing import Contender, rates, summarize, write
 
+ROOT = Path(__file__).parents[1]
 WRITTEN_OUT = "b0c3007"  # the last commit whose gradients are written out
 BASELINE = f"written out ({WRITTEN_OUT})"
 SAC = "SAC update"
@@ -36,8 +40,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
     parser.add_argument("--names", nargs="+", default=[SAC, *FITS])
-    repeats, names = parser.parse_args().repeats, parser.parse_args().names
-    content: dict[str, object] = {"unit": "updates or gradient steps per second"}
+    parser.add_argument("--first_update", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.first_update:
+        time_first_update()
+        return
+    repeats, names = arguments.repeats, arguments.names
+    content: dict[str, Any] = {"unit": "updates or gradient steps per second"}
     with tempfile.TemporaryDirectory() as folder:
         take_out(Path(folder))
         for name in names:
@@ -49,14 +58,44 @@ def main() -> None:
                 }
                 measured = rates(contenders, repeats)
                 content[f"{name}, {threads} threads"] = summarize(measured, BASELINE)
+    if SAC in names:
+        content["compiling a SAC update"] = compiling(content)
     write("autograd", content)
+
+
+def compiling(content: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds before a first compiled update, and from how many updates on they pay."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": folder}
+        seconds = []
+        for _ in range(2):  # the first run, and a later one that finds what was compiled
+            command = [sys.executable, "-m", "benchmarks.autograd", "--first_update"]
+            done = subprocess.run(
+                command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            seconds.append(float(done.stdout.split()[-1]))
+    section = content[f"{SAC}, {torch.get_num_threads()} threads"]
+    saved = 1 / section["autograd"]["median"] - 1 / section["autograd, compiled"]["median"]
+    return {
+        "seconds in a first run": round(seconds[0], 1),
+        "seconds in later runs": round(seconds[1], 1),
+        "pays from so many updates on, in a first run": round(seconds[0] / saved),
+        "pays from so many updates on, in later runs": round(seconds[1] / saved),
+    }
+
+
+def time_first_update() -> None:
+    """Print the seconds that a round of updates takes which has to be compiled first."""
+    work = work_of(SAC, torch.get_num_threads(), True)
+    start = time.perf_counter()
+    work()
+    print(time.perf_counter() - start)
 
 
 def take_out(folder: Path) -> None:
     """Write the package and the benchmarks of the commit WRITTEN_OUT into a folder."""
     command = ["git", "archive", WRITTEN_OUT, "cs285", "benchmarks"]
-    root = Path(__file__).parents[1]
-    archive = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
 
