@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from cs285.models.base_model import Prediction
+from cs285.models.base_model import DynamicsModel, Prediction
 
 
 class LinearReach(gym.Env):
@@ -81,22 +81,16 @@ gym.register("NanReward-v0", entry_point=NanReward, max_episode_steps=20)
 gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)
 
 
-class AnalyticModel:
-    """What a known system without memory, noise or weights has beside its `step`."""
-
-    device, noise_dim, sequence_length = torch.device("cpu"), 0, None
+class AnalyticModel(DynamicsModel):
+    """A known system, and the std of its observations."""
 
     def __init__(self, members: int, std: tuple[float, ...]) -> None:
-        self.members, self.obs_scale = members, torch.tensor(std)
+        super().__init__()
+        self.members, self.std = members, torch.tensor(std)
 
-    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        return obs.expand(self.members, *obs.shape)
-
-    def planning_step(self) -> Any:
-        return self.step
-
-    def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
-        raise NotImplementedError
+    @property
+    def obs_scale(self) -> Tensor:
+        return self.std
 
 
 class ReachModel(AnalyticModel):

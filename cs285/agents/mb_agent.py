@@ -12,7 +12,7 @@ from cs285.agents.base_agent import BaseAgent, Diagnosed
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.pytorch_util import make_adam, make_generator
+from cs285.infrastructure.pytorch_util import make_adam, make_generator, with_tensor_rate
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
 from cs285.infrastructure.utils import add_noise
 from cs285.models.base_model import DynamicsModel
@@ -43,11 +43,14 @@ class MBAgent(BaseAgent):
         super().__init__()
         self.task, self.config, self.seed, self.device = task, model, seed, device
         self.task_model = TaskModel.of(task, model)
-        self.model = dynamics or build_model(
-            task, model, self.task_model.learns_reward, make_generator(seed, "model init"), device
-        )
+        if dynamics is None:
+            generator = make_generator(seed, "model init")
+            dynamics = build_model(task, model, self.task_model.learns_reward, generator)
+        self.model = dynamics.to(device)
         weights = list(self.model.parameters())
         self.optimizer = make_adam(weights, model.learning_rate) if weights else None
+        if compile and self.optimizer:
+            with_tensor_rate(self.optimizer)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.unseen = 0  # transitions collected since the last fit
         self.update = compiled(gradient_step) if compile else gradient_step

@@ -8,6 +8,7 @@ of your own registers itself in its module, and is named MODULE:NAME where a too
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,13 @@ def register(entry: AgentEntry) -> AgentEntry:
     return entry
 
 
+def find_own_modules() -> None:
+    """Let an agent MODULE:NAME be imported from the current folder, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
 def find_agent(name: str) -> AgentEntry:
     """Return the agent NAME, or MODULE:NAME, whose module is imported first.
 
@@ -79,7 +87,7 @@ def find_agent(name: str) -> AgentEntry:
             importlib.import_module(module)
         except ImportError as error:
             raise UsageError(f"agent {name}: cannot import {module} ({error})") from error
-    if own not in AGENTS:
+    if own not in AGENTS or (module and AGENTS[own].module != module):
         raise UsageError(f"agent {name}: must be {', '.join(AGENTS)}, or MODULE:NAME")
     return AGENTS[own]
 

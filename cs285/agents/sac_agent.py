@@ -74,7 +74,7 @@ class SACAgent(BaseAgent):
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths."""
-        self.replay_buffer.add(stack_paths(paths))
+        self.replay_buffer.add(stack_paths(paths), paths)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Learn from real data only."""

@@ -70,6 +70,10 @@ def run_anew(entry: AgentEntry, config: Any) -> None:
     if not run.env_name:
         raise UsageError("--env_name is required; allowed: an environment's id, see --help")
     parts = _prepare(config)
+    from cs285.cli.advice import describe_compiling
+
+    if hint := describe_compiling(config, parts[1]):
+        print(hint)
     flags = flag_tools.to_flat(config)
     folder = create_run_folder(
         run.data_dir, run.exp_name, run.env_name, entry.script, entry.full_name, flags
@@ -132,7 +136,6 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    from cs285.cli.advice import describe_compiling
     from cs285.envs import inspect_task
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.compilation import check_compiler
@@ -146,8 +149,6 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     device = select_device(run.no_gpu, run.which_gpu)
     if run.compile:
         check_compiler(device)
-    elif hint := describe_compiling(config):
-        print(hint)
     return task, device, run.ep_len or task.ep_len
 
 
@@ -175,7 +176,7 @@ def _train(
                 env_factory=env_factory,
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
-                advise=Advice(config, task, is_resumed),
+                advise=Advice(config, task),
             )
             first = trainer.counters.next_iteration
             if is_resumed and first < run.n_iter:

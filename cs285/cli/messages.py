@@ -1,4 +1,4 @@
-"""What may befall a run, as the one line that says it and how to go on."""
+"""Turn exceptions into one-line errors with resume instructions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISK_ERRORS = (
 
 @contextmanager
 def one_line_errors(folder: Path, has_checkpoints: bool) -> Iterator[None]:
-    """Make RunErrors, which say how to go on, of what may befall the run in `folder`.
+    """Turn what stops the run in `folder` into RunErrors that say how to resume it.
 
     An exception that only its author can mend passes, with its traceback.
     """

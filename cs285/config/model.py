@@ -1,4 +1,4 @@
-"""The settings of the dynamics model (see config.py)."""
+"""The settings of the dynamics model."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ModelConfig:
         "-noise",
     )
     learned_reward: bool = flag(
-        False, "plan with the model's own reward head even where the task's reward is known"
+        False, "plan with the learned reward even where the task's reward is known"
     )
     termination: str | None = flag(
         None,

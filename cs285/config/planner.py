@@ -1,4 +1,4 @@
-"""The settings of the planner: what all planners share, then each planner's own (see config.py)."""
+"""The settings of the planner: what all planners share, then each planner's own."""
 
 from __future__ import annotations
 

@@ -52,11 +52,11 @@ class RunConfig:
     compile: bool = flag(
         False,
         "compile the fit's and SAC's whole gradient steps with torch.compile; on a GPU also the "
-        "planner, and all as CUDA graphs; the first run waits up to a minute for it",
+        "planner, and all as CUDA graphs; needs torch 2.13, and the first run waits up to a minute",
     )
     num_workers: int | None = flag(
         None,
-        "processes that collect episodes, and at most as many cores plan (default: one per core on "
+        "processes that collect episodes, and the most cores that plan (default: one per core on "
         "CPU, 1 on GPU)",
         check=COUNT,
         free=True,

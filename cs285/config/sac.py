@@ -1,4 +1,4 @@
-"""The settings of the SAC learner (see config.py)."""
+"""The settings of the SAC learner."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,13 +49,6 @@ class Job:
     asked_at: float = 0.0
     process: Process | None = field(default=None, repr=False)
     lock: TextIO | None = field(default=None, repr=False)
-
-
-def find_own_modules() -> None:
-    """Let an agent MODULE:NAME be imported from the current folder, as `python -m` does."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
 
 
 def resolve(agent: str, given: dict[str, Any]) -> Any:

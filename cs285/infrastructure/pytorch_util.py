@@ -95,15 +95,30 @@ class Normalizer(nn.Module):
         return torch.addcmul(self.mean, columns, self.std)
 
 
-def make_adam(
-    parameters: Iterable[nn.Parameter], learning_rate: float | Tensor
-) -> torch.optim.Adam:
+def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
     """Return Adam with its moments at zero, which a compiled step cannot make itself."""
-    optimizer = torch.optim.Adam(parameters, learning_rate, fused=True)
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, learning_rate, fused=True)
     for parameter in _parameters(optimizer):
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         step = torch.zeros((), device=parameter.device)
         optimizer.state[parameter] = {"step": step, **moments}
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; that of a compiled step is a tensor, since a number would be fixed."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def with_tensor_rate(optimizer: torch.optim.Adam) -> torch.optim.Adam:
+    """Return the optimiser with a learning rate that a compiled step reads anew each time."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
     return optimizer
 
 
@@ -123,9 +138,13 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 def adam_step(optimizer: torch.optim.Optimizer) -> None:
     """Take the step of torch.optim.Adam in operations that a compiler can fuse with what is around.
 
-    Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
+    Kingma & Ba 2015, arXiv:1412.6980, algorithm 1. Raises TypeError: it is another optimiser.
     """
+    if type(optimizer) is not torch.optim.Adam:
+        raise TypeError(f"{type(optimizer).__name__}: a compiled step must be Adam's")
     for group in optimizer.param_groups:
+        if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
+            raise TypeError("a compiled Adam must have no weight decay, amsgrad or maximize")
         beta1, beta2 = group["betas"]
         for parameter in group["params"]:
             state, gradient = optimizer.state[parameter], parameter.grad

@@ -92,8 +92,9 @@ class ReplayBuffer:
         """Append packed rows (B, D); see `add`."""
         first = self._next + max(len(rows) - self.capacity, 0)
         kept = rows[-self.capacity :].to(self.device)
+        slots = torch.arange(first, first + len(kept), device=self.device) % self.capacity
+        self._rows[slots] = kept
         slots = torch.arange(first, first + len(kept)) % self.capacity
-        self._rows[slots.to(self.device)] = kept
         self._episodes[slots] = self._number_episodes(len(rows), paths)[-self.capacity :]
         self._next = (self._next + len(rows)) % self.capacity
         self._size = min(self._size + len(rows), self.capacity)
@@ -128,7 +129,7 @@ class ReplayBuffer:
         oldest = self._next if self._size == self.capacity else 0
         order = (torch.arange(self._size) + oldest) % self.capacity
         episodes = self._episodes[order]
-        firsts = torch.arange(self._size - length + 1)
+        firsts = torch.arange(max(self._size - length + 1, 0))
         firsts = firsts[episodes[firsts] == episodes[firsts + length - 1]]
         if len(firsts) == 0:
             raise ValueError(f"no episode has {length} steps")

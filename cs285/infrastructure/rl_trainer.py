@@ -64,7 +64,7 @@ class RL_Trainer:
         env_factory: EnvFactory,
         render_env_factory: EnvFactory,
         device: torch.device,
-        advise: Callable[[list[Path]], None] = lambda paths: None,
+        advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
     ) -> None:
         """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not this run's."""
         self.config, self.folder, self.agent = config, folder, agent
@@ -114,7 +114,7 @@ class RL_Trainer:
     def _iterate(self, iteration: int, is_logged: bool) -> None:
         """Collect, learn, and tell of it."""
         paths = self._collect(iteration)
-        self.advise(paths)
+        self.advise(paths, iteration)
         self.agent.add_to_replay_buffer(paths, iteration)
         self.counters.env_steps += sum(path.length for path in paths)
         metrics = self._train(iteration)

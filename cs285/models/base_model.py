@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Transitions
 
 
@@ -61,7 +63,13 @@ class DynamicsModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    @property
+    def fitted_members(self) -> int:
+        """How many members a fit's batches are for; with elites, more than those that predict."""
+        return self.members
 
     @property
     def obs_scale(self) -> Tensor | None:
@@ -92,6 +100,18 @@ class DynamicsModel(nn.Module):
     def loss(self, batch: Transitions) -> ModelLoss:
         """Return the loss of a batch (E, B, ...), or of sequences (E, B, T, ...)."""
         raise NotImplementedError
+
+    def validation_errors(self, data: Transitions) -> Tensor:
+        """Return each fitted member's error (E,) on held-out data: for --holdout_ratio."""
+        raise UsageError("--holdout_ratio: must be 0: this model has no errors by member")
+
+    def member_tensors(self) -> list[Tensor]:
+        """Return all weights as views (E, ...): a member's are in its rows. For --holdout_ratio."""
+        raise UsageError("--holdout_ratio: must be 0: this model has no weights by member")
+
+    def choose_members(self, errors: Tensor) -> Tensor:
+        """Have the members with the lowest errors (E,) predict; return their numbers."""
+        return errors.argsort()[: self.members]
 
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
         """Return metrics (1,) of predicting `data` that the model was not fitted to."""

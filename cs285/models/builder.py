@@ -15,8 +15,6 @@ def build_model(
     config: ModelConfig,
     learns_reward: bool,
     generator: torch.Generator,
-    device: torch.device,
 ) -> DynamicsModel:
-    """Return a new model of the kind that `--model` names, on `device`."""
-    model = FFModel(task.ob_dim, task.ac_dim, config, learns_reward, generator)
-    return model.to(device)
+    """Return a new model of the kind that `--model` names."""
+    return FFModel(task.ob_dim, task.ac_dim, config, learns_reward, generator)

@@ -75,22 +75,33 @@ class FFModel(DynamicsModel):
     ) -> tuple[Tensor, Prediction]:
         """Take one step with every elite (see Step), differentiable by everything."""
         inputs = self.input_stats.normalize(_inputs(state, acs))
-        tensors = self.network.of_members(self._members())
-        return self._predict(state, self.network.apply_tensors(tensors, inputs), noise)
+        tensors, bounds = self.network.of_members(self._members()), self._bounds()
+        return self._predict(state, self.network.apply_tensors(tensors, inputs), noise, bounds)
 
     @torch.no_grad()
     def planning_step(self) -> Step:
         """Return the fastest form of `step`, of the weights as they are now, without gradients."""
         stats = self.input_stats
         outputs_of = planning_form(self.network, self._members(), stats.mean, stats.inverse_std)
+        bounds = self._bounds()
 
         @torch.no_grad()
         def step(
             state: Tensor, acs: Tensor, noise: Tensor | None = None
         ) -> tuple[Tensor, Prediction]:
-            return self._predict(state, outputs_of(_inputs(state, acs)), noise)
+            return self._predict(state, outputs_of(_inputs(state, acs)), noise, bounds)
 
         return step
+
+    @property
+    def fitted_members(self) -> int:
+        """All members, also those that are no elites."""
+        return self.ensemble_size
+
+    def choose_members(self, errors: Tensor) -> Tensor:
+        """Make the members with the lowest errors (E,) the elites; return their numbers."""
+        self.elites.copy_(errors.argsort()[: self.members])
+        return self.elites
 
     @property
     def obs_scale(self) -> Tensor:
@@ -139,7 +150,8 @@ class FFModel(DynamicsModel):
         latter two None where they are not learned.
         """
         inputs = self.input_stats.normalize(_inputs(batch.obs, batch.acs))
-        return self._read(self.network(inputs.expand(self.ensemble_size, -1, -1)), None)
+        bounds = self.log_var_bounds if self.is_probabilistic else None
+        return self._read(self.network(inputs.expand(self.ensemble_size, -1, -1)), bounds)
 
     @torch.no_grad()
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
@@ -193,23 +205,25 @@ class FFModel(DynamicsModel):
         return (by_column * varies).sum(-1) / varies.sum().clamp(min=1)
 
     def _read(
-        self, outputs: Tensor, members: Tensor | None
+        self, outputs: Tensor, bounds: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Split outputs (E, B, out) of some or all members into means, log-variances and logits."""
+        """Split outputs (E, B, out) into means, log-variances and logits.
+
+        Log-variances are between the members' `bounds` (E, 2, 1, D), None where there are none.
+        """
         logits = None
         if self.learns_termination:
             outputs, logits = outputs[..., :-1], outputs[..., -1]
-        if not self.is_probabilistic:
+        if bounds is None:
             return outputs, None, logits
         means, raw = outputs.chunk(2, -1)
-        bounds = self.log_var_bounds if members is None else self.log_var_bounds[members]
         return means, losses.bounded(raw, bounds), logits
 
     def _predict(
-        self, obs: Tensor, outputs: Tensor, noise: Tensor | None
+        self, obs: Tensor, outputs: Tensor, noise: Tensor | None, bounds: Tensor | None
     ) -> tuple[Tensor, Prediction]:
         """Return next state and prediction of the elites' outputs at obs (E, B, O)."""
-        means, log_var, logits = self._read(outputs, self._members())
+        means, log_var, logits = self._read(outputs, bounds)
         if noise is not None and log_var is not None:
             means = torch.addcmul(means, (0.5 * log_var).exp(), noise)
         change = self.target_stats.denormalize(means)
@@ -219,6 +233,13 @@ class FFModel(DynamicsModel):
         else:
             next_obs, rewards = obs + change, change.new_zeros(()).expand(change.shape[:-1])
         return next_obs, Prediction(next_obs, rewards, terminated)
+
+    def _bounds(self) -> Tensor | None:
+        """Return the elites' bounds of log-variances, or None of a deterministic ensemble."""
+        if not self.is_probabilistic:
+            return None
+        members = self._members()
+        return self.log_var_bounds if members is None else self.log_var_bounds[members]
 
     def _members(self) -> Tensor | None:
         """Return the elites' numbers, or None where all members predict."""

@@ -9,27 +9,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cs285.models.base_model import Prediction, Step
+from cs285.models.base_model import DynamicsModel, Prediction, Step
 
 
-def mean_of_members(state: Tensor, prediction: Prediction) -> tuple[Tensor, Prediction]:
+def mean_of_members(prediction: Prediction) -> Prediction:
     """Return the means over E members, with one leading row: (1, B, ...).
 
     An episode terminates where at least half of the members say so.
     """
     mean = prediction.each(lambda part: part.float().mean(0, keepdim=True))
     terminated = None if mean.terminated is None else mean.terminated >= 0.5
-    mean = mean._replace(terminated=terminated)
-    if state is prediction.next_obs:  # of a model without memory
-        return mean.next_obs, mean
-    return state.mean(0, keepdim=True), mean
+    return mean._replace(terminated=terminated)
 
 
-def step_with_mean(step: Step, state: Tensor, acs: Tensor) -> tuple[Tensor, Prediction]:
-    """state (E, B, S), acs (B, A) -> states (E, B, S) and the prediction's mean, rows (B, ...)."""
-    E = len(state)
-    next_state, mean = mean_of_members(*step(state, acs.expand(E, -1, -1)))
-    return next_state.expand(E, -1, -1), mean.each(lambda part: part[0])
+def step_with_mean(
+    model: DynamicsModel, step: Step, state: Tensor, acs: Tensor
+) -> tuple[Tensor, Prediction]:
+    """state (E, B, S), acs (B, A) -> states (E, B, S) and the prediction's mean, rows (B, ...).
+
+    Each member goes on from the mean observation, with what it remembers itself.
+    """
+    state, prediction = step(state, acs.expand(len(state), -1, -1))
+    mean = mean_of_members(prediction).each(lambda part: part[0])
+    return model.initial_state(mean.next_obs, state), mean
 
 
 def step_with_random_member(
@@ -44,6 +46,7 @@ def step_with_random_member(
     A random partition gives every member an equal share of the rows, so that each row is computed
     once, not E times. With `noise_dim`, the dimension of a Gaussian model's targets, it is drawn
     from the member's distribution: trajectory sampling TS1 of Chua et al. 2018, arXiv:1805.12114.
+    A model with memory does not go with it: members do not share what they remember.
     """
     E, B = state.shape[:2]
     share, device = -(-B // E), acs.device
@@ -54,12 +57,9 @@ def step_with_random_member(
     noise = None
     if noise_dim:
         noise = torch.randn((E, share, noise_dim), generator=generator, device=device)
-    own = state[torch.arange(E, device=device)[:, None], rows]
-    next_state, prediction = step(own, acs[rows], noise)
+    _, prediction = step(state[0][rows], acs[rows], noise)
     per_row = prediction.each(lambda part: part.flatten(0, 1)[slots])
-    if next_state is prediction.next_obs:  # of a model without memory
-        return per_row.next_obs.expand(E, -1, -1), per_row
-    return next_state.flatten(0, 1)[slots].expand(E, -1, -1), per_row
+    return per_row.next_obs.expand(E, -1, -1), per_row
 
 
 def swap_members(particles: Tensor, order: Tensor) -> Tensor:

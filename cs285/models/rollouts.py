@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel
 from cs285.models.propagation import step_with_mean, step_with_random_member
@@ -43,6 +44,10 @@ def roll_out(
     ends after a terminal transition, which it keeps, and before a non-finite one, which it does
     not. Rows come rollout by rollout.
     """
+    if model.has_memory and propagation == "random_member":
+        raise UsageError(
+            "--mbpo_propagation random_member: must be mean: members do not share memories"
+        )
     step, state = model.planning_step(), model.initial_state(start)
     obs, alive = start, torch.ones(len(start), dtype=torch.bool, device=start.device)
     dropped = torch.zeros((), dtype=torch.long, device=start.device)
@@ -50,7 +55,7 @@ def roll_out(
     for _ in range(length):
         acs = acs_of(obs, generator)
         if propagation == "mean":
-            state, prediction = step_with_mean(step, state, acs)
+            state, prediction = step_with_mean(model, step, state, acs)
         else:
             state, prediction = step_with_random_member(
                 step, state, acs, generator, model.noise_dim

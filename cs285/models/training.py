@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from cs285.config.model import ModelConfig
-from cs285.infrastructure.pytorch_util import send, take_step
+from cs285.infrastructure.pytorch_util import send, set_learning_rate, take_step
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, pack, unpack
 from cs285.models.base_model import DynamicsModel
-from cs285.models.ff_model import FFModel
 
 PEAK_RATE = 5  # of a fit of so many steps, in units of --learning_rate
 MOST_HELD_OUT = 5000  # transitions
@@ -26,7 +25,7 @@ def gradient_step(
     """Take one gradient step on a batch (E, B, ...); returns its metrics, () each."""
     loss = model.loss(batch)
     take_step(optimizer, loss.total)
-    return loss.metrics
+    return {name: value.detach() for name, value in loss.metrics.items()}
 
 
 Update = Callable[[DynamicsModel, torch.optim.Optimizer, Transitions], dict[str, Tensor]]
@@ -53,8 +52,7 @@ class Fit:
 
         `rate` is the learning rate, as a multiple of the one that the optimiser was made with.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * self.optimizer.defaults["lr"]
+        set_learning_rate(self.optimizer, rate * self.optimizer.defaults["lr"])
         rows = self.rows.index_select(0, indices.flatten()).unflatten(0, indices.shape)
         metrics = self.update(self.model, self.optimizer, unpack(rows, *self.dims))
         for name, value in metrics.items():
@@ -82,11 +80,10 @@ def fit(
     """Fit a model to the whole replay as `config` asks; returns the metrics of the fit."""
     data = replay.all()
     if config.holdout_ratio > 0:
-        assert isinstance(model, FFModel)  # other models have no elites to choose
-        return fit_until_converged(model, optimizer, data, generator, update)
+        return fit_until_converged(model, optimizer, data, config, generator, update)
     shape = (
         config.num_agent_train_steps_per_iter,
-        config.ensemble_size,
+        model.fitted_members,
         config.train_batch_size,
     )
     if model.sequence_length is None:
@@ -117,9 +114,10 @@ def fit_ensemble(
 
 
 def fit_until_converged(
-    model: FFModel,
+    model: DynamicsModel,
     optimizer: torch.optim.Optimizer,
     data: Transitions,
+    config: ModelConfig,
     generator: torch.Generator,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
@@ -132,7 +130,7 @@ def fit_until_converged(
     Returns the metrics of the fit, "Fit Epochs", the elites' "Validation Loss", and what `coverage`
     does where the ensemble is probabilistic; (1,) each. The device is waited for once per epoch.
     """
-    config, device = model.config, data.obs.device
+    device = data.obs.device
     order = send(torch.randperm(len(data.rewards), generator=generator), device)
     held = min(max(int(config.holdout_ratio * len(order)), 1), MOST_HELD_OUT)
     if len(order) < 2:  # a row to learn from is needed more
@@ -141,7 +139,7 @@ def fit_until_converged(
         held_out = Transitions(*(column[order[:held]] for column in data))
         train = Transitions(*(column[order[held:]] for column in data))
     fit = Fit(model, optimizer, train, update)
-    batches = _bootstrap_epochs(model.ensemble_size, len(train.rewards), config, generator)
+    batches = _bootstrap_epochs(model.fitted_members, len(train.rewards), config, generator)
     best = _BestWeights(model)
     stale = epochs = 0
     while stale <= config.fit_patience and fit.steps < config.num_agent_train_steps_per_iter:
@@ -150,11 +148,12 @@ def fit_until_converged(
         improved = best.update(model.validation_errors(held_out))
         stale, epochs = (0 if improved else stale + 1), epochs + 1
     best.restore()
-    model.elites.copy_(best.losses.argsort()[: model.members])
+    chosen = model.choose_members(best.losses)
     metrics = fit.metrics()
     metrics["Fit Epochs"] = torch.full((1,), float(epochs), device=device)
-    metrics["Validation Loss"] = best.losses[model.elites].mean()[None]
-    return metrics | model.coverage(held_out)
+    metrics["Validation Loss"] = best.losses[chosen].mean()[None]
+    coverage = {n: v for n, v in model.evaluate(held_out).items() if n.startswith("Coverage")}
+    return metrics | coverage
 
 
 def _bootstrap_epochs(
@@ -185,10 +184,10 @@ def _bootstrap_epochs(
 class _BestWeights:
     """Copies of each member's weights at its best epoch."""
 
-    def __init__(self, model: FFModel) -> None:
+    def __init__(self, model: DynamicsModel) -> None:
         self.now = model.member_tensors()
         self.kept = [tensor.clone() for tensor in self.now]
-        self.losses = torch.full((model.ensemble_size,), torch.inf, device=self.now[0].device)
+        self.losses = torch.full((model.fitted_members,), torch.inf, device=self.now[0].device)
 
     def update(self, losses: Tensor) -> bool:
         """Keep the members that are better by `losses` (E,); return whether there is one."""

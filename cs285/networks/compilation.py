@@ -62,15 +62,28 @@ def _kept(result: Any) -> Any:
 
 def check_compiler(device: torch.device) -> None:
     """Raise UsageError if torch is too old or finds no compiler: C++ for a CPU, C for a GPU."""
-    import torch._dynamo  # not at the top: it takes a second, of every run
-
-    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+    if not _is_new_enough():
         raise UsageError(f"--compile: torch {torch.__version__}: must be at least 2.13")
-    is_cpu = device.type == "cpu"
-    variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
-    wanted = [os.environ[variable]] if variable in os.environ else usual
+    variable, wanted = _compilers(device)
     if not any(map(shutil.which, wanted)):
         raise UsageError(
             f"--compile: there is no compiler {' or '.join(wanted)}; allowed where one is "
             f"installed, which the environment variable {variable} may name"
         )
+
+
+def can_compile(device: torch.device) -> bool:
+    """Return whether --compile would find what it needs."""
+    return _is_new_enough() and any(map(shutil.which, _compilers(device)[1]))
+
+
+def _compilers(device: torch.device) -> tuple[str, list[str]]:
+    """Return the environment variable that names the compiler, and those that will do."""
+    is_cpu = device.type == "cpu"
+    variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
+    return variable, [os.environ[variable]] if variable in os.environ else usual
+
+
+def _is_new_enough() -> bool:
+    """Return whether torch.compile can trace gradients."""
+    return tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) >= (2, 13)

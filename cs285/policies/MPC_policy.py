@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.config.planner import PlannerConfig
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.models.base_model import DynamicsModel
 from cs285.models.propagation import mean_of_members, swap_members
@@ -59,6 +60,10 @@ class MPCPolicy:
         terminal_value: TerminalValue | None = None,
         policy_prior: PolicyPrior | None = None,
     ) -> None:
+        if model.has_memory and config.mpc_propagation == "ts1":
+            raise UsageError(
+                "--mpc_propagation ts1: must be tsinf or mean: members do not share memories"
+            )
         self.model, self.task, self.config, self.device = model, task, config, device
         self.planner = planner or PLANNERS[config.mpc_action_sampling_strategy]
         self.terminal_value, self.policy_prior = terminal_value, policy_prior
@@ -125,14 +130,15 @@ class MPCPolicy:
                 noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
             states, prediction = predict(states, acs, noise)
             if self.config.mpc_propagation == "mean":
-                states, prediction = mean_of_members(states, prediction)
+                prediction = mean_of_members(prediction)
+                states = self.model.initial_state(prediction.next_obs[0], states)
             rewards, terminated = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
-            states = states.expand(E, -1, -1)
             if terminated is None or not self.task.ends_plans:
                 returns += rewards
             else:
                 # Where a task's states must be finite, one that is not has "terminated".
-                rewards = torch.where(states.isfinite().all(-1), rewards, -torch.inf)
+                finite = prediction.next_obs.isfinite().all(-1)
+                rewards = torch.where(finite, rewards, -torch.inf)
                 returns += torch.where(alive, rewards, 0.0)
                 alive = alive & ~terminated
             if self.terminal_value is not None and step + 1 == H:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cs285.agents.registry import find_own_modules
 from cs285.analysis.diagnosis.rebuild import read_run, rebuild
 from cs285.cli.tool import run_tool
 from cs285.config import flags as flag_tools
@@ -67,6 +68,8 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     subject = run.agent.diagnosed()
     if subject is None:
         raise UsageError(f"LOGDIR {folder}: its agent has no model to diagnose")
+    if subject.model.has_memory:
+        raise UsageError(f"LOGDIR {folder}: a model with memory cannot be diagnosed yet")
     found = measure(subject, run.task, run.env, options)
     facts = [
         ("task", env_name),
@@ -134,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    find_own_modules()
     parser = flag_tools.OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", metavar="LOGDIR", type=Path, help="log folder of a run")
     flag_tools.add_flags(parser, Options)

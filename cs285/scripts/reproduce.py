@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cs285.agents.registry import find_agent
+from cs285.agents.registry import find_agent, find_own_modules
 from cs285.cli.tool import run_tool
 from cs285.collection.collector import available_cores
 from cs285.config import presets
@@ -25,7 +25,6 @@ from cs285.experiments.job import (
     FAILED,
     WAITING,
     Job,
-    find_own_modules,
     folders_of,
     job_of,
     locate,

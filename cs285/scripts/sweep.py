@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cs285.agents.registry import AGENTS, find_agent
+from cs285.agents.registry import AGENTS, find_agent, find_own_modules
 from cs285.cli.tool import run_tool
 from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
 from cs285.config.run import NAME
-from cs285.experiments.job import FAILED, find_own_modules, words_of
+from cs285.experiments.job import FAILED, words_of
 from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.plan import Sweep

@@ -24,15 +24,15 @@ def reward(obs: Any, acs: Any) -> tuple[Any, Any]:
 def advise(
     paths: list[Path],
     get_reward: Any = reward,
-    is_resumed: bool = False,
+    first: int = 0,
     config_class: type = MBPOConfig,
     **flags: Any,
 ) -> None:
-    """Look at the same paths in three iterations."""
+    """Look at the same paths in three iterations from number `first` on."""
     task = TaskSpec(3, 2, LOW, HIGH, get_reward=get_reward, ep_len=10)
-    advice = Advice(from_flat(config_class, flags), task, is_resumed)
-    for _ in range(3):
-        advice(paths)
+    advice = Advice(from_flat(config_class, flags), task)
+    for iteration in range(first, first + 3):
+        advice(paths, iteration)
 
 
 def path(length: int, ended: bool = False) -> Path:
@@ -72,11 +72,11 @@ def test_without_a_model_no_end_is_missed(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("lengths", "is_resumed", "times"),
-    [([20, 29], False, 1), ([20, 30], False, 0), ([20, 29], True, 0)],
+    ("lengths", "first", "times"),
+    [([20, 29], 0, 1), ([20, 30], 0, 0), ([20, 29], 1, 0)],
 )
 def test_batches_that_repeat_rows_are_remarked_at_the_start(
-    lengths: list[int], is_resumed: bool, times: int, capsys: pytest.CaptureFixture[str]
+    lengths: list[int], first: int, times: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    advise([path(n) for n in lengths], is_resumed=is_resumed, sac_train_batch_size=50)
+    advise([path(n) for n in lengths], first=first, sac_train_batch_size=50)
     assert capsys.readouterr().out.count(BATCH.format(held=sum(lengths))) == times

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.models.base_model import Prediction
+from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.propagation import swap_members
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory
@@ -18,7 +18,7 @@ from cs285.policies.MPC_policy import MPCPolicy
 BOX = np.ones(1, np.float32)
 
 
-class Drift:
+class Drift(DynamicsModel):
     """s' = s + the member's drift + std * noise, and `pushed` the action. One dimension."""
 
     def __init__(
@@ -28,13 +28,11 @@ class Drift:
         end: float | None = None,
         pushed: bool = False,
     ) -> None:
+        super().__init__()
         self.drifts, self.std, self.end = torch.tensor(drifts)[:, None, None], std, end
         self.pushed = pushed
         self.members, self.noise_dim = len(drifts), int(std > 0)
         self.rows: list[int] = []
-
-    def initial_state(self, obs: Tensor) -> Tensor:
-        return obs.expand(self.members, *obs.shape)
 
     def planning_step(self) -> Any:
         def step(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:

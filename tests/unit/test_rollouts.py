@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cs285.config.sac import SACConfig
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.models.base_model import Prediction
+from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.propagation import step_with_mean, step_with_random_member
 from cs285.models.rollouts import roll_out
 from cs285.models.task_model import TaskModel
@@ -19,18 +20,13 @@ from cs285.policies.sac_policy import SACPolicy
 OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
 
 
-class LinearModel:
+class LinearModel(DynamicsModel):
     """s' = s + a + the member's offset + std * noise, r = the member's offset."""
 
     def __init__(self, offsets: tuple[float, ...] = OFFSETS, std: float = 0.0) -> None:
+        super().__init__()
         self.offsets, self.std = torch.tensor(offsets)[:, None], std
         self.members, self.noise_dim = len(offsets), 2 if std else 0
-
-    def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        return obs.expand(self.members, -1, -1)
-
-    def planning_step(self) -> Any:
-        return self.step
 
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None
@@ -42,17 +38,22 @@ class LinearModel:
         return next_obs, Prediction(next_obs, self.offsets.expand(state.shape[:2]), None)
 
 
-class Remembering(LinearModel):
-    """The same, but its state is twice what is observed."""
+class Counting(LinearModel):
+    """The same, but each member counts its steps: its state is (obs, count)."""
+
+    has_memory = True
 
     def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        return 2 * super().initial_state(obs)
+        obs = obs.expand(self.members, -1, -1)
+        count = obs.new_zeros(*obs.shape[:-1], 1) if previous is None else previous[..., 2:]
+        return torch.cat([obs, count], -1)
 
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
-        _, prediction = super().step(state / 2, acs, noise)
-        return 2 * prediction.next_obs, prediction
+        _, prediction = super().step(state[..., :2], acs, noise)
+        count = state[..., 2:] + torch.arange(1.0, 4)[:, None, None]  # member m counts by m + 1
+        return torch.cat([prediction.next_obs, count], -1), prediction
 
 
 def policy(low: float = -1, high: float = 1) -> SACPolicy:
@@ -203,7 +204,7 @@ def test_random_member_is_uniform_for_every_row() -> None:
 def test_mean_propagation_is_the_mean_of_members() -> None:
     model = LinearModel()
     state, (next_obs, rewards, _) = step_with_mean(
-        model.step, model.initial_state(torch.ones(4, 2)), torch.ones(4, 2)
+        model, model.step, model.initial_state(torch.ones(4, 2)), torch.ones(4, 2)
     )
     torch.testing.assert_close(next_obs, torch.full((4, 2), 2.4))
     assert torch.equal(state, next_obs.expand(3, -1, -1))
@@ -218,11 +219,20 @@ def test_same_generator_same_rollouts() -> None:
     assert not torch.equal(first.data.next_obs, other.data.next_obs)
 
 
-@pytest.mark.parametrize("propagation", ["mean", "random_member"])
-def test_a_models_state_is_its_own(propagation: str) -> None:
-    """A model whose state is not the observation has the same rollouts."""
-    starts, options = torch.randn(20, 2), {"propagation": propagation}
-    plain = imagine(starts, 3, model=LinearModel(std=0.5), **options).data
-    other = imagine(starts, 3, model=Remembering(std=0.5), **options).data
+def test_each_member_keeps_what_it_remembers() -> None:
+    """The members go on from their mean observation, each with its own count."""
+    model = Counting()
+    obs, acs = torch.ones(4, 2), torch.ones(4, 2)
+    state, prediction = step_with_mean(model, model.step, model.initial_state(obs), acs)
+    assert torch.equal(state[..., :2], prediction.next_obs.expand(3, -1, -1))
+    assert torch.equal(state[..., 2], torch.tensor([[1.0], [2], [3]]).expand(3, 4))
+    state, _ = step_with_mean(model, model.step, state, acs)
+    assert torch.equal(state[..., 2], torch.tensor([[2.0], [4], [6]]).expand(3, 4))
+    plain, other = (imagine(obs, 3, model=m).data for m in (LinearModel(), Counting()))
     for left, right in zip(plain, other, strict=True):
         torch.testing.assert_close(left, right)
+
+
+def test_members_do_not_share_memories() -> None:
+    with pytest.raises(UsageError, match="--mbpo_propagation random_member: must be mean"):
+        imagine(torch.ones(4, 2), 2, model=Counting(), propagation="random_member")

@@ -55,7 +55,7 @@ def make_data(rows: int = 1500, seed: int = 0) -> Transitions:
 
 def fit(model: FFModel, data: Transitions, seed: int = 3) -> dict[str, torch.Tensor]:
     adam = torch.optim.Adam(model.parameters(), model.config.learning_rate)
-    return fit_until_converged(model, adam, data, make_generator(seed, "fit"))
+    return fit_until_converged(model, adam, data, model.config, make_generator(seed, "fit"))
 
 
 def predict(model: FFModel, data: Transitions, noise: torch.Tensor | None = None) -> Prediction:
@@ -161,7 +161,7 @@ def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> 
 
     model, data = make_model(), make_data(400)
     adam = torch.optim.Adam(model.parameters(), 1e-3)
-    fit_until_converged(model, adam, data, make_generator(3, "fit"), spy)
+    fit_until_converged(model, adam, data, model.config, make_generator(3, "fit"), spy)
     held_out = torch.cat([seen[0].obs, seen[0].acs], -1)
     assert len(held_out) == 100
     for stats, columns, held in (

@@ -92,7 +92,7 @@ def policy_plans(
     state = model.initial_state(states[0])
     for _ in range(horizon):
         acs = from_numpy(policy.get_action(to_numpy(states[-1]), memories), device)
-        state, predicted = step_with_mean(step, state, acs)
+        state, predicted = step_with_mean(model, step, state, acs)
         states.append(predicted.next_obs)
         actions.append(acs)
         rewards.append(task.outcome(predicted, acs).rewards)

@@ -58,6 +58,7 @@ def _draw(context: SamplingContext, mean: Tensor, std: Tensor, count: int) -> Te
 
 
 @functools.lru_cache
+@torch.inference_mode(False)  # what is kept is also for planners with gradients
 def noise_basis(horizon: int, beta: float) -> Tensor:
     """Return the matrix (H, H) that makes white noise (..., H) coloured, by `white @ it`.
 
