@@ -52,7 +52,7 @@ of the obstacles.
 
 {rows}
 
-Beyond the homework (`scripts/reproduce.py --experiments cs285/experiments/research.toml`):
+Beyond the homework (`scripts/reproduce.py --experiments research`):
 
 {research_rows}
 

@@ -121,9 +121,9 @@ class Sweep:
             raise UsageError(
                 f"--search {self.search}: the flags have only {combinations:g} combinations"
             )
-        self._check_effects(self.values())
+        self._check_ineffective(self.values())
 
-    def _check_effects(self, trials: list[dict[str, Any]]) -> None:
+    def _check_ineffective(self, trials: list[dict[str, Any]]) -> None:
         """Raise UsageError: two trials are the same run, or no trial depends on a varied flag."""
         idle_in: dict[str, int] = dict.fromkeys(self.varied, 0)
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
