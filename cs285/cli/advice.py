@@ -11,7 +11,7 @@ from cs285.infrastructure.replay_buffer import Path
 from cs285.models.task_model import TaskModel
 from cs285.networks.compilation import can_compile
 
-COMPILING_PAYS_FROM = 20_000  # SAC updates: results/benchmarks/autograd.json
+COMPILING_PAYS_FROM = 10_000  # SAC updates: results/benchmarks/autograd.json
 
 
 def describe_compiling(config: Any, device: torch.device) -> str | None:
