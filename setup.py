@@ -21,6 +21,7 @@ setup(
         "cs285": ["py.typed"],
         "cs285.experiments": ["*.toml"],
         "cs285.config": ["presets/*.toml"],
+        "cs285.analysis.report": ["*.toml"],
     },
     install_requires=[
         "torch>=2.6,<2.14",  # networks and optimisers

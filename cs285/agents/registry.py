@@ -27,10 +27,6 @@ if TYPE_CHECKING:  # quick --help: torch and the simulators are imported when an
     from cs285.envs.registration import TaskSpec
 
 
-def _as_given(given: dict[str, Any], say: Say) -> dict[str, Any]:
-    return given
-
-
 @dataclass(frozen=True)
 class AgentEntry:
     """What the tools need of an agent."""
@@ -40,7 +36,7 @@ class AgentEntry:
     config_class: type  # its groups are the agent's flags; `run` (RunConfig) must be among them
     build: Callable[[Any, TaskSpec, torch.device], BaseAgent]  # of a config
     # {flag: value} of the flags given -> those to run with; what they come to is reported
-    settle: Callable[[dict[str, Any], Say], dict[str, Any]] = _as_given
+    settle: Callable[[dict[str, Any], Say], dict[str, Any]] = lambda given, say: given
     presets: Path = presets.FOLDER  # its named settings, TOML files
 
     @property
@@ -121,7 +117,5 @@ def _build_mbpo(config: MBPOConfig, task: TaskSpec, device: torch.device) -> Bas
 
 register(AgentEntry("mb", "cs285.scripts.run_hw4_mb", MBConfig, _build_mb))
 register(
-    AgentEntry(
-        "mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, settle=settle_batch_size
-    )
+    AgentEntry("mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, settle_batch_size)
 )

@@ -78,7 +78,7 @@ def _labels(firsts: Sequence[Run]) -> list[str]:
     for first in firsts:
         twins = [other for other in firsts if other.setting == first.setting]
         names = _differences(twins)
-        while names and _are_apart(twins, names[:-1]):
+        while names and len({_words(twin, names[:-1]) for twin in twins}) == len(twins):
             names.pop()
         labels.append(" ".join([first.setting, *_words(first, names)]))
     # Twins of which one or the other has no such flag are told apart by where they are.
@@ -86,10 +86,6 @@ def _labels(firsts: Sequence[Run]) -> list[str]:
         label if labels.count(label) == 1 else f"{label} {first.path}"
         for label, first in zip(labels, firsts, strict=True)
     ]
-
-
-def _are_apart(runs: Sequence[Run], names: Sequence[str]) -> bool:
-    return len({_words(run, names) for run in runs}) == len(runs)
 
 
 def _words(run: Run, names: Sequence[str]) -> tuple[str, ...]:

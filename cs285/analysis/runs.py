@@ -86,7 +86,7 @@ def load_run(path: str | Path) -> Run:
         return Run(_name(path, config), columns, config, path.parent if is_log else path)
     if path.is_dir() and (path / PROGRESS).exists():
         return load_run(path / PROGRESS)
-    files = _event_files(path) if path.is_dir() else [path]
+    files = sorted(filter(is_event_file, path.iterdir())) if path.is_dir() else [path]
     columns = read_event_columns(files)
     if not columns:
         raise NothingLoggedError(
@@ -175,10 +175,6 @@ def read_scalars(file: Path) -> Iterator[tuple[int, str, float]]:
                 numbers = tensor.float_val or np.frombuffer(tensor.tensor_content, "<f4")
                 if len(numbers) == 1:
                     yield event.step, value.tag, float(numbers[0])
-
-
-def _event_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if is_event_file(file))
 
 
 def _runs_below(folder: Path, say: Say) -> list[Run]:

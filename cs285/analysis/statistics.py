@@ -17,7 +17,6 @@ from scipy import stats
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Array, Run
 from cs285.infrastructure.errors import UsageError
 
-RESAMPLES, CONFIDENCE = 2000, 0.95
 MOST_POINTS = 1000  # of a curve: more cannot be seen, and each is resampled
 
 
@@ -37,13 +36,10 @@ def smooth(values: Array, window: int) -> Array:
 
     Missing ones, NaN, do not count; of nothing else it is NaN.
     """
-    finite = np.isfinite(values)
-    sums = np.cumsum(np.insert(np.where(finite, values, 0.0), 0, 0.0))
-    counts = np.cumsum(np.insert(finite.astype(float), 0, 0.0))
-    first = np.maximum(np.arange(len(values)) - window + 1, 0)
-    last = np.arange(1, len(values) + 1)
+    finite, ones = np.isfinite(values), np.ones(min(window, len(values)))
+    sums = np.convolve(np.where(finite, values, 0.0), ones)[: len(values)]
     with np.errstate(invalid="ignore"):
-        return (sums[last] - sums[first]) / (counts[last] - counts[first])
+        return sums / np.convolve(finite, ones)[: len(values)]
 
 
 def interquartile_mean(values: Array) -> Array:
@@ -54,8 +50,8 @@ def interquartile_mean(values: Array) -> Array:
     return np.asarray(stats.trim_mean(values, 0.25, axis=0))
 
 
-def bootstrap_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-    """Return the percentile interval of the IQM over the seeds, axis 0: (low, high).
+def bootstrap_interval(values: Array) -> tuple[Array, Array]:
+    """Return the 95% percentile interval of the IQM over the seeds, axis 0: (low, high).
 
     Of one seed it is NaN: nothing is known of the spread.
     """
@@ -65,8 +61,7 @@ def bootstrap_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[A
         (values,),
         functools.partial(stats.trim_mean, proportiontocut=0.25),
         axis=0,
-        n_resamples=RESAMPLES,
-        confidence_level=confidence,
+        n_resamples=2000,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, NamedTuple, Protocol
+from collections import defaultdict
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium as gym
 import torch
@@ -20,32 +21,18 @@ MAX_ENVS_IN_LOCKSTEP = 64
 POLL_SECONDS = 0.5  # how often the progress is told while workers work
 
 
-class Backend(Protocol):
-    """Where episodes run. At most `capacity` are submitted at a time."""
-
-    capacity: int
-    cores: int  # that plan, where so many are not taken by episodes
-    can_cancel: bool  # whether episodes that run can be called off
-
-    def start(self, policy: Policy, progress: Progress) -> None: ...
-    def submit(self, key: EpisodeKey) -> None: ...
-    def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]: ...
-    def cancel(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class InProcess:
     """Runs what was submitted as one lockstep batch, in this process.
 
     On a CPU its planning uses `cores`, with the same data whatever their number.
     """
 
-    can_cancel = False
+    can_cancel = False  # an episode that runs
 
     def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
         self.capacity, self.cores = capacity, cores
-        self._env_factory = env_factory
-        self._envs: dict[tuple[str, int], gym.Env] = {}  # by purpose and place in the batch
+        self._envs: defaultdict[tuple[str, int], gym.Env]  # by purpose and place in the batch
+        self._envs = defaultdict(env_factory)
         self._keys: list[EpisodeKey] = []
 
     def start(self, policy: Policy, progress: Progress) -> None:
@@ -56,7 +43,7 @@ class InProcess:
 
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         keys, self._keys = self._keys, []
-        envs = [self._env(key.purpose, place) for place, key in enumerate(keys)]
+        envs = [self._envs[key.purpose, place] for place, key in enumerate(keys)]
         with one_thread(planning_threads=self.cores):
             return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
 
@@ -68,14 +55,12 @@ class InProcess:
             env.close()
         self._envs.clear()
 
-    def _env(self, purpose: str, place: int) -> gym.Env:
-        if (purpose, place) not in self._envs:
-            self._envs[purpose, place] = self._env_factory()
-        return self._envs[purpose, place]
-
     def _count(self, taken: int) -> None:
         self._steps += taken
         self._progress(self._steps)
+
+
+Backend: TypeAlias = InProcess | WorkerPool  # where at most `capacity` episodes run at a time
 
 
 class Collection(NamedTuple):

@@ -98,10 +98,8 @@ class ContinuingCollector:
         if np.array_equal(episode.obs[-1], to_numpy(state["obs"])) and episode.running:
             self._episode, self._kept = episode, dict(state["kept"])
         else:
-            print(
-                "warning: the environment does not repeat itself; a new episode begins",
-                file=sys.stderr,
-            )
+            warning = "warning: the environment does not repeat itself; a new episode begins"
+            print(warning, file=sys.stderr)
 
     def _environment(self) -> gym.Env:
         if self._env is None:

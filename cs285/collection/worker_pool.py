@@ -12,9 +12,11 @@ import signal
 import sys
 import threading
 import traceback
+from collections import defaultdict
 from multiprocessing import connection
 from typing import Any, cast
 
+import gymnasium as gym
 import torch
 
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
@@ -80,7 +82,10 @@ class WorkerPool:
         if not idle:
             idle = [_Worker(self._env_factory, self._context)]
             self._workers += idle
-        self._assign(idle[0], key)
+        idle[0].key = key
+        # A worker that died while idle breaks the pipe here; wait() then finds it and replaces it.
+        with contextlib.suppress(OSError):
+            idle[0].pipe.send((self._policy, key))
 
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         """Return the episodes that ended within `timeout` seconds, as soon as there is one.
@@ -126,12 +131,6 @@ class WorkerPool:
             share, rest = divmod(self.cores, len(busy))
             worker.threads.value = max(share + (place < rest), 1)
 
-    def _assign(self, worker: _Worker, key: EpisodeKey) -> None:
-        worker.key = key
-        # A worker that died while idle breaks the pipe here; wait() then finds it and replaces it.
-        with contextlib.suppress(OSError):
-            worker.pipe.send((self._policy, key))
-
     def _replace(self, dead: _Worker) -> list[tuple[EpisodeKey, Path | RunError]]:
         """Run the episode of a dead worker in another one, or return why it is given up."""
         dead.process.join()
@@ -149,6 +148,9 @@ class WorkerPool:
         return []
 
 
+_unpickle = functools.lru_cache(maxsize=1)(pickle.loads)
+
+
 class _EpisodeCancelledError(Exception):
     """Ends an episode that is not needed any more."""
 
@@ -161,7 +163,8 @@ def _serve(
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     tune_cpu()
-    envs: dict[str, Any] = {}  # by purpose, so that evaluation never steps a training env
+    # By purpose, so that evaluation never steps a training env.
+    envs: defaultdict[str, gym.Env] = defaultdict(env_factory)
 
     def count(taken: int) -> None:
         steps.value += taken
@@ -174,8 +177,6 @@ def _serve(
             policy_bytes, key = pipe.recv()
             result: Any
             try:
-                if key.purpose not in envs:
-                    envs[key.purpose] = env_factory()
                 env = envs[key.purpose]
                 (result,) = run_episodes([env], _unpickle(policy_bytes), [key], count)
             except _EpisodeCancelledError:
@@ -188,11 +189,6 @@ def _serve(
                     f"episode {key.number} raised an exception:\n{cause}"
                 )
             pipe.send(result)
-
-
-@functools.lru_cache(maxsize=1)
-def _unpickle(policy: bytes) -> Any:
-    return pickle.loads(policy)
 
 
 def _die_with_parent() -> None:

@@ -119,9 +119,9 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
 
 def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
     """Return the fields of a flag group, and what their values are: bool, int, float or str."""
-    types = typing.get_type_hints(group)
+    types = {name: typing.get_args(t) or (t,) for name, t in typing.get_type_hints(group).items()}
     return [
-        (field, next(t for t in (bool, int, float, str) if t in _members(types[field.name])))
+        (field, next(t for t in (bool, int, float, str) if t in types[field.name]))
         for field in dataclasses.fields(group)
     ]
 
@@ -171,19 +171,14 @@ def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
     """Return the argparse type of a field, which names flag and value where it cannot convert."""
 
     def convert(text: str) -> Any:
-        check = field.metadata["check"]
-        words = {int: "whole numbers", float: "numbers"}.get(kind, "anything")
         try:
             return kind(text)
         except ValueError:
+            check, words = field.metadata["check"], "whole numbers" if kind is int else "numbers"
             allowed = words if check is ANYTHING else check.allowed
             raise UsageError(f"--{field.name} {text}: allowed are {allowed}") from None
 
     return convert
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return typing.get_args(annotation) or (annotation,)
 
 
 def parse_values(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:

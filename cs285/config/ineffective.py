@@ -23,6 +23,11 @@ class Rule(NamedTuple):
     reason: str  # its {names} are flags
 
 
+def idle_at(name: str, value: Any, *flags: str) -> Rule:
+    """Return the rule that `flags` have no effect where the flag `name` has this value."""
+    return Rule(flags, lambda flat: flat[name] == value, f"--{name} is {value}")
+
+
 def names_of(group: type, but: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the flags of a group, except some."""
     return tuple(field.name for field in dataclasses.fields(group) if field.name not in but)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs285.config.flags import COUNT, INDEX, UNIT, check_values, flag, one_of
-from cs285.config.ineffective import Rule, names_of
+from cs285.config.ineffective import Rule, idle_at, names_of
 from cs285.config.mb import check_particles, require_model
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
@@ -16,21 +16,17 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.progress import Say
 
 
+def _replaced_by(name: str, flag: str) -> Rule:
+    return Rule((flag,), lambda flat: flat[name] is not None, f"--{name} takes its place")
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """model rollouts"""
 
     rules: ClassVar = (
-        Rule(
-            ("mbpo_rollout_length",),
-            lambda flat: flat["mbpo_rollout_schedule"] is not None,
-            "--mbpo_rollout_schedule takes its place",
-        ),
-        Rule(
-            ("mbpo_models_kept",),
-            lambda flat: flat["mbpo_model_buffer_size"] is not None,
-            "--mbpo_model_buffer_size takes its place",
-        ),
+        _replaced_by("mbpo_rollout_schedule", "mbpo_rollout_length"),
+        _replaced_by("mbpo_model_buffer_size", "mbpo_models_kept"),
     )
 
     mbpo_rollout_length: int = flag(
@@ -112,18 +108,14 @@ class MBPOConfig:
             lambda flat: not flat["mbpo_eval_planner"],
             "--mbpo_eval_planner is not given",
         ),
-        Rule(
-            names_of(
+        idle_at(
+            "mbpo_rollout_length",
+            0,
+            *names_of(
                 RolloutConfig, ("mbpo_rollout_length", "mbpo_refit_every", "mbpo_eval_planner")
             ),
-            lambda flat: flat["mbpo_rollout_length"] == 0,
-            "--mbpo_rollout_length is 0",
         ),
-        Rule(
-            ("mbpo_refit_every",),
-            lambda flat: flat["num_agent_train_steps_per_iter"] == 0,
-            "--num_agent_train_steps_per_iter is 0",
-        ),
+        idle_at("num_agent_train_steps_per_iter", 0, "mbpo_refit_every"),
     )
 
     run: RunConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs285.config.flags import COUNT, INDEX, RATE, Check, flag, one_of
-from cs285.config.ineffective import Rule
+from cs285.config.ineffective import idle_at
 from cs285.infrastructure.errors import UsageError
 
 
@@ -16,21 +16,14 @@ class ModelConfig:
     """the dynamics model"""
 
     rules: ClassVar = (
-        Rule(
-            (
-                "model", "mean_loss", "ensemble_size", "num_elites", "n_layers", "size",
-                "activation", "learning_rate", "train_batch_size", "weight_decay", "holdout_ratio",
-                "fit_patience", "learned_reward", "termination", "add_sl_noise",
-            ),
-            lambda flat: flat["num_agent_train_steps_per_iter"] == 0,
-            "--num_agent_train_steps_per_iter is 0",
+        idle_at(
+            "num_agent_train_steps_per_iter", 0,
+            "model", "mean_loss", "ensemble_size", "num_elites", "n_layers", "size", "activation",
+            "learning_rate", "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience",
+            "learned_reward", "termination", "add_sl_noise",
         ),
-        Rule(("fit_patience",), lambda flat: flat["holdout_ratio"] == 0, "--holdout_ratio is 0"),
-        Rule(
-            ("mean_loss",),
-            lambda flat: flat["model"] == "deterministic",
-            "--model is deterministic",
-        ),
+        idle_at("holdout_ratio", 0, "fit_patience"),
+        idle_at("model", "deterministic", "mean_loss"),
     )  # fmt: skip
 
     model: str = flag(

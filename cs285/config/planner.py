@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs285.config.flags import COUNT, NOT_NEGATIVE, RATE, UNIT, Check, flag, one_of
-from cs285.config.ineffective import Flat, Rule
+from cs285.config.ineffective import Flat, Rule, idle_at
 from cs285.infrastructure.errors import UsageError
 
 SAMPLING_STRATEGIES = ("random", "cem", "icem", "mppi")  # the names in policies/planners
@@ -26,15 +25,12 @@ def _has_one_uniform_population(flat: Flat) -> bool:
     return is_cem and flat["cem_iterations"] == 1 and not _starts_gaussian(flat)
 
 
-def _is_none_of(*strategies: str) -> Callable[[Flat], bool]:
-    return lambda flat: flat["mpc_action_sampling_strategy"] not in strategies
-
-
-def _particles_are_alike(flat: Flat) -> bool:
-    return flat["mpc_propagation"] == "tsinf" and flat["model"] == "deterministic"
-
-
-_STRATEGY = "--mpc_action_sampling_strategy is {mpc_action_sampling_strategy}"
+def _idle_without(strategies: tuple[str, ...], *flags: str) -> Rule:
+    return Rule(
+        flags,
+        lambda flat: flat["mpc_action_sampling_strategy"] not in strategies,
+        "--mpc_action_sampling_strategy is {mpc_action_sampling_strategy}",
+    )
 
 
 @dataclass(frozen=True)
@@ -47,14 +43,10 @@ class SharedSettings:
             lambda flat: not _starts_gaussian(flat),
             "no first population is Gaussian",
         ),
+        idle_at("mpc_propagation", "mean", "mpc_particles"),
         Rule(
             ("mpc_particles",),
-            lambda flat: flat["mpc_propagation"] == "mean",
-            "--mpc_propagation is mean",
-        ),
-        Rule(
-            ("mpc_particles",),
-            _particles_are_alike,
+            lambda flat: flat["mpc_propagation"] == "tsinf" and flat["model"] == "deterministic",
             "states that stay with one deterministic member are all alike",
         ),
         Rule(
@@ -100,11 +92,7 @@ class CEMSettings:
     """Settings of CEM, and of iCEM, which refits to elites, too."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            ("cem_iterations", "cem_num_elites", "cem_alpha"),
-            _is_none_of("cem", "icem"),
-            _STRATEGY,
-        ),
+        _idle_without(("cem", "icem"), "cem_iterations", "cem_num_elites", "cem_alpha"),
         Rule(
             ("cem_alpha",),
             _has_one_uniform_population,
@@ -124,7 +112,7 @@ class ICEMSettings:
     """Settings of iCEM, beyond those of CEM."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(("icem_noise_beta", "icem_decay", "icem_reuse"), _is_none_of("icem"), _STRATEGY),
+        _idle_without(("icem",), "icem_noise_beta", "icem_decay", "icem_reuse"),
     )
 
     icem_noise_beta: float = flag(
@@ -147,9 +135,7 @@ class ICEMSettings:
 class MPPISettings:
     """Settings of MPPI."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(("mppi_temperature",), _is_none_of("mppi"), _STRATEGY),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (_idle_without(("mppi",), "mppi_temperature"),)
 
     mppi_temperature: float = flag(0.1, "of MPPI's weights exp(return / temperature)", check=RATE)
 

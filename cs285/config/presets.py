@@ -67,11 +67,7 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def expand(
-    agent: str,
-    config_class: type,
-    given: dict[str, Any],
-    say: Say = print,
-    folder: Path = FOLDER,
+    agent: str, config_class: type, given: dict[str, Any], say: Say = print, folder: Path = FOLDER
 ) -> dict[str, Any]:
     """Return the flags to run with: those `given`, and those that they bring along, which are said.
 

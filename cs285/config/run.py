@@ -5,13 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cs285.config.flags import (
-    COUNT,
-    FREQUENCY,
-    INDEX,
-    Check,
-    flag,
-)
+from cs285.config.flags import COUNT, FREQUENCY, INDEX, Check, flag
 
 _NAME = re.compile(r"[A-Za-z0-9._+=,@-]{1,128}")
 NAME = Check(

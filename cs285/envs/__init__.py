@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from cs285.envs.registration import (
-    DEFAULT_EP_LEN,
-    HOMEWORK_EP_LEN,
-    TaskSpec,
-    inspect_task,
-    make_env,
-    register_envs,
-)
+from cs285.envs.registration import HOMEWORK_EP_LEN, TaskSpec, inspect_task, make_env, register_envs
 
-__all__ = [
-    "DEFAULT_EP_LEN",
-    "HOMEWORK_EP_LEN",
-    "TaskSpec",
-    "inspect_task",
-    "make_env",
-    "register_envs",
-]
+__all__ = ["HOMEWORK_EP_LEN", "TaskSpec", "inspect_task", "make_env", "register_envs"]
 
 # Importing the package is enough for gymnasium.make to know the ids, as with any Gymnasium plugin.
 register_envs()

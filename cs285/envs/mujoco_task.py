@@ -9,7 +9,7 @@ from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.arrays import Array
+from cs285.envs.terminations import Array
 
 RENDER_MODES = ["human", "rgb_array", "depth_array"]
 

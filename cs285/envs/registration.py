@@ -17,24 +17,16 @@ from cs285.infrastructure.errors import UsageError
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
 LARGEST_BOUND = 1e15  # of an action; a larger one means that there is none
 DEFAULT_EP_LEN = 200  # for a Gymnasium id that registers no limit of its own
-_HUMANOIDS_MORE = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+# With the MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
+_ANT = {"include_cfrc_ext_in_observation": False}
+_LEFT_OUT = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+_HUMANOID = {f"include_{name}_in_observation": False for name in _LEFT_OUT}
 _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
     ("cheetah-cs285-v0", "cs285.envs.cheetah:HalfCheetahEnv", 1000, {}),
     ("obstacles-cs285-v0", "cs285.envs.obstacles:Obstacles", 500, {}),
     ("reacher-cs285-v0", "cs285.envs.reacher:Reacher7DOFEnv", 500, {}),
-    # With the MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
-    (
-        "AntTruncatedObs-v5",
-        "gymnasium.envs.mujoco.ant_v5:AntEnv",
-        1000,
-        {"include_cfrc_ext_in_observation": False},
-    ),
-    (
-        "HumanoidTruncatedObs-v5",
-        "gymnasium.envs.mujoco.humanoid_v5:HumanoidEnv",
-        1000,
-        {f"include_{name}_in_observation": False for name in _HUMANOIDS_MORE},
-    ),
+    ("AntTruncatedObs-v5", "gymnasium.envs.mujoco.ant_v5:AntEnv", 1000, _ANT),
+    ("HumanoidTruncatedObs-v5", "gymnasium.envs.mujoco.humanoid_v5:HumanoidEnv", 1000, _HUMANOID),
 )
 ALLOWED = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id whose actions are a Box vector"
 
@@ -44,14 +36,9 @@ RewardFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 def register_envs() -> None:
     """Register the project's ids with Gymnasium; calling it again changes nothing."""
-    for env_id, entry_point, max_episode_steps, options in _ENVS:
+    for env_id, entry_point, limit, options in _ENVS:
         if env_id not in gym.registry:
-            gym.register(
-                env_id,
-                entry_point=entry_point,
-                max_episode_steps=max_episode_steps,
-                kwargs=options,
-            )
+            gym.register(env_id, entry_point, max_episode_steps=limit, kwargs=options)
 
 
 @dataclass(frozen=True)
@@ -159,12 +146,9 @@ def _check_first_observation(env_name: str, env: gym.Env, space: Box) -> None:
 
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the bounds (A,) to act in: the box's, with an interval of 2 where one is infinite."""
-    low, high = _inner_float32(
-        *(
-            np.where(np.abs(bound) < LARGEST_BOUND, bound, np.copysign(np.inf, bound))
-            for bound in (box.low, box.high)
-        )
-    )
+    bounds = np.stack([box.low, box.high])
+    is_small = np.abs(bounds) < LARGEST_BOUND
+    low, high = _inner_float32(*np.where(is_small, bounds, np.copysign(np.inf, bounds)))
     is_bounded = np.isfinite(low) & np.isfinite(high)
     if is_bounded.all():
         return low, high

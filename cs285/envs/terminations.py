@@ -7,13 +7,19 @@ booleans (...): what `env.step` says of them, but for what an observation does n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-TerminationFunction = Callable[[Any], Any]
+Array: TypeAlias = Any  # np.ndarray in env.step, torch.Tensor in the planner
+TerminationFunction = Callable[[Array], Array]
 INFINITY = float("inf")
 
 
-def hopper(obs: Any) -> Any:
+def never(obs: Array) -> Array:
+    """Nowhere, also not where a state is not finite."""
+    return obs[..., 0] * 0 > 0  # NaN > 0 is False too
+
+
+def hopper(obs: Array) -> Array:
     """Height 0.7 m or less, leaning by 0.2 rad or more, or a coordinate out of (-100, 100).
 
     The simulator looks at its velocities, too; observations clip them at 10, far inside.
@@ -23,32 +29,32 @@ def hopper(obs: Any) -> Any:
     return ~((height > 0.7) & (abs(angle) < 0.2) & is_bounded)
 
 
-def walker2d(obs: Any) -> Any:
+def walker2d(obs: Array) -> Array:
     """Height not within (0.8, 2) m, or leaning by 1 rad or more."""
     height, angle = obs[..., 0], obs[..., 1]
     return ~((height > 0.8) & (height < 2.0) & (abs(angle) < 1.0))
 
 
-def ant(obs: Any) -> Any:
+def ant(obs: Array) -> Array:
     """Height not within [0.2, 1] m, or a coordinate that is not finite."""
     height = obs[..., 0]
     is_finite = (abs(obs) < INFINITY).all(-1)
     return ~((height >= 0.2) & (height <= 1.0) & is_finite)
 
 
-def humanoid(obs: Any) -> Any:
+def humanoid(obs: Array) -> Array:
     """Height not within (1, 2) m."""
     height = obs[..., 0]
     return ~((height > 1.0) & (height < 2.0))
 
 
-def inverted_pendulum(obs: Any) -> Any:
+def inverted_pendulum(obs: Array) -> Array:
     """The pole leans by more than 0.2 rad, or a coordinate is not finite."""
     is_finite = (abs(obs) < INFINITY).all(-1)
     return ~((abs(obs[..., 1]) <= 0.2) & is_finite)
 
 
-def inverted_double_pendulum(obs: Any) -> Any:
+def inverted_double_pendulum(obs: Array) -> Array:
     """The tip of the two poles, 0.6 m each, is 1 m above the cart or lower."""
     sin_1, sin_2, cos_1, cos_2 = (obs[..., column] for column in (1, 2, 3, 4))
     height = 0.6 * cos_1 + 0.6 * (cos_1 * cos_2 - sin_1 * sin_2)

@@ -89,21 +89,18 @@ def begin(job: Job, data_dir: Path, launcher: Launcher, share: Share) -> None:
     Or HELD if another process has it, DONE, or FAILED with the reason.
     """
     lock = (data_dir / f".{job.name}.lock").open("w")
+    is_ours = True  # also in a file system without locks
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = True
-    except BlockingIOError:  # another queue has it, or a run that outlived its queue
-        is_ours = False
-    except OSError:  # a file system without locks
-        is_ours = True
+    except OSError as error:  # blocked: another queue has it, or a run that outlived its queue
+        is_ours = not isinstance(error, BlockingIOError)
     found = folders_of(data_dir, job.name)
     job.folder = found[-1] if found else None
     # The check itself holds a folder for a moment: do it only while no run of ours starts.
-    if not is_ours or any(map(is_held, found)):
-        lock.close()
+    if is_ours and not any(map(is_held, found)):
+        locate(job, found)
+    else:
         job.state = HELD
-        return
-    locate(job, found)
     if job.state != WAITING:
         lock.close()
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cs285.experiments.job import (
@@ -26,6 +27,7 @@ POLL_SECONDS = 0.25
 BUSY = (RUNNING, HELD)
 
 
+@dataclass
 class RunQueue:
     """Brings jobs to their end, as many at a time as there are places.
 
@@ -34,19 +36,14 @@ class RunQueue:
     and may `end` it early.
     """
 
-    def __init__(
-        self,
-        jobs: list[Job],
-        data_dir: Path,
-        launcher: Launcher,
-        share: Share,
-        places: Callable[[], int],  # asked again and again: a cluster grows and shrinks
-        next_job: Callable[[], Job | None] = lambda: None,
-        watch: Callable[[Job], None] = lambda job: None,
-    ) -> None:
-        self.jobs, self.data_dir, self.launcher, self.share = jobs, data_dir, launcher, share
-        self.places, self.next_job, self.watch = places, next_job, watch
-        self._reported: set[str] = set()  # names of jobs that on_end has seen
+    jobs: list[Job]
+    data_dir: Path
+    launcher: Launcher
+    share: Share
+    places: Callable[[], int]  # asked again and again: a cluster grows and shrinks
+    next_job: Callable[[], Job | None] = lambda: None
+    watch: Callable[[Job], None] = lambda job: None
+    _reported: set[str] = field(default_factory=set, init=False)  # names that on_end has seen
 
     def run(self, show: Callable[[], None], on_end: Callable[[Job], None]) -> None:
         """Start, watch and end the jobs; `show` is called at every poll.
@@ -104,8 +101,7 @@ class RunQueue:
         for job in self.jobs:
             if job.state == RUNNING:
                 end(job, WAITING)
-        while any(job.state == RUNNING for job in self.jobs):
-            for job in self.jobs:
-                if job.state == RUNNING:
-                    look_after(job, self.data_dir)
+        while running := [job for job in self.jobs if job.state == RUNNING]:
+            for job in running:
+                look_after(job, self.data_dir)
             time.sleep(0.02)

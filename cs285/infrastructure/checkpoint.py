@@ -92,8 +92,8 @@ def load_checkpoint(file: Path, device: torch.device | str, lazily: bool = False
             f"--resume: {file} is truncated, corrupt or not a checkpoint of this program; allowed: "
             "a checkpoint.pt that a run wrote"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        written = content.get("format", "no format") if isinstance(content, dict) else "no format"
+    written = content.get("format", "no format") if isinstance(content, dict) else "no format"
+    if written != FORMAT:
         raise UsageError(
             f"--resume: {file} is of another version ({written}); allowed: a {FORMAT}, or this run "
             "by the version that wrote it (config.json has its commit)"

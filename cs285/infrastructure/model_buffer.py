@@ -64,11 +64,10 @@ class ModelBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return rows, their ages, and the ring's position."""
-        blocks = [list(block) for block in self._blocks]
         return {
             "capacity": self._replay.capacity,
             "replay": self._replay.state_dict(),
-            "blocks": blocks,
+            "blocks": [list(block) for block in self._blocks],
             "added": self.total_added,
         }
 

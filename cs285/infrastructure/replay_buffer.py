@@ -168,13 +168,6 @@ class ReplayBuffer:
 
 def stack_paths(paths: Sequence[Path]) -> Transitions:
     """Concatenate paths into B = sum of T transitions on the CPU."""
-    obs, acs, rewards, next_obs, terminated = (
-        np.concatenate(column) for column in zip(*(path[:5] for path in paths), strict=True)
-    )
-    return Transitions(
-        from_numpy(obs),
-        from_numpy(acs),
-        from_numpy(rewards),
-        from_numpy(next_obs),
-        torch.as_tensor(terminated),
-    )
+    columns = [np.concatenate(column) for column in zip(*(path[:5] for path in paths), strict=True)]
+    obs, acs, rewards, next_obs = map(from_numpy, columns[:4])
+    return Transitions(obs, acs, rewards, next_obs, torch.as_tensor(columns[4]))

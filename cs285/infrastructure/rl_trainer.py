@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cs285.agents.base_agent import BaseAgent
 from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
-from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey
-from cs285.collection.video import record_episode
+from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, run_episodes
 from cs285.config.run import RunConfig
 from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
@@ -105,7 +104,8 @@ class RL_Trainer:
                 self._iterate(iteration, is_logged)
             counters.seconds = time.monotonic() - self._started
             counters.next_iteration = iteration + 1
-            if _due(config.checkpoint_freq, iteration) or self._is_last(iteration):
+            is_last = config.checkpoint_freq > 0 and iteration + 1 == config.n_iter
+            if is_last or _due(config.checkpoint_freq, iteration):
                 with self.stopwatch.phase("checkpoint"):
                     self._save()
         print(f"time: {describe_phases(self.stopwatch.seconds)}")
@@ -209,9 +209,14 @@ class RL_Trainer:
             save_checkpoint(file, {"agent": self.agent.parameters_dict()})
 
     def _log_video(self, iteration: int) -> None:
-        env: gym.Env = self.render_env_factory()
-        key = EpisodeKey(self.config.seed, "video", iteration, 0)
-        frames = record_episode(env, self.agent.eval_policies["Eval"], key)
+        env = self.render_env_factory()
+        frames: list[NDArray[np.uint8]] = []
+        run_episodes(
+            [env],
+            self.agent.eval_policies["Eval"],
+            [EpisodeKey(self.config.seed, "video", iteration, 0)],
+            on_step=lambda _: frames.append(np.asarray(env.render())),
+        )
         fps = int(env.metadata.get("render_fps", 30))
         env.close()
         try:
@@ -229,9 +234,6 @@ class RL_Trainer:
             "counters": vars(self.counters),
         }
         save_checkpoint(self.folder / CHECKPOINT, state)
-
-    def _is_last(self, iteration: int) -> bool:
-        return self.config.checkpoint_freq > 0 and iteration + 1 == self.config.n_iter
 
     def _announce(self, iteration: int, seconds: float) -> None:
         """Print where the run is; `seconds` are those of this sitting."""

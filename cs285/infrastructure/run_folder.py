@@ -78,15 +78,18 @@ def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Return by which code something is measured, when and where."""
+    import torch  # not at the top: it takes seconds, and --help imports this file
+
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
         "git": _git_state(),
         "machine": {
             "platform": platform.platform(),
             "processor": processor_name(),
             "cores": os.cpu_count(),
-            "gpu": _gpu_name(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
 
@@ -152,16 +155,6 @@ def processor_name() -> str:
         )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _gpu_name() -> str | None:
-    import torch  # not at the top: it takes seconds, and --help imports this file
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
 
 
 def _git_state() -> dict[str, Any]:

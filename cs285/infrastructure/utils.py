@@ -46,10 +46,10 @@ def perform_actions(env: gym.Env, actions: NDArray[np.float32], seed: int) -> ND
     Returns the observations (T + 1, O), the first one before any action.
     """
     obs, _ = env.reset(seed=seed)
-    observations = [obs]
+    observations = [np.array(obs, np.float32)]  # copied: an env may reuse its array
     for action in actions:
         obs, _, terminated, truncated, _ = env.step(action)
-        observations.append(obs)
+        observations.append(np.array(obs, np.float32))
         if terminated or truncated:
             break
-    return np.asarray(observations, np.float32)
+    return np.stack(observations)

@@ -16,6 +16,7 @@ from cs285.cli.tool import run_tool
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import disable_renderer
+from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "diagnose.py"
 STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop stretches of each kind of data; plans
@@ -79,10 +80,10 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     picture = picture_of(env_name, users_renderer, subject.model, found)
     sections = html_report.sections(found, is_planner(subject.policy), picture)
     title = f"Diagnosis of {folder.resolve().name}"
-    _write(
-        report, html_report.page(title, facts, sections, flag_tools.to_flat(run.config)).encode()
-    )
-    _write(report.with_suffix(".npz"), found.npz())
+    page = html_report.page(title, facts, sections, flag_tools.to_flat(run.config))
+    for file, content in ((report, page.encode()), (report.with_suffix(".npz"), found.npz())):
+        with writing(f"--output {file}", FILE):
+            file.write_bytes(content)
     lines = [f"{name}: {value}" for name, value in facts]
     lines += [note for section in sections for note in section.notes]
     print("\n".join([*lines, f"report: {report}"]))
@@ -120,15 +121,6 @@ def _collect(name: str, policy: Any, env: Any, keys: Sequence[Any]) -> list[Any]
         for key in keys:
             paths += run_episodes([env], policy, [key], lambda _: show(next(taken)))
     return paths
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise UsageError(
-            f"--output {file}: {error.strerror}; allowed: a file that can be written"
-        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,7 +39,9 @@ def export_run(folder: Path, target: Path) -> None:
     if (folder / PROGRESS).exists():
         shutil.copyfile(folder / PROGRESS, f"{target}.csv")
     else:
-        _losses_to_csv(folder / "itr_0_losses.npy", Path(f"{target}.csv"))
+        losses = np.load(folder / "itr_0_losses.npy").tolist()
+        rows = [f"{step},{loss}" for step, loss in enumerate(losses, start=1)]
+        Path(f"{target}.csv").write_text("\n".join(["Gradient step,Training Loss", *rows]) + "\n")
         shutil.copyfile(folder / "itr_0_predictions.npz", f"{target}_predictions.npz")
     content["command"] = _published(command)
     content["flags"].pop("data_dir", None)
@@ -56,11 +58,6 @@ def export_run(folder: Path, target: Path) -> None:
     if predictions.exists():
         content["run"]["mean_prediction_error"] = float(np.load(predictions)["error"])
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _losses_to_csv(losses: Path, target: Path) -> None:
-    rows = [f"{step},{loss}" for step, loss in enumerate(np.load(losses).tolist(), start=1)]
-    target.write_text("\n".join(["Gradient step,Training Loss", *rows]) + "\n")
 
 
 def _published(command: list[str]) -> str:

@@ -30,7 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    given = _parser().parse_args(argv)
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    sources = "event file, or folder with some"
+    parser.add_argument("sources", type=Path, metavar="SOURCE", nargs="+", help=sources)
+    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    output = "write a copy there, of everything but the videos; must not exist yet"
+    add("--output", type=Path, metavar="TARGET", help=output)
+    in_place = "replace the event files by what is left of them"
+    add("--in_place", action="store_true", help=in_place)
+    given = parser.parse_args(argv)
     for source in given.sources:
         check_source(source)
     if given.in_place:
@@ -41,24 +49,6 @@ def _run(argv: Sequence[str]) -> int:
         )
     write_filtered(given.sources[0], given.output)
     return 0
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument(
-        "sources", metavar="SOURCE", type=Path, nargs="+", help="event file, or folder with some"
-    )
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument(
-        "--output",
-        metavar="TARGET",
-        type=Path,
-        help="write a copy there, of everything but the videos; must not exist yet",
-    )
-    way.add_argument(
-        "--in_place", action="store_true", help="replace the event files by what is left of them"
-    )
-    return parser
 
 
 def check_source(source: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import cs285
+from cs285.analysis.runs import ITERATION, read_csv
 from cs285.cli.tool import describe, run_tool, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import UsageError
@@ -36,7 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    given = _parser().parse_args(argv)
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("submit.zip"), help="the zip (default: submit.zip)")
+    add("--overwrite", action="store_true", help="replace the zip if there is one")
+    add("--data_dir", type=Path, default=default_data_dir(), help="folder of the log folders")
+    add("--runs", nargs="+", metavar="PATTERN", help="only these log folders; may have * and ?")
+    add("--questions", nargs="+", choices=QUESTIONS, metavar="Q", help="only these: q1 q2 ... q6")
+    add("--newest", action="store_true", help="of several runs of one experiment only the newest")
+    add("--limit_mb", type=_limit, default=15.0, help="write no larger zip (default: 15)")
+    given = parser.parse_args(argv)
     _check_output(given.output, given.overwrite)
     runs = choose_runs(given.data_dir, given.runs)
     questions = given.questions or QUESTIONS
@@ -53,19 +62,6 @@ def _run(argv: Sequence[str]) -> int:
     size = given.output.stat().st_size / MEGABYTE
     print(f"{given.output}: {size:.2f} MB of at most {given.limit_mb:g} MB")
     return 0
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    add = parser.add_argument
-    add("--output", type=Path, default=Path("submit.zip"), help="the zip (default: submit.zip)")
-    add("--overwrite", action="store_true", help="replace the zip if there is one")
-    add("--data_dir", type=Path, default=default_data_dir(), help="folder of the log folders")
-    add("--runs", nargs="+", metavar="PATTERN", help="only these log folders; may have * and ?")
-    add("--questions", nargs="+", choices=QUESTIONS, metavar="Q", help="only these: q1 q2 ... q6")
-    add("--newest", action="store_true", help="of several runs of one experiment only the newest")
-    add("--limit_mb", type=_limit, default=15.0, help="write no larger zip (default: 15)")
-    return parser
 
 
 def _limit(text: str) -> float:
@@ -142,8 +138,15 @@ def missing_of(run: Path) -> str:
     try:
         flags = json.loads((run / CONFIG).read_text())["flags"]
         n_iter, log_freq = int(flags["n_iter"]), int(flags["scalar_log_freq"])
-        done = _logged_iterations(run)
-    except (OSError, ValueError, KeyError, TypeError):  # of the homework, or another program
+        logged = read_csv(run / PROGRESS) if (run / PROGRESS).exists() else {}
+        done = int(max(logged.get(ITERATION, ()), default=-1)) + 1
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        UsageError,
+    ):  # of the homework, or another program
         return ""
     if log_freq > 0:
         is_last = done > 0 and done - 1 + log_freq >= n_iter
@@ -151,15 +154,6 @@ def missing_of(run: Path) -> str:
     # Without progress.csv, whether the first iteration was done is all that is cheap to say.
     began = any((run / name).exists() for name in (CHECKPOINT, "itr_0_losses.npy"))
     return "" if began else f"0 of {n_iter} iterations"
-
-
-def _logged_iterations(run: Path) -> int:
-    """Return the last logged iteration + 1, or 0."""
-    if not (run / PROGRESS).exists():
-        return 0
-    with (run / PROGRESS).open(newline="") as stream:
-        rows = list(csv.DictReader(line for line in stream if line.endswith("\n")))
-    return int(rows[-1]["Iteration"]) + 1 if rows else 0
 
 
 def _events(run: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from cs285.cli.tool import run_tool, warn
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.progress import Say
+from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "plot_results.py"
 FORMATS = (".png", ".svg", ".pdf")
@@ -32,7 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    given = _parser().parse_args(argv)
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH")
+    add("--y", default=EVAL_RETURN, help=f"metric to draw (default: {EVAL_RETURN})")
+    add("--x", default=ENV_STEPS, help=f"against which other (default: {ENV_STEPS})")
+    smooth = "mean of the last N values (default: 1)"
+    add("--smooth", type=whole_number(1), default=1, metavar="N", help=smooth)
+    add("--match", default="", metavar="REGEX", help="only runs whose name has this in it")
+    add("--title", default="", help="above the picture")
+    add("--output", type=Path, default=Path("results.png"), help="picture (default: results.png)")
+    given = parser.parse_args(argv)
     if given.output.suffix not in FORMATS:
         raise UsageError(
             f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
@@ -47,12 +58,8 @@ def _run(argv: Sequence[str]) -> int:
     for label, members in groups.items():
         say_what_is_cut(label, members, given.y, given.x, say)
     figure = curves_figure({given.title: groups}, given.y, given.x, given.smooth)
-    try:
+    with writing(f"--output {given.output}", FILE):
         save(figure, given.output)
-    except OSError as error:
-        raise UsageError(
-            f"--output {given.output}: {error.strerror}; allowed: a file that can be written"
-        ) from error
     shown = sum(map(len, groups.values()))
     print(f"{given.output}: {shown} runs of {len(groups)} settings")
     return 0
@@ -71,20 +78,6 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise UsageError(f"--match {text}: {error}; allowed: a regular expression") from error
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH")
-    add("--y", default=EVAL_RETURN, help=f"metric to draw (default: {EVAL_RETURN})")
-    add("--x", default=ENV_STEPS, help=f"against which other (default: {ENV_STEPS})")
-    smooth = "mean of the last N values (default: 1)"
-    add("--smooth", type=whole_number(1), default=1, metavar="N", help=smooth)
-    add("--match", default="", metavar="REGEX", help="only runs whose name has this in it")
-    add("--title", default="", help="above the picture")
-    add("--output", type=Path, default=Path("results.png"), help="picture (default: results.png)")
-    return parser
 
 
 if __name__ == "__main__":

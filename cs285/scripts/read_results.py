@@ -27,15 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    given = _parser().parse_args(argv)
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH")
+    add("--columns", nargs="+", metavar="NAME", help=f"(default: {', '.join(USUAL)})")
+    add("--names", action="store_true", help="print which columns there are, and no more")
+    add("--csv", action="store_true", help="print one CSV of all runs")
+    given = parser.parse_args(argv)
     say = functools.partial(warn, SCRIPT)
     runs = find_runs(given.paths, say)
     for name in given.columns or []:
         runs = with_column("--columns", name, runs, say)
+    names = list(dict.fromkeys(name for run in runs for name in run.columns))
     if given.names:
-        print("\n".join(dict.fromkeys(name for run in runs for name in run.columns)))
+        print("\n".join(names))
     elif given.csv:
-        names = list(dict.fromkeys(name for run in runs for name in run.columns))
         print_csv(runs, given.columns or [name for name in USUAL if name in names] or names, say)
     else:
         for run in runs:
@@ -68,16 +74,6 @@ def print_csv(runs: Sequence[Run], names: Sequence[str], say: Say) -> None:
         for row in range(len(run)):
             cells = ["" if column is None else f"{column[row]:.17g}" for column in columns]
             writer.writerow([run.name, run.seed, run.path, *cells])
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH")
-    add("--columns", nargs="+", metavar="NAME", help=f"(default: {', '.join(USUAL)})")
-    add("--names", action="store_true", help="print which columns there are, and no more")
-    add("--csv", action="store_true", help="print one CSV of all runs")
-    return parser
 
 
 if __name__ == "__main__":

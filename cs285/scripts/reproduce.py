@@ -20,24 +20,16 @@ from cs285.collection.collector import available_cores
 from cs285.config import presets
 from cs285.config.flags import OneLineParser, add_flags, parse_values, whole_number
 from cs285.experiments.display import RunDisplay
-from cs285.experiments.job import (
-    DONE,
-    FAILED,
-    WAITING,
-    Job,
-    folders_of,
-    job_of,
-    locate,
-    log_of,
-)
+from cs285.experiments.job import DONE, FAILED, WAITING, Job, folders_of, job_of, locate, log_of
 from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.launchers.base import Share
 from cs285.experiments.queue import RunQueue
 from cs285.experiments.suites import Experiment, read_experiments, select
-from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.errors import InterruptedRunError
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import default_data_dir
 from cs285.scripts.export_run import export_run
+from cs285.scripts.outputs import FOLDER, writing
 
 SCRIPT = "reproduce.py"
 
@@ -51,7 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def reproduce(argv: Sequence[str]) -> int:
     """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
     find_own_modules()
-    arguments = _parser().parse_args(argv)
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    add = parser.add_argument
+    add("--questions", nargs="+", metavar="Q", help="q1 to q6, study, sac (default: all)")
+    add("--names", nargs="+", metavar="NAME", help="experiments by name, without the seed")
+    add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="default: each one's own")
+    add("--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: one per core)")
+    add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
+    add("--dry_run", action="store_true", help="print commands and estimates of their times")
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    add("--data_dir", **folder, default=default_data_dir(), help="of the log folders")
+    add("--export_to", **folder, help="where to copy curves and provenance of finished runs")
+    add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
+        "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
+    arguments = parser.parse_args(argv)
     experiments = select(
         read_experiments(arguments.experiments), arguments.questions, arguments.names
     )
@@ -65,9 +70,11 @@ def reproduce(argv: Sequence[str]) -> int:
     check_address(arguments.address)
     data_dir = arguments.data_dir.resolve()
     if arguments.export_to:
-        make_folder("--export_to", arguments.export_to)
+        with writing(f"--export_to {arguments.export_to}", FOLDER):
+            arguments.export_to.mkdir(parents=True, exist_ok=True)
     try:
-        with open_launcher(arguments.address) as launcher:
+        value = f"--data_dir {data_dir}"
+        with writing(value, FOLDER), open_launcher(arguments.address) as launcher:
 
             def places() -> int:
                 return arguments.jobs or launcher.places(Share(1))
@@ -76,12 +83,6 @@ def reproduce(argv: Sequence[str]) -> int:
             queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; the same command goes on") from error
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(
-            f"--data_dir {data_dir}: {error.strerror}; allowed: a folder that can be written to"
-        ) from error
     failed = [job for job in jobs if job.state == FAILED]
     for job in failed:
         log = log_of(job, data_dir)
@@ -105,16 +106,6 @@ def run_of(experiment: Experiment, seed: int) -> Job:
     return job_of(experiment.script, parse_values(parser, words), experiment.minutes)
 
 
-def make_folder(flag: str, folder: Path) -> None:
-    """Make a folder that a flag names. Raises UsageError if it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{flag} {folder}: {error.strerror}; allowed: a folder that can be written to"
-        ) from error
-
-
 def print_commands(
     pairs: Sequence[tuple[Experiment, int]],
     jobs: Sequence[Job],
@@ -135,23 +126,6 @@ def print_commands(
     whole = format_duration(60 * max(sum(left) / at_once, max(left)))
     print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")
     print(f"# {sum(map(bool, left))} runs, {at_once} at a time: about {whole}")
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    add = parser.add_argument
-    add("--questions", nargs="+", metavar="Q", help="q1 to q6, study, sac (default: all)")
-    add("--names", nargs="+", metavar="NAME", help="experiments by name, without the seed")
-    add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="default: each one's own")
-    add("--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: one per core)")
-    add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
-    add("--dry_run", action="store_true", help="print commands and estimates of their times")
-    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
-    add("--data_dir", **folder, default=default_data_dir(), help="of the log folders")
-    add("--export_to", **folder, help="where to copy curves and provenance of finished runs")
-    add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
-        "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
-    return parser
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from cs285.experiments.sweeps.trials import Trials, is_finished, share_of, start
 from cs285.experiments.sweeps.values import Choice, parse, varied_fields
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.run_folder import default_data_dir, lock_folder
+from cs285.scripts.outputs import FOLDER, writing
 
 SCRIPT = "sweep.py"
 OWN = ("exp_name", "data_dir", "num_workers")  # flags of a run that mean the sweep's here
@@ -87,17 +88,12 @@ def _run(plan: Sweep, asked: Asked, resumed: Path | None, data_dir: Path) -> int
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
             trials = Trials(plan, folder)
+            way_on = f"go on with --resume {folder}"
             try:
-                trials.run(launcher, share, asked.jobs)
+                with writing(f"--data_dir {folder}", f"{FOLDER}; {way_on}"):
+                    trials.run(launcher, share, asked.jobs)
             except KeyboardInterrupt as error:
-                raise InterruptedRunError(f"interrupted; go on with --resume {folder}") from error
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise UsageError(
-                    f"--data_dir {folder}: {error.strerror}; allowed: a folder that can be "
-                    f"written to; go on with --resume {folder}"
-                ) from error
+                raise InterruptedRunError(f"interrupted; {way_on}") from error
     failed = [job for job in trials.jobs if job.state == FAILED]
     for job in failed:
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)

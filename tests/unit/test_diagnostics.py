@@ -17,7 +17,6 @@ from cs285.analysis.diagnosis.model_error import (
     correlation,
     open_loop_errors,
     rank_correlation,
-    ranks,
 )
 from cs285.analysis.diagnosis.plan_check import (
     Findings,
@@ -128,7 +127,10 @@ def test_horizon_is_cut_to_the_longest_path_and_nonsense_refused() -> None:
 
 
 def test_ranks_share_ties_and_correlation_is_spearmans() -> None:
-    assert ranks(np.array([0.5, -1.0, 0.5, 9.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
+    tied, ranks = np.array([0.5, -1.0, 0.5, 9.0]), np.array([1.5, 0.0, 1.5, 3.0])
+    other = np.array([3.0, 1.0, 0.0, 2.0])
+    spearman = rank_correlation(tied[:, None], other[:, None])
+    assert spearman[0] == pytest.approx(correlation(ranks, other))
     left = np.array([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0], [4.0, 1.0]])
     right = np.array([[10.0, 1.0], [1e6, 2.0], [1e3, 3.0], [1e9, 4.0]])
     found = rank_correlation(left, right)

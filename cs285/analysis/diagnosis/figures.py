@@ -30,7 +30,6 @@ from cs285.models.evaluation import imagine
 # Tasks whose observations begin with qpos and qvel, the latter divided by this.
 VELOCITY_SCALES = {"cheetah-cs285-v0": 1.0, "reacher-cs285-v0": 10.0}
 VIDEO_STEPS, VIDEO_FPS = 100, 25  # slower than life
-FONT_SIZE, MARGIN = 22, 10  # pixels
 _PICTURED = "obstacles-cs285-v0, cheetah-cs285-v0 and reacher-cs285-v0"
 _MAP = """Blue: where the mass really went. Orange: where the model expected its plans to lead, from
 the states that are dotted. A plan through an obstacle is one that the model does not know of."""
@@ -93,10 +92,7 @@ def imagined_and_real(
 
 
 def side_by_side(
-    env: gym.Env,
-    velocity_scale: float,
-    imagined: NDArray[np.float32],
-    real: NDArray[np.float32],
+    env: gym.Env, velocity_scale: float, imagined: NDArray[np.float32], real: NDArray[np.float32]
 ) -> list[NDArray[np.uint8]]:
     """Draw imagined (T, O) left of real (T, O), with the step number: T frames (height, width, 3).
 
@@ -104,16 +100,11 @@ def side_by_side(
     qvel / `velocity_scale`; it is left in the last of these states.
     """
     env.reset()  # places what is not in the joints, such as the reacher's target
-    return [
-        np.concatenate(
-            [
-                _picture(env, left, velocity_scale, f"imagined, step {step}"),
-                _picture(env, right, velocity_scale, "real"),
-            ],
-            axis=1,
-        )
-        for step, (left, right) in enumerate(zip(imagined, real, strict=True))
-    ]
+    frames = []
+    for step, (left, right) in enumerate(zip(imagined, real, strict=True)):
+        halves = ((left, f"imagined, step {step}"), (right, "real"))
+        frames.append(np.hstack([_picture(env, obs, velocity_scale, text) for obs, text in halves]))
+    return frames
 
 
 def _picture(
@@ -124,7 +115,7 @@ def _picture(
     qpos, qvel = obs[:nq], velocity_scale * obs[nq : nq + nv]
     task.set_state(qpos.astype(np.float64), qvel.astype(np.float64))  # type: ignore[attr-defined]
     picture = Image.fromarray(np.asarray(env.render()))
-    place, font = (MARGIN, MARGIN), ImageFont.load_default(FONT_SIZE)
+    place, font = (10, 10), ImageFont.load_default(22)  # pixels
     ImageDraw.Draw(picture).text(place, label, "white", font, stroke_width=2, stroke_fill="black")
     return np.asarray(picture)
 

@@ -165,13 +165,11 @@ def error_table(found: Findings) -> list[Sequence[str]]:
     return [("data", "steps", "error", "spread", "no change", "rank correlation"), *rows]
 
 
-_PLANNED = "the plan whose first action the planner took there"
-_ACTED = "the policy acting in the model (next states are the members' mean)"
-
-
 def sections(found: Findings, is_planned: bool, picture: Picture) -> list[Section]:
     """Return the page's sections, of a policy that plans or of one that just acts."""
-    plans_are = _PLANNED if is_planned else _ACTED
+    plans_are = "the policy acting in the model (next states are the members' mean)"
+    if is_planned:
+        plans_are = "the plan whose first action the planner took there"
     loops = found.loops
     starts = " and ".join(f"{len(each.starts)} ({name})" for name, each in loops.items())
     promises = _PROMISES.format(*found.check.replanned.shape, plans_are)
@@ -204,12 +202,10 @@ def _spread_section(found: Findings) -> Section:
 
 
 def _returns_table(found: Findings) -> Rows:
-    rows: list[Sequence[str]] = [
-        ("outcome", "plans", "predicted", "realised", "bias", "correlation")
-    ]
+    rows = [["outcome", "plans", "predicted", "realised", "bias", "correlation"]]
     for name, each in found.agreements.items():
         numbers = (_mean(each.predicted), _mean(each.realised), each.bias, each.correlation)
-        rows.append((name, str(len(each.predicted)), *map(show, numbers)))
+        rows.append([name, str(len(each.predicted)), *map(show, numbers)])
     return rows
 
 

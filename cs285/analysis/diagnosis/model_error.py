@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from cs285.infrastructure.pytorch_util import to_numpy
 from cs285.infrastructure.replay_buffer import Path
@@ -114,14 +115,8 @@ def rank_correlation(
 
     NaN where a column is constant.
     """
-    columns = zip(left.T, right.T, strict=True)
-    return np.array([correlation(ranks(first), ranks(second)) for first, second in columns])
-
-
-def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the rank of each of (S,), from 0; equal ones share the mean of their ranks."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[group]
+    columns = zip(rankdata(left, axis=0).T, rankdata(right, axis=0).T, strict=True)
+    return np.array([correlation(*pair) for pair in columns])
 
 
 def correlation(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:

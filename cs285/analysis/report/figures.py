@@ -11,117 +11,20 @@ from matplotlib.figure import Figure
 from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values
 from cs285.analysis.report.study import error_figure
 from cs285.analysis.runs import exported_runs
+from cs285.config.toml import read_toml
 from cs285.infrastructure.recording.figures import draw_predictions, new_figure
 
 LOSS = "Training Loss"
-
-# Figure -> panel's title -> line's label -> experiment
-CURVES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "q3": {
-        "Q3: obstacles": {"random shooting": "q3_obstacles"},
-        "Q3: reacher": {"random shooting": "q3_reacher"},
-        "Q3: cheetah": {"random shooting": "q3_cheetah"},
-    },
-    "q4": {
-        "Q4: horizon": {
-            "5": "q4_reacher_horizon5",
-            "10": "q4_reacher_ensemble3",
-            "15": "q4_reacher_horizon15",
-            "30": "q4_reacher_horizon30",
-        },
-        "Q4: candidate sequences": {
-            "100": "q4_reacher_numseq100",
-            "1000": "q4_reacher_numseq1000",
-        },
-        "Q4: ensemble size": {
-            "1": "q4_reacher_ensemble1",
-            "3": "q4_reacher_ensemble3",
-            "5": "q4_reacher_ensemble5",
-        },
-    },
-    "q5": {
-        "Q5: cheetah": {
-            "random shooting": "q5_cheetah_random",
-            "CEM, 2 iterations": "q5_cheetah_cem_2",
-            "CEM, 4 iterations": "q5_cheetah_cem_4",
-        }
-    },
-    "q6": {
-        "Q6: cheetah": {
-            "no rollouts (SAC), a fifth of the updates": "q6_cheetah_rlenl0",
-            "no rollouts (SAC), as many updates": "study_rlen0",
-            "rollout length 1 (Dyna)": "q6_cheetah_rlen1",
-            "rollout length 10 (MBPO)": "q6_cheetah_rlen10",
-        }
-    },
-    "sac": {
-        "SAC alone: Pendulum-v1": {"cs285": "sac_pendulum"},
-        "SAC alone: HalfCheetah-v5": {
-            "cs285": "sac_halfcheetah",
-            "Stable-Baselines3": "sb3_halfcheetah",
-        },
-    },
-}
-RESEARCH: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "planners": {
-        "Planners: cheetah": {
-            "CEM, 1000 candidates": "q5_cheetah_cem_4",
-            "iCEM, 100 candidates": "planners_cheetah_icem",
-            "MPPI, 1000 candidates": "planners_cheetah_mppi",
-        },
-        "Planners: reacher": {
-            "CEM, 1000 candidates": "planners_reacher_cem",
-            "iCEM, 100 candidates": "planners_reacher_icem",
-        },
-    },
-    "pets": {
-        "PETS: Pendulum-v1": {"cs285": "pets_pendulum"},
-        "PETS: cheetah, iCEM": {
-            "deterministic": "planners_cheetah_icem",
-            "probabilistic, TS-inf": "pets_cheetah_tsinf",
-            "the same, --mean_loss mse": "pets_cheetah_tsinf_mse",
-        },
-        "PETS: cheetah, iCEM, a fit every 1000 env steps": {
-            "deterministic": "pets_cheetah_points_refit",
-            "probabilistic, TS-inf, --mean_loss mse": "pets_cheetah_tsinf_refit",
-        },
-    },
-    "mbpo": {
-        "MBPO: InvertedPendulum-v5": {"MBPO": "mbpo_inverted_pendulum"},
-        "MBPO: Hopper-v5": {"MBPO": "mbpo_hopper", "10 updates": "mbpo_hopper_10_updates"},
-        "MBPO: HalfCheetah-v5": {"MBPO": "mbpo_halfcheetah", "SAC": "mbpo_halfcheetah_sac"},
-    },
-}
-Q1 = {
-    "5 steps, 2x250": "q1_cheetah_n5_arch2x250",
-    "500 steps, 2x250": "q1_cheetah_n500_arch2x250",
-    "500 steps, 1x32": "q1_cheetah_n500_arch1x32",
-}
-STUDY: Mapping[str, Mapping[str, str]] = {
-    "Rollout length": {
-        "0": "study_rlen0",
-        "1": "q6_cheetah_rlen1",
-        "5": "study_rlen5",
-        "10": "q6_cheetah_rlen10",
-        "20": "study_rlen20",
-        "50": "study_rlen50",
-        "200": "study_rlen200",
-    },
-    "Members, rollout length 10": {
-        "1": "study_rlen10_ensemble1",
-        "3": "q6_cheetah_rlen10",
-        "7": "study_rlen10_ensemble7",
-    },
-}
+# Figure -> panel's title -> line's label -> experiment; of "q1" and "study" it is one figure
+CONTENTS = read_toml(Path(__file__).with_name("figures.toml"))
+Q1: Mapping[str, str] = CONTENTS["q1"]
 
 
 def figures(results: Path) -> dict[str, Figure]:
     """Return the report's figures by name; what has not been run is left out."""
     drawn = {"q1_losses": q1_losses(results), "q1_predictions": q1_predictions(results)}
-    for name, panels in {**CURVES, **RESEARCH}.items():
-        groups = {title: _groups(results, lines) for title, lines in panels.items()}
-        groups = {title: lines for title, lines in groups.items() if lines}
-        if groups:
+    for name, panels in CONTENTS["curves"].items():
+        if groups := _panels(results, panels):
             drawn[name] = curves_figure(groups)
     drawn["study"] = study(results)
     drawn["model_error"] = error_figure(results / "study" / "model_error.csv")
@@ -162,8 +65,7 @@ def study(results: Path) -> Figure:
 
     From above: returns as they come, what SAC believes them to be, and the last ones.
     """
-    groups = {title: _groups(results, runs) for title, runs in STUDY.items()}
-    groups = {title: runs for title, runs in groups.items() if runs}
+    groups = _panels(results, CONTENTS["study"])
     figure = new_figure(5 * max(len(groups), 1), 11)
     for place, (title, runs) in enumerate(groups.items(), start=1):
         returns, values, last = (
@@ -174,6 +76,12 @@ def study(results: Path) -> Figure:
         draw_last_values(last, runs)
         last.set_xlabel(title)
     return figure
+
+
+def _panels(results: Path, panels: Mapping[str, Mapping[str, str]]) -> dict[str, Groups]:
+    """Return the panels that have any run, by title."""
+    found = {title: _groups(results, lines) for title, lines in panels.items()}
+    return {title: groups for title, groups in found.items() if groups}
 
 
 def _groups(results: Path, lines: Mapping[str, str]) -> Groups:

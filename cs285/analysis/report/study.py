@@ -18,6 +18,12 @@ HORIZONS = (1, 10, 50)
 Row = dict[str, str]
 
 
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown; the first row is its head."""
+    head, *others = [f"| {' | '.join(row)} |" for row in rows]
+    return [head, "|---" * len(rows[0]) + "|", *others]
+
+
 def write_study(target: Path, script: str, run: str, found: dict[str, Any]) -> None:
     """Write what a script of results/ found of the run of this name, with commit and machine."""
     about = provenance() | {"command": f"python results/{script} ({run})"} | found
@@ -40,14 +46,11 @@ def sizes_of(rows: Sequence[Row]) -> list[int]:
 
 def mean_over_seeds(rows: Sequence[Row], env_steps: int, data: str, column: str) -> np.ndarray:
     """Return a column against the horizon, (H,): the mean over the seeds of the fits."""
-    horizons = sorted({int(row["horizon"]) for row in rows})
-    chosen = [row for row in rows if int(row["env_steps"]) == env_steps and row["data"] == data]
-    return np.array(
-        [
-            np.mean([float(row[column]) for row in chosen if int(row["horizon"]) == h])
-            for h in horizons
-        ]
-    )
+    by_horizon: dict[int, list[float]] = {}
+    for row in rows:
+        if int(row["env_steps"]) == env_steps and row["data"] == data:
+            by_horizon.setdefault(int(row["horizon"]), []).append(float(row[column]))
+    return np.array([np.mean(by_horizon[horizon]) for horizon in sorted(by_horizon)])
 
 
 def error_figure(file: Path) -> Figure:
@@ -79,16 +82,15 @@ def error_table(file: Path) -> list[str]:
     if not rows:
         return []
     kinds = [(data, horizon) for data in ("policy", "random") for horizon in HORIZONS]
-    heads = [f"{data}, {h} step{'s' * (h > 1)}" for data, h in kinds]
-    lines = [f"| fitted to | {' | '.join(heads)} |", "|---" * (len(kinds) + 1) + "|"]
+    table = [["fitted to", *(f"{data}, {h} step{'s' * (h > 1)}" for data, h in kinds)]]
     for env_steps in sizes_of(rows):
         errors, spreads = (
             [mean_over_seeds(rows, env_steps, data, column)[h - 1] for data, h in kinds]
             for column in ("error", "spread")
         )
         cells = [f"{error:.3f} ({s:.3f})" for error, s in zip(errors, spreads, strict=True)]
-        lines.append(f"| {env_steps} env steps | {' | '.join(cells)} |")
-    return lines
+        table.append([f"{env_steps} env steps", *cells])
+    return markdown_table(table)
 
 
 def planner_table(folder: Path) -> list[str]:
@@ -99,25 +101,23 @@ def planner_table(folder: Path) -> list[str]:
     }
     if not returns:
         return []
-    lines = [f"| planner | {' | '.join(returns)} |", "|---" * (len(returns) + 1) + "|"]
+    table = [["planner", *returns]]
     for planner in next(iter(returns.values())):
-        cells = " | ".join(f"{np.mean(by_planner[planner]):.4g}" for by_planner in returns.values())
-        lines.append(f"| {planner} | {cells} |")
-    return lines
+        means = [np.mean(by_planner[planner]) for by_planner in returns.values()]
+        table.append([planner, *(f"{mean:.4g}" for mean in means)])
+    return markdown_table(table)
 
 
 def mean_loss_table(folder: Path) -> list[str]:
     """Return what each loss of the means came to, means over seeds, as lines of Markdown; or []."""
-    lines: list[str] = []
+    table: list[list[str]] = []
     for file in sorted(folder.glob("mean_loss_*.json")):
         run, fits = file.stem.removeprefix("mean_loss_"), json.loads(file.read_text())["fits"]
         names = list(dict.fromkeys(name for by_seed in fits.values() for name in by_seed[0]))
-        if not lines:
-            lines = [f"| run | ensemble | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+        table = table or [["run", "ensemble", *names]]
         for kind, by_seed in fits.items():
-            cells = [_mean_of(by_seed, name) for name in names]
-            lines.append(f"| {run} | {kind} | {' | '.join(cells)} |")
-    return lines
+            table.append([run, kind, *(_mean_of(by_seed, name) for name in names)])
+    return markdown_table(table) if table else []
 
 
 def _mean_of(by_seed: Sequence[dict[str, float]], name: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cs285.envs.arrays import Array, never
 from cs285.envs.mujoco_task import RENDER_MODES, MujocoTask
+from cs285.envs.terminations import Array, never
 
 OB_DIM = 21  # qpos (9), qvel (9), xyz of the torso frame (3)
 RESET_NOISE = 0.1

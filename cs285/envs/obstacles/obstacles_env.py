@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.arrays import Array
+from cs285.envs.terminations import Array
 
 BOUNDARY = 0.99
 GOAL_RADIUS = 0.1

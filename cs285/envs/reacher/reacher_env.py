@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cs285.envs.arrays import Array, never
 from cs285.envs.mujoco_task import RENDER_MODES, MujocoTask
+from cs285.envs.terminations import Array, never
 
 MODEL = Path(__file__).parent / "assets" / "reacher.xml"
 OB_DIM = 20  # qpos (7), qvel / 10 (7), fingertip xyz (3), target xyz (3)

@@ -31,15 +31,12 @@ class Process(Protocol):
 
     def poll(self) -> int | None:
         """Return the exit code, None while it runs, or LOST."""
-        ...
 
     def interrupt(self) -> None:
         """Ask it to stop so that it can be resumed."""
-        ...
 
     def kill(self) -> None:
         """End it at once; it can be resumed from its last checkpoint."""
-        ...
 
 
 class Launcher(Protocol):
@@ -49,11 +46,9 @@ class Launcher(Protocol):
 
     def nodes(self) -> list[Node]:
         """Return the machines there are now."""
-        ...
 
     def places(self, share: Share) -> int:
         """Return how many runs may be started at a time, as things are now."""
-        ...
 
     def start(
         self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
@@ -62,7 +57,6 @@ class Launcher(Protocol):
 
         It prints to `log`, and on this machine holds `lock` while it lives.
         """
-        ...
 
 
 def places(nodes: Sequence[Node], share: Share) -> int:

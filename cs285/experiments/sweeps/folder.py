@@ -38,7 +38,12 @@ class Trial:
 
 def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
     """Make `sweep_<name>_<time>/` with its sweep.json. Raises UsageError: it cannot be made."""
-    about = {"sweep": _to_json(sweep), **describe_run(script, {})}
+    choices = {
+        name: choice._asdict() if isinstance(choice, Range) else list(choice)
+        for name, choice in sweep.choices.items()
+    }
+    description = {**dataclasses.asdict(sweep), "choices": choices}
+    about = {"sweep": description, **describe_run(script, {})}
     del about["flags"]  # only a run has them
     while True:
         folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
@@ -80,7 +85,7 @@ def read(folder: Path) -> Sweep:
 
 def check_same(folder: Path, name: str, there: Any, here: Any) -> None:
     """Raise UsageError where a flag of the sweep in `folder` is not as it is given now."""
-    if _plain(there) != _plain(here):
+    if there != here:
         raise UsageError(
             f"--resume {folder}: it belongs to another sweep, of --{name} {_typed(there)}, not "
             f"{_typed(here)}; allowed: the same flags, or none"
@@ -93,10 +98,6 @@ def _typed(choice: Any) -> str:
     if isinstance(choice, Range):
         return f"{choice.low}:{choice.high}" + ":log" * choice.log
     return ",".join(map(word_of, choice)) if isinstance(choice, list | tuple) else word_of(choice)
-
-
-def _plain(choice: Any) -> Any:
-    return list(choice) if isinstance(choice, list | tuple) else choice
 
 
 def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) -> None:
@@ -118,21 +119,12 @@ def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
     """Return the trials in sweep.csv; none if it does not exist yet."""
     if not (folder / TABLE).exists():
         return []
-    with (folder / TABLE).open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
     trials = []
-    for row in rows:
-        trial = Trial(sweep, sweep.read_values(row))
-        trial.job.state, trial.job.error = row["state"], row["error"]
-        trial.job.folder = folder / row["folder"] if row["folder"] else None
-        trial.result = {name: row[name] for name in RESULTS if row[name]}
-        trials.append(trial)
+    with (folder / TABLE).open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            trial = Trial(sweep, sweep.read_values(row))
+            trial.job.state, trial.job.error = row["state"], row["error"]
+            trial.job.folder = folder / row["folder"] if row["folder"] else None
+            trial.result = {name: row[name] for name in RESULTS if row[name]}
+            trials.append(trial)
     return trials
-
-
-def _to_json(sweep: Sweep) -> dict[str, Any]:
-    choices = {
-        name: choice._asdict() if isinstance(choice, Range) else list(choice)
-        for name, choice in sweep.choices.items()
-    }
-    return {**dataclasses.asdict(sweep), "choices": choices}

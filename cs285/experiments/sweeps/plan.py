@@ -125,13 +125,12 @@ class Sweep:
 
     def _check_ineffective(self, trials: list[dict[str, Any]]) -> None:
         """Raise UsageError: two trials are the same run, or no trial depends on a varied flag."""
-        idle_in: dict[str, int] = dict.fromkeys(self.varied, 0)
+        always_idle = set(self.varied)
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
         for values in trials:
             config = resolve(self.script, {**self.fixed, **values})
             idle = idle_flags(config)
-            for flag in idle_in:
-                idle_in[flag] += flag in idle
+            always_idle &= idle.keys()
             counts = signature(config)
             if counts in seen:
                 flag = next(name for name in values if values[name] != seen[counts][name])
@@ -141,8 +140,8 @@ class Sweep:
                     f"effect{reason}; allowed: values that make a difference to each trial"
                 )
             seen[counts] = values
-        for flag, count in idle_in.items():
-            if count == len(trials):
+        for flag in self.varied:
+            if flag in always_idle:
                 raise UsageError(f"--{flag}: without effect, as {idle[flag]}; allowed: one value")
 
     def _draws(self, choices: dict[str, Choice]) -> Iterator[dict[str, Any]]:

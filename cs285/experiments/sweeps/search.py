@@ -5,6 +5,7 @@ TPE (Bergstra et al. 2011) proposes values, ASHA (Li et al. 2020) stops trials t
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -24,8 +25,6 @@ except ImportError as error:
 
 ATTEMPTS = 200  # to propose values that are allowed and were not tried before
 REDUCTION = 3  # of ASHA: a third of the trials continues at each rung
-
-Distribution = optuna.distributions.BaseDistribution
 
 
 class Search:
@@ -60,10 +59,11 @@ class Search:
         """Add another trial and return its values; None if no allowed new values are found."""
         for _ in range(ATTEMPTS):
             trial = self.study.ask(self._space)
-            name = self._name_if_allowed(trial.params)
-            if name is not None and name not in self._trials:
-                self._trials[name] = trial
-                return dict(trial.params)
+            with contextlib.suppress(UsageError):  # flags that do not go together
+                name = self.sweep.job(trial.params).name
+                if name not in self._trials:
+                    self._trials[name] = trial
+                    return dict(trial.params)
             self.study.tell(trial, state=TrialState.FAIL)
         return None
 
@@ -91,14 +91,8 @@ class Search:
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 
-    def _name_if_allowed(self, values: dict[str, Any]) -> str | None:
-        try:
-            return self.sweep.job(values).name
-        except UsageError:  # flags that do not go together
-            return None
 
-
-def distribution(choice: Choice) -> Distribution:
+def distribution(choice: Choice) -> optuna.distributions.BaseDistribution:
     """Return what values are drawn from."""
     if not isinstance(choice, Range):
         return optuna.distributions.CategoricalDistribution(list(choice))

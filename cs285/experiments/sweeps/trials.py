@@ -155,13 +155,17 @@ class Trials:
         Yields its iterations so far, and whether it falls behind. Raises UsageError if a row lacks
         the metric.
         """
-        metric, folder = self.sweep.metric, trial.job.folder
-        stamp = _stamp_of(folder / PROGRESS) if folder else None
-        if folder is None or stamp == trial.stamp:
+        metric = self.sweep.metric
+        if trial.job.folder is None:
             return
+        file = trial.job.folder / PROGRESS
         try:
-            rows = read_rows(folder / PROGRESS)
-        except FileNotFoundError:  # a resumed run is just replacing it
+            found = file.stat()
+            stamp = (file, found.st_mtime_ns, found.st_size)  # changes when it is written to
+            if stamp == trial.stamp:
+                return
+            rows = read_rows(file)
+        except FileNotFoundError:  # there is none yet, or a resumed run is just replacing it
             return
         for row in rows:
             iterations = int(row[ITERATION]) + 1
@@ -177,12 +181,3 @@ class Trials:
             is_behind = self.search and self.search.report(trial.job.name, iterations, value)
             yield iterations, bool(is_behind)
         trial.stamp = stamp
-
-
-def _stamp_of(file: Path) -> tuple[Path, int, int] | None:
-    """Return what changes when a file is written to; None if there is no file."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return file, found.st_mtime_ns, found.st_size

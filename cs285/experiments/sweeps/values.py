@@ -31,12 +31,10 @@ PRESET.name = "preset"
 
 def varied_fields(config_class: type) -> dict[str, tuple[dataclasses.Field, type]]:
     """Return the flags of an agent that a sweep accepts, and the types of their values."""
-    typed = [
-        (field, kind)
-        for group in flag_tools.groups(config_class).values()
-        for field, kind in flag_tools.typed_fields(group)
-    ]
-    return {field.name: (field, kind) for field, kind in [(PRESET, str), *typed]}
+    typed: list[tuple[dataclasses.Field, type]] = [(PRESET, str)]
+    for group in flag_tools.groups(config_class).values():
+        typed += flag_tools.typed_fields(group)
+    return {field.name: (field, kind) for field, kind in typed}
 
 
 def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:

@@ -112,7 +112,10 @@ def read_records(path: Path, media: bool = True) -> Iterator[Record]:
             data, footer = stream.read(length), stream.read(_FOOTER.size)
             if len(footer) < _FOOTER.size:
                 return
-            event = _parse(data)
+            try:
+                event = Event.FromString(data)
+            except DecodeError as error:
+                raise CorruptRecordError from error
             record = Record(header + data + footer, event, 0 if media else _drop(event, media_tags))
             if not record.is_empty():  # the checksum of 100 MB of videos takes Python 10 s
                 _check(data, *_FOOTER.unpack(footer))
@@ -132,13 +135,6 @@ def copy_without_media(source: Path, target: IO[bytes]) -> Copied:
     except CorruptRecordError:
         return Copied(dropped, is_corrupt=True)
     return Copied(dropped, is_corrupt=False)
-
-
-def _parse(data: bytes) -> Event:
-    try:
-        return Event.FromString(data)
-    except DecodeError as error:
-        raise CorruptRecordError from error
 
 
 def _check(data: bytes, checksum: int) -> None:

@@ -46,9 +46,8 @@ def choose_renderer(env_name: str, chosen: str | None) -> None:
     usual = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
     for backend in dict.fromkeys([*([chosen] if chosen else []), *usual]):
-        command = [sys.executable, "-c", _PROBE, env_name]
         probe = subprocess.run(
-            command,
+            [sys.executable, "-c", _PROBE, env_name],
             env={**os.environ, VARIABLE: backend},
             capture_output=True,
             text=True,
