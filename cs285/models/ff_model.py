@@ -160,8 +160,9 @@ class FFModel(DynamicsModel):
         The mean squared error of the state change, averaged over members, in units of the variance
         that the model was fitted with.
         """
-        errors = self._squared_errors(data)[..., : self.ob_dim]
-        return {"Holdout Loss": errors.mean()[None]} | self.coverage(data)
+        errors, log_var = self._errors(data)
+        loss = errors[..., : self.ob_dim].square().mean()
+        return {"Holdout Loss": loss[None]} | self._coverage(errors, log_var)
 
     @torch.no_grad()
     def validation_errors(self, data: Transitions) -> Tensor:
@@ -171,7 +172,8 @@ class FFModel(DynamicsModel):
         largest, hide what is learned of the others. Columns that never changed are left out: there
         is nothing to learn of them, and the more there are, the less an error of the others counts.
         """
-        mse = self._squared_errors(data).mean(1)
+        errors, _ = self._errors(data)
+        mse = errors.square().mean(1)
         return self._mean_of_varying((mse + losses.NOISE_FLOOR).log()).exp()
 
     @torch.no_grad()
@@ -181,11 +183,13 @@ class FFModel(DynamicsModel):
         (1,) each, over rows, columns that vary, and elites, for central intervals of 50, 80 and 95
         per cent: a calibrated ensemble's shares are just these. A deterministic one has none.
         """
-        means, log_var, _ = self.outputs(data)
+        return self._coverage(*self._errors(data))
+
+    def _coverage(self, errors: Tensor, log_var: Tensor | None) -> dict[str, Tensor]:
+        """Return what `coverage` does, of what `_errors` returned."""
         if log_var is None:
             return {}
-        targets = self.target_stats.normalize(self._targets(data))
-        deviations = ((means - targets).abs() * (-0.5 * log_var).exp())[self.elites]
+        deviations = (errors.abs() * (-0.5 * log_var).exp())[self.elites]
         normal = torch.distributions.Normal(0.0, 1.0)
         shares = {}
         for level in COVERAGE_LEVELS:
@@ -194,10 +198,10 @@ class FFModel(DynamicsModel):
             shares[f"Coverage {level}"] = self._mean_of_varying(share)[None]
         return shares
 
-    def _squared_errors(self, data: Transitions) -> Tensor:
-        """Return the squared errors of each member's means on `data` (B rows), (E, B, D)."""
-        means, _, _ = self.outputs(data)
-        return (means - self.target_stats.normalize(self._targets(data))).square()
+    def _errors(self, data: Transitions) -> tuple[Tensor, Tensor | None]:
+        """Return errors of each member's means on `data` (B rows) and log-variances, (E, B, D)."""
+        means, log_var, _ = self.outputs(data)
+        return means - self.target_stats.normalize(self._targets(data)), log_var
 
     def _mean_of_varying(self, by_column: Tensor) -> Tensor:
         """(..., D) -> the mean (...) over the targets' columns that were not constant."""

@@ -62,9 +62,12 @@ def _kept(result: Any) -> Any:
 
 def check_compiler(device: torch.device) -> None:
     """Raise UsageError if torch is too old or finds no compiler: C++ for a CPU, C for a GPU."""
-    if not _is_new_enough():
+    version = torch.__version__.split("+")[0].split(".")
+    if tuple(map(int, version[:2])) < (2, 13):  # it cannot compile gradients
         raise UsageError(f"--compile: torch {torch.__version__}: must be at least 2.13")
-    variable, wanted = _compilers(device)
+    is_cpu = device.type == "cpu"
+    variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
+    wanted = [os.environ[variable]] if variable in os.environ else usual
     if not any(map(shutil.which, wanted)):
         raise UsageError(
             f"--compile: there is no compiler {' or '.join(wanted)}; allowed where one is "
@@ -74,16 +77,8 @@ def check_compiler(device: torch.device) -> None:
 
 def can_compile(device: torch.device) -> bool:
     """Return whether --compile would find what it needs."""
-    return _is_new_enough() and any(map(shutil.which, _compilers(device)[1]))
-
-
-def _compilers(device: torch.device) -> tuple[str, list[str]]:
-    """Return the environment variable that names the compiler, and those that will do."""
-    is_cpu = device.type == "cpu"
-    variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
-    return variable, [os.environ[variable]] if variable in os.environ else usual
-
-
-def _is_new_enough() -> bool:
-    """Return whether torch.compile can trace gradients."""
-    return tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) >= (2, 13)
+    try:
+        check_compiler(device)
+    except UsageError:
+        return False
+    return True
