@@ -48,7 +48,7 @@ def main() -> None:
     repeats, names = arguments.repeats, arguments.names
     content: dict[str, Any] = {"unit": "updates or gradient steps per second"}
     with tempfile.TemporaryDirectory() as folder:
-        take_out(Path(folder))
+        export_file(Path(folder))
         for name in names:
             for threads in dict.fromkeys((1, torch.get_num_threads())):
                 contenders: dict[str, Contender] = {
@@ -92,7 +92,7 @@ def time_first_update() -> None:
     print(time.perf_counter() - start)
 
 
-def take_out(folder: Path) -> None:
+def export_file(folder: Path) -> None:
     """Write the package and the benchmarks of the commit WRITTEN_OUT into a folder."""
     command = ["git", "archive", WRITTEN_OUT, "cs285", "benchmarks"]
     archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout

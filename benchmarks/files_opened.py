@@ -30,7 +30,7 @@ DEFAULTS = {  # what the homework's run has where a name leaves it open
     "DynamicsModel": "FFModel",
     "Policy": "SACActor",
     "PLANNERS": "random_shooting",
-    "LOSSES": "log_mse",
+    "LOSSES": "column_nll",
     "Planner": "random_shooting",
     "Returns": "MPCPolicy.evaluate_sequences",
     "Update": "gradient_step",

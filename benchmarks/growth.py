@@ -57,16 +57,18 @@ def main() -> None:
     }
     for name, values in PLANNING.items():
         cases: Cases = {value: partial(decision, name, value) for value in values}
-        content[f"planning against {name}"] = grow(cases, arguments.repeats)
+        content[f"planning against {name}"] = measure_growth(cases, arguments.repeats)
     torch.set_num_threads(threads)
     workers: Cases = {count: partial(collector, "random", DECISIONS, count) for count in WORKERS}
-    content[f"collecting {DECISIONS} env steps against workers"] = grow(workers, arguments.repeats)
+    content[f"collecting {DECISIONS} env steps against workers"] = measure_growth(
+        workers, arguments.repeats
+    )
     fits: Cases = {rows: partial(fit, rows) for rows in REPLAY}
-    content["fit against replay size"] = grow(fits, arguments.repeats)
+    content["fit against replay size"] = measure_growth(fits, arguments.repeats)
     write("growth", content)
 
 
-def grow(cases: Cases, repeats: int) -> dict[str, Any]:
+def measure_growth(cases: Cases, repeats: int) -> dict[str, Any]:
     """Time each case's work in turn; returns the medians, and the slope through them."""
     works = {value: build() for value, build in cases.items()}
     seconds: dict[int, list[float]] = {value: [] for value in works}

@@ -41,8 +41,8 @@ OB_DIM, AC_DIM = 21, 6
 WIDTHS = (OB_DIM + AC_DIM, SIZE, SIZE, OB_DIM)
 PETS_ENV = "Pendulum-v1"
 PETS_MODEL: Mapping[str, Any] = {  # of --model probabilistic
-    "model": "probabilistic", "ensemble_size": 7, "num_elites": 5, "n_layers": 4, "size": 200,
-    "activation": "swish", "holdout_ratio": 0.2,
+    "model": "probabilistic", "model_loss": "nll", "ensemble_size": 7, "num_elites": 5,
+    "n_layers": 4, "size": 200, "activation": "swish", "holdout_ratio": 0.2,
 }  # fmt: skip
 ONE_CORE = "here, 1 core"
 # Of one population's forward passes; a multiply and an add are two.

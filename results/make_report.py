@@ -17,8 +17,8 @@ from typing import Any
 from cs285.analysis.plots import save
 from cs285.analysis.report.figures import figures
 from cs285.analysis.report.results_table import table
-from cs285.analysis.report.study import error_table, mean_loss_table, planner_table
-from cs285.cli.tool import run_tool
+from cs285.analysis.report.study import error_table, model_loss_table, planner_table
+from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.experiments.suites import (
     RESEARCH_FILE,
@@ -83,12 +83,12 @@ with one of them changed.
 ## What the means of an ensemble are fitted by
 
 Ensembles of a run's settings, fitted once to all but the newest fifth of its transitions and judged
-on that fifth: `results/mean_loss_study.py`. An error is the geometric mean over columns of the mean
-squared errors, in units of the targets' variance, the mean over members and three seeds; coverage
-is the share of targets in the intervals of so many per cent.
+on that fifth: `results/model_loss_study.py`. An error is the geometric mean over columns of the
+mean squared errors, in units of the targets' variance, the mean over members and three seeds;
+coverage is the share of targets in the intervals of so many per cent.
 [docs/algorithms.md](../docs/algorithms.md) says what came of it.
 
-{mean_losses}
+{model_losses}
 
 ## Every run
 
@@ -145,7 +145,7 @@ def machine_of(source: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, report, argv)
+    return run_script(SCRIPT, report, argv)
 
 
 def report(argv: Sequence[str]) -> int:
@@ -170,7 +170,7 @@ def report(argv: Sequence[str]) -> int:
         "pictures": [f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in drawn],
         "model_error": error_table(RESULTS / "study" / "model_error.csv"),
         "planners": planner_table(RESULTS / "study"),
-        "mean_losses": mean_loss_table(RESULTS / "study"),
+        "model_losses": model_loss_table(RESULTS / "study"),
         "runs": [run_row(name, source) for name, source in runs.items()],
         "studies": map(study_row, studies),
     }

@@ -23,7 +23,7 @@ import torch
 from cs285.analysis.diagnosis.model_error import OpenLoop, open_loop_errors
 from cs285.analysis.diagnosis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.pytorch_util import make_generator
@@ -103,4 +103,4 @@ def study(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(SCRIPT, study, None))
+    sys.exit(run_script(SCRIPT, study, None))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cs285.analysis.diagnosis.rebuild import read_run
 from cs285.analysis.report.study import write_study
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import OneLineParser
 from cs285.config.planner import PlannerConfig
@@ -92,7 +92,7 @@ def set_state(env: Any, state: NDArray[np.float64]) -> None:
         mujoco.mj_setState(env.model, env.data, state, STATE)
 
 
-def act_again(argv: Sequence[str]) -> int:
+def replay_actions(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     folder = parser.parse_args(argv).folder
@@ -117,4 +117,4 @@ def act_again(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(SCRIPT, act_again, None))
+    sys.exit(run_script(SCRIPT, replay_actions, None))

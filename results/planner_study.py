@@ -18,7 +18,7 @@ import numpy as np
 
 from cs285.analysis.diagnosis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import OneLineParser
 from cs285.config.planner import PlannerConfig
@@ -72,4 +72,4 @@ def study(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(SCRIPT, study, None))
+    sys.exit(run_script(SCRIPT, study, None))

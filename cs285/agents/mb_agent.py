@@ -76,8 +76,8 @@ class MBAgent(BaseAgent):
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Fit the model to the whole replay.
 
-        The "Holdout Loss" and a probabilistic model's "Coverage" are those of the model before this
-        fit, on what was collected since the last one.
+        "New Data Loss" and "Coverage" (of a probabilistic model) measure the previous model on the
+        data collected since its fit.
         """
         held_out: dict[str, Tensor] = {}
         with self.stopwatch.phase("fit"):

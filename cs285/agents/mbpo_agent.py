@@ -77,7 +77,7 @@ class MBPOAgent(BaseAgent):
         self.rows_drawn = self.real_rows_drawn = 0
         with self.stopwatch.phase("SAC"):
             learned = sac.train_on(self.draw_mixed)
-        self._record("Real Share", self.real_rows_drawn / self.rows_drawn)
+        self._record("Real Ratio", self.real_rows_drawn / self.rows_drawn)
         self._record("Model Buffer Size", len(self.model_buffer))
         self._record("Model Buffer Age", self.model_buffer.mean_age(sac.iterations_done))
         return self.metrics | learned | fitted
@@ -97,7 +97,7 @@ class MBPOAgent(BaseAgent):
         sac = self.sac_agent.config
         U, B = sac.sac_num_agent_train_steps_per_iter, sac.sac_train_batch_size
         done = (torch.arange(first, first + count) - self.block.start + 1) / len(self.block)
-        shares = self.real_share(done).repeat_interleave(U)
+        shares = self.real_ratio(done).repeat_interleave(U)
         # Rounded up or down at random, so that the mean is the share exactly.
         real_counts = (shares * B + torch.rand(len(shares), generator=generator)).long()
         is_real = (torch.arange(B) < real_counts[:, None]).flatten()
@@ -111,7 +111,7 @@ class MBPOAgent(BaseAgent):
             rows[places] = source[send(indices, self.device)]
         return rows.view(len(shares), B, -1)
 
-    def real_share(self, done: Tensor) -> Tensor:
+    def real_ratio(self, done: Tensor) -> Tensor:
         """Return the share of real rows in the batches, after `done` of the block's SAC iterations.
 
         By default that of the homework's single buffer, R / (R + M): R real transitions, and the

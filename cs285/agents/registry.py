@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from cs285.config import presets
 from cs285.config.mb import MBConfig
-from cs285.config.mbpo import MBPOConfig, settle_batch_size
+from cs285.config.mbpo import MBPOConfig, resolve_batch_size
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.recording.progress import Say
+from cs285.infrastructure.recording.progress import Notify
 
 if TYPE_CHECKING:  # quick --help: torch and the simulators are imported when an agent is built
     import torch
@@ -36,7 +36,7 @@ class AgentEntry:
     config_class: type  # its groups are the agent's flags; `run` (RunConfig) must be among them
     build: Callable[[Any, TaskSpec, torch.device], BaseAgent]  # of a config
     # {flag: value} of the flags given -> those to run with; what they come to is reported
-    settle: Callable[[dict[str, Any], Say], dict[str, Any]] = lambda given, say: given
+    resolve: Callable[[dict[str, Any], Notify], dict[str, Any]] = lambda given, notify: given
     presets: Path = presets.FOLDER  # its named settings, TOML files
 
     @property
@@ -96,10 +96,12 @@ def agent_of_run(content: dict[str, Any]) -> AgentEntry:
     return by_script[content["script"]]
 
 
-def expanded(entry: AgentEntry, given: dict[str, Any], say: Say = print) -> dict[str, Any]:
+def expand_flags(
+    entry: AgentEntry, given: dict[str, Any], notify: Notify = print
+) -> dict[str, Any]:
     """Return the flags that `given` ones come to, presets with them. Raises UsageError."""
-    settled = entry.settle(given, say)
-    return presets.expand(entry.name, entry.config_class, settled, say, entry.presets)
+    resolved = entry.resolve(given, notify)
+    return presets.expand(entry.name, entry.config_class, resolved, notify, entry.presets)
 
 
 def _build_mb(config: MBConfig, task: TaskSpec, device: torch.device) -> BaseAgent:
@@ -117,5 +119,5 @@ def _build_mbpo(config: MBPOConfig, task: TaskSpec, device: torch.device) -> Bas
 
 register(AgentEntry("mb", "cs285.scripts.run_hw4_mb", MBConfig, _build_mb))
 register(
-    AgentEntry("mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, settle_batch_size)
+    AgentEntry("mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, resolve_batch_size)
 )

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from cs285.analysis.runs import Run
-from cs285.config.ineffective import unchanging
+from cs285.config.ineffective import without_effect_on_curve
 from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.recording.progress import Say, silent
+from cs285.infrastructure.recording.progress import Notify, silent
 
 # Flags that may differ between runs of one setting.
-VARY_WITHIN = (*unchanging(RunConfig), "seed", "n_iter")
+VARY_WITHIN = (*without_effect_on_curve(RunConfig), "seed", "n_iter")
 
 
-def group_seeds(runs: Iterable[Run], say: Say = silent) -> dict[str, list[Run]]:
+def group_seeds(runs: Iterable[Run], notify: Notify = silent) -> dict[str, list[Run]]:
     """Return the runs by their setting, in order of appearance.
 
     Runs of one setting have the same name, less the seed at its end, the same program, and no flag
@@ -35,12 +35,12 @@ def group_seeds(runs: Iterable[Run], say: Say = silent) -> dict[str, list[Run]]:
             own.append(run)
     labels = _labels([members[0] for members in settings])
     return {
-        label: _one_of_each_seed(members, say)
+        label: _one_of_each_seed(members, notify)
         for label, members in zip(labels, settings, strict=True)
     }
 
 
-def with_column(flag: str, name: str, runs: Sequence[Run], say: Say = silent) -> list[Run]:
+def with_column(flag: str, name: str, runs: Sequence[Run], notify: Notify = silent) -> list[Run]:
     """Return the runs that have values in a column; the others are said.
 
     Raises UsageError, which names the `flag` that asked for it: there are none.
@@ -51,7 +51,7 @@ def with_column(flag: str, name: str, runs: Sequence[Run], say: Say = silent) ->
         raise UsageError(f"{flag} {name}: no run has values of it; allowed are {known}")
     for run in runs:
         if not any(run is other for other in found):
-            say(f"{run.path}: passed over, it has no values of {name}")
+            notify(f"{run.path}: passed over, it has no values of {name}")
     return found
 
 
@@ -92,13 +92,13 @@ def _words(run: Run, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}={_identity(run)[name]}" for name in names)
 
 
-def _one_of_each_seed(members: Sequence[Run], say: Say) -> list[Run]:
+def _one_of_each_seed(members: Sequence[Run], notify: Notify) -> list[Run]:
     """Return the longest run of each seed; runs whose seed is not known are one each."""
     chosen: dict[Any, Run] = {}
     for run in members:
         key = run.path if run.seed is None else run.seed
         shorter, longer = sorted([run, chosen.get(key, run)], key=len)
         if longer is not shorter:
-            say(f"{shorter.path}: passed over for another run of its seed, {longer.path}")
+            notify(f"{shorter.path}: passed over for another run of its seed, {longer.path}")
         chosen[key] = longer
     return list(chosen.values())

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from tensorboardX.proto.types_pb2 import DT_FLOAT
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.old_names import METRICS, translate_flags
 from cs285.infrastructure.recording.event_file import is_event_file, read_events
-from cs285.infrastructure.recording.progress import Say
+from cs285.infrastructure.recording.progress import Notify
 from cs285.infrastructure.run_folder import CONFIG, PROGRESS
 
 Array = NDArray[np.float64]
 ITERATION, ENV_STEPS, EVAL_RETURN = "Iteration", "Train_EnvstepsSoFar", "Eval_AverageReturn"
 _STAMP = re.compile(r"_\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d$")
 _SEED = re.compile(r"_?seed_?(\d+)$")
-_SPACED = {"Training_Loss": "Training Loss"}  # tensorboardX, as the original used it, has no spaces
 
 
 class NothingLoggedError(UsageError):
@@ -103,7 +103,7 @@ def exported_runs(results: Path, experiment: str) -> list[Run]:
     return sorted((load_run(file) for file in files), key=lambda run: run.seed or 0)
 
 
-def find_runs(paths: Iterable[str | Path], say: Say = print) -> list[Run]:
+def find_runs(paths: Iterable[str | Path], notify: Notify = print) -> list[Run]:
     """Load every run at or anywhere below the paths, each once, in order of their names.
 
     Below a folder what has no scalars is passed over, and what cannot be read, too, which is said.
@@ -111,7 +111,7 @@ def find_runs(paths: Iterable[str | Path], say: Say = print) -> list[Run]:
     """
     runs: dict[Path, Run] = {}
     for path in map(Path, paths):
-        found = [load_run(path)] if path.is_file() else _runs_below(path, say)
+        found = [load_run(path)] if path.is_file() else _runs_below(path, notify)
         if not found:
             reason = "no run is at or below it" if path.exists() else "no such file or folder"
             raise UsageError(f"{path}: {reason}; allowed: log folders, or folders of them")
@@ -132,6 +132,7 @@ def read_csv(file: Path) -> dict[str, Array]:
         for number, row in enumerate(cells, start=2):
             if len(row) != len(names):
                 raise ValueError(f"line {number} has {len(row)} cells, the header {len(names)}")
+        names = [METRICS.get(name, name) for name in names]
         table = np.array([[float(cell or "nan") for cell in row] for row in cells])
         return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
     except (ValueError, csv.Error) as error:
@@ -148,7 +149,7 @@ def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
     for file in files:
         own: dict[str, dict[int, float]] = {}
         for step, tag, value in read_scalars(file):
-            own.setdefault(_SPACED.get(tag, tag), {})[step] = value
+            own.setdefault(METRICS.get(tag, tag), {})[step] = value
         for tag, values in own.items():
             earlier = by_tag.get(tag, {}).items()
             kept = {step: value for step, value in earlier if step < min(values)}
@@ -177,7 +178,7 @@ def read_scalars(file: Path) -> Iterator[tuple[int, str, float]]:
                     yield event.step, value.tag, float(numbers[0])
 
 
-def _runs_below(folder: Path, say: Say) -> list[Run]:
+def _runs_below(folder: Path, notify: Notify) -> list[Run]:
     """Load what has scalars: a run that has just begun has none, nor a run of question 1."""
     logs = {file.parent for file in folder.rglob(PROGRESS)}
     logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}
@@ -191,7 +192,7 @@ def _runs_below(folder: Path, say: Say) -> list[Run]:
         except NothingLoggedError:
             pass
         except UsageError as error:
-            say(f"passed over: {error}")
+            notify(f"passed over: {error}")
     return runs
 
 
@@ -209,6 +210,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     """Return what describes a run, its flags with it; {} if the file does not."""
     try:
         content = json.loads(file.read_text())
-        return content if isinstance(content["flags"], dict) else {}
+        return content | {"flags": translate_flags(content["flags"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -35,7 +35,7 @@ class Advice:
         model: Any = getattr(config, "model", None)
         sac = getattr(config, "sac", None)
         has_model = model is not None and model.num_agent_train_steps_per_iter > 0
-        self.misses_ends = has_model and TaskModel.of(task, model).knows_no_end
+        self.misses_ends = has_model and TaskModel.of(task, model).termination_is_unknown
         self.sac_batch = sac.sac_train_batch_size if sac else 0
 
     def __call__(self, paths: list[Path], iteration: int) -> None:

@@ -17,11 +17,11 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from cs285.agents.registry import AgentEntry, expanded, find_agent
+from cs285.agents.registry import AgentEntry, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
 from cs285.config import flags as flag_tools
 from cs285.config import presets
-from cs285.config.ineffective import describe_idle
+from cs285.config.ineffective import describe_ineffective
 from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
@@ -43,13 +43,15 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
         if given.get("preset") == presets.LIST:
             print(presets.describe(entry.name, entry.presets))
             return 0
-        values = expanded(entry, given)
+        values = expand_flags(entry, given)
         resumed = values.pop("resume", None)
         if resumed is None:
             config: Any = flag_tools.from_flat(entry.config_class, values)
-            for line in describe_idle(given, config, flag_tools.defaults(entry.config_class)):
+            for line in describe_ineffective(
+                given, config, flag_tools.defaults(entry.config_class)
+            ):
                 print(line)
-            run_anew(entry, config)
+            start_run(entry, config)
         else:
             resume(entry, Path(resumed), values)
     except UsageError as error:
@@ -64,7 +66,7 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
     return 0
 
 
-def run_anew(entry: AgentEntry, config: Any) -> None:
+def start_run(entry: AgentEntry, config: Any) -> None:
     """Check everything, then make the log folder, then run. Raises RunError."""
     run = config.run
     if not run.env_name:
@@ -93,7 +95,7 @@ def resume(entry: AgentEntry, folder: Path, given: dict[str, Any]) -> None:
     Flags `given` again must agree with them, but for those that do not change what was computed.
     """
     saved = read_config(folder, entry.script)
-    allowed = flag_tools.free_flags(entry.config_class)
+    allowed = flag_tools.flags_free_on_resume(entry.config_class)
     for name, value in given.items():
         if name not in allowed and value != saved.get(name):
             raise UsageError(

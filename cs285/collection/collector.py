@@ -67,7 +67,7 @@ class Collection(NamedTuple):
     """What a collection brought: `paths` for the replay, and the whole episodes that ended."""
 
     paths: list[Path]
-    ended: list[Path]
+    finished: list[Path]
 
 
 class Collector:

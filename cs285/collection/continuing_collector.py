@@ -46,7 +46,7 @@ class ContinuingCollector:
     ) -> Collection:
         """Take `min_steps` env steps, no more; they depend on (seed, purpose, iteration) alone."""
         pieces: list[Path] = []
-        ended: list[Path] = []
+        finished: list[Path] = []
         taken = 0
         while taken < min_steps:
             key = EpisodeKey(self.seed, purpose, iteration, len(pieces))
@@ -60,10 +60,10 @@ class ContinuingCollector:
                     progress(taken)
             pieces.append(episode.path(first))
             if not episode.running:
-                ended.append(episode.path())
+                finished.append(episode.path())
             self._episode = episode if episode.running else None
             self._kept = memory.kept if episode.running else {}
-        return Collection(pieces, ended)
+        return Collection(pieces, finished)
 
     def close(self) -> None:
         """Release the environment."""

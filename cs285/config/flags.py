@@ -21,26 +21,27 @@ ABSENT = argparse.SUPPRESS  # the default of a flag that is absent from the pars
 
 @dataclass(frozen=True)
 class Check:
-    """What a value must satisfy, and the words that say so."""
+    """A condition on a flag's value, and how an error message words it: "must be ..."."""
 
     holds: Callable[[Any], bool]
-    allowed: str
+    must_be: str
 
 
-MOST = 10**15  # of anything that is counted: beyond int64 torch says nothing of memory
-COUNT = Check(lambda value: 1 <= value <= MOST, f"whole numbers from 1 to {MOST}")
-INDEX = Check(lambda value: value >= 0, "whole numbers from 0")
-FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or whole numbers from 1")
-RATE = Check(lambda value: math.isfinite(value) and value > 0, "finite numbers above 0")
-NOT_NEGATIVE = Check(lambda value: 0 <= value < math.inf, "finite numbers from 0")
-FINITE = Check(math.isfinite, "finite numbers")
-UNIT = Check(lambda value: 0 <= value <= 1, "numbers from 0 to 1")
-ANYTHING = Check(lambda value: True, "anything")
+MOST = 10**15  # below int64: above it torch raises errors that do not mention memory
+COUNT = Check(lambda value: 1 <= value <= MOST, "an integer from 1 to 10^15")
+INDEX = Check(lambda value: value >= 0, "a non-negative integer")
+FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or a positive integer")
+RATE = Check(lambda value: math.isfinite(value) and value > 0, "a positive, finite number")
+NOT_NEGATIVE = Check(lambda value: 0 <= value < math.inf, "a non-negative, finite number")
+FINITE = Check(math.isfinite, "a finite number")
+UNIT = Check(lambda value: 0 <= value <= 1, "a number from 0 to 1")
+ANYTHING = Check(lambda value: True, "any value")
 
 
 def one_of(*choices: str) -> Check:
     """Return the check that a value is among `choices`."""
-    return Check(lambda value: value in choices, " or ".join(choices))
+    words = ", ".join(choices[:-1]) + f" or {choices[-1]}"
+    return Check(lambda value: value in choices, words)
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -48,7 +49,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
     def convert(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: allowed are whole numbers from {least}")
+            raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least {least}")
         return int(text)
 
     return convert
@@ -89,7 +90,9 @@ class OneLineParser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+        # argparse writes "argument --flag: VALUE: must be X" or "argument --flag: expected ...".
+        words = re.sub(r"^argument (?:\S+/)?(\S+): (\S+: must be)", r"\1 \2", message)
+        self.exit(2, f"{self.prog}: error: {' '.join(words.split())}\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
@@ -153,7 +156,7 @@ def defaults(config_class: type) -> dict[str, Any]:
     return {field.name: field.default for field in fields}
 
 
-def free_flags(config_class: type) -> set[str]:
+def flags_free_on_resume(config_class: type) -> set[str]:
     """Return the names of the flags that may be changed on --resume."""
     fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]
     return {f.name for f in fields if f.metadata["free"]}
@@ -164,7 +167,7 @@ def check_values(group: type, values: dict[str, Any]) -> None:
     for field in dataclasses.fields(group):
         value, check = values.get(field.name), field.metadata["check"]
         if value is not None and not check.holds(value):
-            raise UsageError(f"--{field.name} {value}: allowed are {check.allowed}")
+            raise UsageError(f"--{field.name} {value}: must be {check.must_be}")
 
 
 def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
@@ -174,9 +177,9 @@ def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
         try:
             return kind(text)
         except ValueError:
-            check, words = field.metadata["check"], "whole numbers" if kind is int else "numbers"
-            allowed = words if check is ANYTHING else check.allowed
-            raise UsageError(f"--{field.name} {text}: allowed are {allowed}") from None
+            check, kind_name = field.metadata["check"], "an integer" if kind is int else "a number"
+            must_be = kind_name if check is ANYTHING else check.must_be
+            raise UsageError(f"--{field.name} {text}: must be {must_be}") from None
 
     return convert
 

@@ -16,14 +16,14 @@ Flat = dict[str, Any]  # every flag of a run and its value
 
 
 class Rule(NamedTuple):
-    """Flags that have no effect where `is_idle` holds of a run's flags."""
+    """Flags that have no effect where `applies` holds of a run's flags."""
 
     flags: tuple[str, ...]
-    is_idle: Callable[[Flat], bool]
+    applies: Callable[[Flat], bool]
     reason: str  # its {names} are flags
 
 
-def idle_at(name: str, value: Any, *flags: str) -> Rule:
+def ineffective_if(name: str, value: Any, *flags: str) -> Rule:
     """Return the rule that `flags` have no effect where the flag `name` has this value."""
     return Rule(flags, lambda flat: flat[name] == value, f"--{name} is {value}")
 
@@ -33,36 +33,38 @@ def names_of(group: type, but: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(group) if field.name not in but)
 
 
-def unchanging(group: type) -> tuple[str, ...]:
+def without_effect_on_curve(group: type) -> tuple[str, ...]:
     """Return the flags of a group that change no curve, whatever their values."""
     fields = dataclasses.fields(group)
     return tuple(field.name for field in fields if not field.metadata["changes_curve"])
 
 
-def unchanging_flags(config_class: type) -> set[str]:
+def flags_without_effect_on_curve(config_class: type) -> set[str]:
     """Return the flags of a config that change no curve."""
-    return {name for group in groups(config_class).values() for name in unchanging(group)}
+    return {
+        name for group in groups(config_class).values() for name in without_effect_on_curve(group)
+    }
 
 
-def idle_flags(config: Any) -> dict[str, str]:
+def ineffective_flags(config: Any) -> dict[str, str]:
     """Return the flags that have no effect in a run of this config, and why."""
     flat = to_flat(config)
     found: dict[str, str] = {}
     for holder in (type(config), *groups(type(config)).values()):
         for rule in getattr(holder, "rules", ()):
-            if rule.is_idle(flat):
+            if rule.applies(flat):
                 reason = rule.reason.format_map(flat)
                 found |= {name: reason for name in rule.flags if name in flat and name not in found}
     return found
 
 
-def describe_idle(given: Flat, config: Any, defaults: Flat) -> list[str]:
+def describe_ineffective(given: Flat, config: Any, defaults: Flat) -> list[str]:
     """Return a line per reason why flags that were `given` have no effect in a run of `config`.
 
     A flag that was given its default is left out: scripts give every flag.
     """
     by_reason: dict[str, list[str]] = {}
-    for name, reason in idle_flags(config).items():
+    for name, reason in ineffective_flags(config).items():
         if name in given and given[name] != defaults[name]:
             by_reason.setdefault(reason, []).append(name)
     return [
@@ -79,5 +81,5 @@ def signature(config: Any) -> tuple[Any, ...]:
     flat = to_flat(config)
     for group in vars(config).values():
         flat |= getattr(group, "canonical", dict)()
-    left_out = {*idle_flags(config), *unchanging_flags(type(config))}
+    left_out = {*ineffective_flags(config), *flags_without_effect_on_curve(type(config))}
     return tuple(value for name, value in flat.items() if name not in left_out)

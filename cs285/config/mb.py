@@ -33,5 +33,5 @@ def require_model(model: ModelConfig, reason: str) -> None:
     """Raise UsageError: there is to be no model, and `reason` needs one."""
     if model.num_agent_train_steps_per_iter == 0:
         raise UsageError(
-            f"--num_agent_train_steps_per_iter 0: allowed are whole numbers from 1, since {reason}"
+            f"--num_agent_train_steps_per_iter 0: must be a positive integer: {reason}"
         )

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs285.config.flags import COUNT, INDEX, UNIT, check_values, flag, one_of
-from cs285.config.ineffective import Rule, idle_at, names_of
+from cs285.config.ineffective import Rule, ineffective_if, names_of
 from cs285.config.mb import check_particles, require_model
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.config.run import RunConfig
 from cs285.config.sac import SACConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.recording.progress import Say
+from cs285.infrastructure.recording.progress import Notify
 
 
 def _replaced_by(name: str, flag: str) -> Rule:
@@ -79,14 +79,17 @@ class RolloutConfig:
             return
         try:
             first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
-            is_line = 0 <= first < last and min(low, high) >= 1 and self.mbpo_rollout_length > 0
+            is_line = 0 <= first < last and min(low, high) >= 1
         except ValueError:
             is_line = False
         if not is_line:
             raise UsageError(
-                f"--mbpo_rollout_schedule {self.mbpo_rollout_schedule}: allowed are FIRST,LAST,"
-                "FROM,TO of whole numbers, FIRST below LAST and lengths from 1, where "
-                "--mbpo_rollout_length is not 0"
+                f"--mbpo_rollout_schedule {self.mbpo_rollout_schedule}: must be four integers "
+                "FIRST,LAST,FROM,TO with FIRST below LAST and lengths of at least 1"
+            )
+        if self.mbpo_rollout_length == 0:
+            raise UsageError(
+                "--mbpo_rollout_length 0: must be a positive integer with --mbpo_rollout_schedule"
             )
 
     def length_at(self, env_steps: int) -> int:
@@ -108,14 +111,14 @@ class MBPOConfig:
             lambda flat: not flat["mbpo_eval_planner"],
             "--mbpo_eval_planner is not given",
         ),
-        idle_at(
+        ineffective_if(
             "mbpo_rollout_length",
             0,
             *names_of(
                 RolloutConfig, ("mbpo_rollout_length", "mbpo_refit_every", "mbpo_eval_planner")
             ),
         ),
-        idle_at("num_agent_train_steps_per_iter", 0, "mbpo_refit_every"),
+        ineffective_if("num_agent_train_steps_per_iter", 0, "mbpo_refit_every"),
     )
 
     run: RunConfig
@@ -132,10 +135,10 @@ class MBPOConfig:
         check_particles(self.model, self.planner)
 
 
-def settle_batch_size(given: dict[str, Any], say: Say = print) -> dict[str, Any]:
+def resolve_batch_size(given: dict[str, Any], notify: Notify = print) -> dict[str, Any]:
     """Return the flags to run with: --sac_batch_size is --batch_size where that is not given.
 
-    Raises UsageError: a value of the two is not allowed. On --resume this was settled when the run
+    Raises UsageError: a value of the two is not allowed. On --resume this was resolved when the run
     began.
     """
     if "resume" in given:
@@ -145,7 +148,7 @@ def settle_batch_size(given: dict[str, Any], say: Say = print) -> dict[str, Any]
     if "sac_batch_size" not in given:
         return given
     if "batch_size" in given:
-        say(
+        notify(
             f"--batch_size {given['batch_size']} env steps are collected per iteration; it wins "
             f"over --sac_batch_size {given['sac_batch_size']}"
         )

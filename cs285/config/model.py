@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs285.config.flags import COUNT, INDEX, RATE, Check, flag, one_of
-from cs285.config.ineffective import idle_at
+from cs285.config.ineffective import ineffective_if
 from cs285.infrastructure.errors import UsageError
 
 
@@ -16,14 +16,13 @@ class ModelConfig:
     """the dynamics model"""
 
     rules: ClassVar = (
-        idle_at(
+        ineffective_if(
             "num_agent_train_steps_per_iter", 0,
-            "model", "mean_loss", "ensemble_size", "num_elites", "n_layers", "size", "activation",
+            "model", "model_loss", "ensemble_size", "num_elites", "n_layers", "size", "activation",
             "learning_rate", "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience",
             "learned_reward", "termination", "add_sl_noise",
         ),
-        idle_at("holdout_ratio", 0, "fit_patience"),
-        idle_at("model", "deterministic", "mean_loss"),
+        ineffective_if("holdout_ratio", 0, "fit_patience"),
     )  # fmt: skip
 
     model: str = flag(
@@ -32,11 +31,11 @@ class ModelConfig:
         "are those of --preset probabilistic",
         check=one_of("deterministic", "probabilistic"),
     )
-    mean_loss: str = flag(
-        "nll",
-        "what fits a probabilistic member's means: nll, the likelihood of its Gaussians, as in the "
-        "papers, or mse, squared errors, as those of a deterministic one",
-        check=one_of("nll", "mse"),
+    model_loss: str = flag(
+        "column_nll",
+        "loss that fits the means: column_nll is the log of each column's mean squared error, nll "
+        "the Gaussian likelihood (probabilistic ensembles only, and their default)",
+        check=one_of("column_nll", "nll"),
     )
     ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
     num_elites: int | None = flag(
@@ -71,7 +70,7 @@ class ModelConfig:
         0.0,
         "share of the data to hold out, at most 5000 transitions, and to train until the model "
         "predicts it no better; 0: a fixed number of gradient steps",
-        check=Check(lambda value: 0 <= value < 1, "numbers from 0 to below 1"),
+        check=Check(lambda value: 0 <= value < 1, "a number from 0 to below 1"),
     )
     fit_patience: int = flag(
         5, "epochs without a better held-out loss that do not end the fit yet", check=INDEX
@@ -103,15 +102,17 @@ class ModelConfig:
         return {"weight_decay": tuple(self.decay_by_layer)}
 
     def __post_init__(self) -> None:
+        if self.model_loss == "nll" and self.model == "deterministic":
+            raise UsageError("--model_loss nll: must be column_nll with --model deterministic")
         elites = self.num_elites or self.ensemble_size
         if elites > self.ensemble_size:
             raise UsageError(
-                f"--num_elites {elites}: allowed are 1 to --ensemble_size ({self.ensemble_size})"
+                f"--num_elites {elites}: must be at most --ensemble_size ({self.ensemble_size})"
             )
         if elites < self.ensemble_size and self.holdout_ratio == 0:
             raise UsageError(
-                f"--num_elites {elites}: allowed is --ensemble_size ({self.ensemble_size}), as "
-                "--holdout_ratio is 0"
+                f"--num_elites {elites}: must be --ensemble_size ({self.ensemble_size}) "
+                "while --holdout_ratio is 0"
             )
         try:
             decay = self.decay_by_layer
@@ -120,6 +121,6 @@ class ModelConfig:
         layers = self.n_layers + 1
         if len(decay) != layers or not all(0 <= value < math.inf for value in decay):
             raise UsageError(
-                f"--weight_decay {self.weight_decay}: allowed are one number from 0, or {layers} "
-                "with commas between, as there are layers"
+                f"--weight_decay {self.weight_decay}: must be one non-negative number, or "
+                f"{layers} separated by commas, one per layer"
             )

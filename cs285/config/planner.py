@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs285.config.flags import COUNT, NOT_NEGATIVE, RATE, UNIT, Check, flag, one_of
-from cs285.config.ineffective import Flat, Rule, idle_at
+from cs285.config.ineffective import Flat, Rule, ineffective_if
 from cs285.infrastructure.errors import UsageError
 
 SAMPLING_STRATEGIES = ("random", "cem", "icem", "mppi")  # the names in policies/planners
@@ -25,7 +25,7 @@ def _has_one_uniform_population(flat: Flat) -> bool:
     return is_cem and flat["cem_iterations"] == 1 and not _starts_gaussian(flat)
 
 
-def _idle_without(strategies: tuple[str, ...], *flags: str) -> Rule:
+def _ineffective_without(strategies: tuple[str, ...], *flags: str) -> Rule:
     return Rule(
         flags,
         lambda flat: flat["mpc_action_sampling_strategy"] not in strategies,
@@ -43,7 +43,7 @@ class SharedSettings:
             lambda flat: not _starts_gaussian(flat),
             "no first population is Gaussian",
         ),
-        idle_at("mpc_propagation", "mean", "mpc_particles"),
+        ineffective_if("mpc_propagation", "mean", "mpc_particles"),
         Rule(
             ("mpc_particles",),
             lambda flat: flat["mpc_propagation"] == "tsinf" and flat["model"] == "deterministic",
@@ -92,7 +92,7 @@ class CEMSettings:
     """Settings of CEM, and of iCEM, which refits to elites, too."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _idle_without(("cem", "icem"), "cem_iterations", "cem_num_elites", "cem_alpha"),
+        _ineffective_without(("cem", "icem"), "cem_iterations", "cem_num_elites", "cem_alpha"),
         Rule(
             ("cem_alpha",),
             _has_one_uniform_population,
@@ -112,7 +112,7 @@ class ICEMSettings:
     """Settings of iCEM, beyond those of CEM."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _idle_without(("icem",), "icem_noise_beta", "icem_decay", "icem_reuse"),
+        _ineffective_without(("icem",), "icem_noise_beta", "icem_decay", "icem_reuse"),
     )
 
     icem_noise_beta: float = flag(
@@ -124,7 +124,7 @@ class ICEMSettings:
     icem_decay: float = flag(
         1.25,
         "iCEM divides its population by this from one to the next",
-        check=Check(lambda value: 1 <= value < float("inf"), "finite numbers from 1"),
+        check=Check(lambda value: 1 <= value < float("inf"), "a finite number of at least 1"),
     )
     icem_reuse: float = flag(
         0.3, "share of its elites that iCEM takes into the next population", check=UNIT
@@ -135,7 +135,7 @@ class ICEMSettings:
 class MPPISettings:
     """Settings of MPPI."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_idle_without(("mppi",), "mppi_temperature"),)
+    rules: ClassVar[tuple[Rule, ...]] = (_ineffective_without(("mppi",), "mppi_temperature"),)
 
     mppi_temperature: float = flag(0.1, "of MPPI's weights exp(return / temperature)", check=RATE)
 
@@ -158,7 +158,7 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
         asked_for = has_elites or self.cem_num_elites != DEFAULT_ELITES
         if asked_for and self.cem_num_elites > self.mpc_num_action_sequences:
             raise UsageError(
-                f"--cem_num_elites {self.cem_num_elites}: allowed are 1 to "
+                f"--cem_num_elites {self.cem_num_elites}: must be at most "
                 f"--mpc_num_action_sequences ({self.mpc_num_action_sequences})"
             )
 
@@ -186,7 +186,7 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
             return 1  # without draws, particles that stay with one member are all the same
         if self.mpc_particles % members:
             raise UsageError(
-                f"--mpc_particles {self.mpc_particles}: allowed are multiples of {members}, the "
+                f"--mpc_particles {self.mpc_particles}: must be a multiple of {members}, the "
                 "number of members that predict"
             )
         return self.mpc_particles // members

@@ -9,7 +9,7 @@ from typing import Any
 from cs285.config.flags import ABSENT, defaults
 from cs285.config.toml import read_toml
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.recording.progress import Say
+from cs285.infrastructure.recording.progress import Notify
 
 FOLDER = Path(__file__).with_name("presets")
 LIST = "list"
@@ -49,8 +49,8 @@ class _Once(argparse.Action):
     ) -> None:
         if hasattr(namespace, self.dest):
             raise UsageError(
-                f"--{self.dest} {values}: allowed is one, and {getattr(namespace, self.dest)} was "
-                "given"
+                f"--{self.dest} {values}: must be given once; it was also "
+                f"given as {getattr(namespace, self.dest)}"
             )
         setattr(namespace, self.dest, values)
 
@@ -67,7 +67,11 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def expand(
-    agent: str, config_class: type, given: dict[str, Any], say: Say = print, folder: Path = FOLDER
+    agent: str,
+    config_class: type,
+    given: dict[str, Any],
+    notify: Notify = print,
+    folder: Path = FOLDER,
 ) -> dict[str, Any]:
     """Return the flags to run with: those `given`, and those that they bring along, which are said.
 
@@ -79,18 +83,18 @@ def expand(
     if "resume" in given:
         if name is not None:
             raise UsageError(
-                f"--preset {name}: allowed without --resume, as the run has its flags already"
+                f"--preset {name}: must not be given with --resume; the run keeps its own flags"
             )
         return values
     if name is not None:
         known = names(agent, folder)
         if name not in known:
-            raise UsageError(f"--preset {name}: allowed are {', '.join(known)}")
+            raise UsageError(f"--preset {name}: must be one of {', '.join(known)}")
         flags = flags_for(config_class, name, folder)
-        values = _bring_along(f"--preset {name}", flags, values, say)
+        values = _with_preset_flags(f"--preset {name}", flags, values, notify)
     if values.get("model") == PROBABILISTIC and name != PROBABILISTIC:
         flags = flags_for(config_class, PROBABILISTIC)
-        values = _bring_along(f"--model {PROBABILISTIC}", flags, values, say)
+        values = _with_preset_flags(f"--model {PROBABILISTIC}", flags, values, notify)
     return values
 
 
@@ -105,30 +109,32 @@ def flags_for(config_class: type, name: str, folder: Path = FOLDER) -> dict[str,
     return {flag: v for flag, v in preset["flags"].items() if flag in known or not is_shared}
 
 
-def _bring_along(
-    cause: str, flags: dict[str, Any], values: dict[str, Any], say: Say
+def _with_preset_flags(
+    cause: str, flags: dict[str, Any], values: dict[str, Any], notify: Notify
 ) -> dict[str, Any]:
     """Return `values` and those flags of a preset that go with them, which are said."""
-    misfits = _misfits(values)
-    added = {flag: flags[flag] for flag in flags if flag not in values and flag not in misfits}
+    inapplicable = _inapplicable(values)
+    added = {flag: flags[flag] for flag in flags if flag not in values and flag not in inapplicable}
     words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]
-    say(f"{cause} sets {' '.join(words)}")
+    notify(f"{cause} sets {' '.join(words)}")
     kept = [
         f"--{flag} {values[flag]}" for flag in flags if values.get(flag, flags[flag]) != flags[flag]
     ]
     if kept:
-        say(f"{cause} leaves {' '.join(kept)}")
+        notify(f"{cause} leaves {' '.join(kept)}")
     for flag in flags:
-        if flag in misfits and flag not in values:
-            say(f"{cause} leaves out --{flag}, which goes with another --{misfits[flag]}")
+        if flag in inapplicable and flag not in values:
+            notify(f"{cause} leaves out --{flag}, which goes with another --{inapplicable[flag]}")
     return values | added
 
 
-def _misfits(values: dict[str, Any]) -> dict[str, str]:
+def _inapplicable(values: dict[str, Any]) -> dict[str, str]:
     """Return the flags that a preset is not to bring along, and which of `values` each is for."""
-    misfits = {
+    inapplicable = {
         flag: given for given in GO_TOGETHER if given in values for flag in GO_TOGETHER[given]
     }
     if values.get("holdout_ratio") == 0:
-        misfits |= dict.fromkeys(("num_elites", "num_agent_train_steps_per_iter"), "holdout_ratio")
-    return misfits
+        inapplicable |= dict.fromkeys(
+            ("num_elites", "num_agent_train_steps_per_iter"), "holdout_ratio"
+        )
+    return inapplicable

@@ -12,7 +12,7 @@ NAME = Check(
     lambda value: bool(_NAME.fullmatch(value)) and value.strip(".") != "",
     "1 to 128 letters, digits and any of . _ - + = , @ (no path separator)",
 )
-NOT_EMPTY = Check(lambda value: value != "", "anything but nothing")
+NOT_EMPTY = Check(lambda value: value != "", "a path")
 
 
 @dataclass(frozen=True)

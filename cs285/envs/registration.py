@@ -85,7 +85,7 @@ def inspect_task(
         registered_limit = env.spec.max_episode_steps if env.spec else None
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
-        fault = get_reward and _fault_of(get_reward, obs_space.shape[0], ac_space.shape[0])
+        fault = get_reward and _reward_error(get_reward, obs_space.shape[0], ac_space.shape[0])
         if fault and not learned_reward:
             raise UsageError(
                 f"--env_name {env_name}: its get_reward fails on torch tensors: {fault}; allowed: "
@@ -172,7 +172,7 @@ def _inner_float32(low: Array, high: Array) -> tuple[NDArray[np.float32], NDArra
     return np.where(is_empty, most, least), most
 
 
-def _fault_of(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:
+def _reward_error(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:
     """Return why `get_reward` does not take batches of torch tensors (2, 3, ...); "" if it does."""
     import torch  # not at the top: the environments themselves need only NumPy
 

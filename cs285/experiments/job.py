@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from cs285.agents.registry import expanded, find_agent
+from cs285.agents.registry import expand_flags, find_agent
 from cs285.config import flags as flag_tools
-from cs285.config.ineffective import unchanging_flags
+from cs285.config.ineffective import flags_without_effect_on_curve
 from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
@@ -54,15 +54,15 @@ class Job:
 def resolve(agent: str, given: dict[str, Any]) -> Any:
     """Return the config of the `given` flags, presets expanded. Raises UsageError."""
     entry = find_agent(agent)
-    return flag_tools.from_flat(entry.config_class, expanded(entry, given, silent))
+    return flag_tools.from_flat(entry.config_class, expand_flags(entry, given, silent))
 
 
 def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
     """Return the job of a run; `given` has its exp_name. Raises UsageError for wrong flags."""
     entry, config = find_agent(agent), resolve(agent, given)
-    free, flat = flag_tools.free_flags(entry.config_class), flag_tools.to_flat(config)
+    free, flat = flag_tools.flags_free_on_resume(entry.config_class), flag_tools.to_flat(config)
     again = {name: value for name, value in given.items() if name in free}
-    passing = {*unchanging_flags(entry.config_class), *free}
+    passing = {*flags_without_effect_on_curve(entry.config_class), *free}
     return Job(
         name=given["exp_name"],
         module=entry.module,
@@ -120,7 +120,7 @@ def end(job: Job, state: str, error: str = "") -> None:
         job.process.interrupt()
 
 
-def look_after(job: Job, data_dir: Path) -> None:
+def update_job(job: Job, data_dir: Path) -> None:
     """Bring the state of a RUNNING job up to date."""
     assert job.process is not None and job.lock is not None
     code = job.process.poll()

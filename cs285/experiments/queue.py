@@ -18,7 +18,7 @@ from cs285.experiments.job import (
     end,
     folders_of,
     locate,
-    look_after,
+    update_job,
 )
 from cs285.experiments.launchers.base import Launcher, Share
 from cs285.infrastructure.errors import RunError
@@ -59,8 +59,8 @@ class RunQueue:
         try:
             while True:
                 before = [job.state for job in self.jobs]
-                self._look_after(on_end)
-                self._fill_places()
+                self._update_jobs(on_end)
+                self._start_jobs()
                 show()
                 if len(self._reported) == len(self.jobs):  # all have ended, and no more came
                     return
@@ -68,14 +68,14 @@ class RunQueue:
                     time.sleep(POLL_SECONDS)
         finally:
             self._stop()
-            self._look_after(on_end)
+            self._update_jobs(on_end)
 
-    def _look_after(self, on_end: Callable[[Job], None]) -> None:
+    def _update_jobs(self, on_end: Callable[[Job], None]) -> None:
         for job in self.jobs:
             if job.state == RUNNING:
                 if job.asked_to_end is None:
                     self.watch(job)
-                look_after(job, self.data_dir)
+                update_job(job, self.data_dir)
             if job.state in ENDED and job.name not in self._reported:
                 self._reported.add(job.name)
                 try:
@@ -83,7 +83,7 @@ class RunQueue:
                 except (OSError, RunError) as error:
                     job.state, job.error = FAILED, str(error)
 
-    def _fill_places(self) -> None:
+    def _start_jobs(self) -> None:
         """Start what there is a place for; a run held elsewhere takes its share of the machine."""
         places = self.places()
         taken = sum(job.state in BUSY for job in self.jobs)
@@ -103,5 +103,5 @@ class RunQueue:
                 end(job, WAITING)
         while running := [job for job in self.jobs if job.state == RUNNING]:
             for job in running:
-                look_after(job, self.data_dir)
+                update_job(job, self.data_dir)
             time.sleep(0.02)

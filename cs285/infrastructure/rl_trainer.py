@@ -143,10 +143,10 @@ class RL_Trainer:
         steps = config.batch_size_initial if initial else config.batch_size
         phase = self.stopwatch.phase("collect at random" if initial else "collect")
         with phase, CollectionProgress("collecting", steps) as progress:
-            paths, ended = self.collector.collect(policy, steps, "train", iteration, progress)
-        if ended:
-            self.counters.train_statistics = return_statistics("Train", ended)
-        if ended and initial:
+            paths, finished = self.collector.collect(policy, steps, "train", iteration, progress)
+        if finished:
+            self.counters.train_statistics = return_statistics("Train", finished)
+        if finished and initial:
             self.counters.initial_return = self.counters.train_statistics["Train_AverageReturn"]
         return paths
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.old_names import translate_flags
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -98,7 +99,7 @@ def read_config(folder: Path, script: str) -> dict[str, Any]:
     """Return the flags of the run in `folder`. Raises UsageError if it holds no run of `script`."""
     try:
         content = json.loads((folder / CONFIG).read_text())
-        made_by, flags = content["script"], dict(content["flags"])
+        made_by, flags = content["script"], translate_flags(content["flags"])
     except OSError as error:
         raise UsageError(
             f"--resume {folder}: {error.strerror} ({CONFIG}); allowed: the log folder of a run"

@@ -43,7 +43,7 @@ class FFModel(DynamicsModel):
     ) -> None:
         """Build the networks from `config`; `network` overrides arguments of EnsembleMLP.
 
-        The targets are fitted by `loss`, or by default as `--model` and `--mean_loss` ask.
+        The targets are fitted by `loss`, or by default as `--model` and `--model_loss` ask.
         """
         super().__init__()
         self.config, self.ob_dim = config, ob_dim
@@ -54,7 +54,7 @@ class FFModel(DynamicsModel):
         self.target_dim = D = ob_dim + learns_reward
         self.is_probabilistic = config.model == "probabilistic"
         self.noise_dim = D if self.is_probabilistic else 0
-        self.target_loss = loss or losses.LOSSES[config.model, config.mean_loss]
+        self.target_loss = loss or losses.LOSSES[config.model, config.model_loss]
         self.input_stats = Normalizer(ob_dim + ac_dim)
         self.target_stats = Normalizer(D)
         self.register_buffer("elites", torch.arange(self.members))
@@ -155,14 +155,14 @@ class FFModel(DynamicsModel):
 
     @torch.no_grad()
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
-        """Return the "Holdout Loss" (1,) on `data` (B rows), and what `coverage` does.
+        """Return the "New Data Loss" (1,) on `data` (B rows), and what `coverage` does.
 
         The mean squared error of the state change, averaged over members, in units of the variance
         that the model was fitted with.
         """
         errors, log_var = self._errors(data)
         loss = errors[..., : self.ob_dim].square().mean()
-        return {"Holdout Loss": loss[None]} | self._coverage(errors, log_var)
+        return {"New Data Loss": loss[None]} | self._coverage(errors, log_var)
 
     @torch.no_grad()
     def validation_errors(self, data: Transitions) -> Tensor:

@@ -19,7 +19,7 @@ BOUND_WEIGHT = 0.01  # of the bounds in the loss
 Loss = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
-def log_mse(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
+def column_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
     """Return the mean over columns of log(MSE + NOISE_FLOOR), MSE (E, D) over the batch.
 
     The negative log-likelihood of a Gaussian with one variance per column, at the variance that
@@ -39,22 +39,21 @@ def gaussian_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tens
     return ((means - targets).square() * (-log_var).exp() + log_var).mean((1, 2))
 
 
-def log_mse_with_variances(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Fit the means as `log_mse` does, and the variances to the errors that are left.
+def column_nll_with_variances(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
+    """Fit the means as `column_nll` does, and the variances to the errors that are left.
 
     By their likelihood, means are learned least where they err most, as the variance is large there
     (Seitzer et al. 2022, arXiv:2203.09168). Stirn et al. 2023, arXiv:2212.09184, but that the
     layers learn from both.
     """
     variances = gaussian_nll(means.detach(), log_var, targets)
-    return log_mse(means, None, targets) + variances
+    return column_nll(means, None, targets) + variances
 
 
-LOSSES: dict[tuple[str, str], Loss] = {  # by --model and --mean_loss
-    ("deterministic", "nll"): log_mse,
-    ("deterministic", "mse"): log_mse,
+LOSSES: dict[tuple[str, str], Loss] = {  # by --model and --model_loss
+    ("deterministic", "column_nll"): column_nll,
+    ("probabilistic", "column_nll"): column_nll_with_variances,
     ("probabilistic", "nll"): gaussian_nll,
-    ("probabilistic", "mse"): log_mse_with_variances,
 }
 
 

@@ -60,8 +60,8 @@ def roll_out(
             state, prediction = step_with_random_member(
                 step, state, acs, generator, model.noise_dim
             )
-        next_obs, (rewards, ended) = prediction.next_obs, task.outcome(prediction, acs)
-        terminated = torch.zeros_like(alive) if ended is None else ended
+        next_obs, (rewards, ends) = prediction.next_obs, task.outcome(prediction, acs)
+        terminated = torch.zeros_like(alive) if ends is None else ends
         finite = next_obs.isfinite().all(-1) & rewards.isfinite()
         dropped += (alive & ~finite).sum()
         alive = alive & finite

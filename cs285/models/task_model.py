@@ -46,7 +46,7 @@ class TaskModel:
         )
 
     @property
-    def knows_no_end(self) -> bool:
+    def termination_is_unknown(self) -> bool:
         """Whether episodes go on for ever unless --termination says otherwise."""
         return self.termination == "known" and (self.get_termination or self.get_reward) is None
 

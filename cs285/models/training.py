@@ -170,7 +170,7 @@ def _bootstrap_epochs(
     sample = torch.randint(rows, (E, rows), generator=generator)
     batch = min(config.train_batch_size, rows)
 
-    def go_through() -> Tensor:
+    def run_epoch() -> Tensor:
         order = torch.rand(E, rows, generator=generator).argsort(1)
         shuffled = sample.gather(1, order)[:, : rows - rows % batch]
         return shuffled.view(E, -1, batch).transpose(0, 1)
@@ -178,7 +178,7 @@ def _bootstrap_epochs(
     in_a_pass = rows // batch
     passes, parts = -(-least // in_a_pass), -(-in_a_pass // most)
     while True:
-        yield from torch.cat([go_through() for _ in range(passes)]).tensor_split(parts)
+        yield from torch.cat([run_epoch() for _ in range(passes)]).tensor_split(parts)
 
 
 class _BestWeights:

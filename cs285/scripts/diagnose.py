@@ -12,7 +12,7 @@ from typing import Any
 
 from cs285.agents.registry import find_own_modules
 from cs285.analysis.diagnosis.rebuild import read_run, rebuild
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import disable_renderer
@@ -125,7 +125,7 @@ def _collect(name: str, policy: Any, env: Any, keys: Sequence[Any]) -> list[Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, _run, argv)
+    return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:

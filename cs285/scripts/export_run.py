@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import UsageError
@@ -71,7 +71,7 @@ def _published(command: list[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, _run, argv)
+    return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:

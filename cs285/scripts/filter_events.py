@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from cs285.cli.tool import describe, fail, run_tool, temporary_beside, warn
+from cs285.cli.script import describe, fail, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.recording.event_file import (
@@ -26,7 +26,7 @@ SCRIPT = "filter_events.py"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, _run, argv)
+    return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import cs285
 from cs285.analysis.runs import ITERATION, read_csv
-from cs285.cli.tool import describe, run_tool, temporary_beside, warn
+from cs285.cli.script import describe, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.event_file import copy_without_media, is_event_file
@@ -32,7 +32,7 @@ _STAMP = re.compile(r"_(\d\d)-(\d\d)-(\d{4})_(\d\d-\d\d-\d\d)$")  # day, month, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, _run, argv)
+    return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -128,12 +128,12 @@ def _warn_of_gaps(runs: Sequence[Path], questions: Sequence[str]) -> None:
     missing = [question for question in questions if question not in answered]
     if missing:
         warn(SCRIPT, f"no run of {', '.join(missing)}")
-    unfinished = [f"{run.name} ({reason})" for run in runs if (reason := missing_of(run))]
+    unfinished = [f"{run.name} ({reason})" for run in runs if (reason := missing_files(run))]
     if unfinished:
         warn(SCRIPT, f"not finished: {', '.join(unfinished)}")
 
 
-def missing_of(run: Path) -> str:
+def missing_files(run: Path) -> str:
     """Return how far an unfinished run came, or nothing: it is finished, or does not tell."""
     try:
         flags = json.loads((run / CONFIG).read_text())["flags"]

@@ -17,10 +17,10 @@ from cs285.analysis.groups import group_seeds, with_column
 from cs285.analysis.plots import curves_figure, save
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
 from cs285.analysis.statistics import points
-from cs285.cli.tool import run_tool, warn
+from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.recording.progress import Say
+from cs285.infrastructure.recording.progress import Notify
 from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "plot_results.py"
@@ -29,7 +29,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, _run, argv)
+    return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -48,15 +48,15 @@ def _run(argv: Sequence[str]) -> int:
         raise UsageError(
             f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
         )
-    say, pattern = functools.partial(warn, SCRIPT), _pattern(given.match)
-    runs = [run for run in find_runs(given.paths, say) if pattern.search(run.name)]
+    notify, pattern = functools.partial(warn, SCRIPT), _pattern(given.match)
+    runs = [run for run in find_runs(given.paths, notify) if pattern.search(run.name)]
     if not runs:
         raise UsageError(f"--match {given.match}: no run's name has it; allowed: a part of one")
     for flag, name in (("--y", given.y), ("--x", given.x)):
-        runs = with_column(flag, name, runs, say)
-    groups = group_seeds(runs, say)
+        runs = with_column(flag, name, runs, notify)
+    groups = group_seeds(runs, notify)
     for label, members in groups.items():
-        say_what_is_cut(label, members, given.y, given.x, say)
+        report_truncated_curves(label, members, given.y, given.x, notify)
     figure = curves_figure({given.title: groups}, given.y, given.x, given.smooth)
     with writing(f"--output {given.output}", FILE):
         save(figure, given.output)
@@ -65,12 +65,14 @@ def _run(argv: Sequence[str]) -> int:
     return 0
 
 
-def say_what_is_cut(label: str, members: Sequence[Run], y: str, x: str, say: Say) -> None:
-    """Say where a setting's line ends, if some of its seeds have got much further."""
+def report_truncated_curves(
+    label: str, members: Sequence[Run], y: str, x: str, notify: Notify
+) -> None:
+    """Notify where a setting's line ends, if some of its seeds have got much further."""
     ends = {run.path: points(run, y, x)[0][-1] for run in members}
     first, last = min(ends.items(), key=lambda pair: pair[1]), max(ends.values())
     if first[1] < 0.9 * last:
-        say(f"{label}: drawn to {x} {first[1]:g} of {last:g}, where {first[0]} ends")
+        notify(f"{label}: drawn to {x} {first[1]:g} of {last:g}, where {first[0]} ends")
 
 
 def _pattern(text: str) -> re.Pattern[str]:

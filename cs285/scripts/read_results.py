@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from cs285.analysis.groups import with_column
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
-from cs285.cli.tool import run_tool, warn
+from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser
-from cs285.infrastructure.recording.progress import Say
+from cs285.infrastructure.recording.progress import Notify
 
 SCRIPT = "read_results.py"
 USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)
@@ -23,7 +23,7 @@ USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_tool(SCRIPT, _run, argv)
+    return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -34,15 +34,15 @@ def _run(argv: Sequence[str]) -> int:
     add("--names", action="store_true", help="print which columns there are, and no more")
     add("--csv", action="store_true", help="print one CSV of all runs")
     given = parser.parse_args(argv)
-    say = functools.partial(warn, SCRIPT)
-    runs = find_runs(given.paths, say)
+    notify = functools.partial(warn, SCRIPT)
+    runs = find_runs(given.paths, notify)
     for name in given.columns or []:
-        runs = with_column("--columns", name, runs, say)
+        runs = with_column("--columns", name, runs, notify)
     names = list(dict.fromkeys(name for run in runs for name in run.columns))
     if given.names:
         print("\n".join(names))
     elif given.csv:
-        print_csv(runs, given.columns or [name for name in USUAL if name in names] or names, say)
+        print_csv(runs, given.columns or [name for name in USUAL if name in names] or names, notify)
     else:
         for run in runs:
             usual = [name for name in USUAL if name in run.columns]
@@ -59,7 +59,7 @@ def print_table(run: Run, names: Sequence[str]) -> None:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
-def print_csv(runs: Sequence[Run], names: Sequence[str], say: Say) -> None:
+def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None:
     """Print columns of all runs as one CSV, the run's name, seed and place first.
 
     A cell is empty where a run has no such column; a run that has none of them is passed over.
@@ -68,7 +68,7 @@ def print_csv(runs: Sequence[Run], names: Sequence[str], say: Say) -> None:
     writer.writerow(["run", "seed", "path", *names])
     for run in runs:
         if run.columns.keys().isdisjoint(names):
-            say(f"{run.path}: passed over, it has none of {', '.join(names)}")
+            notify(f"{run.path}: passed over, it has none of {', '.join(names)}")
             continue
         columns = [run.columns.get(name) for name in names]
         for row in range(len(run)):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cs285.agents.registry import find_agent, find_own_modules
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.collection.collector import available_cores
 from cs285.config import presets
 from cs285.config.flags import OneLineParser, add_flags, parse_values, whole_number
@@ -37,7 +37,7 @@ SCRIPT = "reproduce.py"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (a run failed), 2 (bad input) or 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_tool(SCRIPT, reproduce, argv)
+    return run_script(SCRIPT, reproduce, argv)
 
 
 def reproduce(argv: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cs285.agents.registry import AGENTS, find_agent, find_own_modules
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
 from cs285.config.run import NAME
 from cs285.experiments.job import FAILED, words_of
@@ -36,7 +36,7 @@ SHARE = Check(
 )
 
 
-class Asked(NamedTuple):
+class SweepArguments(NamedTuple):
     """Where trials run, and what each one gets."""
 
     address: str | None  # of a cluster; None: this machine
@@ -47,14 +47,14 @@ class Asked(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (a trial failed), 2 (bad input) or 130."""
-    return run_tool(SCRIPT, sweep, argv)
+    return run_script(SCRIPT, sweep, argv)
 
 
 def sweep(argv: Sequence[str]) -> int:
     """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
     find_own_modules()
     given = vars(_parser(_script_in(argv)).parse_args(argv))
-    asked = Asked(
+    asked = SweepArguments(
         given.get("address"),
         _checked(given, "jobs"),
         _checked(given, "cpus_per_trial") or 1,
@@ -77,7 +77,7 @@ def sweep(argv: Sequence[str]) -> int:
     return _run(plan, asked, resumed, given["data_dir"])
 
 
-def _run(plan: Sweep, asked: Asked, resumed: Path | None, data_dir: Path) -> int:
+def _run(plan: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Path) -> int:
     if resumed is not None and is_finished(plan, wanted(plan, resumed)):
         print(f"{resumed} is finished")
         return 0
@@ -213,14 +213,14 @@ def _parser(script: str) -> OneLineParser:
 
 def _name(text: str) -> str:
     if not NAME.holds(text):
-        raise UsageError(f"--exp_name {text}: allowed are {NAME.allowed}")
+        raise UsageError(f"--exp_name {text}: must be {NAME.must_be}")
     return text
 
 
 def _checked(given: dict[str, Any], name: str, check: Check = COUNT) -> Any:
     """Return a number that was given, or None. Raises UsageError if it is not allowed."""
     if name in given and not check.holds(given[name]):
-        raise UsageError(f"--{name} {given[name]}: allowed are {check.allowed}")
+        raise UsageError(f"--{name} {given[name]}: must be {check.must_be}")
     return given.get(name)
 
 

@@ -36,7 +36,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "seed": {"seed": 2},
     "scalar_log_freq": {"scalar_log_freq": 2},
     "model": {"model": "probabilistic", **SMALL_ENSEMBLE},
-    "mean_loss": {"mean_loss": "mse"},
+    "model_loss": {"model_loss": "nll"},
     "ensemble_size": {"ensemble_size": 2},
     "num_elites": {"num_elites": 2},
     "n_layers": {"n_layers": 1},
@@ -68,7 +68,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
 }
 # Flags whose effect is there only along with others.
 ALONG_WITH: dict[str, dict[str, Any]] = {
-    "mean_loss": {"model": "probabilistic", **SMALL_ENSEMBLE},
+    "model_loss": {"model": "probabilistic", **SMALL_ENSEMBLE},
     "num_elites": {"holdout_ratio": 0.3},
     "fit_patience": {"holdout_ratio": 0.3, "num_agent_train_steps_per_iter": 1000},
     "cem_iterations": CEM,
@@ -205,7 +205,7 @@ def test_folder_name_files_and_config(run_tiny: Run, tmp_path: Path) -> None:
         "Train_EnvstepsSoFar",
         "Training Loss",
         "Weight Norm",
-        "Holdout Loss",
+        "New Data Loss",
         "Initial_DataCollection_AverageReturn",
     }
 

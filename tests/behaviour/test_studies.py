@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cs285.analysis.report.study import mean_loss_table
+from cs285.analysis.report.study import model_loss_table
 from cs285.envs import make_env
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -48,16 +48,16 @@ def test_each_planner_acts_out_the_same_episodes(
 def test_each_loss_of_the_means_is_judged_on_the_newest_transitions(
     study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path, flags: dict[str, Any]
 ) -> None:
-    script = study("mean_loss_study", TARGET=tmp_path, SEEDS=(1, 2))
+    script = study("model_loss_study", TARGET=tmp_path, SEEDS=(1, 2))
     assert script.study([str(run_tiny(n_iter=1, **flags))]) == 0
-    found = json.loads((tmp_path / "mean_loss_tiny.json").read_text())
+    found = json.loads((tmp_path / "model_loss_tiny.json").read_text())
     assert found["transitions"] == 60
     points, likelihood, squares = (found["fits"][kind] for kind in script.KINDS)
     assert all(len(by_seed) == 2 for by_seed in found["fits"].values())
     assert "Coverage 50" not in points[0]
     assert 0 <= likelihood[0]["Coverage 50"] <= likelihood[0]["Coverage 95"] <= 1
     assert len({each["error"] for each in (*points, *likelihood, *squares)}) == 6
-    table = mean_loss_table(tmp_path)
+    table = model_loss_table(tmp_path)
     assert len(table) == 2 + 3
     mean = np.mean([each["error"] for each in squares])
     assert f"| {mean:.4g} |" in table[-1]
@@ -68,7 +68,7 @@ def test_perfect_model_acts_out_the_last_evaluations(
 ) -> None:
     (tmp_path / "q3").mkdir()
     script = study("perfect_model", TARGET=tmp_path)
-    assert script.act_again([str(run_tiny(exp_name="q3_tiny", n_iter=1))]) == 0
+    assert script.replay_actions([str(run_tiny(exp_name="q3_tiny", n_iter=1))]) == 0
     found = json.loads((tmp_path / "q3" / "q3_tiny_perfect.json").read_text())
     assert len(found["Eval_AverageReturn"]) == 1
     assert found["mean"] == found["Eval_AverageReturn"][0] < 0

@@ -149,9 +149,9 @@ def test_bad_input_is_one_line(
     for words, expected in (
         ([], "LOGDIR"),
         ([tmp_path / "nowhere"], "No such file or directory (config.json); allowed: the log"),
-        ([folder, "--horizon", 0], "--horizon 0: allowed are whole numbers from 1"),
-        ([folder, "--episodes", "two"], "--episodes two: allowed are whole numbers from 1"),
-        ([folder, "--seed", -1], "--seed -1: allowed are whole numbers from 0"),
+        ([folder, "--horizon", 0], "horizon: must be an integer of at least 1"),
+        ([folder, "--episodes", "two"], "episodes: must be an integer of at least 1"),
+        ([folder, "--seed", -1], "--seed -1: must be a non-negative integer"),
         ([folder, "--output", "x.npz"], "--output x.npz: allowed are files that end in .html"),
         ([folder, "--output", tmp_path / "no" / "x.html"], "x.html: allowed are files in a folder"),
         ([folder, "--horizons", 3], "did you mean --horizon?"),

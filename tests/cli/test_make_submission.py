@@ -242,7 +242,7 @@ def test_full_disk_leaves_the_older_zip(data: Path, monkeypatch: pytest.MonkeyPa
         (["--runs", "hw4_q1*", "typo*"], "--runs typo*: no run in --data_dir"),
         (["--questions", "q9"], "q9"),
         (["--questions", "q4"], "no run of q4"),
-        (["--limit_mb", "0"], "--limit_mb 0: allowed are finite numbers above 0"),
+        (["--limit_mb", "0"], "--limit_mb 0: must be a positive, finite number"),
         (["--limit_mb", "large"], "--limit_mb large: allowed"),
         (["--data_dir", "nowhere"], "--data_dir nowhere: no such folder"),
         (["--output", "nowhere/submit.zip"], "--output nowhere/submit.zip: allowed"),

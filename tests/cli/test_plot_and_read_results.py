@@ -96,8 +96,8 @@ def test_csv_of_runs_with_different_columns(capsys: pytest.CaptureFixture[str]) 
     ("words", "said"),
     [
         (["PATH", "--y", "Eval"], "--y Eval: "),
-        (["PATH", "--smooth", "0"], "--smooth: 0: allowed are whole numbers from 1"),
-        (["PATH", "--smooth", "x"], "--smooth: x: allowed are whole numbers from 1"),
+        (["PATH", "--smooth", "0"], "--smooth 0: must be an integer of at least 1"),
+        (["PATH", "--smooth", "x"], "--smooth x: must be an integer of at least 1"),
         (["PATH", "--output", "x.txt"], "--output x.txt: allowed are names ending in .png"),
         (["PATH", "--match", "zzz"], "--match zzz: "),
         (["PATH", "--match", "("], "--match (: "),

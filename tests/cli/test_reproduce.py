@@ -98,8 +98,8 @@ def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -
     [
         (["--questions", "q9"], "--questions q9: allowed are q1"),
         (["--names", "q3"], "--names q3: allowed"),
-        (["--seeds", "one"], "one: allowed are whole numbers from 0"),
-        (["--jobs", "0"], "0: allowed are whole numbers from 1"),
+        (["--seeds", "one"], "--seeds one: must be an integer of at least 0"),
+        (["--jobs", "0"], "--jobs 0: must be an integer of at least 1"),
         (["--experiments", "nowhere.toml"], "--experiments nowhere.toml: No such file"),
         (["--question", "q3"], "did you mean --questions?"),
     ],

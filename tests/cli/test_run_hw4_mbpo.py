@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cs285.agents.registry import expanded, find_agent
+from cs285.agents.registry import expand_flags, find_agent
 from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
 from cs285.config.mbpo import MBPOConfig
 from cs285.scripts import run_hw4_mb
@@ -170,9 +170,9 @@ def test_resume_may_repeat_the_flags_of_the_run(
 
 def test_neither_batch_size_given_means_8000() -> None:
     given, mbpo = {"env_name": "x"}, find_agent("mbpo")
-    assert expanded(mbpo, given) == given
+    assert expand_flags(mbpo, given) == given
     assert from_flat(MBPOConfig, given).run.batch_size == 8000
-    assert expanded(mbpo, {"sac_batch_size": 7}) == {"sac_batch_size": 7, "batch_size": 7}
+    assert expand_flags(mbpo, {"sac_batch_size": 7}) == {"sac_batch_size": 7, "batch_size": 7}
 
 
 def test_planner_flag_without_a_planner_is_named(
@@ -197,16 +197,22 @@ def test_sac_batch_larger_than_what_was_collected(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"mbpo_rollout_length": -1}, "--mbpo_rollout_length -1: allowed are whole numbers from 0"),
-        ({"mbpo_rollout_length": "ten"}, "--mbpo_rollout_length ten: allowed are whole numbers"),
-        ({"mbpo_real_ratio": 1.5}, "--mbpo_real_ratio 1.5: allowed are numbers from 0 to 1"),
-        ({"mbpo_real_ratio": "nan"}, "--mbpo_real_ratio nan: allowed are numbers from 0 to 1"),
+        ({"mbpo_rollout_length": -1}, "--mbpo_rollout_length -1: must be a non-negative integer"),
+        (
+            {"mbpo_rollout_length": "ten"},
+            "--mbpo_rollout_length ten: must be a non-negative integer",
+        ),
+        ({"mbpo_real_ratio": 1.5}, "--mbpo_real_ratio 1.5: must be a number from 0 to 1"),
+        ({"mbpo_real_ratio": "nan"}, "--mbpo_real_ratio nan: must be a number from 0 to 1"),
         ({"mbpo_propagation": "ts1"}, "--mbpo_propagation ts1: allowed are mean or random_member"),
-        ({"mbpo_rollout_every": 0}, "--mbpo_rollout_every 0: allowed are whole numbers from 1"),
-        ({"sac_train_batch_size": 0}, "--sac_train_batch_size 0: allowed are whole numbers from 1"),
+        ({"mbpo_rollout_every": 0}, "--mbpo_rollout_every 0: must be an integer from 1"),
+        ({"sac_train_batch_size": 0}, "--sac_train_batch_size 0: must be an integer from 1"),
         ({"sac_batch_size": 0, "batch_size": None}, "--sac_batch_size 0: allowed are whole"),
-        ({"sac_discount": 1.01}, "--sac_discount 1.01: allowed are numbers from 0 to 1"),
-        ({"sac_init_temperature": 0}, "--sac_init_temperature 0.0: allowed are finite numbers"),
+        ({"sac_discount": 1.01}, "--sac_discount 1.01: must be a number from 0 to 1"),
+        (
+            {"sac_init_temperature": 0},
+            "--sac_init_temperature 0.0: must be a positive, finite number",
+        ),
         ({"num_agent_train_steps_per_iter": 0}, "since --mbpo_rollout_length is above 0"),
         ({"data_dir": ""}, "--data_dir : allowed are anything but nothing"),
         ({"env_name": "tests.toys:RewardOnly-v0"}, "its get_reward fails on torch tensors"),

@@ -174,14 +174,14 @@ def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
     logger = Logger(tmp_path)
     logger.record({EVAL_RETURN: 1.5, ENV_STEPS: 100.0}, 0)
     logger.record_video("eval", [np.zeros((16, 16, 3), np.uint8)] * 4, 30, 0)
-    logger.record({EVAL_RETURN: 2.5, ENV_STEPS: 200.0, "Holdout Loss": 0.25}, 1)
+    logger.record({EVAL_RETURN: 2.5, ENV_STEPS: 200.0, "New Data Loss": 0.25}, 1)
     logger.close()
     (events,) = tmp_path.glob("events*")
     from_csv, from_events = load_run(tmp_path).columns, load_run(events).columns
     assert set(from_csv) == set(from_events)
     for name in from_csv:
         np.testing.assert_array_equal(from_csv[name], from_events[name])
-    np.testing.assert_array_equal(from_csv["Holdout Loss"], [np.nan, 0.25])
+    np.testing.assert_array_equal(from_csv["New Data Loss"], [np.nan, 0.25])
 
 
 def test_event_files_of_the_original_homework(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_exactly_the_steps_asked_for_in_pieces_of_episodes() -> None:
         collection = collector.collect(RANDOM, steps, "train", iteration)
         assert sum(path.length for path in collection.paths) == steps
         pieces += collection.paths
-        ended += collection.ended
+        ended += collection.finished
     data = joined(pieces)
     assert data.rewards.shape == (23,)
     assert [path.length for path in ended] == [7, 7, 7]
@@ -57,7 +57,7 @@ def test_restored_in_mid_episode_goes_on_as_if_never_stopped() -> None:
     right = resumed.collect(RANDOM, 9, "train", 1)
     for expected, actual in zip(joined(left.paths), joined(right.paths), strict=True):
         assert np.array_equal(expected, actual)
-    assert left.ended[0].total_reward == right.ended[0].total_reward  # the whole episode's
+    assert left.finished[0].total_reward == right.finished[0].total_reward  # the whole episode's
 
 
 class Counting(RandomPolicy):
@@ -109,7 +109,7 @@ def test_environment_that_does_not_repeat_itself_begins_a_new_episode(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "does not repeat itself" in err
-    assert collector.collect(RANDOM, EP_LEN, "train", 1).ended
+    assert collector.collect(RANDOM, EP_LEN, "train", 1).finished
 
 
 def test_non_finite_action_never_reaches_the_simulator() -> None:

@@ -21,9 +21,9 @@ from cs285.analysis.diagnosis.model_error import (
 from cs285.analysis.diagnosis.plan_check import (
     Findings,
     RecordedMPC,
-    act_out,
     agreement,
     check_plans,
+    execute_plan,
     observations_at,
     policy_plans,
 )
@@ -235,7 +235,7 @@ def test_acting_out_is_what_stepping_gives() -> None:
     for action in path.acs[:6]:
         by_hand.step(action)
     rewards = [by_hand.step(action)[1] for action in plan]
-    np.testing.assert_allclose(act_out(env, KEYS[0], path, 6, plan), rewards, rtol=1e-6)
+    np.testing.assert_allclose(execute_plan(env, KEYS[0], path, 6, plan), rewards, rtol=1e-6)
 
 
 class Countdown(gym.Env):
@@ -260,7 +260,7 @@ class Countdown(gym.Env):
 def test_plans_end_with_the_episode_and_what_is_promised_beyond_does_not_count() -> None:
     env = Countdown()
     path = run_episodes([env], RANDOM, KEYS[:1])[0]
-    rewards = act_out(env, KEYS[0], path, 3, np.zeros((5, 2), np.float32))
+    rewards = execute_plan(env, KEYS[0], path, 3, np.zeros((5, 2), np.float32))
     np.testing.assert_array_equal(rewards, [4, 5, 6, np.nan, np.nan])
     predicted = np.full((2, 5), 100.0)
     found = agreement(predicted, np.stack([rewards, np.full(5, np.nan)]))

@@ -14,10 +14,10 @@ from cs285.models.losses import (
     NOISE_FLOOR,
     bound_penalty,
     bounded,
+    column_nll,
+    column_nll_with_variances,
     first_bounds,
     gaussian_nll,
-    log_mse,
-    log_mse_with_variances,
     termination_loss,
 )
 
@@ -42,10 +42,10 @@ LOG_VAR = torch.full((2, 2, 1), math.log(4.0))
 
 def test_log_mse_by_hand() -> None:
     expected = [math.log(5 + NOISE_FLOOR), math.log(NOISE_FLOOR)]
-    assert log_mse(MEANS, None, TARGETS).tolist() == pytest.approx(expected)
+    assert column_nll(MEANS, None, TARGETS).tolist() == pytest.approx(expected)
     two = torch.cat([MEANS, MEANS * 0], 2), torch.cat([TARGETS, MEANS * 0 + 2], 2)
     expected = [(loss + math.log(4 + NOISE_FLOOR)) / 2 for loss in expected]
-    assert log_mse(two[0], None, two[1]).tolist() == pytest.approx(expected)
+    assert column_nll(two[0], None, two[1]).tolist() == pytest.approx(expected)
 
 
 def test_gaussian_nll_by_hand() -> None:
@@ -69,12 +69,12 @@ def test_means_are_fitted_by_log_mse_and_variances_to_what_is_left() -> None:
         total = loss(means, log_var, targets).sum()
         return torch.autograd.grad(total, [means, log_var], allow_unused=True)
 
-    of_means, of_variances = gradients(log_mse_with_variances)
-    torch.testing.assert_close(of_means, gradients(log_mse)[0])
+    of_means, of_variances = gradients(column_nll_with_variances)
+    torch.testing.assert_close(of_means, gradients(column_nll)[0])
     torch.testing.assert_close(of_variances, gradients(gaussian_nll)[1])
-    both = log_mse_with_variances(means, log_var, targets)
+    both = column_nll_with_variances(means, log_var, targets)
     torch.testing.assert_close(
-        both, log_mse(means, None, targets) + gaussian_nll(means, log_var, targets)
+        both, column_nll(means, None, targets) + gaussian_nll(means, log_var, targets)
     )
 
 

@@ -163,7 +163,7 @@ def test_buffer_keeps_the_rollouts_of_two_models(refit_every: int, capacity: int
         agent.train(iteration)
     assert len(agent.model_buffer) == capacity
     # What was dropped still counts for the share of real rows, as in the homework's one buffer.
-    share = float(agent.real_share(torch.ones(1)))
+    share = float(agent.real_ratio(torch.ones(1)))
     assert share == pytest.approx(40 / (40 + agent.model_buffer.total_added))
 
 
@@ -173,7 +173,7 @@ def test_length_zero_is_plain_sac() -> None:
     metrics = agent.train(0)
     assert len(agent.model_buffer) == 0
     assert "Training Loss" not in metrics
-    assert "Real Share" not in metrics
+    assert "Real Ratio" not in metrics
     assert "Critic Loss" in metrics
 
 
@@ -193,7 +193,7 @@ def test_fit_is_due_every_so_many_iterations_and_its_metrics_stay() -> None:
         losses.append(float(agent.train(iteration)["Training Loss"][-1]))
         add_real(agent, 4, iteration + 1)
     assert losses[0] == losses[1] != losses[2] == losses[3]
-    assert "Holdout Loss" in agent.metrics
+    assert "New Data Loss" in agent.metrics
 
 
 def test_state_restores_bit_for_bit_both_buffers_included() -> None:
@@ -271,7 +271,9 @@ def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> No
 
 @pytest.mark.parametrize("schedule", ["1,2,3", "5,5,1,2", "0,9,0,2", "a,b,c,d", ""])
 def test_nonsense_schedules_are_refused(schedule: str) -> None:
-    with pytest.raises(UsageError, match=r"--mbpo_rollout_schedule .*: allowed are FIRST,LAST"):
+    with pytest.raises(
+        UsageError, match=r"--mbpo_rollout_schedule .*: must be four integers FIRST,LAST"
+    ):
         make_agent(mbpo_rollout_schedule=schedule)
-    with pytest.raises(UsageError, match="rollout_length is not 0"):
+    with pytest.raises(UsageError, match="--mbpo_rollout_length 0: must be a positive"):
         make_agent(mbpo_rollout_schedule="0,1,1,2", mbpo_rollout_length=0)

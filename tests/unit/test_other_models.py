@@ -34,7 +34,7 @@ class Exact(DynamicsModel):
 
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
         errors = self.step(data.obs[None], data.acs[None])[0] - data.next_obs
-        return {"Holdout Loss": errors.square().mean()[None]}
+        return {"New Data Loss": errors.square().mean()[None]}
 
 
 def iterate(agent: MBAgent, env: Any, ep_len: int, steps: list[int]) -> list[Path]:
@@ -46,7 +46,7 @@ def iterate(agent: MBAgent, env: Any, ep_len: int, steps: list[int]) -> list[Pat
         agent.add_to_replay_buffer(paths, iteration)
         metrics = agent.train(iteration)
         assert all(values.isfinite().all() for values in metrics.values())
-        assert ("Holdout Loss" in metrics) == (iteration > 0)
+        assert ("New Data Loss" in metrics) == (iteration > 0)
         policy = agent.actor
     collector.close()
     return paths
@@ -169,7 +169,7 @@ class GRUEnsemble(DynamicsModel):
             self.initial_state(data.obs), data.acs.expand(self.members, -1, -1)
         )
         targets = self.target_stats.normalize(data.next_obs - data.obs)
-        return {"Holdout Loss": (change - targets).square().mean()[None]}
+        return {"New Data Loss": (change - targets).square().mean()[None]}
 
 
 def _apply(layer: Tensor, inputs: Tensor) -> Tensor:

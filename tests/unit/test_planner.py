@@ -306,6 +306,6 @@ def test_any_function_can_be_the_planner() -> None:
 
 
 def test_more_elites_than_candidates_is_refused() -> None:
-    with pytest.raises(UsageError, match="--cem_num_elites 30: allowed are 1 to"):
+    with pytest.raises(UsageError, match="--cem_num_elites 30: must be at most"):
         PlannerConfig(mpc_num_action_sequences=20, cem_num_elites=30)
     PlannerConfig(mpc_num_action_sequences=2)  # random shooting has no elites

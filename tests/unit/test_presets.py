@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cs285.agents.registry import expanded, find_agent
+from cs285.agents.registry import expand_flags, find_agent
 from cs285.config import presets
 from cs285.config.flags import from_flat, to_flat
 from cs285.config.mb import MBConfig
@@ -96,7 +96,7 @@ def test_the_command_line_wins_and_both_are_said(capsys: pytest.CaptureFixture[s
     assert "--continue_episodes " in first
     assert "--sac_n_iter" not in first
     assert leaves == "--preset mbpo_hopper leaves --sac_n_iter 3"
-    assert second.startswith("--model probabilistic sets --ensemble_size 7 ")
+    assert second.startswith("--model probabilistic sets --model_loss nll --ensemble_size 7 ")
     assert more == "--model probabilistic leaves --n_layers 2"
     assert out == (
         "--model probabilistic leaves out --weight_decay, which goes with another --n_layers"
@@ -146,16 +146,22 @@ def test_a_given_length_takes_the_schedules_place() -> None:
 
 def test_a_given_sac_batch_size_goes_before_the_presets_batch_size() -> None:
     given = {"preset": "mbpo_hopper", "sac_batch_size": 10}
-    assert expanded(find_agent("mbpo"), given)["batch_size"] == 10
+    assert expand_flags(find_agent("mbpo"), given)["batch_size"] == 10
     both = {**given, "batch_size": 20}
-    assert expanded(find_agent("mbpo"), both)["batch_size"] == 20
+    assert expand_flags(find_agent("mbpo"), both)["batch_size"] == 20
 
 
 def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        (["--preset", "mbpo_hopper"], "--preset mbpo_hopper: allowed are pets_cheetah"),
-        (["--preset", "list", "--preset", "pets_cheetah"], "--preset pets_cheetah: allowed is one"),
-        (["--preset", "pets_cheetah", "--resume", "x"], "--preset pets_cheetah: allowed without"),
+        (["--preset", "mbpo_hopper"], "--preset mbpo_hopper: must be one of pets_cheetah"),
+        (
+            ["--preset", "list", "--preset", "pets_cheetah"],
+            "--preset pets_cheetah: must be given once",
+        ),
+        (
+            ["--preset", "pets_cheetah", "--resume", "x"],
+            "--preset pets_cheetah: must not be given with --resume",
+        ),
     ):
         assert run_hw4_mb.main(words) == 2
         assert message in capsys.readouterr().err
@@ -168,7 +174,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_preset_that_is_none() -> None:
     for name in ("nonsense", presets.LIST):  # of a sweep, which has nothing to list
-        with pytest.raises(UsageError, match=f"--preset {name}: allowed are pets_cheetah"):
+        with pytest.raises(UsageError, match=f"--preset {name}: must be one of pets_cheetah"):
             presets.expand("mb", MBConfig, {"preset": name})
 
 

@@ -126,7 +126,7 @@ def test_default_particles() -> None:
     assert policy(Drift([0.0] * 3, std=1.0)).particles == 7  # 21 are at least 20
     assert policy(Drift([0.0] * 5, std=1.0)).particles == 4
     assert policy(Drift([0.0] * 3, std=1.0), mpc_propagation="mean").particles == 1
-    with pytest.raises(UsageError, match="--mpc_particles 7: allowed are multiples of 3"):
+    with pytest.raises(UsageError, match="--mpc_particles 7: must be a multiple of 3"):
         policy(Drift([0.0] * 3), mpc_particles=7, mpc_propagation="ts1")
     assert policy(Drift([0.0] * 3), mpc_particles=7).particles == 1  # all alike
 

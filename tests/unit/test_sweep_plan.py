@@ -53,7 +53,7 @@ def test_values(name: str, text: str, expected: Choice) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("size", "200,0", "--size 0: allowed are"),
+        ("size", "200,0", "--size 0: must be"),
         ("size", "200,200", "--size 200,200: 200 is there twice"),
         ("size", "10:5", "--size 10:5: allowed are LOW:HIGH"),
         ("learning_rate", "0:1:log", "--learning_rate 0"),

@@ -26,6 +26,7 @@ O, A = 2, 1
 STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise: of the states, and of the reward
 SMALL = {
     "model": "probabilistic",
+    "model_loss": "nll",
     "activation": "swish",
     "ensemble_size": 4,
     "num_elites": 2,
@@ -327,7 +328,7 @@ def test_weight_decay_is_each_layers_own_and_spares_biases() -> None:
 
 @pytest.mark.parametrize("kind", ["deterministic", "probabilistic"])
 def test_termination_is_learned(kind: str) -> None:
-    model = make_model(termination="learned", model=kind)
+    model = make_model(termination="learned", model=kind, model_loss="column_nll")
     fit(model, make_data(3000))
     fresh = make_data(500, seed=5)
     terminated = predict(model, fresh).terminated
@@ -339,9 +340,9 @@ def test_termination_is_learned(kind: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"num_elites": 5}, "--num_elites 5: allowed are 1 to --ensemble_size"),
-        ({"holdout_ratio": 0.0}, "--num_elites 2: allowed is --ensemble_size"),
-        ({"weight_decay": "1,2"}, "--weight_decay 1,2: allowed are one number from 0, or 3"),
+        ({"num_elites": 5}, "--num_elites 5: must be at most --ensemble_size"),
+        ({"holdout_ratio": 0.0}, "--num_elites 2: must be --ensemble_size"),
+        ({"weight_decay": "1,2"}, "--weight_decay 1,2: must be one non-negative number, or 3"),
         ({"weight_decay": "x"}, "--weight_decay x"),
         ({"weight_decay": "-1"}, "--weight_decay -1"),
     ],

@@ -120,7 +120,7 @@ def _memories(seed: int, count: int, device: torch.device) -> list[Memory]:
     return [Memory(make_generator(seed, "diagnose plans", n, device=device)) for n in range(count)]
 
 
-def act_out(
+def execute_plan(
     env: gym.Env, key: EpisodeKey, path: Path, step: int, acs: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return to env step `step` of `path`, the episode of `key`, and act out `acs` (H, A) there.
@@ -148,7 +148,7 @@ class PlanCheck(NamedTuple):
 
     starts: NDArray[np.int64]  # (S, 2): number of the path, env step in it
     plans: Plans  # of S
-    acted_out: NDArray[np.float32]  # (S, H), see act_out
+    acted_out: NDArray[np.float32]  # (S, H), see execute_plan
     replanned: NDArray[np.float32]  # (S, H)
 
 
@@ -171,7 +171,7 @@ def check_plans(
     acs, states, rewards = make_plans(paths, starts)
     plans = Plans(acs[:, :H], states[:, : H + 1], rewards[:, :H])
     acted_out = [
-        act_out(env, keys[p], paths[p], t, plan)
+        execute_plan(env, keys[p], paths[p], t, plan)
         for (p, t), plan in zip(starts, plans.acs, strict=True)
     ]
     replanned = np.stack([paths[p].rewards[t : t + H] for p, t in starts])

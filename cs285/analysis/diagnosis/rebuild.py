@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from cs285.agents.registry import AgentEntry, agent_of_run
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
 
 ALLOWED = "allowed: the log folder of a run with a checkpoint"
@@ -47,7 +48,7 @@ def read_run(folder: Path) -> tuple[AgentEntry, Any]:
     """
     try:
         content = json.loads((folder / CONFIG).read_text())
-        entry, flags = agent_of_run(content), dict(content["flags"])
+        entry, flags = agent_of_run(content), translate_flags(content["flags"])
         # Any GPU will do, and what it is rebuilt for is too short for compiling.
         flags |= {"compile": False, "which_gpu": 0}
         config: Any = flag_tools.from_flat(entry.config_class, flags)

@@ -51,7 +51,7 @@ def reached(run: Run, result: Result) -> float:
 def _bounded(results: Path, result: Result) -> Result:
     """Return it with what the experiment it names has reached as the bound, if that is done."""
     others = exported_runs(results, result.at_least_that_of) if result.at_least_that_of else []
-    if not others or any(map(_how_far, others)):
+    if not others or any(map(_progress_of, others)):
         return result
     return replace(result, at_least=float(np.mean([reached(run, result) for run in others])))
 
@@ -61,14 +61,14 @@ def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
     if not runs:
         return "not run", ""
     values = [reached(run, result) for run in runs]
-    if unfinished := list(filter(None, map(_how_far, runs))):
+    if unfinished := list(filter(None, map(_progress_of, runs))):
         return f"{_by_seed(values)}; {', '.join(unfinished)}", "not done"
     met = result.is_met(float(np.mean(values)))
     verdict = {True: "met", False: "**missed**", None: ""}[met]
     return _by_seed(values), verdict
 
 
-def _how_far(run: Run) -> str:
+def _progress_of(run: Run) -> str:
     """Return how far a run came that was exported before its end; nothing of one that is done."""
     done = run.config.get("run", {}).get("iterations")
     wanted = run.config.get("flags", {}).get("n_iter")

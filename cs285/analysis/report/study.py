@@ -108,11 +108,11 @@ def planner_table(folder: Path) -> list[str]:
     return markdown_table(table)
 
 
-def mean_loss_table(folder: Path) -> list[str]:
+def model_loss_table(folder: Path) -> list[str]:
     """Return what each loss of the means came to, means over seeds, as lines of Markdown; or []."""
     table: list[list[str]] = []
-    for file in sorted(folder.glob("mean_loss_*.json")):
-        run, fits = file.stem.removeprefix("mean_loss_"), json.loads(file.read_text())["fits"]
+    for file in sorted(folder.glob("model_loss_*.json")):
+        run, fits = file.stem.removeprefix("model_loss_"), json.loads(file.read_text())["fits"]
         names = list(dict.fromkeys(name for by_seed in fits.values() for name in by_seed[0]))
         table = table or [["run", "ensemble", *names]]
         for kind, by_seed in fits.items():

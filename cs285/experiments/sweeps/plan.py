@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cs285.agents.registry import expanded, find_agent
-from cs285.config.ineffective import idle_flags, signature, unchanging_flags
+from cs285.agents.registry import expand_flags, find_agent
+from cs285.config.ineffective import flags_without_effect_on_curve, ineffective_flags, signature
 from cs285.config.run import NAME
 from cs285.experiments.job import Job, job_of, resolve
 from cs285.experiments.sweeps.values import Choice, Range, parse_one, varied_fields, word_of
@@ -103,9 +103,9 @@ class Sweep:
             )
         entry = find_agent(self.script)
         for flag in self.varied:
-            # An unchanging flag may still set another one, as --sac_batch_size does.
-            if flag in unchanging_flags(entry.config_class) and set(
-                expanded(entry, {flag: self.choices[flag][0]}, silent)
+            # An without_effect_on_curve flag may still set another one, as --sac_batch_size does.
+            if flag in flags_without_effect_on_curve(entry.config_class) and set(
+                expand_flags(entry, {flag: self.choices[flag][0]}, silent)
             ) == {flag}:
                 raise UsageError(
                     f"--{flag}: allowed is one value in a sweep, as no curve depends on it"
@@ -125,24 +125,26 @@ class Sweep:
 
     def _check_ineffective(self, trials: list[dict[str, Any]]) -> None:
         """Raise UsageError: two trials are the same run, or no trial depends on a varied flag."""
-        always_idle = set(self.varied)
+        always_ineffective = set(self.varied)
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
         for values in trials:
             config = resolve(self.script, {**self.fixed, **values})
-            idle = idle_flags(config)
-            always_idle &= idle.keys()
+            ineffective = ineffective_flags(config)
+            always_ineffective &= ineffective.keys()
             counts = signature(config)
             if counts in seen:
                 flag = next(name for name in values if values[name] != seen[counts][name])
-                reason = f", as {idle[flag]}" if flag in idle else ""
+                reason = f", as {ineffective[flag]}" if flag in ineffective else ""
                 raise UsageError(
                     f"--{flag} {word_of(seen[counts][flag])},{word_of(values[flag])}: without "
                     f"effect{reason}; allowed: values that make a difference to each trial"
                 )
             seen[counts] = values
         for flag in self.varied:
-            if flag in always_idle:
-                raise UsageError(f"--{flag}: without effect, as {idle[flag]}; allowed: one value")
+            if flag in always_ineffective:
+                raise UsageError(
+                    f"--{flag}: without effect, as {ineffective[flag]}; allowed: one value"
+                )
 
     def _draws(self, choices: dict[str, Choice]) -> Iterator[dict[str, Any]]:
         """Yield values drawn for the flags, no combination twice."""

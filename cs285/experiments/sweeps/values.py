@@ -62,7 +62,7 @@ def parse_one(field: dataclasses.Field, kind: type, word: str) -> Any:
     value = flag_tools.converter(kind, field)(word)
     check = field.metadata["check"]
     if not check.holds(value):
-        raise UsageError(f"--{field.name} {word}: allowed are {check.allowed}")
+        raise UsageError(f"--{field.name} {word}: must be {check.must_be}")
     return value
 
 

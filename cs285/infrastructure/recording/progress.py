@@ -9,11 +9,11 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 15.0
-Say = Callable[[str], None]  # where a function's remarks go, a line each
+Notify = Callable[[str], None]  # where a function's remarks go, a line each
 
 
 def silent(line: str) -> None:
-    """Say nothing."""
+    """Notify nothing."""
 
 
 class CollectionProgress:

@@ -76,7 +76,7 @@ class SamplingContext:
         At an episode's start nothing is: a row of `otherwise`, of the same shape, takes its place.
         """
         rows = [
-            moved_on(memory.kept[name]) if name in memory.kept else own
+            shifted(memory.kept[name]) if name in memory.kept else own
             for memory, own in zip(self.memories, otherwise, strict=True)
         ]
         return torch.stack(rows)
@@ -90,7 +90,7 @@ class SamplingContext:
 Planner = Callable[[Returns, SamplingContext], Tensor]  # -> the best plans (B, H, A)
 
 
-def moved_on(sequences: Tensor) -> Tensor:
+def shifted(sequences: Tensor) -> Tensor:
     """Return sequences (..., H, A) from their second step on, the last action repeated."""
     return torch.cat([sequences[..., 1:, :], sequences[..., -1:, :]], -2)
 

@@ -1,10 +1,10 @@
 """What the means of an ensemble learn, by what they are fitted by.
 
-    python results/mean_loss_study.py LOGDIR
+    python results/model_loss_study.py LOGDIR
 
 LOGDIR is of a run of either program. New ensembles of the run's settings, of points, and of
-Gaussians with either --mean_loss, are fitted once to all transitions of its replay but the last
-fifth, and judged on that, which later policies came to. Writes results/study/mean_loss_NAME.json.
+Gaussians with either --model_loss, are fitted once to all transitions of its replay but the last
+fifth, and judged on that, which later policies came to. Writes results/study/model_loss_NAME.json.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from cs285.agents.mb_agent import MBAgent
 from cs285.analysis.diagnosis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
-from cs285.cli.tool import run_tool
+from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
@@ -27,17 +27,17 @@ from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.ff_model import FFModel
 
-SCRIPT, TARGET = "mean_loss_study.py", Path(__file__).parent / "study"
+SCRIPT, TARGET = "model_loss_study.py", Path(__file__).parent / "study"
 SEEDS = (1, 2, 3)  # of initialisation and minibatches
 JUDGED_ON = 0.2  # of the transitions, the newest
 KINDS: Mapping[str, Mapping[str, str]] = {
-    "points": {"model": "deterministic"},
-    "Gaussians, --mean_loss nll": {"model": "probabilistic", "mean_loss": "nll"},
-    "Gaussians, --mean_loss mse": {"model": "probabilistic", "mean_loss": "mse"},
+    "deterministic": {"model": "deterministic"},
+    "Gaussians, --model_loss nll": {"model": "probabilistic", "model_loss": "nll"},
+    "Gaussians, --model_loss column_nll": {"model": "probabilistic", "model_loss": "column_nll"},
 }
 
 
-def fit_and_judge(
+def fit_and_evaluate(
     task: TaskSpec, config: ModelConfig, seed: int, data: Transitions
 ) -> dict[str, float]:
     """Return the elites' errors and their coverage, of an ensemble fitted to the older of `data`.
@@ -69,7 +69,7 @@ def study(argv: Sequence[str]) -> int:
     found: dict[str, list[dict[str, float]]] = {}
     for kind, flags in KINDS.items():
         model = dataclasses.replace(config.model, **flags)
-        found[kind] = [fit_and_judge(task, model, seed, data) for seed in SEEDS]
+        found[kind] = [fit_and_evaluate(task, model, seed, data) for seed in SEEDS]
         print(f"{kind}: {[round(each['error'], 4) for each in found[kind]]}", flush=True)
     name = config.run.exp_name
     about = {
@@ -79,9 +79,9 @@ def study(argv: Sequence[str]) -> int:
         "kinds": {kind: dict(flags) for kind, flags in KINDS.items()},
         "fits": found,
     }
-    write_study(TARGET / f"mean_loss_{name}.json", SCRIPT, name, about)
+    write_study(TARGET / f"model_loss_{name}.json", SCRIPT, name, about)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(SCRIPT, study, None))
+    sys.exit(run_script(SCRIPT, study, None))

@@ -12,7 +12,9 @@ from pathlib import Path
 from cs285.infrastructure.errors import InterruptedRunError, RunError
 
 
-def run_tool(script: str, work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+def run_script(
+    script: str, work: Callable[[Sequence[str]], int], argv: Sequence[str] | None
+) -> int:
     """Call `work` with the words of the command line, and return the program's exit code."""
     try:
         return work(sys.argv[1:] if argv is None else argv)

@@ -1,0 +1,24 @@
+"""Translate the names that earlier versions wrote into logs, so that old runs can still be read.
+
+The CHANGELOG lists every renamed flag and metric.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+METRICS = {
+    "Training_Loss": "Training Loss",  # tensorboardX, as the original homework uses it
+    "Holdout Loss": "New Data Loss",
+    "Real Share": "Real Ratio",
+}
+
+
+def translate_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags of a run's config.json under their current names and values."""
+    flags = dict(flags)
+    if "model" not in flags or "model_loss" in flags:
+        return flags
+    is_nll = flags["model"] == "probabilistic" and flags.pop("mean_loss", "nll") == "nll"
+    flags.pop("mean_loss", None)
+    return flags | {"model_loss": "nll" if is_nll else "column_nll"}

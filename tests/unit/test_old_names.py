@@ -1,0 +1,42 @@
+"""Logs written before a flag or metric was renamed are read under the new names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cs285.analysis.runs import load_run
+from cs285.infrastructure.old_names import translate_flags
+from cs285.infrastructure.run_folder import read_config
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new"),
+    [
+        ("deterministic", {"mean_loss": "nll"}, "column_nll"),
+        ("deterministic", {}, "column_nll"),
+        ("probabilistic", {"mean_loss": "mse"}, "column_nll"),
+        ("probabilistic", {"mean_loss": "nll"}, "nll"),
+        ("probabilistic", {}, "nll"),
+        ("probabilistic", {"model_loss": "column_nll"}, "column_nll"),
+    ],
+)
+def test_the_loss_of_an_older_run(model: str, old: dict[str, str], new: str) -> None:
+    assert translate_flags({"model": model, **old}) == {"model": model, "model_loss": new}
+
+
+def test_flags_of_an_agent_without_a_model_stay_as_they_are() -> None:
+    assert translate_flags({"size": 3}) == {"size": 3}
+
+
+def test_columns_and_flags_of_an_older_log(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"model": "probabilistic", "mean_loss": "mse", "seed": 1}
+    (tmp_path / "config.json").write_text(json.dumps({"script": "run_hw4_mb.py", "flags": flags}))
+    (tmp_path / "progress.csv").write_text("Iteration,Holdout Loss,Real Share\n0,0.5,0.25\n")
+    run = load_run(tmp_path)
+    assert [float(run.column(name)[0]) for name in ("New Data Loss", "Real Ratio")] == [0.5, 0.25]
+    assert run.config["flags"]["model_loss"] == "column_nll"
+    assert read_config(tmp_path, "run_hw4_mb.py") == run.config["flags"]
