@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# install.sh [REQUIREMENTS...]: create or reuse .venv, and install the requirements and cs285 into it,
-# unless exactly that was done before. PYTHON_BIN makes the environment where there is none.
+# install.sh [REQUIREMENTS...]: create or reuse .venv, and install the requirements and cs285 into
+# it, unless the same versions are already installed. PYTHON_BIN is the Python that creates .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 [[ $# -gt 0 ]] || set -- requirements.txt
@@ -10,10 +10,10 @@ suits() {
   "$1" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
 }
 
-# A .venv of which the making was interrupted, or of another Python, is made again.
+# Create .venv again if its creation was interrupted, or if its Python is not supported.
 if ! { suits .venv/bin/python && .venv/bin/python -m pip --version; } >/dev/null 2>&1; then
   if ! suits "$python_bin"; then
-    echo "install.sh: error: PYTHON_BIN=$python_bin: allowed is a Python from 3.10 to 3.13" >&2
+    echo "install.sh: error: PYTHON_BIN=$python_bin: must be Python 3.10 to 3.13" >&2
     exit 2
   fi
   "$python_bin" -m venv --clear .venv

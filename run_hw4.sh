@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-# One line per experiment variable: name after MB_ or MBPO_, default, flag of both programs.
+# One line per variable of both experiments: name without the prefix MB_ or MBPO_, default, flag of
+# both scripts.
 readonly VARIABLES="
 ENV_NAME              cheetah-cs285-v0 --env_name
 EXP_NAME              PREFIX_default   --exp_name
@@ -26,7 +27,7 @@ HIDDEN_SIZE           250              --size
 NUM_AGENT_TRAIN_STEPS 1000             --num_agent_train_steps_per_iter
 SEED                  1                --seed
 EXTRA_FLAGS"
-# The same for the MBPO experiment only: whole name, default, flag of scripts/run_hw4_mbpo.py.
+# Variables of the MBPO experiment only: full name, default, flag of scripts/run_hw4_mbpo.py.
 readonly MBPO_VARIABLES="
 MBPO_ROLLOUT_LENGTH           1    --mbpo_rollout_length
 SAC_N_ITER                    200  --sac_n_iter
@@ -43,7 +44,7 @@ SAC_NUM_ACTOR_UPDATES         1    --sac_num_actor_updates_per_agent_update
 SAC_ACTOR_UPDATE_FREQ         1    --sac_actor_update_frequency
 SAC_CRITIC_TARGET_UPDATE_FREQ 1    --sac_critic_target_update_frequency"
 
-# variables_of PREFIX: the lines "whole name, default, flag" of a stage, MB or MBPO
+# variables_of PREFIX: print the lines "full name, default, flag" of an experiment, MB or MBPO.
 variables_of() {
   local name default flag lower
   lower=$(tr '[:upper:]' '[:lower:]' <<<"$1")
@@ -60,24 +61,27 @@ Usage: [VARIABLE=value ...] ./run_hw4.sh [--quick] [--help]
 Creates or reuses .venv/, installs requirements.txt and cs285, then runs the MB experiment and the
 MBPO experiment.
 
-  --quick   a demonstration of both on the obstacles task, about three minutes with two cores
-  --help    this text
+  --quick   run a short demonstration of both experiments on the obstacles task (about three
+            minutes on two cores)
+  --help    print this text
 
 General variables (default):
-  RUN_MB (1)  RUN_MBPO (1)  0 leaves that stage out
-  SKIP_INSTALL (0)          1 installs nothing; PYTHON_BIN, if set, is then used as it is
-  PYTHON_BIN (python3)      makes .venv
-  MUJOCO_GL (egl on Linux)  how MuJoCo draws videos
+  RUN_MB (1)  RUN_MBPO (1)  0: skip the experiment
+  SKIP_INSTALL (0)          1: install nothing, and use PYTHON_BIN to run the experiments (if
+                            PYTHON_BIN is not set: the Python in .venv, if there is one)
+  PYTHON_BIN (python3)      the Python that creates .venv
+  MUJOCO_GL (egl on Linux)  OpenGL backend of MuJoCo for videos
 
-A stage's variables (default), each a flag of scripts/run_hw4_mb.py or scripts/run_hw4_mbpo.py.
-SAC_BATCH_SIZE is the env steps per iteration where it is set and MBPO_BATCH_SIZE is not.
-All are given to the program, so that a --preset in EXTRA_FLAGS sets only what has no variable here.
+Each variable of an experiment sets a flag of scripts/run_hw4_mb.py or scripts/run_hw4_mbpo.py.
+If SAC_BATCH_SIZE is set and MBPO_BATCH_SIZE is not, each iteration collects SAC_BATCH_SIZE env
+steps. run_hw4.sh passes all of these flags, so a --preset in EXTRA_FLAGS only sets the other flags.
 TEXT
   local prefix name default flag
   for prefix in MB MBPO; do
-    printf '\n%s experiment:\n' "$prefix"
+    printf '\n%s experiment: variable, default, flag\n' "$prefix"
     while read -r name default flag; do
-      printf '  %-29s %-18s %s\n' "$name" "(${default:-empty})" "${flag:-flags, parted at blanks}"
+      flag=${flag:-more flags, separated by spaces}
+      printf '  %-29s %-18s %s\n' "$name" "(${default:-empty})" "$flag"
     done < <(variables_of "$prefix")
   done
 }
@@ -87,40 +91,40 @@ fail() {
   exit 2
 }
 
-# Stop at a variable that looks like one of ours and is not, or has what its flag cannot take.
+# Stop if a variable with one of our prefixes is unknown, or if a value is invalid.
 check_variables() {
   local known=" " name default
   for name in RUN_MB RUN_MBPO SKIP_INSTALL MB_ADD_SL_NOISE MBPO_ADD_SL_NOISE; do
-    [[ ${!name:-0} == [01] ]] || fail "$name=${!name}: allowed are 0 and 1"
+    [[ ${!name:-0} == [01] ]] || fail "$name=${!name}: must be 0 or 1"
   done
   while read -r name default _; do
     known+="$name "
-    # A number is one from the start, not once the stage before has run for hours.
+    # Check numbers now, because the MBPO experiment may start hours after the MB experiment.
     [[ ! $default =~ ^[0-9.e-]+$ || ${!name:-0} =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
-      fail "$name=${!name}: allowed are numbers"
+      fail "$name=${!name}: must be a number"
   done < <(variables_of MB && variables_of MBPO)
   for name in $(compgen -e); do
     case $name in
       MB_* | MBPO_* | SAC_*)
         [[ $known == *" $name "* ]] ||
-          fail "unknown variable $name=${!name}; ./run_hw4.sh --help lists the allowed ones" ;;
+          fail "$name=${!name}: unknown variable; ./run_hw4.sh --help lists all variables" ;;
     esac
   done
 }
 
-# Create or reuse .venv, and install unless what is there was installed from the same files.
+# Create or reuse .venv and install the requirements. Set `python` to the Python of the experiments.
 install() {
   if [[ ${SKIP_INSTALL:-0} == 1 ]]; then
     python=.venv/bin/python
     [[ -z ${PYTHON_BIN:-} && -x $python ]] || python=${PYTHON_BIN:-python3}
-    [[ -x $(command -v "$python") ]] || fail "PYTHON_BIN=$python: allowed is a Python that can be run"
+    [[ -x $(command -v "$python") ]] || fail "PYTHON_BIN=$python: must be an executable Python"
     return
   fi
   PYTHON_BIN=${PYTHON_BIN:-python3} ./install.sh requirements.txt
   python=.venv/bin/python
 }
 
-# run_stage SCRIPT PREFIX: print the command that the stage's variables make, and run it
+# run_stage SCRIPT PREFIX: print and run the command of an experiment.
 run_stage() {
   local script=$1 prefix=$2 name default flag value command
   local -a extra=()
@@ -130,8 +134,9 @@ run_stage() {
     case $name in
       *_EXTRA_FLAGS) read -r -d '' -a extra <<<"${!name:-}" || true ;;
       *_ADD_SL_NOISE) [[ $value == 0 ]] || command+=("$flag") ;;
-      # The program then collects SAC_BATCH_SIZE env steps per iteration.
-      MBPO_BATCH_SIZE) [[ -z ${!name:-} && -n ${SAC_BATCH_SIZE:-} ]] || command+=("$flag" "$value") ;;
+      # Without --batch_size the script collects SAC_BATCH_SIZE env steps per iteration.
+      MBPO_BATCH_SIZE)
+        [[ -z ${!name:-} && -n ${SAC_BATCH_SIZE:-} ]] || command+=("$flag" "$value") ;;
       *) command+=("$flag" "$value") ;;
     esac
   done < <(variables_of "$prefix")
@@ -145,7 +150,7 @@ for argument in "$@"; do
   case $argument in
     --help | -h) usage; exit 0 ;;
     --quick) quick=1 ;;
-    *) fail "unknown argument $argument; allowed are --quick and --help" ;;
+    *) fail "$argument: unknown argument; must be --quick or --help" ;;
   esac
 done
 check_variables
@@ -169,5 +174,5 @@ fi
 if [[ ${RUN_MBPO:-1} == 1 ]]; then
   run_stage scripts/run_hw4_mbpo.py MBPO
 fi
-echo "Plots and logs are in the folder named after 'logging to' above (by default in cs285/data)."
-echo "To browse them: pip install tensorboard && tensorboard --logdir cs285/data"
+echo "Plots and logs are in the folders printed after 'logging to' (default: in cs285/data)."
+echo "To view them: pip install tensorboard && tensorboard --logdir cs285/data"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install into .venv, then lint, type-check and test. Arguments go to pytest.
+# Install the requirements into .venv, then lint, type-check and test. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./install.sh requirements.txt requirements-dev.txt
@@ -7,4 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports --no-logo
+.venv/bin/python -m tests.prose
 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

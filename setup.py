@@ -1,4 +1,4 @@
-"""Package cs285; requirements.txt pins the exact versions that were tested together."""
+"""Package cs285. requirements.txt pins the versions that were tested together."""
 
 import pathlib
 import re
@@ -11,7 +11,9 @@ version = re.search(r'__version__ = "(.+)"', (here / "cs285" / "__init__.py").re
 setup(
     name="cs285",
     version=version,
-    description="Model-based reinforcement learning in the form of CS285 homework 4",
+    description="Model-based reinforcement learning (CS285 homework 4)",
+    license="MIT",
+    license_files=["LICENSE"],
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
@@ -26,19 +28,19 @@ setup(
     install_requires=[
         "torch>=2.6,<2.14",  # networks and optimisers
         "gymnasium[mujoco]>=1.1,<1.5",  # environments
-        "mujoco>=3.2,<3.16",  # from 3.16 on it warns about Gymnasium's half_cheetah.xml
+        "mujoco>=3.2,<3.16",  # 3.16 and later warn about Gymnasium's half_cheetah.xml
         "numpy>=1.26,<2.5",
-        "tensorboardX>=2.6.2.2,<2.7",  # event files without tensorflow
-        "matplotlib>=3.8,<3.12",  # figures, and the picture of the obstacle map
-        "scipy>=1.15,<1.19",  # the interquartile mean and its bootstrap interval
-        "tomli>=2; python_version < '3.11'",  # there the standard library cannot read TOML
+        "tensorboardX>=2.6.2.2,<2.7",  # writes event files without TensorFlow
+        "matplotlib>=3.8,<3.12",  # figures, and videos of the obstacles task
+        "scipy>=1.15,<1.19",  # interquartile means and bootstrap intervals
+        "tomli>=2; python_version < '3.11'",  # tomllib is in the standard library since 3.11
         "tqdm>=4.65,<5",  # progress bars
-        "pillow>=10.1",  # letters of a given size in videos
-        "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif, with the encoder in the wheel
+        "pillow>=10.1",  # captions in videos
+        "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif; its wheel contains the encoder
     ],
     extras_require={
-        "cluster": ["ray>=2.60,<3"],  # --address of sweep.py and reproduce.py: many machines
-        "search": ["optuna>=4.1,<6"],  # --sampler optuna and --asha of sweep.py
+        "cluster": ["ray>=2.60,<3"],  # --address in scripts/sweep.py and scripts/reproduce.py
+        "search": ["optuna>=4.1,<6"],  # --sampler optuna and --asha in scripts/sweep.py
     },
     entry_points={
         "console_scripts": [

@@ -1,10 +1,9 @@
-"""Gradients by autograd, eager and compiled, against the ones written out by hand before.
+"""Speed of autograd gradients, eager and compiled, against hand-written gradients.
 
-    python -m benchmarks.autograd
+Run `python -m benchmarks.autograd` on an idle machine.
 
-The written-out code is that of commit b0c3007, taken out of git's history into a temporary folder.
-All contenders take turns in one run, with the same settings of the processor. Run it on an idle
-machine.
+The baseline is commit b0c3007, the last one with hand-written gradients. The script exports it from
+git into a temporary folder. All contenders run with the same CPU settings.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ import torch
 from benchmarks.timing import Contender, rates, summarize, write
 
 ROOT = Path(__file__).parents[1]
-WRITTEN_OUT = "b0c3007"  # the last commit whose gradients are written out
-BASELINE = f"written out ({WRITTEN_OUT})"
+HAND_WRITTEN = "b0c3007"  # the last commit with hand-written gradients
+BASELINE = f"hand-written ({HAND_WRITTEN})"
 SAC = "SAC update"
 FITS = {  # members, batch, width, hidden layers
     "fit, E 3 batch 512 2x250": (3, 512, 250, 2),
@@ -38,8 +37,9 @@ FITS = {  # members, batch, width, hidden layers
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
-    parser.add_argument("--names", nargs="+", default=[SAC, *FITS])
+    parser.add_argument("--repeats", type=int, default=9, help="measured rounds")
+    names = [SAC, *FITS]
+    parser.add_argument("--names", nargs="+", default=names, help=f"some of {'; '.join(names)}")
     parser.add_argument("--first_update", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.first_update:
@@ -48,7 +48,7 @@ def main() -> None:
     repeats, names = arguments.repeats, arguments.names
     content: dict[str, Any] = {"unit": "updates or gradient steps per second"}
     with tempfile.TemporaryDirectory() as folder:
-        export_file(Path(folder))
+        export_baseline(Path(folder))
         for name in names:
             for threads in dict.fromkeys((1, torch.get_num_threads())):
                 contenders: dict[str, Contender] = {
@@ -57,44 +57,48 @@ def main() -> None:
                     "autograd, compiled": partial(work_of, name, threads, True),
                 }
                 measured = rates(contenders, repeats)
-                content[f"{name}, {threads} threads"] = summarize(measured, BASELINE)
+                content[section_name(name, threads)] = summarize(measured, BASELINE)
     if SAC in names:
-        content["compiling a SAC update"] = compiling(content)
+        content["compilation of SAC updates"] = compilation_cost(content)
     write("autograd", content)
 
 
-def compiling(content: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds before a first compiled update, and from how many updates on they pay."""
+def section_name(name: str, threads: int) -> str:
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
+
+
+def compilation_cost(content: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of the first compiled round and the updates until compiling pays off."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": folder}
         seconds = []
-        for _ in range(2):  # the first run, and a later one that finds what was compiled
+        for _ in range(2):  # the second run finds the compiled code of the first in the cache
             command = [sys.executable, "-m", "benchmarks.autograd", "--first_update"]
             done = subprocess.run(
                 command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
             )
             seconds.append(float(done.stdout.split()[-1]))
-    section = content[f"{SAC}, {torch.get_num_threads()} threads"]
+    section = content[section_name(SAC, torch.get_num_threads())]
     saved = 1 / section["autograd"]["median"] - 1 / section["autograd, compiled"]["median"]
     return {
-        "seconds in a first run": round(seconds[0], 1),
-        "seconds in later runs": round(seconds[1], 1),
-        "pays from so many updates on, in a first run": round(seconds[0] / saved),
-        "pays from so many updates on, in later runs": round(seconds[1] / saved),
+        "seconds of the first round, empty cache": round(seconds[0], 1),
+        "seconds of the first round, filled cache": round(seconds[1], 1),
+        "updates until compiling pays off, empty cache": round(seconds[0] / saved),
+        "updates until compiling pays off, filled cache": round(seconds[1] / saved),
     }
 
 
 def time_first_update() -> None:
-    """Print the seconds that a round of updates takes which has to be compiled first."""
+    """Print the seconds of the first round of updates, including compilation."""
     work = work_of(SAC, torch.get_num_threads(), True)
     start = time.perf_counter()
     work()
     print(time.perf_counter() - start)
 
 
-def export_file(folder: Path) -> None:
-    """Write the package and the benchmarks of the commit WRITTEN_OUT into a folder."""
-    command = ["git", "archive", WRITTEN_OUT, "cs285", "benchmarks"]
+def export_baseline(folder: Path) -> None:
+    """Write the package and the benchmarks of commit HAND_WRITTEN into `folder`."""
+    command = ["git", "archive", HAND_WRITTEN, "cs285", "benchmarks"]
     archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
@@ -103,9 +107,9 @@ def export_file(folder: Path) -> None:
 def work_of(
     name: str, threads: int, compile: bool, folder: str | None = None
 ) -> Callable[[], float]:
-    """Return the work of one contender: of this checkout, or of the package in `folder`."""
+    """Return the work of one contender, with the code of this checkout or of `folder`."""
     torch.set_num_threads(threads)
-    if folder is not None:  # this process has imported a little of this checkout's by now
+    if folder is not None:  # this process has already imported modules of this checkout
         for module in [*sys.modules]:
             if module.split(".")[0] in ("cs285", "benchmarks"):
                 del sys.modules[module]

@@ -1,9 +1,7 @@
-"""Gradient steps of a dynamics fit per second: here, E separate networks, and mbrl-lib.
+"""Gradient steps per second of an ensemble fit: this repository, E separate networks, mbrl-lib.
 
-    pip install -r requirements-peers.txt && pip install --no-deps mbrl==0.2.0
-    python -m benchmarks.dynamics_fit
-
-Run it on an idle machine.
+Run `python -m benchmarks.dynamics_fit` on an idle machine. First install the peer libraries with
+`pip install -r requirements-peers.txt && pip install --no-deps mbrl==0.2.0`.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ LEARNING_RATE = 1e-3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=9, help="measured rounds")
     arguments = parser.parse_args()
     content: dict[str, object] = {
-        "shape": f"O {OB_DIM} A {AC_DIM}, {STEPS} steps a round from {ROWS} transitions",
-        "unit": "gradient steps (of all E members) per second, drawing the batches included",
+        "shape": f"O {OB_DIM} A {AC_DIM}, {STEPS} gradient steps per round, {ROWS} transitions",
+        "unit": "gradient steps (of all E members) per second, including drawing the batches",
         "torch_threads": torch.get_num_threads(),
     }
     for name, shape in SHAPES.items():
@@ -80,14 +78,14 @@ def ours(
     def work() -> int:
         indices = torch.randint(ROWS, (STEPS, members, batch)).to(device)
         losses = fit_ensemble(model, optimizer, data, indices, update)
-        losses["Training Loss"][-1].item()  # waits for a GPU
+        losses["Training Loss"][-1].item()  # wait for the GPU
         return STEPS
 
     return work
 
 
 def separate(members: int, batch: int, width: int, n_layers: int) -> Callable[[], int]:
-    """Fit a list of torch.nn networks one after the other, as the homework does."""
+    """Return work that fits a list of torch.nn networks in sequence, as the homework does."""
     data = random_data()
     inputs = torch.cat([data.obs, data.acs], 1)
     targets = data.next_obs - data.obs
@@ -117,7 +115,7 @@ def separate(members: int, batch: int, width: int, n_layers: int) -> Callable[[]
 
 
 def mbrl_lib(members: int, batch: int, width: int, n_layers: int) -> Callable[[], int]:
-    """Fit mbrl-lib's ensemble (deterministic, its ReLU) by its own update."""
+    """Return work that fits mbrl-lib's deterministic ReLU ensemble with its own update."""
     from mbrl.models import GaussianMLP, OneDTransitionRewardModel
     from mbrl.types import TransitionBatch
 

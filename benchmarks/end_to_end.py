@@ -1,10 +1,10 @@
-"""Whole runs by phase: question 3's and 5's cheetah and question 6, and their peak memory.
+"""Time of each phase and peak memory of complete runs: cheetah of questions 3, 5 and 6.
 
-    python -m benchmarks.end_to_end
+Run `python -m benchmarks.end_to_end` on an idle machine.
 
-Q6 is run whole (about 7 minutes on 2 cores). Q3 and Q5 are run for one iteration of planning,
-shortened; the seconds of a whole iteration are computed from its rates. For the time of Q6 against
-the homework-style loop's see benchmarks.question6. Run it on an idle machine.
+Question 6 runs in full, which takes about 7 minutes on 2 cores. Questions 3 and 5 run with one
+short iteration of planning; the seconds of a full iteration are extrapolated from it.
+benchmarks.question6 compares question 6 with the homework-style loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.timing import write
 CHEETAH = ["--env_name", "cheetah-cs285-v0", "--add_sl_noise", "--batch_size_initial", "5000"]
 PLANNED = [*CHEETAH, "--mpc_horizon", "15", "--num_agent_train_steps_per_iter", "1500"]
 CEM = ["--mpc_action_sampling_strategy", "cem", "--cem_iterations", "4"]
-ITERATION = 5000  # env steps of an iteration of planning, as the homework has them
+ITERATION = 5000  # env steps per iteration in the homework's questions 3 and 5
 RUNS = {
     "q3_cheetah": ("mb", [*PLANNED, "--n_iter", "2", "--batch_size", "1000"]),
     "q5_cheetah_cem_4": (
@@ -60,34 +60,36 @@ main({arguments})
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument(
+        "--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="runs to time"
+    )
     arguments = parser.parse_args()
     content: dict[str, Any] = {"torch_threads": torch.get_num_threads()}
     starts = [seconds_to_first_step() for _ in range(5)]
     content["seconds_to_first_collected_step"] = round(statistics.median(starts), 2)
     for name in arguments.runs:
-        content[name] = run_apart(*RUNS[name])
+        content[name] = run_in_own_process(*RUNS[name])
         print(json.dumps({name: content[name]}, indent=2), flush=True)
     write("end_to_end", content)
 
 
 def seconds_to_first_step() -> float:
-    """Start the program anew; returns the seconds until its first env step is collected."""
+    """Start run_hw4_mb and return the seconds until it has collected its first env step."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--env_name", "cheetah-cs285-v0", "--batch_size_initial", "1", "--ep_len", "1"]
-        program = FIRST_STEP.format(arguments=[*arguments, "--data_dir", folder])
+        code = FIRST_STEP.format(arguments=[*arguments, "--data_dir", folder])
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
 
 
-def run_apart(agent: str, flags: list[str]) -> dict[str, Any]:
-    """Run one experiment in a process of its own; returns its phases and rates."""
+def run_in_own_process(agent: str, flags: list[str]) -> dict[str, Any]:
+    """Run one experiment in its own process and return its phases and rates."""
     context = multiprocessing.get_context("spawn")
     pipe, remote = context.Pipe()
     process = context.Process(target=_run, args=(remote, agent, flags))
     process.start()
-    remote.close()  # so that a process that dies ends the wait for it
+    remote.close()  # so that recv raises if the process dies
     result = pipe.recv()
     process.join()
     return result
@@ -95,7 +97,7 @@ def run_apart(agent: str, flags: list[str]) -> dict[str, Any]:
 
 def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     env_steps, worker_memory = count_env_steps_and_memory()
-    seconds, phases, last = run_program(agent, flags)
+    seconds, phases, last = run_script(agent, flags)
     result: dict[str, Any] = {
         "command": f"python scripts/run_hw4_{agent}.py {' '.join(flags)}",
         "seconds": round(seconds, 1),
@@ -107,22 +109,23 @@ def _run(pipe: Any, agent: str, flags: list[str]) -> None:
             sum(phases[name] for name in BOOKKEEPING) / seconds, 4
         ),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "peak_memory_of_a_worker_mb": max(worker_memory, default=0),
+        "peak_memory_of_one_worker_mb": max(worker_memory, default=0),
     }
     iterations = int(flags[flags.index("--n_iter") + 1])
     if agent == "mb":
         collect = ITERATION / result["collect_env_steps_per_s"]
         each = (phases["fit"] + phases["evaluate"]) / iterations
-        result["seconds_per_whole_iteration_computed"] = round(collect + each, 1)
+        result["seconds_per_full_iteration_extrapolated"] = round(collect + each, 1)
     else:
         result["seconds_per_iteration"] = round(seconds / iterations, 1)
     pipe.send(result)
 
 
 def count_env_steps_and_memory() -> tuple[dict[str, int], list[int]]:
-    """Make this process count: env steps by kind of collection, and the workers' peaks in MB.
+    """Patch the collector and the worker pool to count env steps and peak memory.
 
-    Both are filled while the program runs.
+    Return the env steps by kind of collection and the peak memory of each worker in MB. Both fill
+    up while the script runs.
     """
     from cs285.collection.collector import Collector
     from cs285.collection.worker_pool import WorkerPool
@@ -147,15 +150,15 @@ def count_env_steps_and_memory() -> tuple[dict[str, int], list[int]]:
     return env_steps, worker_memory
 
 
-def run_program(agent: str, flags: list[str]) -> tuple[float, dict[str, float], float]:
-    """Run a program; returns its seconds, those of each phase, and its last evaluation's return."""
+def run_script(agent: str, flags: list[str]) -> tuple[float, dict[str, float], float]:
+    """Run a training script. Return its seconds, the seconds by phase and the last eval return."""
     from cs285.infrastructure.checkpoint import load_checkpoint
     from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 
-    program = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
+    script = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        code = program.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
+        code = script.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
         seconds = time.perf_counter() - start
         assert code == 0
         (log,) = Path(folder).glob("hw4_*")
@@ -165,7 +168,7 @@ def run_program(agent: str, flags: list[str]) -> tuple[float, dict[str, float], 
 
 
 def memory_of(worker: Any) -> int:
-    """Return the peak memory of a worker process that still lives, in MB (0 where not Linux)."""
+    """Return the peak memory in MB of a running worker process, or 0 if the OS is not Linux."""
     status = Path(f"/proc/{worker.process.pid}/status")
     if not status.exists():
         return 0

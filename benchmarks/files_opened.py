@@ -1,13 +1,13 @@
-"""How many files of cs285/ a reader opens to follow one question, from its entry function on.
+"""Number of files in cs285/ that a reader opens to follow one question from its entry function.
 
-    python -m benchmarks.files_opened [--list]
+Run `python -m benchmarks.files_opened [--list]`.
 
-Follows calls by static analysis: functions by their names, methods by the class that annotations
-and assignments give a variable or attribute. Where a name stands for several things (a protocol, a
-table of planners), the homework's default is followed. A file counts when a function or method of
-it is reached; classes that only hold data have none. Left out are the folders and files that are
-vocabulary rather than a step of the route: settings (config/), tasks (envs/) and the helpers named
-in VOCABULARY.
+The script follows calls by static analysis. It finds a function by its name, and a method by the
+class that annotations and assignments give to a variable or attribute. If a name can refer to
+several things (a protocol, a table of planners), it follows the homework's default. A file counts
+if the calls reach one of its functions or methods, so a file with only data classes does not count.
+Settings (config/), tasks (envs/) and the helpers in VOCABULARY are not counted either: they define
+terms and are not a step of the route.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ VOCABULARY = (
     "config/",
     "envs/",
     "infrastructure/pytorch_util.py",  # tensors, seeds, devices
-    "infrastructure/recording/",  # stopwatch and progress
+    "infrastructure/recording/",  # stopwatch and progress bar
     "policies/base_policy.py",
 )
-DEFAULTS = {  # what the homework's run has where a name leaves it open
+DEFAULTS = {  # what an ambiguous name refers to in a homework run
     "DynamicsModel": "FFModel",
     "Policy": "SACActor",
     "PLANNERS": "random_shooting",
@@ -37,9 +37,9 @@ DEFAULTS = {  # what the homework's run has where a name leaves it open
     "ActionsOf": "SACPolicy.draw",
     "DrawBatches": "MBPOAgent.draw_mixed",
     "Step": "FFModel.planning_step",
-    "Function": "",  # a function that is compiled: the function itself is followed
+    "Function": "",  # the argument of compiled(): the calls of the function itself are followed
 }
-ROUTES = {  # by question: the entry function, and the most files wanted
+ROUTES = {  # question -> entry function, target for the number of files
     "one MPC decision": ("MPCPolicy.get_action", 6),
     "one fit": ("MBAgent.train", 5),
     "one MBPO iteration": ("MBPOAgent.train", 12),
@@ -59,11 +59,11 @@ class Definition(NamedTuple):
 
 
 class Package:
-    """Functions, methods and the types of attributes, by name; names are unique in the package."""
+    """The functions, methods and attribute types of a package. Their names must be unique."""
 
     def __init__(self, folder: Path) -> None:
         self.functions: dict[str, Definition] = {}
-        self.attributes: dict[str, dict[str, str]] = {}  # by class: attribute -> class
+        self.attributes: dict[str, dict[str, str]] = {}  # class -> attribute -> its class
         self.bases: dict[str, str] = {}
         for path in sorted(folder.rglob("*.py")):
             file = path.relative_to(folder).as_posix()
@@ -72,7 +72,7 @@ class Package:
                     self.functions[node.name] = Definition(file, "", node)
                 elif isinstance(node, ast.ClassDef):
                     self._read_class(file, node)
-        for name in self.attributes:  # what a class is made of may stand in a later file
+        for name in self.attributes:  # needs all files: an attribute's class may be in a later one
             self._read_attributes(name)
 
     def _read_class(self, file: str, node: ast.ClassDef) -> None:
@@ -89,7 +89,7 @@ class Package:
                     types[item.name] = _type_name(item.returns)
 
     def _read_attributes(self, name: str) -> None:
-        """Learn what the class's __init__ gives its attributes."""
+        """Read the attribute types from the __init__ of class `name`."""
         init = self.functions.get(f"{name}.__init__")
         if init is None:
             return
@@ -103,7 +103,7 @@ class Package:
                     types.setdefault(target.attr, found)
 
     def method(self, owner: str, name: str) -> str | None:
-        """Return the full name of a method, also an inherited one."""
+        """Return the full name of an own or inherited method, or None."""
         while owner:
             if f"{owner}.{name}" in self.functions:
                 return f"{owner}.{name}"
@@ -111,7 +111,7 @@ class Package:
         return None
 
     def _types_in(self, definition: Definition) -> dict[str, str]:
-        """Return the classes of a function's variables, as far as they can be told."""
+        """Return the classes of a function's variables; "" means unknown."""
         types = {"self": definition.owner}
         for function in ast.walk(definition.node):
             if isinstance(function, ast.FunctionDef):
@@ -124,13 +124,13 @@ class Package:
         return types
 
     def _type_of(self, node: ast.expr | None, types: dict[str, str]) -> str:
-        """Return the class of an expression, or "" where it cannot be told."""
+        """Return the class of an expression, or "" if it is unknown."""
         if isinstance(node, ast.Name):
             return types.get(
                 node.id, DEFAULTS.get(node.id, node.id if node.id in self.functions else "")
             )
         if isinstance(node, ast.Attribute):
-            if node.attr in DEFAULTS:  # of a module
+            if node.attr in DEFAULTS:  # a name that is accessed through its module
                 return DEFAULTS[node.attr]
             owner = self._type_of(node.value, types)
             return (
@@ -148,12 +148,12 @@ class Package:
             name = self._called(node, types)
             if name in self.functions:
                 return _type_name(self.functions[name].node.returns)
-            if isinstance(node.func, ast.Attribute) and node.func.attr == "to":  # of a module
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "to":  # nn.Module.to
                 return self._type_of(node.func.value, types)
         return ""
 
     def _called(self, node: ast.Call, types: dict[str, str]) -> str:
-        """Return the full name of what a call calls, or ""."""
+        """Return the full name of the called function, or "" if it is unknown."""
         function = node.func
         if isinstance(function, ast.Attribute):
             owner = self._type_of(function.value, types)
@@ -167,7 +167,7 @@ class Package:
         return ""
 
     def calls(self, definition: Definition) -> Iterator[Definition]:
-        """Yield the functions that a function calls or hands on."""
+        """Yield the functions that a function calls or passes on."""
         types = self._types_in(definition)
         for node in ast.walk(definition.node):
             names = []
@@ -175,14 +175,14 @@ class Package:
                 names = [self._called(node, types)]
                 kind = self._type_of(node.func, types)
                 names.append(self.method(kind, "__call__") or self.method(kind, "forward") or kind)
-            elif isinstance(node, ast.Attribute):  # a method that is handed on, or a property
+            elif isinstance(node, ast.Attribute):  # a method passed as a value, or a property
                 names = [self.method(self._type_of(node.value, types), node.attr) or ""]
             for name in names:
                 if name in self.functions:
                     yield self.functions[name]
 
     def files_from(self, entry: str) -> set[str]:
-        """Return the files of everything that an entry function reaches."""
+        """Return the files of all functions that calls from `entry` reach."""
         queue, seen = [self.functions[entry]], {entry}
         files = {self.functions[entry].file}
         while queue:
@@ -195,7 +195,7 @@ class Package:
 
 
 def _assignments(node: ast.AST) -> list[tuple[ast.expr, ast.expr | None]]:
-    """Return the targets and values of an assignment, of several at once one by one."""
+    """Return the (target, value) pairs of an assignment; a tuple assignment gives several."""
     if isinstance(node, ast.AnnAssign):
         return [(node.target, node.value)]
     if not isinstance(node, ast.Assign):
@@ -207,7 +207,7 @@ def _assignments(node: ast.AST) -> list[tuple[ast.expr, ast.expr | None]]:
 
 
 def _type_name(annotation: ast.expr | None) -> str:
-    """Return the first class of an annotation, or the default that stands for a protocol."""
+    """Return the first class of an annotation. Replace a protocol by its default."""
     if isinstance(annotation, ast.BinOp):
         return _type_name(annotation.left)
     name = annotation.id if isinstance(annotation, ast.Name) else ""
@@ -216,12 +216,12 @@ def _type_name(annotation: ast.expr | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--list", action="store_true", help="print the files, too")
+    parser.add_argument("--list", action="store_true", help="also print the files")
     arguments = parser.parse_args()
     package = Package(PACKAGE)
     for question, (entry, at_most) in ROUTES.items():
         files = package.files_from(entry)
-        print(f"{question}: {len(files)} files (wanted: at most {at_most})")
+        print(f"{question}: {len(files)} files (target: at most {at_most})")
         if arguments.list:
             print("".join(f"  {file}\n" for file in sorted(files)), end="")
 

@@ -1,8 +1,10 @@
-"""How the time of planning, collecting and fitting grows: fitted slopes of log time on log size.
+"""Growth of the time of planning, collecting and fitting with the settings that determine it.
 
-    python -m benchmarks.growth
+Run `python -m benchmarks.growth` on an idle machine.
 
-A slope of 1 is growth in proportion, 0 none. Run it on an idle machine.
+The script varies one setting at a time, fits a line to log time over log setting, and reports its
+slope. A slope of 1 means that the time is proportional to the setting. A slope of 0 means that the
+time does not depend on it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from cs285.models.training import fit_ensemble
 from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import Memory
 
-Cases = dict[int, Callable[[], Callable[[], Any]]]  # by size, what builds the work
+Cases = dict[int, Callable[[], Callable[[], Any]]]  # size -> function that builds the work
 CPU = torch.device("cpu")
 PLANNER = {"mpc_num_action_sequences": 1000, "mpc_horizon": 15}
 MODEL = {"ensemble_size": 3, "size": 250}
@@ -46,30 +48,30 @@ REPLAY, FIT_STEPS = (1_000, 10_000, 100_000, 1_000_000), 200
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=3, help="measured rounds")
     arguments = parser.parse_args()
     tune_cpu()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker
+    torch.set_num_threads(1)  # a worker process has one thread
     content: dict[str, Any] = {
-        "unit": "seconds, median; of a decision on one thread, of collecting, of a fit of "
-        f"{FIT_STEPS} gradient steps, which begins with statistics over the whole replay"
+        "unit": "median seconds of one decision on one thread, of collecting, and of a fit of "
+        f"{FIT_STEPS} gradient steps with the input statistics of the whole replay buffer"
     }
     for name, values in PLANNING.items():
         cases: Cases = {value: partial(decision, name, value) for value in values}
-        content[f"planning against {name}"] = measure_growth(cases, arguments.repeats)
+        content[f"planning by {name}"] = measure_growth(cases, arguments.repeats)
     torch.set_num_threads(threads)
     workers: Cases = {count: partial(collector, "random", DECISIONS, count) for count in WORKERS}
-    content[f"collecting {DECISIONS} env steps against workers"] = measure_growth(
+    content[f"collecting {DECISIONS} env steps by workers"] = measure_growth(
         workers, arguments.repeats
     )
     fits: Cases = {rows: partial(fit, rows) for rows in REPLAY}
-    content["fit against replay size"] = measure_growth(fits, arguments.repeats)
+    content["fit by replay size"] = measure_growth(fits, arguments.repeats)
     write("growth", content)
 
 
 def measure_growth(cases: Cases, repeats: int) -> dict[str, Any]:
-    """Time each case's work in turn; returns the medians, and the slope through them."""
+    """Time the cases in turn. Return their median seconds and the slope of the fitted line."""
     works = {value: build() for value, build in cases.items()}
     seconds: dict[int, list[float]] = {value: [] for value in works}
     for repeat in range(repeats + 1):

@@ -1,8 +1,6 @@
-"""Imagined transitions per second at question 6's shape: batched here, and homework-style.
+"""Imagined transitions per second in question 6: batched, and homework-style.
 
-    python -m benchmarks.model_rollouts
-
-Run it on an idle machine.
+Run `python -m benchmarks.model_rollouts` on an idle machine.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ BASELINE = "one state at a time"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=7, help="measured rounds")
     arguments = parser.parse_args()
     contenders: dict[str, Contender] = {BASELINE: one_at_a_time}
     for propagation in ("mean", "random_member"):

@@ -1,13 +1,12 @@
-"""Planning decisions per second at the cheetah's shape: here, homework-style, and mbrl-lib.
+"""Planning decisions per second on cheetah: this repository, homework-style loop, mbrl-lib.
 
-    pip install -r requirements-peers.txt && pip install --no-deps mbrl==0.2.0
-    python -m benchmarks.planning
+Run `python -m benchmarks.planning` on an idle machine. First install the peer libraries with
+`pip install -r requirements-peers.txt && pip install --no-deps mbrl==0.2.0`.
 
-All step the real simulator. Run it on an idle machine. A last section collects one episode of PETS
-on Pendulum, with one core and with those that then are idle.
-
-mbrl-lib predicts each candidate with one random member where we and the homework use all E: with
-"1 particle" it makes a third of the predictions, with "3 particles" as many.
+All contenders step the real simulator. This repository and the homework predict each candidate with
+all E = 3 members. mbrl-lib uses one random member per particle, so it makes a third of the
+predictions with 1 particle and the same number with 3 particles. The last section collects one PETS
+episode on Pendulum on one core and on all cores.
 """
 
 from __future__ import annotations
@@ -40,25 +39,25 @@ BASELINE, PEAK = "homework-style loop", "sgemm peak"
 OB_DIM, AC_DIM = 21, 6
 WIDTHS = (OB_DIM + AC_DIM, SIZE, SIZE, OB_DIM)
 PETS_ENV = "Pendulum-v1"
-PETS_MODEL: Mapping[str, Any] = {  # of --model probabilistic
+PETS_MODEL: Mapping[str, Any] = {  # the settings of --model probabilistic
     "model": "probabilistic", "model_loss": "nll", "ensemble_size": 7, "num_elites": 5,
     "n_layers": 4, "size": 200, "activation": "swish", "holdout_ratio": 0.2,
 }  # fmt: skip
 ONE_CORE = "here, 1 core"
-# Of one population's forward passes; a multiply and an add are two.
+# Forward passes of one population. A multiplication and an addition count as two operations.
 GFLOP = 2 * sum(a * b for a, b in pairwise(WIDTHS)) * MEMBERS * SEQUENCES * HORIZON / 1e9
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=5, help="measured rounds")
     parser.add_argument("--decisions", type=int, default=40, help="decisions per round")
     arguments = parser.parse_args()
     content: dict[str, object] = {
         "shape": f"{ENV} N {SEQUENCES} H {HORIZON} E {MEMBERS} 2x{SIZE}",
-        "unit": "decisions (env steps with their planning) per second",
+        "unit": "decisions per second (planning and one env step)",
         "torch_threads": torch.get_num_threads(),
-        "gflop_per_population": round(GFLOP, 2),
+        "GFLOP per population": round(GFLOP, 2),
     }
     for strategy, populations, tuned in (
         ("random", 1, True),
@@ -72,14 +71,14 @@ def main() -> None:
         peaks = measured.pop(PEAK)
         summary: dict[str, dict[str, float]] = summarize(measured, BASELINE)
         for name, row in summary.items():
-            if "GPU" in name:  # the peak is the CPU's
+            if "GPU" in name:  # the sgemm peak is measured on the CPU
                 continue
             share = 1 / MEMBERS if "1 particle" in name else 1.0
             ours = zip(measured[name], peaks, strict=True)
             shares = [rate * GFLOP * share * populations / peak for rate, peak in ours]
             row["share_of_sgemm_peak"] = round(float(np.median(shares)), 3)
-        section = strategy if tuned else f"{strategy}, torch's own settings"
-        content[f"{section} sgemm peak gflop per s"] = round(float(np.median(peaks)), 1)
+        section = strategy if tuned else f"{strategy}, default torch settings"
+        content[f"{section}, sgemm peak in GFLOP per s"] = round(float(np.median(peaks)), 1)
         content[section] = summary
     cores, pets_decisions = available_cores(), max(4, arguments.decisions // 4)
     pets = {
@@ -91,7 +90,7 @@ def main() -> None:
 
 
 def make_contenders(strategy: str, populations: int, decisions: int) -> dict[str, Contender]:
-    """Return what is compared, each doing `decisions` env steps of the same task and planner."""
+    """Return the contenders. Each plans `decisions` env steps per round on the same task."""
     contenders: dict[str, Contender] = {
         PEAK: sgemm,
         BASELINE: partial(homework_loop, strategy, decisions),
@@ -132,8 +131,8 @@ def collector(strategy: str, decisions: int, workers: int) -> Callable[[], int]:
 
 
 def collect_with(agent: MBAgent, env: str, decisions: int, workers: int) -> Callable[[], int]:
-    """Return work that collects env steps in worker processes."""
-    # One episode per worker, so that both are busy to the end.
+    """Return work that collects `decisions` env steps in worker processes."""
+    # One episode per worker keeps all workers busy until the end.
     ep_len = decisions // workers
     pool = Collector(WorkerPool(partial(make_env, env, ep_len), workers), seed=1, ep_len=ep_len)
 
@@ -160,7 +159,7 @@ def one_pets_episode(decisions: int, cores: int) -> Callable[[], int]:
 
 
 def on_gpu(strategy: str, decisions: int, compile: bool) -> Callable[[], int]:
-    """Return lockstep collection in this process, planning for all envs in one batch."""
+    """Return work that steps all envs in lockstep and plans for them in one batch on the GPU."""
     agent = make_agent(strategy, "cuda", compile)
     backend = InProcess(partial(make_env, ENV, decisions), GPU_ENVS)
     pool = Collector(backend, seed=1, ep_len=decisions)
@@ -173,7 +172,7 @@ def on_gpu(strategy: str, decisions: int, compile: bool) -> Callable[[], int]:
 
 
 def step_through(decide: Callable[[np.ndarray], Any], decisions: int) -> Callable[[], int]:
-    """Return the loop of one env over `decide` (O,) -> (A,)."""
+    """Return work that steps one env with the actions of `decide`: (O,) -> (A,)."""
     env = make_env(ENV, decisions)
 
     def work() -> int:
@@ -186,7 +185,7 @@ def step_through(decide: Callable[[np.ndarray], Any], decisions: int) -> Callabl
 
 
 def homework_loop(strategy: str, decisions: int) -> Callable[[], int]:
-    """Return the loop of one env, planning with HomeworkMPC on all of torch's threads."""
+    """Return work that steps one env and plans with HomeworkMPC on all torch threads."""
     task, data = inspect_task(ENV), random_data()
     models = build_models(data, MEMBERS, SIZE)
     assert task.get_reward is not None
@@ -197,7 +196,7 @@ def homework_loop(strategy: str, decisions: int) -> Callable[[], int]:
 
 
 def mbrl_loop(populations: int, decisions: int, particles: int) -> Callable[[], int]:
-    """Return the loop of one env, planning with mbrl-lib's CEM through its ensemble (ReLU)."""
+    """Return work that steps one env and plans with CEM and the ReLU ensemble of mbrl-lib."""
     from mbrl.models import GaussianMLP, ModelEnv, OneDTransitionRewardModel
     from mbrl.planning import CEMOptimizer
 
@@ -213,11 +212,11 @@ def mbrl_loop(populations: int, decisions: int, particles: int) -> Callable[[], 
         assert task.get_reward is not None
         return task.get_reward(next_obs, acs)[0][:, None]
 
-    def never_done(acs: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+    def never_terminated(acs: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(acs), 1, dtype=torch.bool)
 
-    model_env = ModelEnv(make_env(ENV), model, never_done, reward, torch.Generator())
-    candidates = SEQUENCES - SEQUENCES % MEMBERS  # it wants a multiple of the members
+    model_env = ModelEnv(make_env(ENV), model, never_terminated, reward, torch.Generator())
+    candidates = SEQUENCES - SEQUENCES % MEMBERS  # mbrl-lib needs a multiple of the members
     bounds = [np.tile(side, (HORIZON, 1)).tolist() for side in (task.ac_low, task.ac_high)]
     cem = CEMOptimizer(
         populations, ELITES / candidates, candidates, *bounds, 0.0, device,

@@ -1,10 +1,10 @@
-"""Where a decision, a SAC update and a fit step spend their time, and what bounds them.
+"""Time by kind of operation of a decision, a SAC update and a fit gradient step.
 
-    python -m benchmarks.profile
+Run `python -m benchmarks.profile` on an idle machine.
 
-Seconds by kind of operation, from torch's profiler; the matrix products' rate against the sgemm
-peak of the same minute; and the rate if the products ran at that peak and all else took no time.
-Run it on an idle machine.
+The shares of the time come from torch's profiler. The script also compares the rate of the matrix
+products with the sgemm peak, which it measures just before. The upper bound is the rate at which
+the products would run at that peak and everything else would take no time.
 """
 
 from __future__ import annotations
@@ -40,43 +40,45 @@ def main() -> None:
     threads = torch.get_num_threads()
     content: dict[str, Any] = {"torch_threads": threads}
     fit_work = dynamics_fit.ours(*dynamics_fit.SHAPES["E 3 batch 512 2x250"])
-    content["a SAC update"] = examine(sac_updates.ours(), sac_gflop())
-    content["a fit step, E 3 batch 512 2x250"] = examine(fit_work, fit_gflop())
-    torch.set_num_threads(1)  # as in a worker
-    content["a decision on one thread, random shooting"] = examine(decide(), planning.GFLOP)
+    content["SAC update"] = examine(sac_updates.ours(), sac_gflop())
+    content["fit gradient step, E 3 batch 512 2x250"] = examine(fit_work, fit_gflop())
+    torch.set_num_threads(1)  # a worker process has one thread
+    content["decision, random shooting, 1 thread"] = examine(decide(), planning.GFLOP)
     write("profile", content)
 
 
 def examine(work: Callable[[], int], gflop: float) -> dict[str, Any]:
-    """Profile `work`, whose unit takes so many GFLOP of matrix products."""
+    """Profile `work`. One unit of it takes `gflop` GFLOP of matrix products."""
     peak = 1 / seconds_per_unit(sgemm(), rounds=5)
     seconds = seconds_per_unit(work, rounds=7)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         units = work()
     by_kind: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
-        kind = KIND_OF.get(event.key.removeprefix("aten::").split(".")[0], "the rest")
+        kind = KIND_OF.get(event.key.removeprefix("aten::").split(".")[0], "other operations")
         by_kind[kind] += event.self_cpu_time_total / 1e6 / units
     total = sum(by_kind.values())
-    by_kind["Python, profiled apart"] = max(seconds - total, 0.0)
+    by_kind["Python"] = max(seconds - total, 0.0)
     return {
         "per second": round(1 / seconds, 2),
         "milliseconds": round(1000 * seconds, 3),
         "share by kind": {
             kind: round(value / sum(by_kind.values()), 3) for kind, value in by_kind.items()
         },
-        "GFLOP of products": round(gflop, 3),
+        "GFLOP of matrix products": round(gflop, 3),
         "sgemm peak GFLOP per s": round(peak, 1),
-        "share of the peak": round(gflop / seconds / peak, 3),
-        "per second if products ran at the peak and the rest took no time": round(peak / gflop, 1),
+        "share of sgemm peak": round(gflop / seconds / peak, 3),
+        "upper bound per second": round(peak / gflop, 1),
     }
 
 
 def sac_gflop() -> float:
-    """Return GFLOP of one update: forward and backward passes of policy (P) and Q networks (Q).
+    """Return the GFLOP of the matrix products in one SAC update.
 
-    Critic: P and 2 target Q forward, 2 Q forward, their weights' and hidden gradients. Actor: P
-    and 2 Q forward, the 2 Q's gradients by the actions, P's weights' and hidden ones.
+    Critic: forward passes of the policy, both target networks and both Q networks, and gradients of
+    the Q networks with respect to weights and hidden units. Actor: forward passes of the policy and
+    both Q networks, gradients of the Q networks with respect to hidden units and actions, and
+    gradients of the policy with respect to weights and hidden units.
     """
     O, A = sac_updates.OB_DIM, sac_updates.AC_DIM
     hidden = SIZE * SIZE
@@ -88,7 +90,10 @@ def sac_gflop() -> float:
 
 
 def fit_gflop() -> float:
-    """Return GFLOP of one step: forward, the weights' gradients, and the hidden layers'."""
+    """Return the GFLOP of the matrix products in one gradient step of the fit.
+
+    They are the forward pass and the gradients with respect to weights and hidden units.
+    """
     members, batch, width, _ = dynamics_fit.SHAPES["E 3 batch 512 2x250"]
     first = (dynamics_fit.OB_DIM + dynamics_fit.AC_DIM) * width
     others = width * width + width * dynamics_fit.OB_DIM

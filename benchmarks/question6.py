@@ -1,12 +1,13 @@
-"""Question 6 (rlen10) whole: its time as a share of the homework-style loop's.
+"""Run time of question 6 (rlen10) as a share of the homework-style loop's run time.
 
-    python -m benchmarks.question6
+Run `python -m benchmarks.question6` on an idle machine.
 
-On a shared machine two runs of minutes, one after the other, do not compare. So both are put
-together from pieces that take turns: a fit step, a SAC iteration (rollout, its addition to the
-replay, update), an env step. The homework's SAC iteration slows with its replay; it is timed at
-four sizes and interpolated. What either spends on evaluation, logging and checkpoints (here: see
-benchmarks.end_to_end) is left out. Run it on an idle machine.
+The speed of a shared machine changes within minutes, so two long runs in sequence are not
+comparable. The script therefore computes both run times from parts that take turns: a gradient step
+of the fit, a SAC iteration (model rollout, adding its transitions to the buffer, update) and an env
+step. The homework's SAC iteration slows down as its replay buffer grows. The script times it at
+four buffer sizes and interpolates. Evaluation, logging and checkpoints are not included;
+benchmarks.end_to_end measures them for this repository.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from benchmarks.reference.homework_mbpo import env_steps, sac_iteration
 from benchmarks.timing import Contender, rates, write
 
 ITERATIONS, ENV_STEPS, FIT_STEPS, SAC_ITERATIONS = 10, 5000, 1500, 5000
-REPLAY_ROWS = (30_000, 140_000, 305_000, 525_000)  # of the homework's one replay
+# The homework has one buffer for real and imagined transitions.
+REPLAY_ROWS = (30_000, 140_000, 305_000, 525_000)
 BLOCK, STEPS = 100, 500
 FIT = dynamics_fit.SHAPES["E 3 batch 512 2x250"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=7, help="measured rounds")
     contenders: dict[str, Contender] = {
-        "homework-style fit step": partial(dynamics_fit.separate, *FIT),
-        "fit step": partial(dynamics_fit.ours, *FIT),
+        "homework-style fit gradient step": partial(dynamics_fit.separate, *FIT),
+        "fit gradient step": partial(dynamics_fit.ours, *FIT),
         "SAC iteration": sac_iterations,
         "homework-style env step": partial(env_steps, STEPS),
         "env step": collection,
@@ -46,8 +48,8 @@ def main() -> None:
     }
     measured = rates(contenders, parser.parse_args().repeats)
     seconds = {name: 1 / np.array(values) for name, values in measured.items()}  # each (rounds,)
-    ours = whole(
-        seconds["fit step"],
+    ours = run_seconds(
+        seconds["fit gradient step"],
         ITERATIONS * SAC_ITERATIONS * seconds["SAC iteration"],
         seconds["env step"],
     )
@@ -57,30 +59,36 @@ def main() -> None:
         SAC_ITERATIONS * np.interp(held, REPLAY_ROWS, by_rows).sum()
         for by_rows in np.stack(timed, 1)
     ]
-    homework = whole(
-        seconds["homework-style fit step"], np.array(sac), seconds["homework-style env step"]
+    homework = run_seconds(
+        seconds["homework-style fit gradient step"],
+        np.array(sac),
+        seconds["homework-style env step"],
     )
     content = {
-        "shape": f"{ENV}, {ITERATIONS} iterations of {ENV_STEPS} env steps, {FIT_STEPS} fit steps "
-        f"and {SAC_ITERATIONS} SAC iterations",
+        "shape": f"{ENV}, {ITERATIONS} iterations of {ENV_STEPS} env steps, {FIT_STEPS} fit "
+        f"gradient steps and {SAC_ITERATIONS} SAC iterations",
         "torch_threads": torch.get_num_threads(),
         "milliseconds": {
             name: round(1000 * float(np.median(values)), 3) for name, values in seconds.items()
         },
-        "whole_seconds": round(float(np.median(ours)), 1),
-        "homework_style_whole_seconds": round(float(np.median(homework)), 1),
+        "run_seconds": round(float(np.median(ours)), 1),
+        "homework_style_run_seconds": round(float(np.median(homework)), 1),
         "share_of_homework_style_time": round(float(np.median(ours / homework)), 3),
     }
     write("question6", content)
 
 
-def whole(fit_step: np.ndarray, sac: np.ndarray, env_step: np.ndarray) -> np.ndarray:
-    """Return the seconds of a whole run by round, of those of its pieces."""
+def run_seconds(fit_step: np.ndarray, sac: np.ndarray, env_step: np.ndarray) -> np.ndarray:
+    """Return the seconds of a run (rounds,), computed from its parts.
+
+    `fit_step` and `env_step` are the seconds of one step (rounds,). `sac` is the seconds of all SAC
+    iterations of a run (rounds,).
+    """
     return ITERATIONS * (FIT_STEPS * fit_step + ENV_STEPS * env_step) + sac
 
 
 def sac_iterations() -> Callable[[], int]:
-    """Return a block of SAC iterations with their rollouts, drawing from full-sized buffers."""
+    """Return work that runs SAC iterations and their model rollouts, with full buffers."""
     from cs285.agents.mbpo_agent import MBPOAgent
     from cs285.config.flags import from_flat
     from cs285.config.mbpo import MBPOConfig
@@ -108,13 +116,13 @@ def sac_iterations() -> Callable[[], int]:
         return BLOCK
 
     work()
-    imagined = agent.model_buffer.rows.repeat(100, 1)  # full, as in most of a run
+    imagined = agent.model_buffer.rows.repeat(100, 1)  # full, as for most of a run
     agent.model_buffer.add(unpack(imagined, task.ob_dim, task.ac_dim), learner.iterations_done)
     return work
 
 
 def collection() -> Callable[[], int]:
-    """Return episodes of the policy, collected as a run collects them."""
+    """Return work that collects two episodes with the SAC policy, as a run does."""
     from cs285.agents.sac_agent import SACAgent
     from cs285.collection.collector import Collector, make_backend
     from cs285.config.sac import SACConfig

@@ -1,8 +1,8 @@
-"""Replay adds and samples per second at sizes from a thousand to a million rows.
+"""Replay buffer speed: transitions added and sampled per second at three buffer sizes.
 
-    python -m benchmarks.replay
+Run `python -m benchmarks.replay` on an idle machine.
 
-Flat in size is the aim. Run it on an idle machine.
+The speed should not depend on the size of the buffer.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SIZES = (1_000, 100_000, 1_000_000)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=9, help="measured rounds")
     arguments = parser.parse_args()
     content: dict[str, object] = {
-        "shape": f"O {OB_DIM} A {AC_DIM}, samples of {BATCH}, adds of {ADDED} rows",
+        "shape": f"O {OB_DIM} A {AC_DIM}, sampling {BATCH} rows or adding {ADDED} rows at a time",
         "unit": "transitions per second",
         "torch_threads": torch.get_num_threads(),
     }

@@ -1,9 +1,9 @@
-"""SAC updates per second at the cheetah's dims: here, Stable-Baselines3, SBX, and homework-style.
+"""SAC updates per second: this repository, Stable-Baselines3, SBX and the homework-style learner.
 
-    pip install -r requirements-peers.txt
-    python -m benchmarks.sac_updates
+Run `python -m benchmarks.sac_updates` on an idle machine. First install the peer libraries with
+`pip install -r requirements-peers.txt`.
 
-Run it on an idle machine.
+All contenders use the observation and action dims of cheetah and the same network and batch sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BASELINE = "Stable-Baselines3"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
+    parser.add_argument("--repeats", type=int, default=9, help="measured rounds")
     arguments = parser.parse_args()
     contenders: dict[str, Contender] = {
         BASELINE: stable_baselines3,
@@ -40,8 +40,10 @@ def main() -> None:
         contenders["here, GPU"] = partial(ours, "cuda")
         contenders["here, GPU, --compile"] = partial(ours, "cuda", compile=True)
     content = {
-        "shape": f"O {OB_DIM} A {AC_DIM}, 2x{SIZE} ReLU, batch {BATCH}, {UPDATES} updates a round",
-        "unit": "updates of twin Q, policy, temperature and target per second, sampling included",
+        "shape": f"O {OB_DIM} A {AC_DIM}, 2x{SIZE} ReLU, batch {BATCH}, "
+        f"{UPDATES} updates per round",
+        "unit": "updates per second (both Q networks, policy, temperature and target networks), "
+        "including sampling the batch",
         "torch_threads": torch.get_num_threads(),
         **both_ways("updates", contenders, arguments.repeats, BASELINE),
     }
@@ -70,14 +72,14 @@ def ours(device: str = "cpu", compile: bool = False) -> Callable[[], int]:
     )
 
     def work() -> int:
-        agent.train(0)["Critic Loss"].item()  # waits for a GPU
+        agent.train(0)["Critic Loss"].item()  # wait for the GPU
         return UPDATES
 
     return work
 
 
 class _Noise(gym.Env):
-    """An environment that costs nothing, to fill a peer's replay with."""
+    """A cheap environment that fills the replay buffer of a peer library."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (OB_DIM,), np.float32)
     action_space = spaces.Box(-1, 1, (AC_DIM,), np.float32)
@@ -122,10 +124,10 @@ def sbx() -> Callable[[], int]:
     agent.learn(ROWS)
 
     def work() -> int:
-        done = agent._n_updates
+        before = agent._n_updates
         agent.train(gradient_steps=UPDATES, batch_size=BATCH)
         jax.block_until_ready(agent.policy.actor_state.params)
-        return agent._n_updates - done
+        return agent._n_updates - before
 
     return work
 
@@ -135,10 +137,10 @@ def homework() -> Callable[[], int]:
     random = np.random.default_rng(1)
     obs, next_obs = random.normal(size=(2, ROWS, OB_DIM)).astype(np.float32)
     acs = random.uniform(-1, 1, (ROWS, AC_DIM)).astype(np.float32)
-    rewards, dones = random.normal(size=ROWS).astype(np.float32), np.zeros(ROWS, np.float32)
+    rewards, terminated = random.normal(size=ROWS).astype(np.float32), np.zeros(ROWS, np.float32)
     for start in range(0, ROWS, 1000):
         rows = slice(start, start + 1000)
-        agent.add_path(obs[rows], acs[rows], rewards[rows], next_obs[rows], dones[rows])
+        agent.add_path(obs[rows], acs[rows], rewards[rows], next_obs[rows], terminated[rows])
 
     def work() -> int:
         for _ in range(UPDATES):

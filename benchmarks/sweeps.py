@@ -1,9 +1,9 @@
-"""Sweeps: the cost of scheduling a trial, of being one, and what two at a time gain.
+"""Cost of scheduling a trial, cost of running as a trial, and gain of two parallel trials.
 
-    python -m benchmarks.sweeps
+Run `python -m benchmarks.sweeps` on an idle machine.
 
-1,000 trials that do nothing; then, in turn, two runs of about two minutes by hand, the same runs as
-trials one after the other, and as trials side by side. Run it on an idle machine.
+The script schedules 1,000 trials that do nothing. It then times two runs of about two minutes in
+three ways that take turns: started by hand, as sequential trials, and as parallel trials.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RUN = {
 
 
 class TrivialProcess:
-    """A run that ends as soon as it has begun."""
+    """A run that exits at once with success."""
 
     lost_because = ""
 
@@ -61,14 +61,14 @@ class TrivialLauncher(LocalLauncher):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=1000, help="that do nothing")
+    parser.add_argument("--trials", type=int, default=1000, help="number of trials that do nothing")
     parser.add_argument("--repeats", type=int, default=2, help="rounds of real runs")
-    parser.add_argument("--n_iter", type=int, default=2, help="of a real run")
+    parser.add_argument("--n_iter", type=int, default=2, help="iterations of a real run")
     arguments = parser.parse_args()
     content: dict[str, Any] = {"scheduling": {"trials": schedule(arguments.trials)}}
     flags = [f"--{name}={value}" for name, value in {**RUN, "n_iter": arguments.n_iter}.items()]
     rounds = [one_round(flags) for _ in range(arguments.repeats)]
-    content["command_of_a_run"] = f"python scripts/run_hw4_mb.py {' '.join(by_hand(flags))}"
+    content["command_of_run"] = f"python scripts/run_hw4_mb.py {' '.join(as_arguments(flags))}"
     content["seconds"] = {
         name: {
             "median": round(statistics.median(row[name] for row in rounds), 1),
@@ -77,8 +77,8 @@ def main() -> None:
         for name in rounds[0]
     }
     ratios = {
-        "a trial against the run by hand, after start-up": ("trials, each", "by hand, each"),
-        "one after the other against side by side": ("one after the other", "side by side"),
+        "trial / manual run, without start-up": ("sequential trial", "manual run"),
+        "sequential sweep / parallel sweep": ("sequential sweep", "parallel sweep"),
     }
     content["ratios"] = {
         what: {"median": round(statistics.median(row[a] / row[b] for row in rounds), 3)}
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def schedule(count: int) -> dict[str, float]:
-    """Return what each trial costs the queue, measured with trials that do nothing."""
+    """Return the time of scheduling a trial, measured with `count` trials that do nothing."""
     seeds = list(range(count))
     plan = Sweep("trivial", "mb", {"env_name": ["obstacles-cs285-v0"], "seed": seeds})
     with tempfile.TemporaryDirectory() as data, contextlib.redirect_stdout(io.StringIO()):
@@ -106,28 +106,28 @@ def schedule(count: int) -> dict[str, float]:
 
 
 def one_round(flags: list[str]) -> dict[str, float]:
-    """Return seconds: of the runs after their start-up, and of whole sweeps."""
+    """Return the mean seconds of a run without its start-up, and the seconds of each sweep."""
     with tempfile.TemporaryDirectory() as data:
-        hands = [run_by_hand(flags, seed, Path(data) / "by_hand") for seed in SEEDS]
-        after, whole = sweep_of(flags, 1, Path(data) / "one")
-        beside, both = sweep_of(flags, len(SEEDS), Path(data) / "both")
+        manual = [run_manually(flags, seed, Path(data) / "manual") for seed in SEEDS]
+        sequential_trial, sequential_sweep = run_sweep(flags, 1, Path(data) / "sequential")
+        parallel_trial, parallel_sweep = run_sweep(flags, len(SEEDS), Path(data) / "parallel")
     return {
-        "by hand, each": statistics.mean(hands),
-        "trials, each": after,
-        "trials side by side, each": beside,
-        "one after the other": whole,
-        "side by side": both,
+        "manual run": statistics.mean(manual),
+        "sequential trial": sequential_trial,
+        "parallel trial": parallel_trial,
+        "sequential sweep": sequential_sweep,
+        "parallel sweep": parallel_sweep,
     }
 
 
-def by_hand(flags: list[str]) -> list[str]:
-    """Return the words of a run: there a flag that is true has no value."""
+def as_arguments(flags: list[str]) -> list[str]:
+    """Return the arguments of run_hw4_mb, where a boolean flag has no value."""
     return [word.removesuffix("=True") for word in flags]
 
 
-def run_by_hand(flags: list[str], seed: int, data: Path) -> float:
-    """Run the program with one thread, as a trial has it."""
-    command = [sys.executable, str(ROOT / "scripts" / "run_hw4_mb.py"), *by_hand(flags)]
+def run_manually(flags: list[str], seed: int, data: Path) -> float:
+    """Run run_hw4_mb with one thread, as a trial does, and return its seconds."""
+    command = [sys.executable, str(ROOT / "scripts" / "run_hw4_mb.py"), *as_arguments(flags)]
     words = [f"--seed={seed}", "--num_workers=1", f"--exp_name=seed{seed}", f"--data_dir={data}"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL, env=one_thread)
@@ -135,8 +135,8 @@ def run_by_hand(flags: list[str], seed: int, data: Path) -> float:
     return seconds_of(folder)
 
 
-def sweep_of(flags: list[str], jobs: int, data: Path) -> tuple[float, float]:
-    """Return a trial's mean seconds after its start-up, and those of the whole sweep."""
+def run_sweep(flags: list[str], jobs: int, data: Path) -> tuple[float, float]:
+    """Run a sweep. Return the mean seconds of a trial without its start-up, and of the sweep."""
     words = [word.replace("=True", "=true") for word in flags]
     words += [f"--seed={','.join(map(str, SEEDS))}", f"--jobs={jobs}", f"--data_dir={data}"]
     start = time.perf_counter()

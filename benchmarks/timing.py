@@ -1,4 +1,8 @@
-"""Time contenders in turn, each in a process of its own, so that a slow minute hits all alike."""
+"""Timing of contenders and writing of the results.
+
+The contenders take turns, each in its own process. A slow minute of the machine therefore affects
+all of them.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,19 @@ from cs285.networks.cpu_tuning import SWITCH, tune_cpu
 PEERS = ("stable-baselines3", "sbx-rl", "jax", "mbrl")
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 
-# Builds a contender in its process and returns its work; the work returns how many units it did.
-# It must be a module's function, or a functools.partial of one, since it is sent to that process.
+# A contender runs in its own process. It returns a work function, which returns the number of units
+# it has done. A contender is pickled, so it must be a module-level function or a partial of one.
 Contender = Callable[[], Callable[[], float]]
 
 
 def rates(
     contenders: Mapping[str, Contender], repeats: int, tuned: bool = True
 ) -> dict[str, list[float]]:
-    """Return units per second of every repeat of each contender.
+    """Return the units per second of each contender, one value per repeat.
 
-    One warm-up round comes first and is not counted. While one works, the others wait. All of them,
-    peers too, have the processor settings of `tune_cpu` if `tuned`, or none of them has.
+    The first round is a warm-up and is not counted. Only one contender works at a time. If `tuned`,
+    all contenders run with the CPU settings of `tune_cpu`, including the peer libraries.
+    Otherwise none of them does.
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -46,7 +51,7 @@ def rates(
             process.start()
             remote.close()
             processes.append(process)
-            pipes[name].recv()  # it is ready
+            pipes[name].recv()  # wait until the contender is ready
         for repeat in range(repeats + 1):
             for name, pipe in pipes.items():
                 pipe.send(None)
@@ -64,15 +69,17 @@ def rates(
 def both_ways(
     section: str, contenders: Mapping[str, Contender], repeats: int, baseline: str
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the `section`, and the same without the processor settings of `tune_cpu` in any."""
+    """Measure the contenders with the CPU settings of `tune_cpu` and with the defaults of torch."""
     return {
         section: summarize(rates(contenders, repeats), baseline),
-        f"{section}, torch's own settings": summarize(rates(contenders, repeats, False), baseline),
+        f"{section}, default torch settings": summarize(
+            rates(contenders, repeats, False), baseline
+        ),
     }
 
 
 def _serve(pipe: Connection, contender: Contender, tuned: bool) -> None:
-    os.environ[SWITCH] = str(int(tuned))  # also for processes that a contender starts
+    os.environ[SWITCH] = str(int(tuned))  # child processes inherit it
     tune_cpu()
     work = contender()
     pipe.send(None)
@@ -82,12 +89,15 @@ def _serve(pipe: Connection, contender: Contender, tuned: bool) -> None:
             start = time.perf_counter()
             units = work()
             pipe.send((units, time.perf_counter() - start))
-    except EOFError:  # no more rounds
+    except EOFError:  # the parent closed the pipe after the last round
         return
 
 
 def summarize(measured: Mapping[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
-    """Return median and quartiles of each contender, and its ratio to `baseline` round by round."""
+    """Return the median, the quartiles and the ratio to `baseline` of each contender.
+
+    The ratio is the median over the rounds of the contender's rate divided by the baseline's rate.
+    """
     summary = {}
     for name, values in measured.items():
         ratios = [a / b for a, b in zip(values, measured[baseline], strict=True)]
@@ -102,7 +112,7 @@ def summarize(measured: Mapping[str, list[float]], baseline: str) -> dict[str, d
 
 
 def seconds_per_unit(work: Callable[[], float], rounds: int) -> float:
-    """Return the median over rounds, after one that is not counted."""
+    """Return the median seconds per unit over `rounds` rounds, after one warm-up round."""
     work()
     times = []
     for _ in range(rounds):
@@ -113,8 +123,8 @@ def seconds_per_unit(work: Callable[[], float], rounds: int) -> float:
 
 
 def sgemm() -> Callable[[], float]:
-    """Return work that multiplies square float32 matrices on all threads; units are GFLOP."""
-    tune_cpu()  # the peak of the machine, not of the library that torch takes by default
+    """Return work that multiplies square float32 matrices on all threads. The unit is GFLOP."""
+    tune_cpu()  # the default matrix library of torch does not reach the peak on every CPU
     size = 2048
     left, right = torch.randn(size, size), torch.randn(size, size)
 
@@ -127,7 +137,7 @@ def sgemm() -> Callable[[], float]:
 
 
 def write(name: str, content: dict[str, Any]) -> None:
-    """Write results/benchmarks/<name>.json with commit, versions and machine, and print a table."""
+    """Write results/benchmarks/<name>.json with commit, versions and machine, and print it."""
     about = provenance()
     for peer in PEERS:
         with contextlib.suppress(PackageNotFoundError):

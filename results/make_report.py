@@ -1,21 +1,22 @@
-"""Write results/README.md and results/figures/ from the files beside them.
+"""Write results/README.md and results/figures/ from the CSV and JSON files in results/.
 
     python results/make_report.py
 
-Every number reached is read from a CSV or JSON; what is stated or wanted is in the list of
-experiments (cs285/experiments/homework.toml and research.toml).
+The stated figures and the targets come from the lists of experiments in cs285/experiments,
+homework.toml and research.toml.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cs285.analysis.plots import save
-from cs285.analysis.report.figures import figures
+from cs285.analysis.report.figures import CAPTIONS, figures
 from cs285.analysis.report.results_table import table
 from cs285.analysis.report.study import error_table, model_loss_table, planner_table
 from cs285.cli.script import run_script
@@ -39,66 +40,107 @@ PEER = Experiment(
 
 PAGE = """# Results
 
-Written by `python results/make_report.py` from the files beside it; nothing here is typed. A run is
-a CSV and a JSON, exported from its log folder (`scripts/reproduce.py --export_to results` runs them
-all; those of Stable-Baselines3 are by `results/sb3_sac.py`). "Stated" is the assignment's, "wanted"
-this project's, held against the mean over seeds; "not done" is what was exported before its end.
-"Planned through the simulator" is what the same
-search reaches with a perfect model (`results/perfect_model.py`): the rest to it is the model's.
-Times are from the first iteration on, the mean over seeds; other processes ran beside most of them,
-so [benchmarks/](benchmarks/README.md) says more of speed. An evaluation is `--eval_batch_size` env
-steps, in whole episodes: one of the cheetah, two of the reacher, four or more
-of the obstacles.
+This folder holds the results of this project's experiments. `python results/make_report.py` writes
+this page and its figures from the CSV and JSON files in this folder. To change the text, edit that
+script.
+
+| path | contents |
+|---|---|
+| `q1/` to `q6/` | the homework's questions |
+| `study/` | question 6 with other rollout lengths and ensemble sizes, and studies of single runs |
+| `sac/` | SAC alone, and SAC of Stable-Baselines3 |
+| `planners/`, `pets/`, `mbpo/` | experiments beyond the homework |
+| [benchmarks/](benchmarks/README.md) | speed measurements |
+| `figures/` | the figures of this page |
+| [history.md](history.md) | renamed experiments, and results of earlier versions |
+| `*.py` | the scripts that write this page and the studies |
+
+A run is one experiment with one seed. Its CSV holds the logged metrics, and its JSON holds the
+flags, command, commit, machine and wall-clock time. `scripts/reproduce.py --export_to results` runs
+the experiments and writes these files; `results/sb3_sac.py` does so for Stable-Baselines3.
+
+## How to read the tables
+
+- **metric**: the column of the CSV, explained in [docs/metrics.md](../docs/metrics.md). "mean of
+  last 3" is the mean of the last three logged values. The mean prediction error is in the JSON.
+- **value by seed**: the value of each run, and the mean over the seeds.
+- **stated figure**: the figure that the assignment states. Beyond the homework it is the figure of
+  a paper. "reached" or "not reached" tells whether the mean over the seeds reaches it. A mean that
+  is better than a stated range counts as reached.
+- **project target**: this project's own goal, which may be the mean of another experiment. "met" or
+  "missed" tells whether the mean over the seeds meets it.
+- **time here**: the wall-clock time from the first iteration on, averaged over the seeds. Most runs
+  shared the machine with other processes, so [benchmarks/](benchmarks/README.md) is the better
+  source for speed.
+- **stated time**: the time that the assignment or the paper states.
+
+Figures without a number to compare with, such as "a trend", have no verdict. "unfinished" marks
+experiments with a run that was exported before its end.
+
+A row "with a perfect model" shows the same planner with the simulator as its model
+(`results/perfect_model.py`). The gap to the row above is model error. The gap from there to the
+best possible return is planner error.
+
+An evaluation takes whole episodes until it has `--eval_batch_size` env steps: one episode of the
+cheetah, two of the reacher, and at least four of the obstacles.
+
+## Homework
 
 {rows}
 
-Beyond the homework (`scripts/reproduce.py --experiments research`):
+## Beyond the homework
+
+These experiments are run with `scripts/reproduce.py --experiments research`.
 
 {research_rows}
 
-Lines are means over seeds, bands from the lowest to the highest, thin lines the seeds (of four
-seeds and more: interquartile means and their 95% bootstrap intervals). Question 6's runs with
-rollouts take 5000 updates per iteration and its baseline, as the assignment has it, 1000; the
-other line without rollouts takes 5000, too.
+## Figures
+
+A line is the mean over seeds. Its band spans the lowest to the highest seed, and each thin line is
+one seed. From four seeds on, a line is the interquartile mean and its band the 95% bootstrap
+interval.
 
 {pictures}
 
 ## Model error
 
-Median error of the ensemble's mean state (and spread of its members), in stds of the observations,
-for ensembles fitted to the first so many env steps of a run of question 6, on episodes of its final
-policy and of random actions: `results/model_error_study.py`, explained in
-[docs/model_error.md](../docs/model_error.md).
+The median error of the ensemble's mean state, with the spread of the members in brackets. Both are
+in units of the observations' standard deviation. The ensembles are fitted to the first env steps of
+a run of question 6, and evaluated on episodes of its final policy and of random actions. The script
+is `results/model_error_study.py`; [docs/model_error.md](../docs/model_error.md) explains the
+results.
 
 {model_error}
 
 ## Planners through one model
 
-Mean return of fresh episodes, the same for each planner, through the last model of a run:
-`results/planner_study.py`. Of MPPI and iCEM the first line is with the defaults, each other line
-with one of them changed.
+The mean return of each planner with the final model of a run, on the same episodes
+(`results/planner_study.py`). The first MPPI row and the first iCEM row use the default flags; the
+other MPPI and iCEM rows change one flag each.
 
 {planners}
 
-## What the means of an ensemble are fitted by
+## Model losses
 
-Ensembles of a run's settings, fitted once to all but the newest fifth of its transitions and judged
-on that fifth: `results/model_loss_study.py`. An error is the geometric mean over columns of the
-mean squared errors, in units of the targets' variance, the mean over members and three seeds;
-coverage is the share of targets in the intervals of so many per cent.
-[docs/algorithms.md](../docs/algorithms.md) says what came of it.
+Ensembles with a run's settings, fitted once to its transitions without the newest fifth
+(`results/model_loss_study.py`). The newest fifth is the held-out data. An error is the geometric
+mean over columns of the mean squared error, in units of the targets' variance, averaged over the
+members and three seeds. Coverage is the share of held-out targets inside the predicted 50%, 80% and
+95% intervals. [docs/dynamics_model.md](../docs/dynamics_model.md) explains the losses.
 
 {model_losses}
 
 ## Every run
 
-Older runs did not count phases.
+The commands are shown as they were typed, with the flag and experiment names of their commit.
+[history.md](history.md#names) lists the names that have changed since. Older runs did not record
+the time by phase.
 
-| run | commit | machine | seconds | by phase | command |
+| run | commit | machine | seconds | time by phase | command |
 |---|---|---|---|---|---|
 {runs}
 
-## Every study of such runs
+## Every study
 
 | file | commit | machine | command |
 |---|---|---|---|
@@ -107,7 +149,7 @@ Older runs did not count phases.
 
 
 def sources() -> dict[str, dict[str, Any]]:
-    """Return what is known of each run, by its name."""
+    """Return the JSON description of each run, by the name of its files."""
     files = sorted(RESULTS.glob("*/*_seed*.csv"))
     return {file.stem: json.loads(file.with_suffix(".json").read_text()) for file in files}
 
@@ -125,10 +167,16 @@ def study_row(file: Path) -> str:
     return f"| {name} | {commit_of(source)} | {machine_of(source)} | `{command}` |"
 
 
+def picture_of(name: str) -> str:
+    """Return a figure and its caption as Markdown."""
+    caption = textwrap.fill(CAPTIONS[name], 100)
+    return f"![{name.replace('_', ' ')}](figures/{name}.png)\n\n{caption}"
+
+
 def commit_of(source: dict[str, Any]) -> str:
-    """Return the commits of a run's sittings."""
-    sittings = [source, *source.get("resumed", [])]
-    return ", ".join(dict.fromkeys(commit_name(sitting["git"]) for sitting in sittings))
+    """Return the commits that the run was started and resumed with."""
+    parts = [source, *source.get("resumed", [])]
+    return ", ".join(dict.fromkeys(commit_name(part["git"]) for part in parts))
 
 
 def commit_name(git: dict[str, Any]) -> str:
@@ -137,14 +185,14 @@ def commit_name(git: dict[str, Any]) -> str:
 
 
 def machine_of(source: dict[str, Any]) -> str:
-    """Return the machines of a run's sittings."""
-    machines = [sitting["machine"] for sitting in [source, *source.get("resumed", [])]]
+    """Return the machines that the run was started and resumed on."""
+    machines = [part["machine"] for part in [source, *source.get("resumed", [])]]
     names = [f"{machine['processor']}, {machine['cores']} cores" for machine in machines]
     return "; ".join(dict.fromkeys(names))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, report, argv)
 
 
@@ -155,7 +203,7 @@ def report(argv: Sequence[str]) -> int:
     drawn = figures(RESULTS)
     for name, figure in drawn.items():
         save(figure, RESULTS / "figures" / f"{name}.png")
-    for old in (RESULTS / "figures").glob("*.png"):
+    for old in (RESULTS / "figures").glob("*.png"):  # of removed or renamed figures
         if old.stem not in drawn:
             old.unlink()
     runs = sources()
@@ -167,7 +215,7 @@ def report(argv: Sequence[str]) -> int:
     parts = {
         "rows": rows,
         "research_rows": research_rows,
-        "pictures": [f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in drawn],
+        "pictures": ["\n\n".join(map(picture_of, drawn))],
         "model_error": error_table(RESULTS / "study" / "model_error.csv"),
         "planners": planner_table(RESULTS / "study"),
         "model_losses": model_loss_table(RESULTS / "study"),

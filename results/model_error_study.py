@@ -1,11 +1,12 @@
-"""How the open-loop error of the ensemble grows with the horizon, and shrinks with the data.
+"""Measure how the ensemble's open-loop error depends on the horizon and the amount of data.
 
     python results/model_error_study.py LOGDIR
 
-LOGDIR is of a finished run of question 6 (q6_cheetah_rlen10_seed1). New ensembles are fitted to
-the first 5000, 10000 ... env steps of its replay, in the order in which they were collected: the
-first 5000 are of random actions, then those of a policy that gets better. Each is judged on fresh
-episodes of the final policy and of random actions. Writes results/study/model_error.*.
+LOGDIR is the log folder of a finished run of question 6 (q6_cheetah_rlen10_seed1). The script fits
+new ensembles to the first 5000, 10000, 20000 and 50000 env steps of the run's replay buffer. The
+first 5000 env steps are random actions; the others come from an improving policy. Each ensemble is
+evaluated on new episodes of the final policy and of random actions. Writes
+results/study/model_error.csv and model_error.json.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from cs285.policies.base_policy import RandomPolicy
 SCRIPT = "model_error_study.py"
 TARGET = Path(__file__).parent / "study" / "model_error.csv"
 SIZES = (5000, 10000, 20000, 50000)  # env steps of training data
-SEEDS = (1, 2, 3)  # of initialisation and minibatches
+SEEDS = (1, 2, 3)  # for the initialisation and the minibatches
 FIT_STEPS, HORIZON, EPISODES, STRIDE = 3000, 50, 3, 7
 COLUMNS = ("env_steps", "seed", "data", "horizon", "error", "spread", "no_change")
 
 
 def fit_new(data: Transitions, like: FFModel, config: Any, seed: int) -> FFModel:
-    """Return an ensemble of the run's settings, fitted to `data` (B rows) alone."""
+    """Return a new ensemble with the run's settings, fitted to `data` (B rows) only."""
     ac_dim = data.acs.shape[1]
     init, batches = make_generator(seed, "study init"), make_generator(seed, "study batches")
     model = FFModel(like.ob_dim, ac_dim, config.model, like.learns_reward, init)
@@ -52,7 +53,7 @@ def fit_new(data: Transitions, like: FFModel, config: Any, seed: int) -> FFModel
 
 
 def rows_of(loop: OpenLoop, env_steps: int, seed: int, data: str) -> list[list[Any]]:
-    """Return a row per horizon: medians over the starts."""
+    """Return one row per horizon, with the medians over the starts."""
     medians = [
         np.median(values, 0)
         for values in (loop.errors_of_mean(), loop.spreads(), loop.errors_of_no_change())
@@ -85,7 +86,7 @@ def study(argv: Sequence[str]) -> int:
             model = fit_new(data, trained, config, seed)
             for name, each in paths.items():
                 loop = open_loop_errors(model, each, HORIZON, STRIDE)
-                # One unit for all: the std of the whole replay, whatever the model was fitted to.
+                # All models share one unit, the std of the whole replay buffer, to be comparable.
                 unit = np.where(loop.unit > 0, replay.obs.std(0).numpy(), np.nan)
                 rows += rows_of(loop._replace(unit=unit), env_steps, seed, name)
             print(f"{env_steps} env steps, seed {seed}: done", flush=True)

@@ -1,10 +1,11 @@
-"""What the means of an ensemble learn, by what they are fitted by.
+"""Compare the prediction errors of ensembles that are fitted with different losses.
 
     python results/model_loss_study.py LOGDIR
 
-LOGDIR is of a run of either program. New ensembles of the run's settings, of points, and of
-Gaussians with either --model_loss, are fitted once to all transitions of its replay but the last
-fifth, and judged on that, which later policies came to. Writes results/study/model_loss_NAME.json.
+LOGDIR is the log folder of a run of run_hw4_mb.py or run_hw4_mbpo.py. The script fits new ensembles
+with the run's settings: a deterministic one, and a probabilistic one with each --model_loss. They
+are fitted once to the run's replay buffer without its newest fifth. The newest fifth, which the
+later policies collected, is the held-out data. Writes results/study/model_loss_NAME.json.
 """
 
 from __future__ import annotations
@@ -28,36 +29,39 @@ from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.ff_model import FFModel
 
 SCRIPT, TARGET = "model_loss_study.py", Path(__file__).parent / "study"
-SEEDS = (1, 2, 3)  # of initialisation and minibatches
-JUDGED_ON = 0.2  # of the transitions, the newest
+SEEDS = (1, 2, 3)  # for the initialisation and the minibatches
+HELD_OUT = 0.2  # share of the transitions, the newest
 KINDS: Mapping[str, Mapping[str, str]] = {
     "deterministic": {"model": "deterministic"},
-    "Gaussians, --model_loss nll": {"model": "probabilistic", "model_loss": "nll"},
-    "Gaussians, --model_loss column_nll": {"model": "probabilistic", "model_loss": "column_nll"},
+    "probabilistic, --model_loss nll": {"model": "probabilistic", "model_loss": "nll"},
+    "probabilistic, --model_loss column_nll": {
+        "model": "probabilistic",
+        "model_loss": "column_nll",
+    },
 }
 
 
 def fit_and_evaluate(
     task: TaskSpec, config: ModelConfig, seed: int, data: Transitions
 ) -> dict[str, float]:
-    """Return the elites' errors and their coverage, of an ensemble fitted to the older of `data`.
+    """Fit an ensemble to the older transitions, and return the errors and coverage of its elites.
 
-    An error is the geometric mean over columns of the mean squared errors, in units of the
-    targets' variance: on what was learned from, and on the rest.
+    An error is the geometric mean over columns of the mean squared error, in units of the targets'
+    variance. Coverage is measured on the held-out transitions.
     """
-    older = round((1 - JUDGED_ON) * len(data.rewards))
-    learned = Transitions(*(column[:older] for column in data))
-    rest = Transitions(*(column[older:] for column in data))
+    older = round((1 - HELD_OUT) * len(data.rewards))
+    training_data = Transitions(*(column[:older] for column in data))
+    held_out = Transitions(*(column[older:] for column in data))
     agent = MBAgent(task, config, PlannerConfig(), seed, torch.device("cpu"))
-    agent.replay_buffer.add(learned)
+    agent.replay_buffer.add(training_data)
     steps = len(agent.train(0)["Training Loss"])
     model = agent.model
     assert isinstance(model, FFModel)
     errors = {
         name: model.validation_errors(part)[model.elites].mean().item()
-        for name, part in (("error on what was learned", learned), ("error", rest))
+        for name, part in (("training error", training_data), ("held-out error", held_out))
     }
-    shares = {name: share.item() for name, share in model.coverage(rest).items()}
+    shares = {name: share.item() for name, share in model.coverage(held_out).items()}
     return errors | shares | {"gradient steps": steps}
 
 
@@ -70,11 +74,11 @@ def study(argv: Sequence[str]) -> int:
     for kind, flags in KINDS.items():
         model = dataclasses.replace(config.model, **flags)
         found[kind] = [fit_and_evaluate(task, model, seed, data) for seed in SEEDS]
-        print(f"{kind}: {[round(each['error'], 4) for each in found[kind]]}", flush=True)
+        print(f"{kind}: {[round(each['held-out error'], 4) for each in found[kind]]}", flush=True)
     name = config.run.exp_name
     about = {
         "transitions": len(data.rewards),
-        "judged_on": JUDGED_ON,
+        "held_out": HELD_OUT,
         "model": dataclasses.asdict(config.model),
         "kinds": {kind: dict(flags) for kind, flags in KINDS.items()},
         "fits": found,

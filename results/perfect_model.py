@@ -1,12 +1,13 @@
-"""What the planner would reach if its model were perfect: the same search, through the simulator.
+"""Measure the return that a run's planner reaches with a perfect model, the simulator itself.
 
     python results/perfect_model.py LOGDIR
 
-LOGDIR is of a run of question 2 to 5, of the planners or of PETS on Pendulum-v1. Its last three
-evaluations are acted out again, from the same starts and (those of a deterministic model) with the
-same streams of draws, every candidate being tried in a copy of the simulator. What is missing to
-that is the model's to find; the rest, the planner's. Writes NAME_perfect.json beside the run's own
-export.
+LOGDIR is the log folder of a run of questions 2 to 5, of a planner experiment, or of PETS on
+Pendulum-v1. The script repeats the run's last three evaluations with the same planner and the same
+initial states, but evaluates every candidate in a copy of the simulator. If the run's model is
+deterministic, the planner also draws the same random numbers. The gap between the run's return and
+this return is model error; the gap from there to the best possible return is planner error. Writes
+NAME_perfect.json next to the run's export.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class PerfectMPC:
-    """The planner for one episode at a time, with the simulator itself as its model."""
+    """MPC with the simulator as the model; it runs one episode at a time."""
 
     device = torch.device("cpu")
 
     def __init__(self, real: Any, imagined: Any, config: PlannerConfig) -> None:
-        """`real` is the task that is acted in, `imagined` another one of it to plan in."""
+        """Act in `real`, and plan in `imagined`, a second instance of the same task."""
         self.real, self.imagined, self.config = real.unwrapped, imagined.unwrapped, config
         box = real.action_space
         self.limits = torch.from_numpy(box.low), torch.from_numpy(box.high)
@@ -56,13 +57,16 @@ class PerfectMPC:
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (1, O) -> the best plan's first action (1, A)."""
+        """Return the best plan's first action (1, A) for obs (1, O)."""
         search = SamplingContext(*self.limits, self.config, memories)
         plan = PLANNERS[self.config.mpc_action_sampling_strategy](self.returns_of, search)
         return plan[:, 0].numpy()
 
     def returns_of(self, sequences: Tensor) -> Tensor:
-        """sequences (1, N, H, A) -> returns (1, N), of plans that go on past an episode's end."""
+        """Return the returns (1, N) of sequences (1, N, H, A).
+
+        A plan continues after the end of an episode.
+        """
         state = get_state(self.real)
         returns = np.zeros(sequences.shape[:2])
         for index, acs in enumerate(sequences[0].numpy()):
@@ -72,7 +76,7 @@ class PerfectMPC:
 
 
 def get_state(env: Any) -> NDArray[np.float64]:
-    """Return all that the next steps of a task depend on."""
+    """Return the full state of the simulator."""
     if isinstance(env, Obstacles):
         return env.current
     if isinstance(env, PendulumEnv):
@@ -83,7 +87,7 @@ def get_state(env: Any) -> NDArray[np.float64]:
 
 
 def set_state(env: Any, state: NDArray[np.float64]) -> None:
-    """Bring `env` to a state that another one of its task was in."""
+    """Set `env` to a state of another instance of the same task."""
     if isinstance(env, Obstacles):
         env.current = state
     elif isinstance(env, PendulumEnv):

@@ -1,10 +1,10 @@
-"""What each planner reaches through one and the same learned model.
+"""Compare the planners' returns with the same learned model.
 
     python results/planner_study.py LOGDIR
 
-LOGDIR is of a finished run of a homework task by run_hw4_mb.py. Each planner acts out the same
-fresh episodes, from the same starts, through the run's last model: what differs is the search
-alone. Writes results/study/planners_NAME.json.
+LOGDIR is the log folder of a finished run of run_hw4_mb.py on a homework task. Every planner uses
+the run's final model and runs the same number of new episodes from the same initial states, so only
+the planner differs. Writes results/study/planners_NAME.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cs285.policies.MPC_policy import MPCPolicy
 
 SCRIPT, TARGET = "planner_study.py", Path(__file__).parent / "study"
 EPISODES = 3
-FEW: Mapping[str, Any] = {
+ICEM: Mapping[str, Any] = {
     "mpc_action_sampling_strategy": "icem",
     "mpc_num_action_sequences": 100,
 }
@@ -36,11 +36,11 @@ PLANNERS: Mapping[str, Mapping[str, Any]] = {
     "MPPI, 1000 candidates": {"mpc_action_sampling_strategy": "mppi"},
     "MPPI, temperature 1": {"mpc_action_sampling_strategy": "mppi", "mppi_temperature": 1.0},
     "MPPI, initial std 0.5": {"mpc_action_sampling_strategy": "mppi", "mpc_init_std": 0.5},
-    "iCEM, 100 candidates": FEW,
-    "iCEM, noise beta 0": {**FEW, "icem_noise_beta": 0.0},
-    "iCEM, noise beta 2": {**FEW, "icem_noise_beta": 2.0},
-    "iCEM, initial std 0.5": {**FEW, "mpc_init_std": 0.5},
-    "iCEM, 10 elites": {**FEW, "cem_num_elites": 10},
+    "iCEM, 100 candidates": ICEM,
+    "iCEM, noise beta 0": {**ICEM, "icem_noise_beta": 0.0},
+    "iCEM, noise beta 2": {**ICEM, "icem_noise_beta": 2.0},
+    "iCEM, initial std 0.5": {**ICEM, "mpc_init_std": 0.5},
+    "iCEM, 10 elites": {**ICEM, "cem_num_elites": 10},
 }
 
 

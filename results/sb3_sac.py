@@ -1,11 +1,12 @@
-"""Stable-Baselines3's SAC on HalfCheetah-v5, for comparison with our sac_halfcheetah.
+"""Train Stable-Baselines3's SAC on HalfCheetah-v5, for comparison with sac_halfcheetah.
 
     pip install -r requirements-peers.txt
     python results/sb3_sac.py --seed 1
 
-The same settings: 2 x 256 ReLU networks, 5000 random env steps, then an update of 256 transitions
-per env step, discount 0.99, target rate 0.005, learning rate 3e-4, temperature from 1 and tuned to
-the entropy -A; every 1000 env steps two episodes by the mode of the policy.
+Both use the same settings: networks with 2 x 256 ReLU units, 5000 random env steps, then one update
+with a batch of 256 per env step, discount 0.99, target update rate 0.005, learning rate 3e-4, and a
+temperature that starts at 1 and is tuned to the target entropy -A. Every 1000 env steps, the mode
+of the policy is evaluated over two episodes. Writes results/sac/sb3_halfcheetah_seedN.*.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ EVERY, EPISODES = 1000, 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--env_steps", type=int, default=20000)
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
+    parser.add_argument("--env_steps", type=int, default=20000, help="env steps to train for")
     arguments = parser.parse_args()
     agent = SAC(
         "MlpPolicy",
@@ -51,7 +52,7 @@ def main() -> None:
         agent.learn(EVERY, reset_num_timesteps=False)
         mean, std = evaluate_policy(agent, eval_env, EPISODES, warn=False)
         rows.append([agent.num_timesteps, mean, std])
-        print(f"{agent.num_timesteps} env steps: {mean:.1f}", flush=True)
+        print(f"{agent.num_timesteps} env steps: evaluation return {mean:.1f}", flush=True)
     target = Path(__file__).parent / "sac" / f"sb3_halfcheetah_seed{arguments.seed}"
     target.parent.mkdir(exist_ok=True)
     with target.with_suffix(".csv").open("w", newline="") as stream:

@@ -1,4 +1,4 @@
-"""A tiny run of the real program, and the switches that keep two cores enough."""
+"""Fixtures: tiny runs of the real scripts, small enough for two cores."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ TINY_MBPO: dict[str, Any] = {
     "mbpo_rollout_length": 2,
     "mbpo_rollout_every": 4,
 }
-TIMES = ("TimeSinceStart",)  # the one column that a repeated run does not repeat
+TIMES = ("TimeSinceStart",)  # the only column that differs between repeated runs
 
 
 def arguments(**flags: Any) -> list[str]:
-    """Return the command line of these flags: True is a bare flag, None leaves one out."""
+    """Return the command line for these flags; True is a bare flag, None omits the flag."""
     words: list[str] = []
     for name, value in flags.items():
         if value is True:
@@ -52,14 +52,14 @@ def arguments(**flags: Any) -> list[str]:
 
 
 def read_curve(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of progress.csv without the wall times."""
+    """Return the rows of progress.csv without the wall-clock times."""
     with (folder / "progress.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return [{name: cell for name, cell in row.items() if name not in TIMES} for row in rows]
 
 
 def runner(tmp_path: Path, main: Callable[..., int], tiny: dict[str, Any]) -> Callable[..., Path]:
-    """Return a function that runs a program in this process, and gives its log folder."""
+    """Return a function that runs a script in this process and returns its log folder."""
 
     def run(**flags: Any) -> Path:
         before = set(tmp_path.glob("*/hw4_*"))

@@ -1,6 +1,6 @@
-"""An agent of one's own: hill climbing on a linear policy, of which the package knows nothing.
+"""A user-defined agent outside the package: hill climbing on a linear policy.
 
-`python -m tests.toy_agent --env_name ...` trains it; tools know it as tests.toy_agent:toy.
+`python -m tests.toy_agent --env_name ...` trains it. Scripts call it tests.toy_agent:toy.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ from tests.toys import ReachModel
 class HillConfig:
     """the hill climber"""
 
-    toy_step: float = flag(1.0, "std of what is added to the best weights", check=RATE)
+    toy_step: float = flag(
+        1.0, "standard deviation of the noise added to the best weights", check=RATE
+    )
 
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """Everything that defines one run of the toy agent."""
+    """Settings of the toy agent."""
 
     run: RunConfig
     hill: HillConfig
 
 
 class LinearPolicy:
-    """Actions are linear in observations: weights (O, A)."""
+    """A policy whose actions are linear in the observations, with weights (O, A)."""
 
     device = torch.device("cpu")
 
@@ -57,7 +59,7 @@ class LinearPolicy:
 
 
 class HillClimber(BaseAgent):
-    """Acts by weights near the best ones, and keeps them where they return more."""
+    """Tries weights near the best ones and keeps them if their return is higher."""
 
     def __init__(self, config: ToyConfig, task: TaskSpec, device: torch.device) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class HillClimber(BaseAgent):
 
     @property
     def actor(self) -> Policy:  # type: ignore[override]
-        """The weights that are tried."""
+        """The policy with the weights to try."""
         return LinearPolicy(self.task, self.tried)
 
     @property
@@ -86,7 +88,7 @@ class HillClimber(BaseAgent):
         return {"Best Return": torch.tensor([self.best_return])}
 
     def diagnosed(self) -> Diagnosed:
-        """The best weights, acting in the law of tests.toys:LinearReach-v0."""
+        """Return the policy with the best weights and the true model of LinearReach-v0."""
         task, model = TaskModel(self.task.get_reward), ReachModel()
         policy = self.eval_policies["Eval"]
         return Diagnosed(model, task, policy, 5, 8)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Tasks that are easy to model, and models of known systems."""
+"""Toy tasks that are easy to model, and exact models of known systems."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from cs285.models.base_model import DynamicsModel, Prediction
 
 
 class LinearReach(gym.Env):
-    """Easy to model, while SAC needs many transitions for it.
+    """A task that is easy to model, but for which SAC needs many transitions.
 
-    A point moves by a tenth of the action, turned by 90 degrees, and is to reach the origin.
+    A point moves by a tenth of the action, rotated by 90 degrees. Its goal is the origin.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class LinearReach(gym.Env):
 
     def step(self, action: Any) -> Any:
         self.state = self.state + 0.1 * np.array([-action[1], action[0]])
-        reward, done = self.get_reward(self.state, action)
-        return self.state, reward, bool(done), False, {}
+        reward, terminated = self.get_reward(self.state, action)
+        return self.state, reward, bool(terminated), False, {}
 
     @staticmethod
     def get_reward(observations: Any, actions: Any) -> Any:
@@ -41,7 +41,7 @@ gym.register("LinearReach-v0", entry_point=LinearReach, max_episode_steps=20)
 
 
 class NanReward(LinearReach):
-    """Breaks in its eighth env step."""
+    """Returns a NaN reward in the eighth env step of an episode."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.steps = 0
@@ -54,7 +54,7 @@ class NanReward(LinearReach):
 
 
 class RewardOnly(LinearReach):
-    """Its get_reward forgets the dones."""
+    """A task whose get_reward does not return `terminated`."""
 
     @staticmethod
     def get_reward(observations: Any, actions: Any) -> Any:
@@ -62,7 +62,7 @@ class RewardOnly(LinearReach):
 
 
 class EndsSomewhere(LinearReach):
-    """Has no get_reward, and ends after two env steps."""
+    """A task without get_reward whose episodes terminate after two env steps."""
 
     get_reward = None  # type: ignore[assignment]
 
@@ -82,7 +82,7 @@ gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)
 
 
 class AnalyticModel(DynamicsModel):
-    """A known system, and the std of its observations."""
+    """A model of a known system, with the std of its observations."""
 
     def __init__(self, members: int, std: tuple[float, ...]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class AnalyticModel(DynamicsModel):
 
 
 class ReachModel(AnalyticModel):
-    """LinearReach's own law, as a model of two members, `wrong` being a factor on actions."""
+    """A model of LinearReach with two members; the error factor `wrong` scales the actions."""
 
     def __init__(self, wrong: float = 1.0) -> None:
         super().__init__(2, (1.0, 1.0))

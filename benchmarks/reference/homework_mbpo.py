@@ -1,4 +1,7 @@
-"""The pieces of question 6 (rlen10) as the homework has them: a whole run takes half an hour."""
+"""The parts of question 6 (rlen10) in the style of the homework, for comparison only.
+
+They are timed separately because a complete run takes half an hour.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,18 @@ LENGTH, AT_ONCE = 10, 10
 
 
 def sac_iteration(rows: int) -> Callable[[], int]:
-    """Return one rollout, its addition to a replay of so many rows, and one update from it."""
+    """Return work that runs homework-style SAC iterations with a replay buffer of `rows` rows.
+
+    One SAC iteration is a model rollout, adding its transitions to the buffer, and an update.
+    """
     task, real = inspect_task(ENV), random_data()
     models = build_models(real, MEMBERS, SIZE)
     actor = HomeworkActor(task.ob_dim, task.ac_dim, SAC_SIZE)
     agent = HomeworkSAC(task.ob_dim, task.ac_dim, SAC_SIZE)
     arrays = [column.numpy() for column in (real.obs, real.acs, real.rewards, real.next_obs)]
-    dones = np.zeros(len(real.obs), np.float32)
-    repeats = -(-rows // len(dones))
-    agent.add_path(*(np.concatenate([array] * repeats)[:rows] for array in (*arrays, dones)))
+    terminated = np.zeros(len(real.obs), np.float32)
+    repeats = -(-rows // len(terminated))
+    agent.add_path(*(np.concatenate([array] * repeats)[:rows] for array in (*arrays, terminated)))
     get_reward = task.get_reward
     assert get_reward is not None
 
@@ -45,7 +51,7 @@ def sac_iteration(rows: int) -> Callable[[], int]:
 
 
 def env_steps(count: int) -> Callable[[], int]:
-    """Return an episode of the homework's policy."""
+    """Return work that collects an episode of `count` env steps with the homework's policy."""
     task, env = inspect_task(ENV), make_env(ENV, count)
     agent = HomeworkSAC(task.ob_dim, task.ac_dim, SAC_SIZE)
 

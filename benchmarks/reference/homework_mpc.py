@@ -1,6 +1,6 @@
-"""Random shooting and CEM as homework 4 has its students write them, for comparison only.
+"""Random shooting and CEM in the style of homework 4, for comparison only.
 
-One network at a time, one horizon step at a time, NumPy arrays in and out of every prediction.
+They predict one member and one horizon step at a time. Every prediction converts from and to NumPy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[np.float32]
 
 
 class HomeworkModel:
-    """One member: normalised (s, a) -> normalised change of s."""
+    """One member: predicts the normalised change of the observation."""
 
     def __init__(self, ob_dim: int, ac_dim: int, size: int, statistics: dict[str, Array]) -> None:
         self.network = nn.Sequential(
@@ -32,7 +32,7 @@ class HomeworkModel:
         self.statistics = statistics
 
     def get_prediction(self, obs: Array, acs: Array) -> Array:
-        """obs (N, O), acs (N, A) -> next observations (N, O), all arrays."""
+        """Predict the next observations: obs (N, O), acs (N, A) -> (N, O), all NumPy arrays."""
         stats = {name: torch.from_numpy(value) for name, value in self.statistics.items()}
         obs_tensor, acs_tensor = torch.from_numpy(obs), torch.from_numpy(acs)
         obs_normalized = (obs_tensor - stats["obs_mean"]) / (stats["obs_std"] + 1e-8)
@@ -43,7 +43,7 @@ class HomeworkModel:
 
 
 def build_models(data: Transitions, members: int, size: int) -> list[HomeworkModel]:
-    """Return untrained members with the statistics of `data`."""
+    """Return untrained members that normalise with the statistics of `data`."""
     columns = {"obs": data.obs, "acs": data.acs, "delta": data.next_obs - data.obs}
     statistics = {f"{name}_mean": column.mean(0).numpy() for name, column in columns.items()}
     statistics |= {f"{name}_std": column.std(0).numpy() for name, column in columns.items()}
@@ -52,7 +52,7 @@ def build_models(data: Transitions, members: int, size: int) -> list[HomeworkMod
 
 
 class HomeworkMPC:
-    """The planner over a Python list of such models."""
+    """The planner, with the ensemble as a Python list of models."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class HomeworkMPC:
         self.cem_iterations, self.num_elites = cem_iterations, num_elites
 
     def get_action(self, obs: Array) -> Array:
-        """obs (O,) -> action (A,). Without CEM iterations: random shooting."""
+        """Plan an action: obs (O,) -> action (A,). Without CEM iterations, use random shooting."""
         shape = (self.num_sequences, self.horizon, len(self.low))
         candidates = np.random.uniform(self.low, self.high, shape).astype(np.float32)  # noqa: NPY002
         if not self.cem_iterations:
@@ -83,17 +83,17 @@ class HomeworkMPC:
         return mean[0]
 
     def refit(self, candidates: Array, obs: Array) -> tuple[Array, Array]:
-        """Return mean and std (H, A) of the best candidates."""
-        best = np.argsort(self.evaluate(candidates, obs))[-self.num_elites :]
-        return candidates[best].mean(0), candidates[best].std(0)
+        """Return the mean and std (H, A) of the elites among the candidates (N, H, A)."""
+        elites = np.argsort(self.evaluate(candidates, obs))[-self.num_elites :]
+        return candidates[elites].mean(0), candidates[elites].std(0)
 
     def evaluate(self, candidates: Array, obs: Array) -> Array:
-        """candidates (N, H, A), obs (O,) -> returns (N,), the mean over models."""
+        """Return the mean return over models (N,) of candidates (N, H, A) from obs (O,)."""
         returns = [self.sum_of_rewards(obs, candidates, model) for model in self.models]
         return np.mean(returns, axis=0)
 
     def sum_of_rewards(self, obs: Array, candidates: Array, model: HomeworkModel) -> Array:
-        """Follow every candidate (N, H, A) with one model: summed rewards (N,)."""
+        """Return the summed rewards (N,) of candidates (N, H, A) in one model, from obs (O,)."""
         states = np.tile(obs, (self.num_sequences, 1))
         total = np.zeros(self.num_sequences, np.float32)
         for step in range(self.horizon):

@@ -1,4 +1,4 @@
-"""A model rollout as homework 4 has its students write it: one state at a time, for comparison."""
+"""A model rollout in the style of homework 4: one state at a time, for comparison only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 
 
 class HomeworkActor:
-    """A squashed Gaussian policy of the homework's form: arrays in and out."""
+    """The homework's tanh-squashed Gaussian policy, with NumPy arrays as input and output."""
 
     def __init__(self, ob_dim: int, ac_dim: int, size: int) -> None:
         self.network = nn.Sequential(
@@ -26,7 +26,7 @@ class HomeworkActor:
         self.logstd = nn.Parameter(torch.zeros(ac_dim))
 
     def get_action(self, obs: Array) -> Array:
-        """obs (1, O) -> action (1, A)."""
+        """Sample an action: obs (1, O) -> action (1, A)."""
         mean = self.network(torch.from_numpy(obs))
         distribution = torch.distributions.Normal(mean, self.logstd.exp())
         return distribution.rsample().tanh().detach().numpy()
@@ -39,15 +39,15 @@ def collect_model_trajectory(
     replay_obs: Array,
     length: int,
 ) -> dict[str, Array]:
-    """Follow the actor for `length` steps from one state of `replay_obs` (R, O)."""
-    # The homework's buffer permutes all its rows to draw one.
+    """Roll out the actor for `length` steps from one random state of `replay_obs` (C, O)."""
+    # The homework's buffer permutes all its rows to draw one row.
     obs = replay_obs[np.random.permutation(len(replay_obs))[:1]]  # noqa: NPY002
     steps = []
     for _ in range(length):
         acs = actor.get_action(obs)
         next_obs = np.mean([model.get_prediction(obs, acs) for model in models], axis=0)
-        rewards, dones = get_reward(next_obs, acs)
-        steps.append((obs[0], acs[0], rewards[0], next_obs[0], dones[0]))
+        rewards, terminated = get_reward(next_obs, acs)
+        steps.append((obs[0], acs[0], rewards[0], next_obs[0], terminated[0]))
         obs = next_obs
     names = ("observation", "action", "reward", "next_observation", "terminal")
     return {

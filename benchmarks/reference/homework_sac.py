@@ -1,6 +1,7 @@
-"""A SAC learner as homework 4 (by its homework 3) has its students write it, for comparison only.
+"""A SAC learner in the style of homework 4 (built on homework 3), for comparison only.
 
-Two critics of their own, NumPy replay, arrays to tensors at every update, losses read back at once.
+It has two separate critics and a NumPy replay buffer. Every update converts arrays to tensors and
+reads the losses back at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def build_mlp(in_dim: int, out_dim: int, size: int) -> nn.Sequential:
 
 
 class HomeworkReplay:
-    """Concatenates what comes in, and permutes all its rows to draw a batch."""
+    """A replay buffer that concatenates on every add and permutes all rows to draw a batch."""
 
     def __init__(self, max_size: int = 1_000_000) -> None:
         self.max_size = max_size
@@ -57,9 +58,9 @@ class HomeworkSAC:
         self.discount, self.rate, self.target_entropy = discount, rate, -float(ac_dim)
 
     def add_path(
-        self, obs: Array, acs: Array, rewards: Array, next_obs: Array, dones: Array
+        self, obs: Array, acs: Array, rewards: Array, next_obs: Array, terminated: Array
     ) -> None:
-        self.replay.add(obs, acs, rewards, next_obs, dones)
+        self.replay.add(obs, acs, rewards, next_obs, terminated)
 
     def sample_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.actor(obs).chunk(2, -1)
@@ -69,7 +70,7 @@ class HomeworkSAC:
         return unsquashed.tanh(), (normal.log_prob(unsquashed) - correction).sum(-1)
 
     def get_action(self, obs: Array) -> Array:
-        """obs (O,) -> action (A,)."""
+        """Sample an action: obs (O,) -> action (A,)."""
         return self.sample_action(torch.from_numpy(obs)[None])[0][0].detach().numpy()
 
     def values(self, critics: nn.ModuleList, obs: Tensor, acs: Tensor) -> list[Tensor]:
@@ -77,12 +78,12 @@ class HomeworkSAC:
 
     def train(self, batch_size: int) -> dict[str, float]:
         arrays = self.replay.sample(batch_size)
-        obs, acs, rewards, next_obs, dones = (torch.from_numpy(array) for array in arrays)
+        obs, acs, rewards, next_obs, terminated = (torch.from_numpy(array) for array in arrays)
         with torch.no_grad():
             next_acs, log_probs = self.sample_action(next_obs)
             smaller = torch.min(*self.values(self.targets, next_obs, next_acs))
             soft = smaller - self.log_alpha.exp() * log_probs
-            target = rewards + self.discount * (1 - dones) * soft
+            target = rewards + self.discount * (1 - terminated) * soft
         losses = [nn.functional.mse_loss(q, target) for q in self.values(self.critics, obs, acs)]
         critic_loss = losses[0] + losses[1]
         self.step(self.critic_optimizer, critic_loss)

@@ -1,4 +1,4 @@
-"""What the trainer and the tools ask of an agent."""
+"""The interface of an agent, for the trainer and the scripts."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from cs285.policies.base_policy import Policy
 
 
 class Diagnosed(NamedTuple):
-    """What a diagnosis looks at: a model, and a policy that relies on it."""
+    """The parts of an agent that a diagnosis examines: a model and a policy that relies on it."""
 
     model: DynamicsModel
     task: TaskModel
     policy: Policy
-    plan_horizon: int  # env steps of a plan
-    error_horizon: int  # env steps over which the model's open-loop error is measured
+    plan_horizon: int  # length of a plan, in env steps
+    error_horizon: int  # length of the open-loop predictions, in env steps
 
 
 class BaseAgent:
-    """An agent. RL_Trainer knows nothing else about one; the defaults suit one that learns nothing.
+    """An agent, as RL_Trainer sees it. The defaults suit an agent that learns nothing.
 
-    Agents compute: they return tensors, and print and draw nothing.
+    An agent only computes and returns tensors. It prints and plots nothing.
     """
 
-    actor: Policy  # collects
-    model: DynamicsModel | None = None  # whose predictions are drawn after the first fit
+    actor: Policy  # collects the training data
+    model: DynamicsModel | None = None  # the trainer plots its predictions after the first fit
 
     def __init__(self) -> None:
-        self.stopwatch = Stopwatch()  # counts the phases of learning; the trainer adds its own
+        self.stopwatch = Stopwatch()  # times the phases of training; the trainer adds its own
 
     @property
     def eval_policies(self) -> dict[str, Policy]:
-        """The policies that are evaluated, by the prefix of their metrics; "Eval" is among them."""
+        """The policies to evaluate, by the prefix of their metrics. "Eval" must be one of them."""
         return {"Eval": self.actor}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
-        """Store what was collected in this iteration."""
+        """Store the paths that were collected in this iteration."""
 
     def train(self, iteration: int) -> dict[str, Tensor]:
-        """Do the whole learning phase of an iteration.
+        """Train for one iteration and return the metrics by name.
 
-        Returns metrics by name, each a curve over the phase's gradient steps (steps,), or a single
-        value (1,), on the device; the trainer logs the last one. A non-finite one stops the run.
+        A metric is a curve over the gradient steps (steps,) or a single value (1,), on the device.
+        The trainer logs its last value. A non-finite value stops the run.
         """
         return {}
 
     def diagnosed(self) -> Diagnosed | None:
-        """Return what scripts/diagnose.py looks at; None where there is no model."""
+        """Return the parts that scripts/diagnose.py examines, or None without a model."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that `load_state_dict` needs to go on bit for bit."""
+        """Return everything that a bit-exact resume needs."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
 
     def parameters_dict(self) -> dict[str, Any]:
-        """Return what is needed to act, without replay or optimisers: for --save_params."""
+        """Return the weights that --save_params saves, without replay buffers and optimisers."""
         return {}

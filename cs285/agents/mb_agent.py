@@ -1,4 +1,4 @@
-"""The model-based agent: fit the model to all real data, act by planning through it."""
+"""The model-based agent: fit a dynamics model to all real data and plan through it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MBAgent(BaseAgent):
         compile: bool = False,
         dynamics: DynamicsModel | None = None,
     ) -> None:
-        """Plan through `dynamics`, or by default through the ensemble that `model` describes."""
+        """Build the agent around `dynamics`, by default the ensemble that `model` describes."""
         super().__init__()
         self.task, self.config, self.seed, self.device = task, model, seed, device
         self.task_model = TaskModel.of(task, model)
@@ -54,7 +54,7 @@ class MBAgent(BaseAgent):
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.unseen = 0  # transitions collected since the last fit
         self.update = compiled(gradient_step) if compile else gradient_step
-        # A compiled plan cannot be sent to the worker processes that run episodes on a CPU.
+        # On a CPU, worker processes need a picklable policy, which a compiled one is not.
         self.actor = MPCPolicy(
             self.model,
             self.task_model,
@@ -66,7 +66,7 @@ class MBAgent(BaseAgent):
         )
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
-        """Store the paths, with observation noise where the run asks for it."""
+        """Store the paths, with observation noise if --add_sl_noise is given."""
         data = stack_paths(paths)
         if self.config.add_sl_noise:
             data = add_noise(data, make_generator(self.seed, "observation noise", iteration))
@@ -74,34 +74,34 @@ class MBAgent(BaseAgent):
         self.unseen += len(data.rewards)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
-        """Fit the model to the whole replay.
+        """Fit the model to the whole replay buffer and return the metrics.
 
-        "New Data Loss" and "Coverage" (of a probabilistic model) measure the previous model on the
-        data collected since its fit.
+        From the second fit on, "New Data Loss" measures the previous model on the transitions
+        collected since its fit. So does "Coverage", for a probabilistic ensemble.
         """
-        held_out: dict[str, Tensor] = {}
+        new_data_metrics: dict[str, Tensor] = {}
         with self.stopwatch.phase("fit"):
             if self.unseen < len(self.replay_buffer):  # not the first fit
-                held_out = self.model.evaluate(self.replay_buffer.newest(self.unseen))
+                new_data_metrics = self.model.evaluate(self.replay_buffer.newest(self.unseen))
             self.unseen = 0
             if self.optimizer is None:  # the model has no weights
-                return held_out
+                return new_data_metrics
             generator = make_generator(self.seed, "fit batches", iteration)
             metrics = fit(
                 self.model, self.optimizer, self.replay_buffer, self.config, generator, self.update
             )
-            return metrics | held_out
+            return metrics | new_data_metrics
 
     def diagnosed(self) -> Diagnosed:
-        """The planner, whose plans are as long as its horizon."""
+        """Return the model and the planner; the plan horizon is --mpc_horizon."""
         horizon = self.actor.config.mpc_horizon
         return Diagnosed(self.model, self.task_model, self.actor, horizon, 2 * horizon)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, statistics, optimiser and replay.
+        """Return the model, the optimiser and the replay buffer.
 
-        There is no generator among them: every draw comes from one made anew of (seed, purpose,
-        iteration), and the trainer keeps the iteration.
+        No generator state is needed: each draw uses a new generator derived from (seed, purpose,
+        iteration), and the trainer saves the iteration.
         """
         return {
             "model": self.model.state_dict(),
@@ -111,7 +111,7 @@ class MBAgent(BaseAgent):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -119,5 +119,5 @@ class MBAgent(BaseAgent):
         self.unseen = state["unseen"]
 
     def parameters_dict(self) -> dict[str, Any]:
-        """Return the model's weights and statistics."""
+        """Return the model's weights and normalisation statistics."""
         return {"model": self.model.state_dict()}

@@ -1,8 +1,7 @@
-"""The agents that can be trained, by name: one entry is all that a new agent needs.
+"""The registry of agents by name. A new agent needs one entry.
 
-`launch`, `presets`, `sweep`, `reproduce` and `diagnose` know agents only by their entries. An agent
-of your own registers itself in its module, and is named MODULE:NAME where a tool asks for one
-(docs/extending.md).
+`launch`, `presets`, `sweep`, `reproduce` and `diagnose` know an agent only through its entry. A
+user-defined agent registers itself in its module; scripts call it MODULE:NAME (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from cs285.config.mbpo import MBPOConfig, resolve_batch_size
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.progress import Notify
 
-if TYPE_CHECKING:  # quick --help: torch and the simulators are imported when an agent is built
+if TYPE_CHECKING:  # --help stays fast: building an agent imports torch and the simulators
     import torch
 
     from cs285.agents.base_agent import BaseAgent
@@ -29,77 +28,89 @@ if TYPE_CHECKING:  # quick --help: torch and the simulators are imported when an
 
 @dataclass(frozen=True)
 class AgentEntry:
-    """What the tools need of an agent."""
+    """What the scripts need to know about an agent."""
 
-    name: str  # as --script and the lists of experiments have it
-    module: str  # what `python -m` runs to train it; registers it when imported
-    config_class: type  # its groups are the agent's flags; `run` (RunConfig) must be among them
-    build: Callable[[Any, TaskSpec, torch.device], BaseAgent]  # of a config
-    # {flag: value} of the flags given -> those to run with; what they come to is reported
+    name: str  # its name for --script and in the lists of experiments
+    module: str  # registers the agent on import; `python -m` of it trains the agent
+    config_class: type  # its groups are the agent's flags; one must be `run` (RunConfig)
+    build: Callable[[Any, TaskSpec, torch.device], BaseAgent]  # from an instance of config_class
+    # {flag: value} of the given flags -> {flag: value} to run with; reports changes by Notify
     resolve: Callable[[dict[str, Any], Notify], dict[str, Any]] = lambda given, notify: given
-    presets: Path = presets.FOLDER  # its named settings, TOML files
+    presets: Path = presets.FOLDER  # folder of its presets, as TOML files
 
     @property
     def full_name(self) -> str:
-        """What `find_agent` finds it by."""
+        """The name that `find_agent` takes: NAME, or MODULE:NAME for a user-defined agent."""
         return self.name if self.module.startswith("cs285.") else f"{self.module}:{self.name}"
 
     @property
     def script(self) -> str:
-        """The file that trains it, as config.json has it."""
+        """The file name of the script that trains the agent, as in config.json."""
         return f"{self.module.rsplit('.', 1)[-1]}.py"
 
     @property
     def words(self) -> list[str]:
-        """The words that begin its command, as typed at the top of the checkout."""
-        is_ours = self.module.startswith("cs285.")
-        return ["python", f"scripts/{self.script}"] if is_ours else ["python", "-m", self.module]
+        """The first words of the agent's command line, typed in the repository root."""
+        is_built_in = self.module.startswith("cs285.")
+        return (
+            ["python", f"scripts/{self.script}"] if is_built_in else ["python", "-m", self.module]
+        )
 
 
 AGENTS: dict[str, AgentEntry] = {}
 
 
 def register(entry: AgentEntry) -> AgentEntry:
-    """Make an agent known to the tools, and return its entry."""
+    """Add an agent to the registry and return its entry."""
     AGENTS[entry.name] = entry
     return entry
 
 
 def find_own_modules() -> None:
-    """Let an agent MODULE:NAME be imported from the current folder, as `python -m` does."""
+    """Make the modules of the current folder importable, as `python -m` does."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
 
 
 def find_agent(name: str) -> AgentEntry:
-    """Return the agent NAME, or MODULE:NAME, whose module is imported first.
+    """Return the entry of the agent NAME. MODULE:NAME imports the module first.
 
-    Raises UsageError: there is none.
+    Raises UsageError: the module cannot be imported or there is no such agent.
     """
-    module, _, own = name.rpartition(":")
+    module, _, short_name = name.rpartition(":")
     if module:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UsageError(f"agent {name}: cannot import {module} ({error})") from error
-    if own not in AGENTS or (module and AGENTS[own].module != module):
+            raise UsageError(
+                f"agent {name}: cannot import {module} ({error}); must be MODULE:NAME of an "
+                "importable module"
+            ) from error
+    if short_name not in AGENTS or (module and AGENTS[short_name].module != module):
         raise UsageError(f"agent {name}: must be {', '.join(AGENTS)}, or MODULE:NAME")
-    return AGENTS[own]
+    return AGENTS[short_name]
 
 
 def agent_of_run(content: dict[str, Any]) -> AgentEntry:
-    """Return the agent of a run from its config.json. Raises KeyError, UsageError: it has none."""
+    """Return the agent of a run, from the `content` of its config.json.
+
+    Raises UsageError: there is no such agent. Raises KeyError: `content` names no known agent.
+    """
     if "agent" in content:
         return find_agent(content["agent"])
-    by_script = {entry.script: entry for entry in AGENTS.values()}  # runs before 2026-11-28
+    # Runs before 2026-11-28 recorded only the script.
+    by_script = {entry.script: entry for entry in AGENTS.values()}
     return by_script[content["script"]]
 
 
 def expand_flags(
     entry: AgentEntry, given: dict[str, Any], notify: Notify = print
 ) -> dict[str, Any]:
-    """Return the flags that `given` ones come to, presets with them. Raises UsageError."""
+    """Return all flags that the `given` flags and their presets set.
+
+    Raises UsageError: a preset or a value is invalid.
+    """
     resolved = entry.resolve(given, notify)
     return presets.expand(entry.name, entry.config_class, resolved, notify, entry.presets)
 

@@ -1,4 +1,8 @@
-"""Soft actor-critic: twin Q, target networks, squashed Gaussian policy, learned temperature."""
+"""Soft actor-critic (SAC): twin Q, target networks, squashed Gaussian policy, learned temperature.
+
+An update takes one batch: gradient steps on the critic, then on the policy and the temperature. A
+SAC iteration is `sac_num_agent_train_steps_per_iter` updates.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +32,14 @@ from cs285.networks.compilation import compiled
 from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
-UPDATES_AT_ONCE = 100  # whose batches are drawn and gathered in one go
+UPDATES_AT_ONCE = 100  # their batches are drawn together, which is faster
 
-# (first SAC iteration, at most how many) -> packed rows (updates, B, D) of as many as it likes
+# (first SAC iteration, most SAC iterations) -> packed rows (updates, B, D) of one or more of them
 DrawBatches = Callable[[int, int], Tensor]
 
 
 class SACAgent(BaseAgent):
-    """SAC by itself on real data, or on the batches that another agent draws for it."""
+    """SAC on its own replay buffer, or on the batches that another agent draws."""
 
     def __init__(
         self,
@@ -61,15 +65,15 @@ class SACAgent(BaseAgent):
         self.critic_optimizer = make_adam(self.critic.parameters(), rate)
         self.update = compiled(self._update) if compile else self._update
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
-        self.scaled_rows = 0  # how many transitions the observations' statistics are of
+        self.scaled_rows = 0  # transitions behind the current observation statistics
         self.iterations_done = 0  # SAC iterations since the run began
-        self.metrics: dict[str, Tensor] = {}  # the last value of each
+        self.metrics: dict[str, Tensor] = {}  # the last value of each metric
         self.actor: Policy = SACActor(self.policy, device, deterministic=False)
         self.evaluated: Policy = SACActor(self.policy, device, deterministic=True)
 
     @property
     def eval_policies(self) -> dict[str, Policy]:
-        """The policy's mode."""
+        """The policy's mode, without sampling."""
         return {"Eval": self.evaluated}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
@@ -77,13 +81,13 @@ class SACAgent(BaseAgent):
         self.replay_buffer.add(stack_paths(paths), paths)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
-        """Learn from real data only."""
+        """Train on real transitions only."""
         return self.train_on(self.draw_real)
 
     def train_on(self, draw: DrawBatches) -> dict[str, Tensor]:
-        """Do `sac_n_iter` SAC iterations on the batches that `draw` returns.
+        """Run `sac_n_iter` SAC iterations on the batches that `draw` returns.
 
-        Returns the mean of each metric over the phase, (1,).
+        Returns the mean of each metric over all updates, (1,).
         """
         self._fit_obs_scaler()
         updates = self.config.sac_num_agent_train_steps_per_iter
@@ -103,7 +107,10 @@ class SACAgent(BaseAgent):
         return dict(self.metrics)
 
     def draw_real(self, first: int, count: int) -> Tensor:
-        """Draw batches of real transitions, with replacement (see DrawBatches)."""
+        """Draw the batches of `count` SAC iterations with replacement from the replay buffer.
+
+        Returns packed rows (updates, B, D).
+        """
         config = self.config
         shape = (count * config.sac_num_agent_train_steps_per_iter, config.sac_train_batch_size)
         generator = make_generator(self.seed, "sac batches", first)
@@ -111,16 +118,16 @@ class SACAgent(BaseAgent):
         return self.replay_buffer.rows[send(indices, self.device)]
 
     def _fit_obs_scaler(self) -> None:
-        """Take the statistics of the real observations anew where there are 10% more of them."""
+        """Recompute the observation statistics once the replay buffer has grown by 10%."""
         rows = len(self.replay_buffer)
         if self.policy.scales_obs and rows >= 1.1 * self.scaled_rows:
             self.policy.obs_scaler.fit(self.replay_buffer.all().obs)
             self.scaled_rows = rows
 
     def _update_on(self, rows: Tensor, first: int) -> dict[str, Tensor]:
-        """Take an update per batch of packed rows (U, B, D), the first of SAC iteration `first`.
+        """Do one update per batch of packed rows (U, B, D), starting with SAC iteration `first`.
 
-        Returns each metric of every update that has it.
+        Returns each metric as a curve over the updates that have it, (n,).
         """
         config = self.config
         draws = (
@@ -147,10 +154,10 @@ class SACAgent(BaseAgent):
     def _update(
         self, batch: Transitions, noise: Tensor, moves_target: bool, trains_actor: bool
     ) -> dict[str, Tensor]:
-        """Take the gradient steps of one update on a scaled batch (B, ...).
+        """Do one update on a scaled batch (B, ...).
 
-        `noise` (steps, B, A) draws the actions of each step, the critic's first. Returns metrics of
-        the last step of each kind, () each.
+        `noise` (steps, B, A) draws the actions of each gradient step, first for the critic steps,
+        then for the actor steps. Returns the metrics of the last step of each kind, () each.
         """
         critic_steps = self.config.sac_num_critic_updates_per_agent_update
         metrics: dict[str, Tensor] = {}
@@ -166,7 +173,7 @@ class SACAgent(BaseAgent):
         return metrics
 
     def _scaled_batches(self, rows: Tensor) -> Iterator[Transitions]:
-        """Yield packed rows (U, B, D) as U batches, scaled for the networks all at once."""
+        """Yield packed rows (U, B, D) as U scaled batches. Scaling all at once is faster."""
         data = unpack(rows, self.task.ob_dim, self.task.ac_dim)
         scaled = data._replace(
             obs=self.policy.scale_obs(data.obs),
@@ -176,8 +183,8 @@ class SACAgent(BaseAgent):
         return map(Transitions, *(column.unbind() for column in scaled))
 
     def _step_critic(self, batch: Transitions, noise: Tensor) -> dict[str, Tensor]:
-        """Take one gradient step on the twin Q."""
-        found = critic_loss(
+        """Take one gradient step on the twin Q and return its metrics, () each."""
+        result = critic_loss(
             self.policy,
             self.critic,
             self.target_critic,
@@ -186,32 +193,35 @@ class SACAgent(BaseAgent):
             self.log_temperature,
             self.config.sac_discount,
         )
-        take_step(self.critic_optimizer, found.loss)
-        return {"Critic Loss": found.loss.detach(), "Q Mean": found.mean_value}
+        take_step(self.critic_optimizer, result.loss)
+        return {"Critic Loss": result.loss.detach(), "Q Mean": result.mean_value}
 
     def _step_actor(self, obs: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Take one gradient step on the policy and the temperature."""
+        """Take one gradient step on the policy and the temperature; return its metrics, () each."""
         temperature = self.log_temperature.detach().exp()
-        found = actor_loss(
+        result = actor_loss(
             self.policy, self.critic, obs, noise, self.log_temperature, self.target_entropy
         )
-        take_step(self.actor_optimizer, found.loss + found.temperature_loss)
+        take_step(self.actor_optimizer, result.loss + result.temperature_loss)
         return {
-            "Actor Loss": found.loss.detach(),
-            "Entropy": found.entropy,
+            "Actor Loss": result.loss.detach(),
+            "Entropy": result.entropy,
             "Temperature": temperature,
-            "Temperature Loss": found.temperature_loss.detach(),
+            "Temperature Loss": result.temperature_loss.detach(),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return networks, optimisers, replay and counters; no generator lives on (see MBAgent)."""
+        """Return networks, optimisers, replay buffer and counters.
+
+        No generator state is needed (see MBAgent.state_dict).
+        """
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         counters = {"iterations_done": self.iterations_done, "scaled_rows": self.scaled_rows}
-        own = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
-        return {**parts, **own, **counters}
+        rest = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
+        return {**parts, **rest, **counters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         with torch.no_grad():
@@ -220,7 +230,7 @@ class SACAgent(BaseAgent):
         self.iterations_done, self.scaled_rows = state["iterations_done"], state["scaled_rows"]
 
     def parameters_dict(self) -> dict[str, Any]:
-        """Return the policy's and the twin Q's weights."""
+        """Return the weights of the policy and the twin Q."""
         return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
 
 

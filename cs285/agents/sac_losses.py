@@ -1,4 +1,4 @@
-"""The three losses of SAC, as functions of tensors alone. Autograd differentiates them."""
+"""The losses of SAC for critic, policy and temperature. Autograd differentiates them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cs285.policies.sac_policy import SACPolicy
 
 
 class CriticLoss(NamedTuple):
-    """The loss of the twin Q, and the mean of their values."""
+    """The loss of the twin Q and the mean Q value."""
 
     loss: Tensor  # ()
     mean_value: Tensor  # ()
 
 
 class ActorLoss(NamedTuple):
-    """The losses of policy and temperature, and the policy's entropy."""
+    """The losses of the policy and the temperature, and the policy's entropy."""
 
-    loss: Tensor  # (), the policy's
+    loss: Tensor  # (), of the policy
     temperature_loss: Tensor  # ()
     entropy: Tensor  # ()
 
@@ -38,16 +38,16 @@ def critic_loss(
 ) -> CriticLoss:
     """Return the mean over B of (Q - target)^2, summed over the twins.
 
-    `batch` holds scaled observations and actions; `noise` (B, A) draws the next actions. Haarnoja
+    `batch` holds scaled observations and actions. `noise` (B, A) draws the next actions. Haarnoja
     et al. 2018, arXiv:1812.05905, equations 5 and 6.
     """
     with torch.no_grad():
-        drawn = policy.sample(batch.next_obs, noise)
+        sample = policy.sample(batch.next_obs, noise)
         targets = td_target(
             batch.rewards,
             batch.terminated,
-            target_critic(batch.next_obs, drawn.acs),
-            drawn.log_probs,
+            target_critic(batch.next_obs, sample.acs),
+            sample.log_probs,
             log_temperature.exp(),
             discount,
         )
@@ -63,13 +63,14 @@ def actor_loss(
     log_temperature: Tensor,
     target_entropy: float,
 ) -> ActorLoss:
-    """Return the mean over B of temperature * log pi - min Q, and the temperature's loss.
+    """Return the mean over B of temperature * log pi - min Q, and the temperature loss.
 
-    Scaled `obs` (B, O); `noise` (B, A) draws the actions. The temperature falls while there is more
-    entropy than asked for. Haarnoja et al. 2018, arXiv:1812.05905, equations 7 to 9 and 18.
+    `obs` (B, O) are scaled. `noise` (B, A) draws the actions. The temperature falls while the
+    entropy is above `target_entropy`. Haarnoja et al. 2018, arXiv:1812.05905, equations 7 to 9 and
+    18.
     """
-    drawn = policy.sample(obs, noise)
-    log_probs, temperature = drawn.log_probs.mean(), log_temperature.exp()
-    loss = temperature.detach() * log_probs - critic(obs, drawn.acs).amin(0).mean()
+    sample = policy.sample(obs, noise)
+    log_probs, temperature = sample.log_probs.mean(), log_temperature.exp()
+    loss = temperature.detach() * log_probs - critic(obs, sample.acs).amin(0).mean()
     entropy = -log_probs.detach()
     return ActorLoss(loss, log_temperature * (entropy - target_entropy), entropy)

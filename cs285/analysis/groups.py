@@ -1,4 +1,4 @@
-"""Which runs are seeds of one setting, and which of them can be shown together."""
+"""Grouping runs into settings: the seeds of one setting form one curve."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ VARY_WITHIN = (*without_effect_on_curve(RunConfig), "seed", "n_iter")
 
 
 def group_seeds(runs: Iterable[Run], notify: Notify = silent) -> dict[str, list[Run]]:
-    """Return the runs by their setting, in order of appearance.
+    """Return the runs by setting, in order of appearance.
 
-    Runs of one setting have the same name, less the seed at its end, the same program, and no flag
-    with different values, as far as these are known. Where that makes several settings of a name,
-    their labels have such flags. Of the runs of a seed the longest counts, which is said of the
-    others.
+    Runs belong to one setting if they have the same name without the seed at its end, the same
+    script, and no known flag with different values. If one name covers several settings, the
+    labels include the flags that differ. If a seed has several runs, the longest run is kept and
+    `notify` reports the others.
     """
     settings: list[list[Run]] = []
     for run in runs:
@@ -41,29 +41,29 @@ def group_seeds(runs: Iterable[Run], notify: Notify = silent) -> dict[str, list[
 
 
 def with_column(flag: str, name: str, runs: Sequence[Run], notify: Notify = silent) -> list[Run]:
-    """Return the runs that have values in a column; the others are said.
+    """Return the runs that have finite values in a column, and report the other runs.
 
-    Raises UsageError, which names the `flag` that asked for it: there are none.
+    Raises UsageError, which names the command-line `flag`: no run has such values.
     """
     found = [run for run in runs if np.isfinite(run.columns.get(name, np.nan)).any()]
     if not found:
         known = ", ".join(sorted({column for run in runs for column in run.columns}))
-        raise UsageError(f"{flag} {name}: no run has values of it; allowed are {known}")
+        raise UsageError(f"{flag} {name}: no run has values of it; must be one of {known}")
     for run in runs:
         if not any(run is other for other in found):
-            notify(f"{run.path}: passed over, it has no values of {name}")
+            notify(f"{run.path}: skipped because it has no values of {name}")
     return found
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Return what makes a run the one it is, as far as it is known: its program first."""
-    program = {"script": run.config["script"]} if "script" in run.config else {}
+    """Return what identifies the setting of a run, if known: its script, then its flags."""
+    script = {"script": run.config["script"]} if "script" in run.config else {}
     flags = run.config.get("flags", {})
-    return program | {name: value for name, value in flags.items() if name not in VARY_WITHIN}
+    return script | {name: value for name, value in flags.items() if name not in VARY_WITHIN}
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:
-    """Return the flags that all of the runs have, with different values."""
+    """Return the flags that every run has, but not with the same value."""
     flags = [_identity(run) for run in runs]
     return [
         name
@@ -73,15 +73,19 @@ def _differences(runs: Sequence[Run]) -> list[str]:
 
 
 def _labels(firsts: Sequence[Run]) -> list[str]:
-    """Return a label for each setting: its name, with as many flags as tell it from its twins."""
+    """Return a unique label for each setting, given its first run.
+
+    The label is the setting's name, followed by the flags that distinguish it from other settings
+    of the same name.
+    """
     labels = []
     for first in firsts:
-        twins = [other for other in firsts if other.setting == first.setting]
-        names = _differences(twins)
-        while names and len({_words(twin, names[:-1]) for twin in twins}) == len(twins):
+        namesakes = [other for other in firsts if other.setting == first.setting]
+        names = _differences(namesakes)
+        while names and len({_words(run, names[:-1]) for run in namesakes}) == len(namesakes):
             names.pop()
         labels.append(" ".join([first.setting, *_words(first, names)]))
-    # Twins of which one or the other has no such flag are told apart by where they are.
+    # If one run lacks the flag that differs, only the path distinguishes the settings.
     return [
         label if labels.count(label) == 1 else f"{label} {first.path}"
         for label, first in zip(labels, firsts, strict=True)
@@ -93,12 +97,12 @@ def _words(run: Run, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _one_of_each_seed(members: Sequence[Run], notify: Notify) -> list[Run]:
-    """Return the longest run of each seed; runs whose seed is not known are one each."""
+    """Return the longest run of each seed, and every run whose seed is unknown."""
     chosen: dict[Any, Run] = {}
     for run in members:
         key = run.path if run.seed is None else run.seed
         shorter, longer = sorted([run, chosen.get(key, run)], key=len)
         if longer is not shorter:
-            notify(f"{shorter.path}: passed over for another run of its seed, {longer.path}")
+            notify(f"{shorter.path}: skipped because {longer.path} has the same seed")
         chosen[key] = longer
     return list(chosen.values())

@@ -1,4 +1,4 @@
-"""Learning curves and bars of runs, drawn without global pyplot state."""
+"""Learning curves and bar charts of runs, drawn without global pyplot state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cs285.infrastructure.recording.figures import new_figure
 AXIS_NAMES = {
     ENV_STEPS: "env steps",
     EVAL_RETURN: "evaluation return",
-    "Train_AverageReturn": "return while collecting",
-    "TimeSinceStart": "seconds",
+    "Train_AverageReturn": "training return",
+    "TimeSinceStart": "wall-clock time (s)",
     "Iteration": "iteration",
 }
 Groups = Mapping[str, Sequence[Run]]  # label -> the runs of its seeds
@@ -33,9 +33,11 @@ def draw_curves(
     window: int = 1,
     title: str = "",
 ) -> None:
-    """Draw a line per group, the IQM over its seeds, with a band and a thin line per seed.
+    """Draw the interquartile mean of each group as a line, with a band and a thin line per seed.
 
-    The band is the 95% bootstrap interval; one seed has none. Raises UsageError: no such column.
+    The band is the 95% bootstrap interval; a single seed has no band.
+
+    Raises UsageError: a run has no such column or no value in it.
     """
     for label, runs in groups.items():
         curve = aggregate(runs, y, x, window)
@@ -55,30 +57,30 @@ def draw_curves(
 def draw_last_values(
     axes: Axes, groups: Groups, y: str = EVAL_RETURN, last: int = 3, title: str = ""
 ) -> None:
-    """Draw a bar per group: the IQM over seeds of the mean of the `last` values; a dot per seed."""
+    """Draw each run's mean over its `last` values as a dot, and each group's IQM as a bar."""
     for place, runs in enumerate(groups.values()):
         values = np.array([last_value(run, y, last) for run in runs])
         axes.bar(place, float(interquartile_mean(values)), color="tab:blue", alpha=0.5)
         axes.plot([place] * len(values), values, "o", color="tab:blue", markersize=4)
     labels = [f"{label}\n{len(runs)} seed{'s' * (len(runs) > 1)}" for label, runs in groups.items()]
     axes.set_xticks(range(len(groups)), labels, rotation=15 if len(groups) > 4 else 0)
-    axes.set(title=title, ylabel=f"{AXIS_NAMES.get(y, y)}, last {last}")
+    axes.set(title=title, ylabel=f"{AXIS_NAMES.get(y, y)}, mean of last {last}")
     axes.grid(alpha=0.3, axis="y")
 
 
 def last_value(run: Run, column: str, last: int = 3) -> float:
-    """Return the mean of a run's last values of a column. Raises UsageError: it has none."""
+    """Return the mean of the `last` values of a column. Raises UsageError: it has no values."""
     values = run.column(column)
     values = values[np.isfinite(values)]
     if not len(values):
-        raise UsageError(f"{run.path}: no {column} was logged; allowed: a run that has some")
+        raise UsageError(f"{run.path}: {column} was not logged; must be a run that has logged it")
     return float(np.mean(values[-last:]))
 
 
 def curves_figure(
     panels: Mapping[str, Groups], y: str = EVAL_RETURN, x: str = ENV_STEPS, window: int = 1
 ) -> Figure:
-    """Return a figure of learning curves, a panel per title; there is at least one."""
+    """Return a figure of learning curves, one panel per title; `panels` must not be empty."""
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(1.5 + 4.5 * columns, 0.5 + 3.3 * rows)
@@ -91,7 +93,7 @@ def curves_figure(
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a figure; its ending says in which format. The same figure gives the same bytes."""
+    """Write a figure in the format of the file suffix; equal figures give equal bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     metadata = {".svg": {"Date": None}, ".png": {"Software": None}}.get(file.suffix)
     figure.savefig(file, metadata=metadata)

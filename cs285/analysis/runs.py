@@ -1,4 +1,4 @@
-"""What runs have logged, as arrays: from progress.csv, exported results or event files."""
+"""Loading the logs of runs as arrays: from progress.csv, exported CSVs or event files."""
 
 from __future__ import annotations
 
@@ -27,54 +27,56 @@ _SEED = re.compile(r"_?seed_?(\d+)$")
 
 
 class NothingLoggedError(UsageError):
-    """There are no scalars yet, or none at all."""
+    """A path holds no logged scalars (yet)."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its columns (T,), one value per logged iteration, NaN where there was none."""
+    """One run: its columns (T,), one value per logged iteration, NaN if the value is missing."""
 
-    name: str  # --exp_name, or of an older program the folder's name
+    name: str  # --exp_name; for the original homework's logs, the folder name
     columns: dict[str, Array]
-    config: dict[str, Any]  # config.json, or what was exported of it; {} of an older program
-    path: Path = Path()  # the log folder, or the file, that it was loaded from
+    config: dict[str, Any]  # config.json or the exported JSON; {} for the original homework's logs
+    path: Path = Path()  # the log folder or file that was loaded
 
     def __len__(self) -> int:
-        """How many iterations have been logged."""
+        """Return the number of logged iterations."""
         return max(map(len, self.columns.values()), default=0)
 
     @property
     def setting(self) -> str:
-        """The name without the seed at its end: what runs that differ in the seed share."""
+        """The name without the seed at its end, shared by runs that differ only in the seed."""
         return _SEED.sub("", self.name)
 
     @property
     def seed(self) -> int | None:
-        """--seed, or the number after "seed" in the name."""
+        """The value of --seed, or the number after "seed" at the end of the name."""
         found, flag = _SEED.search(self.name), self.config.get("flags", {}).get("seed")
         return flag if isinstance(flag, int) else int(found[1]) if found else None
 
     @property
     def seconds(self) -> float | None:
-        """Of all its sittings, from the first iteration on."""
+        """Wall-clock time since the first iteration, in seconds, summed over all resumes."""
         if "run" in self.config:
             return float(self.config["run"]["seconds"])
         times = self.columns.get("TimeSinceStart", np.empty(0))
         return float(times[-1]) if len(times) else None
 
     def column(self, name: str) -> Array:
-        """Return a column (T,). Raises UsageError: the run has none of this name."""
+        """Return a column (T,). Raises UsageError: the run has no such column."""
         if name not in self.columns:
             known = ", ".join(sorted(self.columns))
-            raise UsageError(f"column {name}: {self.name} has none; allowed are {known}")
+            raise UsageError(f"column {name}: {self.name} does not have it; must be one of {known}")
         return self.columns[name]
 
 
 def load_run(path: str | Path) -> Run:
     """Load a log folder, an exported CSV with its JSON, or an event file.
 
-    A folder's progress.csv is taken before its event files; those of the original homework, or of
-    any program that writes scalars, do too. Raises UsageError: nothing was logged there.
+    If a folder has both a progress.csv and event files, progress.csv is loaded. Event files may
+    come from any program that writes scalars, such as the original homework.
+
+    Raises UsageError: the path has no logged scalars, or cannot be read.
     """
     path = Path(path)
     if path.suffix == ".csv":
@@ -82,7 +84,7 @@ def load_run(path: str | Path) -> Run:
         described = path.parent / CONFIG if is_log else path.with_suffix(".json")
         config, columns = _read_json(described), read_csv(path)
         if not any(len(column) for column in columns.values()):
-            raise NothingLoggedError(f"{path}: it has no rows yet; allowed: a CSV with some")
+            raise NothingLoggedError(f"{path}: no rows yet; must be a CSV with at least one row")
         return Run(_name(path, config), columns, config, path.parent if is_log else path)
     if path.is_dir() and (path / PROGRESS).exists():
         return load_run(path / PROGRESS)
@@ -90,7 +92,7 @@ def load_run(path: str | Path) -> Run:
     columns = read_event_columns(files)
     if not columns:
         raise NothingLoggedError(
-            f"{path}: no scalars were logged there; allowed: a log folder, an event file or an "
+            f"{path}: no scalars were logged there; must be a log folder, an event file or an "
             "exported CSV"
         )
     config = _read_json((path if path.is_dir() else path.parent) / CONFIG)
@@ -98,23 +100,25 @@ def load_run(path: str | Path) -> Run:
 
 
 def exported_runs(results: Path, experiment: str) -> list[Run]:
-    """Return the exported runs of an experiment in a results folder, by seed."""
+    """Return the exported runs of an experiment in a results folder, sorted by seed."""
     files = results.glob(f"*/{experiment}_seed*.csv")
     return sorted((load_run(file) for file in files), key=lambda run: run.seed or 0)
 
 
 def find_runs(paths: Iterable[str | Path], notify: Notify = print) -> list[Run]:
-    """Load every run at or anywhere below the paths, each once, in order of their names.
+    """Load every run at or below the paths once, sorted by name.
 
-    Below a folder what has no scalars is passed over, and what cannot be read, too, which is said.
-    Raises UsageError: nothing is left of a path.
+    Below a folder, runs without scalars are skipped silently, and unreadable files are skipped and
+    reported by `notify`.
+
+    Raises UsageError: there is no run at or below a path.
     """
     runs: dict[Path, Run] = {}
     for path in map(Path, paths):
         found = [load_run(path)] if path.is_file() else _runs_below(path, notify)
         if not found:
             reason = "no run is at or below it" if path.exists() else "no such file or folder"
-            raise UsageError(f"{path}: {reason}; allowed: log folders, or folders of them")
+            raise UsageError(f"{path}: {reason}; must be a log folder or a folder of log folders")
         runs |= {run.path.resolve(): run for run in found}
     return sorted(runs.values(), key=lambda run: (run.setting, run.seed or 0))
 
@@ -122,8 +126,9 @@ def find_runs(paths: Iterable[str | Path], notify: Notify = print) -> list[Run]:
 def read_csv(file: Path) -> dict[str, Array]:
     """Return the columns of a CSV; an empty cell is NaN.
 
-    A last line that was cut is dropped from a progress.csv, as a run may be writing it. Raises
-    UsageError: it is no table of numbers.
+    An incomplete last line of a progress.csv is dropped, because a run may be writing it.
+
+    Raises UsageError: the file is not a table of numbers.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -131,19 +136,19 @@ def read_csv(file: Path) -> dict[str, Array]:
             names, *cells = list(csv.reader(whole)) or [[]]
         for number, row in enumerate(cells, start=2):
             if len(row) != len(names):
-                raise ValueError(f"line {number} has {len(row)} cells, the header {len(names)}")
+                raise ValueError(f"line {number} has {len(row)} cells, the header has {len(names)}")
         names = [METRICS.get(name, name) for name in names]
         table = np.array([[float(cell or "nan") for cell in row] for row in cells])
         return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
     except (ValueError, csv.Error) as error:
-        raise UsageError(f"{file}: {error}; allowed: a CSV of numbers under a header") from error
+        raise UsageError(f"{file}: {error}; must be a CSV of numbers with a header") from error
 
 
 def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
-    """Return the scalars of event files as columns over the steps that have any.
+    """Return the scalars of event files as columns (T,) over the logged steps.
 
-    Of a run that was started again in its folder, what the first start logged from the second
-    one's first step on is dropped, as TensorBoard does.
+    If a run was restarted in its folder, the restart's values replace the earlier values from the
+    restart's first step on, as in TensorBoard.
     """
     by_tag: dict[str, dict[int, float]] = {}
     for file in files:
@@ -163,9 +168,9 @@ def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
 
 
 def read_scalars(file: Path) -> Iterator[tuple[int, str, float]]:
-    """Yield (step, tag, value) of an event file, up to its end or the first broken record.
+    """Yield (step, tag, value) from an event file, up to its end or the first broken record.
 
-    A scalar is a simple_value, or as newer writers have it a tensor of one float.
+    A scalar is stored as a simple_value or, by newer writers, as a tensor of one float.
     """
     for event in read_events(file, media=False):
         for value in event.summary.value:
@@ -179,7 +184,7 @@ def read_scalars(file: Path) -> Iterator[tuple[int, str, float]]:
 
 
 def _runs_below(folder: Path, notify: Notify) -> list[Run]:
-    """Load what has scalars: a run that has just begun has none, nor a run of question 1."""
+    """Load the runs that have scalars; question 1 and runs that have just begun have none."""
     logs = {file.parent for file in folder.rglob(PROGRESS)}
     logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}
     exported = {
@@ -192,7 +197,7 @@ def _runs_below(folder: Path, notify: Notify) -> list[Run]:
         except NothingLoggedError:
             pass
         except UsageError as error:
-            notify(f"passed over: {error}")
+            notify(f"skipped: {error}")
     return runs
 
 
@@ -207,7 +212,7 @@ def _name(path: Path, config: dict[str, Any]) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Return what describes a run, its flags with it; {} if the file does not."""
+    """Return the description of a run, or {} if the file is missing or has no flags."""
     try:
         content = json.loads(file.read_text())
         return content | {"flags": translate_flags(content["flags"])}

@@ -1,8 +1,8 @@
-"""Many seeds as one curve: aligned by env steps, smoothed, with a centre and an interval.
+"""Aggregation over seeds: one smoothed curve with a centre and an interval.
 
-The interquartile mean (IQM) and its bootstrap interval are those that Agarwal et al. 2021
-(arXiv:2108.13264) recommend. Their library, rliable, does not import beside a current pandas; for
-one task its numbers are these, which a test shows, and scipy is all that they need.
+The interquartile mean (IQM) and its bootstrap interval are recommended by Agarwal et al. 2021
+(arXiv:2108.13264). Their library, rliable, cannot be imported with a current pandas, so this module
+uses scipy. For one task both give the same numbers (tested against rliable 1.2.0).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from scipy import stats
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Array, Run
 from cs285.infrastructure.errors import UsageError
 
-MOST_POINTS = 1000  # of a curve: more cannot be seen, and each is resampled
+MOST_POINTS = 1000  # per curve; more cannot be seen, and every point is bootstrapped
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over an axis (T,): its centre over seeds, and the bounds of its interval."""
+    """A metric aggregated over seeds: centre and interval bounds at each axis value, all (T,)."""
 
     x: Array
     center: Array
@@ -32,9 +32,9 @@ class Curve:
 
 
 def smooth(values: Array, window: int) -> Array:
-    """Return the mean of each value (T,) and the up to `window` - 1 values before it.
+    """Return the running mean (T,) of each value and up to `window` - 1 values before it.
 
-    Missing ones, NaN, do not count; of nothing else it is NaN.
+    NaN values are ignored. The mean is NaN if the whole window is NaN.
     """
     finite, ones = np.isfinite(values), np.ones(min(window, len(values)))
     sums = np.convolve(np.where(finite, values, 0.0), ones)[: len(values)]
@@ -45,15 +45,15 @@ def smooth(values: Array, window: int) -> Array:
 def interquartile_mean(values: Array) -> Array:
     """Return the mean over axis 0 without the lowest and the highest quarter.
 
-    Of fewer than four values nothing can be left out: it is their mean.
+    With fewer than four values this is the plain mean.
     """
     return np.asarray(stats.trim_mean(values, 0.25, axis=0))
 
 
 def bootstrap_interval(values: Array) -> tuple[Array, Array]:
-    """Return the 95% percentile interval of the IQM over the seeds, axis 0: (low, high).
+    """Return (low, high), the 95% bootstrap percentile interval of the IQM over axis 0, the seeds.
 
-    Of one seed it is NaN: nothing is known of the spread.
+    Both are NaN for a single seed.
     """
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
@@ -73,15 +73,17 @@ def aggregate(
 ) -> Curve:
     """Return the curve of a metric over the seeds in `runs`, each smoothed over `window` values.
 
-    Seeds are interpolated to the axis values of the first one that all of them have reached, and
-    to the last value that they all have; of very many, some. Raises UsageError: a run has no such
-    column or no value in it, its axis goes back, or the seeds have no axis value in common.
+    The grid consists of the first seed's `x` values in the range that all seeds cover, and the end
+    of that range. At most MOST_POINTS of them are used. All seeds are interpolated to the grid.
+
+    Raises UsageError: a run has no such column or no value in it, its `x` decreases, or the seeds
+    have no range of `x` in common.
     """
     pairs = [points(run, y, x) for run in runs]
     begin, end = max(xs[0] for xs, _ in pairs), min(xs[-1] for xs, _ in pairs)
     if begin > end:
         raise UsageError(
-            f"{runs[0].setting}: its seeds have no {x} in common; allowed: another axis"
+            f"{runs[0].setting}: its seeds have no range of {x} in common; choose another axis"
         )
     grid = np.unique([*(value for value in pairs[0][0] if begin <= value <= end), end])
     if len(grid) > MOST_POINTS:
@@ -91,14 +93,14 @@ def aggregate(
 
 
 def points(run: Run, y: str, x: str) -> tuple[Array, Array]:
-    """Return the values of two columns where there are both, (T,) each, along a growing `x`.
+    """Return the values (T,) of columns `x` and `y` at the iterations that have both.
 
-    Raises UsageError: there are none, or it does not grow.
+    Raises UsageError: no iteration has both, or `x` decreases.
     """
     xs, ys = run.column(x), run.column(y)
     both = np.isfinite(xs) & np.isfinite(ys)
     if not both.any():
-        raise UsageError(f"{run.setting}: a run of it has no {y} yet; allowed: one that has")
+        raise UsageError(f"{run.path}: no {y} yet; must be a run that has logged it")
     if (np.diff(xs[both]) < 0).any():
-        raise UsageError(f"{run.path}: its {x} goes back; allowed: an axis that grows")
+        raise UsageError(f"{run.path}: {x} decreases; the axis must not decrease")
     return xs[both], ys[both]

@@ -1,7 +1,7 @@
-"""From a command line to a finished run; what fails is said in one line.
+"""Launch a run from a command line. Every expected failure is a one-line error.
 
-Torch and the simulators are imported only after the flags were read, so that --help and a mistyped
-flag answer at once, and so that the worker server can import them at the same time.
+Torch and the simulators are imported only after the flags are parsed. So --help and flag errors
+appear at once, and the fork server of the workers can import torch in parallel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ from cs285.infrastructure.run_folder import (
 
 
 def launch(agent: str, argv: Sequence[str] | None) -> int:
-    """Train a registered agent; returns the exit code: 0, 1 (failed), 2 (bad input) or 130."""
+    """Train a registered agent and return the exit code.
+
+    It is 0 (success), 1 (the run failed), 2 (bad input) or 130 (Ctrl-C).
+    """
     entry = find_agent(agent)
     try:
         given = flag_tools.parse_values(_parser(entry), argv)
@@ -61,16 +64,16 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
         print(f"{entry.script}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"{entry.script}: interrupted before the run began", file=sys.stderr)
+        print(f"{entry.script}: interrupted before the run started", file=sys.stderr)
         return InterruptedRunError.exit_code
     return 0
 
 
 def start_run(entry: AgentEntry, config: Any) -> None:
-    """Check everything, then make the log folder, then run. Raises RunError."""
+    """Check the config, create the log folder and run. Raises RunError: one of these fails."""
     run = config.run
     if not run.env_name:
-        raise UsageError("--env_name is required; allowed: an environment's id, see --help")
+        raise UsageError("--env_name is required; must be the id of an environment (see --help)")
     parts = _prepare(config)
     from cs285.cli.advice import describe_compiling
 
@@ -83,31 +86,39 @@ def start_run(entry: AgentEntry, config: Any) -> None:
     print(f"logging to {folder}", flush=True)
     try:
         _train(entry, config, folder, parts)
-    except UsageError:  # the disk did not take it: a folder without a result is not left behind
+    except UsageError:  # for example, the disk is full
+        # Do not leave a folder without results.
         if not any((folder / name).exists() for name in (CHECKPOINT, PROGRESS)):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def resume(entry: AgentEntry, folder: Path, given: dict[str, Any]) -> None:
-    """Go on with the run in `folder` under its own flags. Raises RunError.
+    """Resume the run in `folder` with its own flags.
 
-    Flags `given` again must agree with them, but for those that do not change what was computed.
+    The `given` flags must have the same values as before, except those that cannot change past
+    results. Raises RunError: a flag differs, the run cannot be resumed, or it fails.
     """
     saved = read_config(folder, entry.script)
-    allowed = flag_tools.flags_free_on_resume(entry.config_class)
+    free = flag_tools.flags_free_on_resume(entry.config_class)
     for name, value in given.items():
-        if name not in allowed and value != saved.get(name):
+        if name not in free and value != saved.get(name):
             raise UsageError(
-                f"--{name} {value}: the run was started with {saved.get(name)}; allowed with "
-                f"--resume are other values of {', '.join(sorted(allowed))}"
+                f"--{name} {value}: must be {saved.get(name)}, as when the run started; --resume "
+                f"can change only {', '.join(sorted(free))}"
             )
     try:
         config: Any = flag_tools.from_flat(entry.config_class, {**saved, **given})
     except TypeError as error:
-        raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
+        raise UsageError(
+            f"--resume {folder}: its {CONFIG} has values of a wrong type; must be the log folder "
+            f"of a run of {entry.script}"
+        ) from error
     if saved.get("checkpoint_freq") == -1 and not (folder / CHECKPOINT).exists():
-        raise UsageError(f"--resume {folder}: it was run with --checkpoint_freq -1, and kept none")
+        raise UsageError(
+            f"--resume {folder}: must be the log folder of a run with a checkpoint; this run had "
+            "--checkpoint_freq -1"
+        )
     parts = _prepare(config)
     print(f"resuming {folder}", flush=True)
     _train(entry, config, folder, parts, is_resumed=True)
@@ -120,7 +131,8 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
         "--resume",
         metavar="LOGDIR",
         default=flag_tools.ABSENT,
-        help="go on with the run in this log folder, under its own flags, as if never stopped",
+        help="resume the run in this log folder with its own flags; the results are the same as "
+        "without the interruption",
     )
     presets.add_flag(parser)
     flag_tools.add_flags(parser, entry.config_class)
@@ -128,13 +140,17 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
 
 
 def _prepare(config: Any) -> tuple[Any, Any, int]:
-    """Check the run against this machine: (task, device, episode cap). Raises UsageError."""
+    """Check the task and the device, and return (task, device, maximum episode length).
+
+    Raises UsageError: this machine or this task cannot run the config.
+    """
     run = config.run
     chosen_renderer = disable_renderer()
     if run.num_workers != 1:
         multiprocessing.set_forkserver_preload(["cs285.collection.worker_pool"])
-        # It imports beside us, on another core. Ctrl-C is not for it, nor for its children.
-        resource_tracker.ensure_running()  # else the next call starts it, and unblocks the signal
+        # The fork server imports torch in parallel, on another core. It starts with Ctrl-C
+        # blocked, so that neither it nor its children receive it.
+        resource_tracker.ensure_running()  # otherwise the next call starts it and unblocks SIGINT
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -144,7 +160,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     from cs285.networks.cpu_tuning import tune_cpu
 
     tune_cpu()
-    flags = flag_tools.to_flat(config)  # an agent may have no model, and so no such flags
+    flags = flag_tools.to_flat(config)  # an agent without a model lacks the flags below
     task = inspect_task(run.env_name, flags.get("learned_reward", False), flags.get("termination"))
     if run.video_log_freq > 0:
         choose_renderer(run.env_name, chosen_renderer)
@@ -157,7 +173,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
 def _train(
     entry: AgentEntry, config: Any, folder: Path, parts: Any, is_resumed: bool = False
 ) -> None:
-    """Run the loop in `folder` with what _prepare returned. Raises RunError."""
+    """Train in `folder` with the `parts` that `_prepare` returned. Raises RunError: it fails."""
     from cs285.cli.advice import Advice
     from cs285.envs import make_env
     from cs285.infrastructure.rl_trainer import RL_Trainer
@@ -190,7 +206,7 @@ def _train(
 
 
 def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tuple[Any, Any]:
-    """Return what collects to learn from, and what collects to evaluate."""
+    """Return the collector of training data and the collector of evaluation episodes."""
     from cs285.collection.collector import Collector, make_backend, planning_cores
     from cs285.collection.continuing_collector import ContinuingCollector
 

@@ -1,4 +1,4 @@
-"""What the small programs share: one line for an error, and files that appear when complete."""
+"""Helpers for the scripts: one-line errors, exit codes and temporary files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cs285.infrastructure.errors import InterruptedRunError, RunError
 def run_script(
     script: str, work: Callable[[Sequence[str]], int], argv: Sequence[str] | None
 ) -> int:
-    """Call `work` with the words of the command line, and return the program's exit code."""
+    """Call `work` with the words of the command line and return the exit code of the script."""
     try:
         return work(sys.argv[1:] if argv is None else argv)
     except RunError as error:
@@ -23,26 +23,27 @@ def run_script(
     except KeyboardInterrupt:
         return fail(script, "interrupted", InterruptedRunError.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        # Python flushes stdout at exit, which would fail again on the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return fail(script, "stdout was closed", RunError.exit_code)
     except OSError as error:
         return fail(script, describe(error), RunError.exit_code)
 
 
 def fail(script: str, message: str, exit_code: int) -> int:
-    """Print an error as one line on stderr, and return `exit_code`."""
+    """Print a one-line error on stderr and return `exit_code`."""
     print(f"{script}: error: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
 
 
 def warn(script: str, message: str) -> None:
-    """Print a warning as one line on stderr."""
+    """Print a one-line warning on stderr."""
     print(f"{script}: warning: {' '.join(message.split())}", file=sys.stderr)
 
 
 def describe(error: OSError) -> str:
-    """Return the file and what was wrong with it."""
-    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of a whole tree
+    """Return the text "FILE: REASON" for an error."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # from copytree
         name, _, reason = error.args[0][0]
         return f"{name}: {reason}"
     name = f"{error.filename}: " if error.filename else ""
@@ -51,7 +52,10 @@ def describe(error: OSError) -> str:
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Give a path next to `path`, to be renamed when complete; a file or folder left there goes."""
+    """Yield a temporary path next to `path`, which the caller renames when complete.
+
+    A file or folder that is still there afterwards is removed.
+    """
     temporary = path.with_name(f".{os.getpid()}_{path.name[:100]}.tmp")
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""Collect episodes: in worker processes on CPU, in one batched process on a GPU."""
+"""Collect whole episodes: in worker processes on a CPU, in one batch on a GPU."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from cs285.networks.threads import one_thread
 from cs285.policies.base_policy import Policy
 
 MAX_ENVS_IN_LOCKSTEP = 64
-POLL_SECONDS = 0.5  # how often the progress is told while workers work
+POLL_SECONDS = 0.5  # how often progress is reported while workers run
 
 
 class InProcess:
-    """Runs what was submitted as one lockstep batch, in this process.
+    """Runs all submitted episodes as one lockstep batch in this process.
 
-    On a CPU its planning uses `cores`, with the same data whatever their number.
+    On a CPU, planning uses `cores` threads. The data do not depend on their number.
     """
 
-    can_cancel = False  # an episode that runs
+    can_cancel = False  # `wait` runs every submitted episode to its end
 
     def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
         self.capacity, self.cores = capacity, cores
-        self._envs: defaultdict[tuple[str, int], gym.Env]  # by purpose and place in the batch
+        self._envs: defaultdict[tuple[str, int], gym.Env]  # by purpose and index in the batch
         self._envs = defaultdict(env_factory)
         self._keys: list[EpisodeKey] = []
 
@@ -43,12 +43,12 @@ class InProcess:
 
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         keys, self._keys = self._keys, []
-        envs = [self._envs[key.purpose, place] for place, key in enumerate(keys)]
+        envs = [self._envs[key.purpose, index] for index, key in enumerate(keys)]
         with one_thread(planning_threads=self.cores):
             return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
 
     def cancel(self) -> None:
-        assert not self._keys  # all that was submitted has run
+        assert not self._keys  # `wait` has run every submitted episode
 
     def close(self) -> None:
         for env in self._envs.values():
@@ -60,18 +60,18 @@ class InProcess:
         self._progress(self._steps)
 
 
-Backend: TypeAlias = InProcess | WorkerPool  # where at most `capacity` episodes run at a time
+Backend: TypeAlias = InProcess | WorkerPool  # runs at most `capacity` episodes at a time
 
 
 class Collection(NamedTuple):
-    """What a collection brought: `paths` for the replay, and the whole episodes that ended."""
+    """The data of one collection."""
 
-    paths: list[Path]
-    finished: list[Path]
+    paths: list[Path]  # for the replay buffer: whole episodes, or pieces of episodes
+    finished: list[Path]  # the whole episodes that finished in this collection
 
 
 class Collector:
-    """Collects the same whole episodes whatever the backend: they depend on their keys alone."""
+    """Collects whole episodes. They depend only on their keys, not on the backend."""
 
     def __init__(self, backend: Backend, seed: int, ep_len: int) -> None:
         self.backend, self.seed, self.ep_len = backend, seed, ep_len
@@ -84,53 +84,53 @@ class Collector:
         iteration: int,
         progress: Progress = lambda steps: None,
     ) -> Collection:
-        """Return episodes of at least `min_steps` env steps in all.
+        """Return episodes with at least `min_steps` env steps in total.
 
-        They are the shortest run of episodes 0, 1, 2 … that is long enough, so no worker's speed
-        can change which. More than those may be started where episodes tend to end early; what is
-        not needed in the end is dropped.
+        These are the fewest episodes 0, 1, 2, … that are long enough, so the choice does not
+        depend on the speed of the workers. The collector starts more episodes at once if episodes
+        tend to finish early. It drops the episodes that it does not need.
         """
         self.backend.start(policy, progress)
-        done: dict[int, Path | RunError] = {}
+        results: dict[int, Path | RunError] = {}
         started = 0
         while True:
-            paths = _shortest_run(done, min_steps)
+            paths = _shortest_prefix(results, min_steps)
             if paths is not None:
                 self.backend.cancel()
                 return Collection(paths, paths)
-            lengths = [path.length for path in done.values() if isinstance(path, Path)]
+            lengths = [path.length for path in results.values() if isinstance(path, Path)]
             finished_steps = sum(lengths)
-            # Without means to cancel an episode, start none that could turn out unneeded.
-            usual = self.ep_len
+            # A backend that cannot cancel must start only episodes that are certainly needed.
+            expected_length = self.ep_len
             if self.backend.can_cancel and lengths:
-                usual = math.ceil(finished_steps / len(lengths))
-            missing = math.ceil((min_steps - finished_steps) / usual)
-            while started - len(done) < min(max(missing, 1), self.backend.capacity):
+                expected_length = math.ceil(finished_steps / len(lengths))
+            missing = math.ceil((min_steps - finished_steps) / expected_length)
+            while started - len(results) < min(max(missing, 1), self.backend.capacity):
                 self.backend.submit(EpisodeKey(self.seed, purpose, iteration, started))
                 started += 1
-            done |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
+            results |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
 
     def close(self) -> None:
-        """Release environments and processes."""
+        """Close the environments and stop the worker processes."""
         self.backend.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: no episode goes beyond its collection."""
+        """Return an empty dict: no episode continues in the next collection."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore nothing."""
+        """Do nothing: there is no state."""
 
 
-def _shortest_run(done: dict[int, Path | RunError], min_steps: int) -> list[Path] | None:
-    """Return episodes 0, 1, 2 … of `min_steps` in all, or None if some are not done yet.
+def _shortest_prefix(results: dict[int, Path | RunError], min_steps: int) -> list[Path] | None:
+    """Return episodes 0, 1, 2, … with `min_steps` in total, or None if one has not finished yet.
 
-    Raises the error of an episode that is among them; the others' do not matter.
+    Raises RunError: one of these episodes failed. Errors of later episodes are ignored.
     """
     paths: list[Path] = []
     steps = 0
     while steps < min_steps:
-        path = done.get(len(paths))
+        path = results.get(len(paths))
         if path is None:
             return None
         if isinstance(path, RunError):
@@ -145,9 +145,9 @@ def make_backend(
 ) -> Backend:
     """Return the backend for `device`.
 
-    `num_workers` None means one per core on CPU and none on a GPU; never more than the
-    `max_episodes` that a collection can need. Where fewer episodes run than there are cores for
-    (`planning_cores`), each episode's planning uses several.
+    `num_workers` None means one worker per core on a CPU, and no workers on a GPU. There are at
+    most `max_episodes` workers, because a collection never needs more episodes. If fewer episodes
+    run than there are `planning_cores`, each episode plans on several cores.
     """
     if device.type != "cpu" and num_workers is None:
         return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP)
@@ -159,7 +159,10 @@ def make_backend(
 
 
 def planning_cores(device: torch.device, num_workers: int | None) -> int:
-    """Return how many cores plan: at most `num_workers`, which shares a machine among runs."""
+    """Return how many cores planning may use: at most `num_workers`, and one with a GPU.
+
+    With this limit, several runs can share a machine.
+    """
     if device.type != "cpu":
         return 1
     return min(num_workers or available_cores(), available_cores())

@@ -1,4 +1,4 @@
-"""Collect any number of env steps, also one: the running episode goes on in the next collection."""
+"""Collect an exact number of env steps: the next collection continues the running episode."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from cs285.policies.base_policy import Policy
 
 
 class ContinuingCollector:
-    """Steps one environment, in this process, for exactly as many env steps as it is asked for.
+    """Steps one environment, in this process, for exactly the requested number of env steps.
 
-    On a CPU its planning uses `cores`, with the same data whatever their number.
+    On a CPU, planning uses `cores` threads. The data do not depend on their number.
     """
 
     def __init__(self, env_factory: EnvFactory, seed: int, cores: int = 1) -> None:
         self._env_factory, self.seed, self.cores = env_factory, seed, cores
         self._env: gym.Env | None = None
         self._episode: Episode | None = None
-        self._kept: dict[str, Tensor] = {}  # by the policy, in the running episode
+        self._kept: dict[str, Tensor] = {}  # what the policy keeps in the running episode
 
     def collect(
         self,
@@ -44,7 +44,10 @@ class ContinuingCollector:
         iteration: int,
         progress: Progress = lambda steps: None,
     ) -> Collection:
-        """Take `min_steps` env steps, no more; they depend on (seed, purpose, iteration) alone."""
+        """Take exactly `min_steps` env steps.
+
+        All random draws depend only on seed, purpose, iteration and the piece of an episode.
+        """
         pieces: list[Path] = []
         finished: list[Path] = []
         taken = 0
@@ -66,12 +69,12 @@ class ContinuingCollector:
         return Collection(pieces, finished)
 
     def close(self) -> None:
-        """Release the environment."""
+        """Close the environment."""
         if self._env is not None:
             self._env.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running episode: key, actions, where they led, what the policy kept."""
+        """Return the running episode: key, actions, last observation, what the policy keeps."""
         episode = self._episode
         if episode is None:
             return {}
@@ -83,10 +86,10 @@ class ContinuingCollector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Bring a fresh environment to where the running episode was, by acting it out again.
+        """Restore the running episode by replaying its actions in a new environment.
 
-        An environment that is not a function of its seed and actions ends up elsewhere; then the
-        episode is given up, with a warning, and the next collection begins a new one.
+        If the environment is not a deterministic function of its seed and actions, this fails.
+        Then the method prints a warning, and the next collection starts a new episode.
         """
         if not state:
             return
@@ -98,8 +101,11 @@ class ContinuingCollector:
         if np.array_equal(episode.obs[-1], to_numpy(state["obs"])) and episode.running:
             self._episode, self._kept = episode, dict(state["kept"])
         else:
-            warning = "warning: the environment does not repeat itself; a new episode begins"
-            print(warning, file=sys.stderr)
+            print(
+                "warning: the environment did not reproduce the running episode; starting a new "
+                "one; for an exact resume, make the environment a function of its seed and actions",
+                file=sys.stderr,
+            )
 
     def _environment(self) -> gym.Env:
         if self._env is None:

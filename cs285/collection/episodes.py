@@ -1,4 +1,4 @@
-"""Run whole episodes of a policy: the one inner loop behind every way of collecting."""
+"""Episodes of a policy: the inner loop that all collectors share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Memory, Policy
 
 EnvFactory = Callable[[], gym.Env]
-Progress = Callable[[int], None]  # told how many env steps of a collection are taken so far
-MAX_ENV_SEED = 2**31  # some simulators take 32-bit seeds only
+Progress = Callable[[int], None]  # gets the env steps of a collection so far
+MAX_ENV_SEED = 2**31  # some simulators accept only 32-bit seeds
 
 
 class EpisodeKey(NamedTuple):
-    """All that an episode's randomness comes from; `seed` is the run's."""
+    """Determines all random draws of an episode; `seed` is the run's seed."""
 
     seed: int
     purpose: str
@@ -31,25 +31,25 @@ class EpisodeKey(NamedTuple):
 
 
 class Episode:
-    """One episode that is being run, and everything it recorded so far."""
+    """A running episode and its recorded steps."""
 
     def __init__(self, env: gym.Env, key: EpisodeKey) -> None:
         self.env, self.key = env, key
         env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
         obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
-        self.obs = [np.array(obs, np.float32)]  # copied: an env may reuse its array
+        self.obs = [np.array(obs, np.float32)]  # a copy: an env may reuse its array
         self.acs: list[NDArray[np.float32]] = []
         self.rewards: list[float] = []
         self.terminated: list[bool] = []
         self.running = True
 
     def step(self, action: NDArray[np.float32]) -> None:
-        """Take one env step and record it. Raises TaskError: what it gave is not finite."""
+        """Take one env step and record it. Raises TaskError: its reward or obs is non-finite."""
         obs, reward, terminated, truncated, _ = self.env.step(action)
         if not (math.isfinite(reward) and np.isfinite(obs).all()):
             raise TaskError(
-                f"the task gave a non-finite reward or observation at env step {len(self.acs)} of "
-                "an episode: this is its simulator's to mend"
+                "the environment returned a non-finite reward or observation at env step "
+                f"{len(self.acs)} of an episode; fix the simulator"
             )
         self.obs.append(np.array(obs, np.float32))
         self.acs.append(action)
@@ -58,7 +58,7 @@ class Episode:
         self.running = not (terminated or truncated)
 
     def path(self, first: int = 0) -> Path:
-        """Return the steps from number `first` on; there must be one."""
+        """Return the steps from index `first` on; there must be at least one."""
         obs = np.stack(self.obs[first:])
         return Path(
             obs=obs[:-1],
@@ -66,12 +66,12 @@ class Episode:
             rewards=np.array(self.rewards[first:], np.float32),
             next_obs=obs[1:],
             terminated=np.array(self.terminated[first:]),
-            goes_on=first > 0,
+            is_continuation=first > 0,
         )
 
 
 def fresh_memory(key: EpisodeKey, device: torch.device) -> Memory:
-    """Return the memory that a policy begins the episode of this key with."""
+    """Return an empty policy memory whose random draws depend only on `key`."""
     return Memory(
         make_generator(key.seed, f"{key.purpose} policy", key.iteration, key.number, device=device)
     )
@@ -80,16 +80,16 @@ def fresh_memory(key: EpisodeKey, device: torch.device) -> Memory:
 def decide(
     policy: Policy, episodes: Sequence[Episode], memories: Sequence[Memory]
 ) -> NDArray[np.float32]:
-    """Return the policy's next actions in B episodes, (B, A).
+    """Return the policy's next actions (B, A) in B episodes.
 
-    Raises DivergedError if one is not finite: none ever reaches a simulator.
+    Raises DivergedError: an action is non-finite. A simulator never receives such an action.
     """
     actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), memories)
     if not np.isfinite(actions).all():
         raise DivergedError(
-            "the policy asked for a non-finite action: the model or the policy diverged (a smaller "
-            "learning rate or more data may help), or the task's get_reward is not finite on "
-            "imagined states"
+            "the policy returned a non-finite action; either the model or the policy diverged (try "
+            "a smaller learning rate or more data), or the task's get_reward is non-finite on "
+            "imagined states (fix get_reward)"
         )
     return actions
 
@@ -100,10 +100,10 @@ def run_episodes(
     keys: Sequence[EpisodeKey],
     on_step: Callable[[int], None] = lambda count: None,
 ) -> list[Path]:
-    """Run one episode per key in lockstep, each in an env of its own, deciding for all at once.
+    """Run one episode per key in lockstep, each in a separate env, with batched decisions.
 
-    `on_step` is told how many env steps were just taken. Raises DivergedError if the policy asks
-    for a non-finite action.
+    `on_step` gets the number of env steps just taken. Raises DivergedError: an action is
+    non-finite. Raises TaskError: a reward or observation is non-finite.
     """
     episodes = [Episode(env, key) for env, key in zip(envs, keys, strict=True)]
     memories = {key: fresh_memory(key, policy.device) for key in keys}

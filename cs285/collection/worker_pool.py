@@ -1,4 +1,4 @@
-"""Worker processes that run episodes on a share of the cores each, and may die without loss."""
+"""Worker processes that run episodes; if one dies, another worker repeats its episode."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.cpu_tuning import tune_cpu
 from cs285.networks.threads import set_planning_threads
 
-MAX_TRIES = 3  # an episode that kills this many workers will kill the next one too
+MAX_TRIES = 3  # give up on an episode that has killed this many workers
 
 
 class _Worker:
-    """One process, its pipe, and the episode it is at."""
+    """A worker process, its pipe, and its current episode."""
 
     def __init__(self, env_factory: EnvFactory, context: Any) -> None:
-        self.steps = context.RawValue(ctypes.c_longlong, 0)  # env steps taken; for display only
+        self.steps = context.RawValue(ctypes.c_longlong, 0)  # env steps taken, for the display
         self.cancelled = context.RawValue(ctypes.c_bool, False)
-        self.threads = context.RawValue(ctypes.c_int, 1)  # that its planning uses
+        self.threads = context.RawValue(ctypes.c_int, 1)  # for planning
         self.pipe, remote = context.Pipe()
         shared = (self.steps, self.cancelled, self.threads)
         self.process = context.Process(
@@ -46,9 +46,9 @@ class _Worker:
 
 
 class WorkerPool:
-    """Runs up to `capacity` episodes at a time, each in a process of its own.
+    """Runs up to `capacity` episodes in parallel, each in a separate process.
 
-    While fewer run than there are `cores`, each uses several to plan, with the same data.
+    If fewer episodes than `cores` run, each one plans on several cores. The data stay the same.
     """
 
     can_cancel = True
@@ -56,20 +56,20 @@ class WorkerPool:
     def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
         self.capacity, self.cores = capacity, cores
         self._env_factory = env_factory
-        # A server forks the workers: quick, and free of this process's threads and locks.
+        # A fork server starts workers quickly, without the threads and locks of this process.
         self._context = multiprocessing.get_context("forkserver")
         self._workers: list[_Worker] = []
         self._policy = b""
         self._tries: dict[EpisodeKey, int] = {}
 
     def start(self, policy: Any, progress: Progress) -> None:
-        """Begin a collection with `policy`. Raises RunError if it cannot be pickled."""
+        """Begin a collection with `policy`. Raises RunError: it cannot be pickled."""
         try:
             self._policy = pickle.dumps(policy)
-        except Exception as error:  # pickle raises whatever the object's own reduction raises
+        except Exception as error:  # pickle raises whatever the object's __reduce__ raises
             raise RunError(
-                f"the policy cannot be sent to worker processes ({error}); make get_reward a "
-                "static method, or give --num_workers 1"
+                f"the policy cannot be pickled for the worker processes ({error}); make get_reward "
+                "a static method, or pass --num_workers 1"
             ) from error
         self._tries.clear()
         self._progress = progress
@@ -77,48 +77,48 @@ class WorkerPool:
             worker.steps.value = 0
 
     def submit(self, key: EpisodeKey) -> None:
-        """Hand an episode to an idle worker; the caller keeps to `capacity` at a time."""
+        """Send an episode to an idle worker. The caller submits at most `capacity` at a time."""
         idle = [worker for worker in self._workers if worker.key is None]
         if not idle:
             idle = [_Worker(self._env_factory, self._context)]
             self._workers += idle
         idle[0].key = key
-        # A worker that died while idle breaks the pipe here; wait() then finds it and replaces it.
+        # If the worker died while idle, the pipe breaks here, and wait() replaces the worker.
         with contextlib.suppress(OSError):
             idle[0].pipe.send((self._policy, key))
 
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
-        """Return the episodes that ended within `timeout` seconds, as soon as there is one.
+        """Return the finished episodes as soon as there is one, or after `timeout` seconds.
 
-        One that failed for good has its error in the place of its path.
+        An episode that failed has its error in place of its path.
         """
         busy = {worker.pipe: worker for worker in self._workers if worker.key is not None}
         self._share_cores(list(busy.values()))
-        done: list[tuple[EpisodeKey, Path | RunError]] = []
+        finished: list[tuple[EpisodeKey, Path | RunError]] = []
         for pipe in connection.wait(list(busy), timeout):
             worker = busy[cast(connection.Connection, pipe)]
             try:
                 result = worker.pipe.recv()
             except (EOFError, OSError):
-                done += self._replace(worker)
+                finished += self._replace(worker)
                 continue
             key, worker.key = cast(EpisodeKey, worker.key), None
-            done.append((key, result))
+            finished.append((key, result))
         self._progress(sum(worker.steps.value for worker in self._workers))
-        return done
+        return finished
 
     def cancel(self) -> None:
-        """Call off what still runs, and wait until it has stopped."""
+        """Cancel the running episodes, and wait until they have stopped."""
         busy = [worker for worker in self._workers if worker.key is not None]
         for worker in busy:
             worker.cancelled.value = True
         for worker in busy:
-            with contextlib.suppress(EOFError, OSError):  # a dead one is replaced when next used
+            with contextlib.suppress(EOFError, OSError):  # the next use replaces a dead worker
                 worker.pipe.recv()
             worker.key, worker.cancelled.value = None, False
 
     def close(self) -> None:
-        """End every worker, at once."""
+        """Kill every worker."""
         for worker in self._workers:
             worker.process.kill()
             worker.process.join()
@@ -126,13 +126,13 @@ class WorkerPool:
         self._workers.clear()
 
     def _share_cores(self, busy: list[_Worker]) -> None:
-        """Tell each busy worker how many threads its next decision may plan with."""
-        for place, worker in enumerate(busy):
+        """Set the number of planning threads for the next decision of each busy worker."""
+        for index, worker in enumerate(busy):
             share, rest = divmod(self.cores, len(busy))
-            worker.threads.value = max(share + (place < rest), 1)
+            worker.threads.value = max(share + (index < rest), 1)
 
     def _replace(self, dead: _Worker) -> list[tuple[EpisodeKey, Path | RunError]]:
-        """Run the episode of a dead worker in another one, or return why it is given up."""
+        """Run the episode of a dead worker again, or return its error after MAX_TRIES workers."""
         dead.process.join()
         dead.pipe.close()
         self._workers.remove(dead)
@@ -141,9 +141,13 @@ class WorkerPool:
         self._tries[key] = self._tries.get(key, 1) + 1
         cause = f"worker {dead.process.pid} died (exit code {dead.process.exitcode})"
         if self._tries[key] > MAX_TRIES:
-            given_up = f"{cause}: episode {key.number} ended {MAX_TRIES} workers; giving up"
-            return [(key, WorkerError(given_up))]
-        print(f"warning: {cause}; running its episode {key.number} again", file=sys.stderr)
+            message = f"{cause}; giving up on episode {key.number}: it killed {MAX_TRIES} workers"
+            return [(key, WorkerError(message))]
+        print(
+            f"warning: {cause}; running episode {key.number} again; if workers run out of memory, "
+            "pass a smaller --num_workers",
+            file=sys.stderr,
+        )
         self.submit(key)
         return []
 
@@ -152,18 +156,18 @@ _unpickle = functools.lru_cache(maxsize=1)(pickle.loads)
 
 
 class _EpisodeCancelledError(Exception):
-    """Ends an episode that is not needed any more."""
+    """Stops an episode that is no longer needed."""
 
 
 def _serve(
     pipe: connection.Connection, env_factory: EnvFactory, steps: Any, cancelled: Any, threads: Any
 ) -> None:
-    """Run episodes until the parent is gone. An exception is the episode's result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    """Run episodes until the parent process ends. An exception becomes the episode's result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     tune_cpu()
-    # By purpose, so that evaluation never steps a training env.
+    # One env per purpose, so that evaluation never steps a training env.
     envs: defaultdict[str, gym.Env] = defaultdict(env_factory)
 
     def count(taken: int) -> None:
@@ -172,7 +176,7 @@ def _serve(
         if cancelled.value:
             raise _EpisodeCancelledError
 
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone, and so are we
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended, so this worker ends, too
         while True:
             policy_bytes, key = pipe.recv()
             result: Any
@@ -183,7 +187,7 @@ def _serve(
                 result = None
             except RunError as error:
                 result = error
-            except Exception as error:  # whatever a third party's environment raises, among others
+            except Exception as error:  # a third party's environment may raise anything
                 cause = traceback.format_exc().rstrip()
                 result = as_no_memory(error) or WorkerError(
                     f"episode {key.number} raised an exception:\n{cause}"

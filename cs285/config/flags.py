@@ -1,4 +1,4 @@
-"""Command-line flags generated from dataclass fields: one line on stderr when one is wrong."""
+"""Command-line flags from dataclass fields. A wrong flag gives a one-line error on stderr."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any, NoReturn, TypeVar
 from cs285.infrastructure.errors import UsageError
 
 Config = TypeVar("Config")
-ABSENT = argparse.SUPPRESS  # the default of a flag that is absent from the parsed values
+ABSENT = argparse.SUPPRESS  # as the default, it keeps a flag that is not given out of the values
 
 
 @dataclass(frozen=True)
 class Check:
-    """A condition on a flag's value, and how an error message words it: "must be ..."."""
+    """A condition on a flag's value. An error message says "must be " and then `must_be`."""
 
     holds: Callable[[Any], bool]
     must_be: str
 
 
-MOST = 10**15  # below int64: above it torch raises errors that do not mention memory
-COUNT = Check(lambda value: 1 <= value <= MOST, "an integer from 1 to 10^15")
+LARGEST = 10**15  # sizes near 2^63 give torch errors that do not mention memory
+COUNT = Check(lambda value: 1 <= value <= LARGEST, "an integer from 1 to 10^15")
 INDEX = Check(lambda value: value >= 0, "a non-negative integer")
 FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or a positive integer")
 RATE = Check(lambda value: math.isfinite(value) and value > 0, "a positive, finite number")
@@ -39,13 +39,13 @@ ANYTHING = Check(lambda value: True, "any value")
 
 
 def one_of(*choices: str) -> Check:
-    """Return the check that a value is among `choices`."""
+    """Return the check that a value is one of `choices`."""
     words = ", ".join(choices[:-1]) + f" or {choices[-1]}"
     return Check(lambda value: value in choices, words)
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """Return what converts a word of the command line to a whole number that is at least this."""
+    """Return an argparse type for integers of at least `least`."""
 
     def convert(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -64,11 +64,11 @@ def flag(
     commas: bool = False,
     changes_curve: bool = True,
 ) -> Any:
-    """Declare a dataclass field that is also a flag.
+    """Declare a dataclass field that is also a command-line flag.
 
-    `text` is its help and `check` what it may be; a `free` flag may be given anew on --resume,
-    since it does not change what has been computed so far. Values of some have `commas` in them.
-    Of a flag that never `changes_curve` two runs may differ and still be the same run.
+    `text` is its help text and `check` the condition on its value. A `free` flag may change on
+    --resume, because it does not affect past results. `commas` says that one value may contain
+    commas. A flag with `changes_curve` False never affects the learning curve.
     """
     metadata = {
         "help": text,
@@ -82,11 +82,11 @@ def flag(
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, but an error is one line and no abbreviation of a flag is taken for it."""
+    """An argument parser with one-line errors and without abbreviated flags."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
-        # argparse takes -1e3 for a flag: its own pattern knows no exponents.
+        # argparse's own pattern has no exponents, so argparse would read -1e3 as a flag.
         self._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
     def error(self, message: str) -> NoReturn:
@@ -99,29 +99,29 @@ class OneLineParser(argparse.ArgumentParser):
         if unknown:
             near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; see --help"
-            self.error(f"unknown flag or stray value {unknown[0]}{hint}")
+            self.error(f"unknown argument {unknown[0]}{hint}")
         return parsed
 
 
 def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
-    """Add a flag for every field of every group of `config_class`. Values not given stay absent."""
+    """Add a flag for every field of `config_class`. Flags not given are absent from the result."""
     for group in groups(config_class).values():
         section = parser.add_argument_group((group.__doc__ or group.__name__).split("\n")[0])
         for field, kind in typed_fields(group):
-            shown = "" if field.default is None else f" (default: {field.default})"
+            shown = "" if field.default in (None, "") else f" (default: {field.default})"
             options: dict[str, Any] = {
                 "default": ABSENT,
                 "help": (field.metadata["help"] + shown).replace("%", "%%"),
             }
             if kind is bool:
-                options["action"] = argparse.BooleanOptionalAction  # --no-flag: against a preset's
+                options["action"] = argparse.BooleanOptionalAction  # --no-flag overrides a preset
             else:
                 options |= {"type": converter(kind, field), "metavar": kind.__name__.upper()}
             section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)
 
 
 def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
-    """Return the fields of a flag group, and what their values are: bool, int, float or str."""
+    """Return the fields of a flag group with their types: bool, int, float or str."""
     types = {name: typing.get_args(t) or (t,) for name, t in typing.get_type_hints(group).items()}
     return [
         (field, next(t for t in (bool, int, float, str) if t in types[field.name]))
@@ -130,18 +130,21 @@ def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
 
 
 def groups(config_class: type) -> dict[str, type]:
-    """Return the flag groups of a config class: its fields' names and dataclass types."""
+    """Return the flag groups of a config class as {field name: dataclass}."""
     types = typing.get_type_hints(config_class)
     return {field.name: types[field.name] for field in dataclasses.fields(config_class)}
 
 
 def from_flat(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """Build a config from {flag name: value}, else the defaults. Raises UsageError: bad value."""
+    """Build a config from {flag name: value} and the defaults.
+
+    Raises UsageError: a value is invalid, or two values do not fit together.
+    """
     built = {}
     for name, group in groups(config_class).items():
-        own = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
-        check_values(group, own)
-        built[name] = group(**own)  # checks between flags are the group's own, and come after
+        chosen = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
+        check_values(group, chosen)
+        built[name] = group(**chosen)  # the group itself then checks combinations of flags
     return config_class(**built)
 
 
@@ -157,13 +160,13 @@ def defaults(config_class: type) -> dict[str, Any]:
 
 
 def flags_free_on_resume(config_class: type) -> set[str]:
-    """Return the names of the flags that may be changed on --resume."""
+    """Return the names of the flags that may change on --resume."""
     fields = [f for group in groups(config_class).values() for f in dataclasses.fields(group)]
     return {f.name for f in fields if f.metadata["free"]}
 
 
 def check_values(group: type, values: dict[str, Any]) -> None:
-    """Raise UsageError at the first of a group's `values` that is not allowed."""
+    """Check the `values` of a flag group. Raises UsageError: a value is invalid."""
     for field in dataclasses.fields(group):
         value, check = values.get(field.name), field.metadata["check"]
         if value is not None and not check.holds(value):
@@ -171,7 +174,7 @@ def check_values(group: type, values: dict[str, Any]) -> None:
 
 
 def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
-    """Return the argparse type of a field, which names flag and value where it cannot convert."""
+    """Return an argparse type for a field. Its error names the flag and the value."""
 
     def convert(text: str) -> Any:
         try:
@@ -185,5 +188,5 @@ def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
 
 
 def parse_values(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
-    """Return {flag name: value} of the flags that were given."""
+    """Parse the command line and return {flag name: value} of the given flags."""
     return vars(parser.parse_args(sys.argv[1:] if argv is None else argv))

@@ -1,7 +1,6 @@
-"""Flags that other flags make ineffective: a run reports them, a sweep refuses to vary them.
+"""Flags that other flags make ineffective. A run reports them, and a sweep cannot vary them.
 
-The rules stand in the `rules` of the flag groups (and of the configs that combine groups), beside
-the fields that they are about.
+Flag groups, and configs that combine groups, list their rules in the class attribute `rules`.
 """
 
 from __future__ import annotations
@@ -12,42 +11,42 @@ from typing import Any, NamedTuple
 
 from cs285.config.flags import groups, to_flat
 
-Flat = dict[str, Any]  # every flag of a run and its value
+Flat = dict[str, Any]  # {flag name: value} of all flags of a run
 
 
 class Rule(NamedTuple):
-    """Flags that have no effect where `applies` holds of a run's flags."""
+    """The `flags` have no effect if `applies` is true for a run's flags."""
 
     flags: tuple[str, ...]
     applies: Callable[[Flat], bool]
-    reason: str  # its {names} are flags
+    reason: str  # completes "has no effect because ..."; a {flag name} stands for its value
 
 
 def ineffective_if(name: str, value: Any, *flags: str) -> Rule:
-    """Return the rule that `flags` have no effect where the flag `name` has this value."""
+    """Return the rule that `flags` have no effect if the flag `name` has this value."""
     return Rule(flags, lambda flat: flat[name] == value, f"--{name} is {value}")
 
 
-def names_of(group: type, but: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the flags of a group, except some."""
-    return tuple(field.name for field in dataclasses.fields(group) if field.name not in but)
+def names_of(group: type, excluded: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the flags of a group, except the `excluded` ones."""
+    return tuple(field.name for field in dataclasses.fields(group) if field.name not in excluded)
 
 
 def without_effect_on_curve(group: type) -> tuple[str, ...]:
-    """Return the flags of a group that change no curve, whatever their values."""
+    """Return the flags of a group that never affect the learning curve."""
     fields = dataclasses.fields(group)
     return tuple(field.name for field in fields if not field.metadata["changes_curve"])
 
 
 def flags_without_effect_on_curve(config_class: type) -> set[str]:
-    """Return the flags of a config that change no curve."""
+    """Return the flags of a config class that never affect the learning curve."""
     return {
         name for group in groups(config_class).values() for name in without_effect_on_curve(group)
     }
 
 
 def ineffective_flags(config: Any) -> dict[str, str]:
-    """Return the flags that have no effect in a run of this config, and why."""
+    """Return {flag: reason} for the flags that have no effect in a run with this config."""
     flat = to_flat(config)
     found: dict[str, str] = {}
     for holder in (type(config), *groups(type(config)).values()):
@@ -59,24 +58,26 @@ def ineffective_flags(config: Any) -> dict[str, str]:
 
 
 def describe_ineffective(given: Flat, config: Any, defaults: Flat) -> list[str]:
-    """Return a line per reason why flags that were `given` have no effect in a run of `config`.
+    """Return one warning per reason for the `given` flags that have no effect in a run of `config`.
 
-    A flag that was given its default is left out: scripts give every flag.
+    Flags with their default values are skipped, because scripts pass every flag.
     """
     by_reason: dict[str, list[str]] = {}
     for name, reason in ineffective_flags(config).items():
         if name in given and given[name] != defaults[name]:
             by_reason.setdefault(reason, []).append(name)
     return [
-        f"--{', --'.join(names)}: without effect, as {reason}"
+        f"warning: --{', --'.join(names)} {'has' if len(names) == 1 else 'have'} no effect because "
+        f"{reason}"
         for reason, names in by_reason.items()
     ]
 
 
 def signature(config: Any) -> tuple[Any, ...]:
-    """Return what decides a run's curve: two configs with the same signature give the same curve.
+    """Return the values that determine a run's learning curve.
 
-    A group's `canonical()` gives one value to settings that mean the same.
+    Two configs with the same signature give the same curve. A group's `canonical()` replaces
+    equivalent settings by one value.
     """
     flat = to_flat(config)
     for group in vars(config).values():

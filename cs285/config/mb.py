@@ -1,4 +1,4 @@
-"""The settings of a run of the MB agent."""
+"""The settings of the MB agent."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from cs285.infrastructure.errors import UsageError
 
 @dataclass(frozen=True)
 class MBConfig:
-    """Everything that defines one run of the MB agent."""
+    """Settings of the MB agent, which fits a dynamics model and plans through it."""
 
     run: RunConfig
     model: ModelConfig
     planner: PlannerConfig
 
     def __post_init__(self) -> None:
-        require_model(self.model, "the MB agent plans through it")
+        require_model(self.model, "the MB agent plans through the model")
         check_particles(self.model, self.planner)
 
 
 def check_particles(model: ModelConfig, planner: PlannerConfig) -> None:
-    """Raise UsageError: the planner's particles cannot be shared out among the model's members."""
+    """Check that the members can share the particles evenly. Raises UsageError: they cannot."""
     members = model.num_elites or model.ensemble_size
     planner.particles_per_member(members, model.model == "probabilistic")
 
 
 def require_model(model: ModelConfig, reason: str) -> None:
-    """Raise UsageError: there is to be no model, and `reason` needs one."""
+    """Check that the run has a model, which `reason` needs. Raises UsageError: it has none."""
     if model.num_agent_train_steps_per_iter == 0:
         raise UsageError(
-            f"--num_agent_train_steps_per_iter 0: must be a positive integer: {reason}"
+            f"--num_agent_train_steps_per_iter 0: must be a positive integer, because {reason}"
         )

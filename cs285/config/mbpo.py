@@ -1,4 +1,4 @@
-"""The settings of a run of the MBPO agent."""
+"""The settings of the MBPO agent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.progress import Notify
 
 
-def _replaced_by(name: str, flag: str) -> Rule:
-    return Rule((flag,), lambda flat: flat[name] is not None, f"--{name} takes its place")
+def _overridden_by(name: str, flag: str) -> Rule:
+    return Rule((flag,), lambda flat: flat[name] is not None, f"--{name} overrides it")
 
 
 @dataclass(frozen=True)
@@ -25,53 +25,53 @@ class RolloutConfig:
     """model rollouts"""
 
     rules: ClassVar = (
-        _replaced_by("mbpo_rollout_schedule", "mbpo_rollout_length"),
-        _replaced_by("mbpo_model_buffer_size", "mbpo_models_kept"),
+        _overridden_by("mbpo_rollout_schedule", "mbpo_rollout_length"),
+        _overridden_by("mbpo_model_buffer_size", "mbpo_models_kept"),
     )
 
     mbpo_rollout_length: int = flag(
-        1, "steps of a model rollout; 0: plain SAC on real data", check=INDEX
+        1, "steps of a model rollout; 0: no rollouts, plain SAC on real data", check=INDEX
     )
     mbpo_rollout_schedule: str | None = flag(
         None,
-        "the length as a line over env steps, in place of the flag above: FIRST,LAST,FROM,TO is "
-        "FROM up to env step FIRST and TO from env step LAST on",
+        "FIRST,LAST,FROM,TO: the length of a model rollout changes linearly from FROM at env step "
+        "FIRST to TO at env step LAST; overrides --mbpo_rollout_length (default: no schedule)",
         commas=True,
     )
     mbpo_propagation: str = flag(
         "mean",
-        "next imagined state: mean over the ensemble, or random_member, drawn for each row, which "
-        "--model probabilistic brings along",
+        "next state of a model rollout: mean (over the ensemble) or random_member (of one member, "
+        "drawn for each row and step; --model probabilistic sets it)",
         check=one_of("mean", "random_member"),
     )
     mbpo_rollouts_per_sac_iter: int = flag(1, "model rollouts per SAC iteration", check=COUNT)
     mbpo_rollout_every: int = flag(
         100,
-        "SAC iterations, counted over the run, whose model rollouts are done in one batch",
+        "SAC iterations per batch of model rollouts; a fit of the model starts a new batch",
         check=COUNT,
     )
     mbpo_real_ratio: float | None = flag(
         None,
-        "share of real transitions in a SAC batch (default: their share in one buffer that held "
-        "both)",
+        "share of real transitions in a SAC batch (default: their share in a single buffer of all "
+        "real and imagined transitions, as in the homework)",
         check=UNIT,
     )
     mbpo_model_buffer_size: int | None = flag(
         None,
-        "imagined transitions kept, the newest (default: those of --mbpo_models_kept)",
+        "capacity of the model buffer, which keeps the newest imagined transitions (default: set "
+        "by --mbpo_models_kept)",
         check=COUNT,
     )
     mbpo_models_kept: int = flag(
         2,
-        "of how many of the last models the imagined transitions are kept; of more where rollouts "
-        "end early, since room is made for full lengths",
+        "capacity of the model buffer as a number of models: it holds the full-length rollouts of "
+        "this many models, or of more models if rollouts terminate early",
         check=COUNT,
     )
-    mbpo_refit_every: int = flag(1, "trainer iterations between fits of the model", check=COUNT)
+    mbpo_refit_every: int = flag(1, "iterations between two fits of the model", check=COUNT)
     mbpo_eval_planner: bool = flag(
         False,
-        "also evaluate planning through the same model, with the planner's flags, as "
-        "Planner_Eval_* beside Eval_*",
+        "also evaluate the planner on the same model; its metrics are Planner_Eval_*",
     )
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class RolloutConfig:
             )
 
     def length_at(self, env_steps: int) -> int:
-        """Return the length of a model rollout after so many env steps."""
+        """Return the length of a model rollout after `env_steps`."""
         if self.mbpo_rollout_schedule is None:
             return self.mbpo_rollout_length
         first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
@@ -103,13 +103,13 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class MBPOConfig:
-    """Everything that defines one run of the MBPO agent."""
+    """Settings of the MBPO agent, which trains SAC on real and on imagined transitions."""
 
     rules: ClassVar = (
         Rule(
             names_of(PlannerConfig),
             lambda flat: not flat["mbpo_eval_planner"],
-            "--mbpo_eval_planner is not given",
+            "--mbpo_eval_planner is not set",
         ),
         ineffective_if(
             "mbpo_rollout_length",
@@ -136,12 +136,11 @@ class MBPOConfig:
 
 
 def resolve_batch_size(given: dict[str, Any], notify: Notify = print) -> dict[str, Any]:
-    """Return the flags to run with: --sac_batch_size is --batch_size where that is not given.
+    """Return the `given` flags with --batch_size set to --sac_batch_size, if only that is given.
 
-    Raises UsageError: a value of the two is not allowed. On --resume this was resolved when the run
-    began.
+    Raises UsageError: a value is invalid.
     """
-    if "resume" in given:
+    if "resume" in given:  # the original run already did this
         return given
     check_values(RunConfig, given)
     check_values(SACConfig, given)
@@ -149,7 +148,7 @@ def resolve_batch_size(given: dict[str, Any], notify: Notify = print) -> dict[st
         return given
     if "batch_size" in given:
         notify(
-            f"--batch_size {given['batch_size']} env steps are collected per iteration; it wins "
-            f"over --sac_batch_size {given['sac_batch_size']}"
+            f"warning: --sac_batch_size {given['sac_batch_size']} has no effect because "
+            f"--batch_size {given['batch_size']} overrides it; pass only one of them"
         )
     return {"batch_size": given["sac_batch_size"], **given}

@@ -27,78 +27,87 @@ class ModelConfig:
 
     model: str = flag(
         "deterministic",
-        "deterministic, or probabilistic: members predict Gaussians, and flags that are not given "
-        "are those of --preset probabilistic",
+        "ensemble type: deterministic, or probabilistic (members predict a mean and a variance); "
+        "probabilistic also sets the flags of --preset probabilistic that are not given",
         check=one_of("deterministic", "probabilistic"),
     )
     model_loss: str = flag(
         "column_nll",
-        "loss that fits the means: column_nll is the log of each column's mean squared error, nll "
-        "the Gaussian likelihood (probabilistic ensembles only, and their default)",
+        "loss of the predicted means: column_nll (log of each column's mean squared error) or nll "
+        "(Gaussian negative log-likelihood; only for a probabilistic ensemble, which sets it)",
         check=one_of("column_nll", "nll"),
     )
-    ensemble_size: int = flag(3, "networks in the ensemble", "-e", check=COUNT)
+    ensemble_size: int = flag(3, "number of members of the ensemble", "-e", check=COUNT)
     num_elites: int | None = flag(
         None,
-        "members that predict, those of the lowest held-out losses (default: all)",
+        "number of elites: only the members with the lowest validation losses predict; needs "
+        "--holdout_ratio (default: all members predict)",
         check=COUNT,
     )
-    n_layers: int = flag(2, "hidden layers", "-l", check=COUNT)
-    size: int = flag(250, "width of a hidden layer", "-s", check=COUNT)
-    activation: str = flag("tanh", "of hidden layers: tanh or swish", check=one_of("tanh", "swish"))
+    n_layers: int = flag(2, "hidden layers of each member", "-l", check=COUNT)
+    size: int = flag(250, "units of each hidden layer", "-s", check=COUNT)
+    activation: str = flag(
+        "tanh", "activation of the hidden layers: tanh or swish", check=one_of("tanh", "swish")
+    )
     learning_rate: float = flag(
         0.001,
-        "Adam's learning rate; a fit of a fixed number of steps goes from 5 times it down to 0",
+        "Adam's learning rate; without --holdout_ratio, it falls linearly from 5 times this value "
+        "to 0 in each fit",
         "-lr",
         check=RATE,
     )
     num_agent_train_steps_per_iter: int = flag(
         1000,
-        "gradient steps on the dynamics model per iteration, or with --holdout_ratio the most that "
-        "there may be (0: no model, for plain SAC)",
+        "gradient steps per fit of the model; with --holdout_ratio, their maximum; 0: no model, "
+        "for plain SAC",
         check=INDEX,
     )
     train_batch_size: int = flag(
-        512, "transitions per ensemble member per gradient step", "-tb", check=COUNT
+        512, "transitions per member in each gradient step of a fit", "-tb", check=COUNT
     )
     weight_decay: str = flag(
         "0",
-        "of the weights in the loss: one for all layers, or one per layer with commas between",
+        "weight decay of the model: one number for all layers, or one per layer, separated by "
+        "commas",
         commas=True,
     )
     holdout_ratio: float = flag(
         0.0,
-        "share of the data to hold out, at most 5000 transitions, and to train until the model "
-        "predicts it no better; 0: a fixed number of gradient steps",
+        "share of the data in the validation set, at most 5000 transitions; early stopping ends "
+        "the fit; 0: no validation set, and a fixed number of gradient steps",
         check=Check(lambda value: 0 <= value < 1, "a number from 0 to below 1"),
     )
     fit_patience: int = flag(
-        5, "epochs without a better held-out loss that do not end the fit yet", check=INDEX
+        5,
+        "early stopping ends a fit after more than this many epochs in a row without a better "
+        "validation loss",
+        check=INDEX,
     )
     add_sl_noise: bool = flag(
         False,
-        "add Gaussian noise to stored observations and next observations, std 1% of the absolute "
-        "mean of each dimension",
+        "add Gaussian noise to the observations and next observations that the model learns from; "
+        "the standard deviation is 1% of each dimension's absolute mean",
         "-noise",
     )
     learned_reward: bool = flag(
-        False, "plan with the learned reward even where the task's reward is known"
+        False, "use the learned reward even if the task's reward function is known"
     )
     termination: str | None = flag(
         None,
-        "where imagined episodes end: known (by the task's function), learned or none (default: "
-        "known to MBPO where there is such a function, and to the planner in Gymnasium's tasks)",
+        "when imagined episodes terminate; known: by the task's function, if it has one; learned: "
+        "by the model; none: never (default: known, but plans ignore the terminations of a "
+        "get_reward, as in the homework)",
         check=one_of("known", "learned", "none"),
     )
 
     @property
     def decay_by_layer(self) -> list[float]:
-        """The weight decay of each layer, hidden ones and the last."""
+        """The weight decay of each hidden layer and of the output layer."""
         values = [float(word) for word in self.weight_decay.split(",")]
         return values * (self.n_layers + 1) if len(values) == 1 else values
 
     def canonical(self) -> dict[str, Any]:
-        """Return one value for settings that mean the same."""
+        """Return {flag: value}, with the same value for equivalent settings (see `signature`)."""
         return {"weight_decay": tuple(self.decay_by_layer)}
 
     def __post_init__(self) -> None:
@@ -111,8 +120,8 @@ class ModelConfig:
             )
         if elites < self.ensemble_size and self.holdout_ratio == 0:
             raise UsageError(
-                f"--num_elites {elites}: must be --ensemble_size ({self.ensemble_size}) "
-                "while --holdout_ratio is 0"
+                f"--num_elites {elites}: must be --ensemble_size ({self.ensemble_size}), because "
+                "--holdout_ratio is 0; elites need a validation set"
             )
         try:
             decay = self.decay_by_layer
@@ -122,5 +131,5 @@ class ModelConfig:
         if len(decay) != layers or not all(0 <= value < math.inf for value in decay):
             raise UsageError(
                 f"--weight_decay {self.weight_decay}: must be one non-negative number, or "
-                f"{layers} separated by commas, one per layer"
+                f"{layers} of them separated by commas, one per layer"
             )

@@ -1,4 +1,4 @@
-"""The settings of the planner: what all planners share, then each planner's own."""
+"""The settings that all planners share, and the settings of each planner."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cs285.config.ineffective import Flat, Rule, ineffective_if
 from cs285.infrastructure.errors import UsageError
 
 SAMPLING_STRATEGIES = ("random", "cem", "icem", "mppi")  # the names in policies/planners
-WARM_STARTED = ("icem", "mppi")  # by default
+WARM_STARTED = ("icem", "mppi")  # these have a warm start by default
 DEFAULT_ELITES = 5
-PARTICLES = 20  # at least, of a probabilistic model by default: Chua et al. 2018
+PARTICLES = 20  # default minimum for a probabilistic ensemble: Chua et al. 2018
 
 
 def _starts_gaussian(flat: Flat) -> bool:
@@ -35,81 +35,99 @@ def _ineffective_without(strategies: tuple[str, ...], *flags: str) -> Rule:
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """Settings of all planners: the candidates, and how the model carries them on."""
+    """Settings of all planners: the candidates and their propagation through the model."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             ("mpc_init_std",),
             lambda flat: not _starts_gaussian(flat),
-            "no first population is Gaussian",
+            "--mpc_action_sampling_strategy is {mpc_action_sampling_strategy} and --mpc_warm_start "
+            "is {mpc_warm_start}, so the first population is uniform",
         ),
         ineffective_if("mpc_propagation", "mean", "mpc_particles"),
         Rule(
             ("mpc_particles",),
             lambda flat: flat["mpc_propagation"] == "tsinf" and flat["model"] == "deterministic",
-            "states that stay with one deterministic member are all alike",
+            "--mpc_propagation is tsinf and --model is deterministic, so all particles of a member "
+            "are equal",
         ),
         Rule(
             ("mpc_propagation", "mpc_particles"),
             lambda flat: flat["ensemble_size"] == 1 and flat["model"] == "deterministic",
-            "there is one member, and it is deterministic",
+            "--ensemble_size is 1 and --model is deterministic",
         ),
     )
 
-    mpc_horizon: int = flag(10, "steps a candidate sequence looks ahead", check=COUNT)
-    mpc_num_action_sequences: int = flag(1000, "candidate sequences per decision", check=COUNT)
+    mpc_horizon: int = flag(
+        10, "planning horizon: length of a candidate sequence, in env steps", check=COUNT
+    )
+    mpc_num_action_sequences: int = flag(
+        1000,
+        "number of candidate action sequences in a population; for icem, in the first one",
+        check=COUNT,
+    )
     mpc_action_sampling_strategy: str = flag(
-        "random", "random (shooting), cem, icem or mppi", check=one_of(*SAMPLING_STRATEGIES)
+        "random",
+        "planner: random (random shooting), cem, icem or mppi",
+        check=one_of(*SAMPLING_STRATEGIES),
     )
     mpc_warm_start: str = flag(
         "auto",
-        "on: search around the last decision's plan, moved on by a step; off: anew each time; "
-        "auto: on for icem and mppi",
+        "on: start each decision from the previous plan, shifted by one step; off: start from "
+        "scratch; auto: on for icem and mppi, off for the others",
         check=one_of("auto", "on", "off"),
     )
     mpc_init_std: float = flag(
         1.0,
-        "std of the first population that is Gaussian (icem, mppi, cem with warm start), in halves "
-        "of the action box",
+        "standard deviation of the first Gaussian population (icem, mppi, and cem with a warm "
+        "start), in half-widths of the action box",
         check=RATE,
     )
     mpc_propagation: str = flag(
         "tsinf",
-        "tsinf: an imagined state stays with one member of the ensemble; ts1: it meets another one "
-        "at each step; mean: it is the mean over all",
+        "propagation of an imagined state: tsinf (a particle stays with one member), ts1 (a "
+        "particle switches members at each step) or mean (one state, the mean over all members)",
         check=one_of("tsinf", "ts1", "mean"),
     )
     mpc_particles: int | None = flag(
         None,
-        "imagined states per candidate for tsinf and ts1, shared out evenly among the members that "
-        f"predict (default: one per member; at least {PARTICLES} if they are probabilistic)",
+        "particles per candidate for tsinf and ts1; must be a multiple of the number of members "
+        "that predict (default: one per member; for a probabilistic ensemble, at least "
+        f"{PARTICLES} in all)",
         check=COUNT,
     )
 
 
 @dataclass(frozen=True)
 class CEMSettings:
-    """Settings of CEM, and of iCEM, which refits to elites, too."""
+    """Settings that CEM and iCEM share."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _ineffective_without(("cem", "icem"), "cem_iterations", "cem_num_elites", "cem_alpha"),
         Rule(
             ("cem_alpha",),
             _has_one_uniform_population,
-            "--cem_iterations is 1: there is no mean yet to weight elites against",
+            "--cem_iterations is 1, so there is no previous mean",
         ),
     )
 
-    cem_iterations: int = flag(4, "populations drawn per decision by CEM and iCEM", check=COUNT)
-    cem_num_elites: int = flag(DEFAULT_ELITES, "best sequences that they refit to", check=COUNT)
+    cem_iterations: int = flag(4, "cem and icem: populations per decision", check=COUNT)
+    cem_num_elites: int = flag(
+        DEFAULT_ELITES,
+        "cem and icem: number of elites, the best candidates that the Gaussian is refitted to",
+        check=COUNT,
+    )
     cem_alpha: float = flag(
-        1.0, "weight of the new elites' mean and std against the old", check=UNIT
+        1.0,
+        "cem and icem: weight of the elites' mean and standard deviation in a refit; the previous "
+        "ones have the weight 1 - alpha",
+        check=UNIT,
     )
 
 
 @dataclass(frozen=True)
 class ICEMSettings:
-    """Settings of iCEM, beyond those of CEM."""
+    """Settings that only iCEM has."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _ineffective_without(("icem",), "icem_noise_beta", "icem_decay", "icem_reuse"),
@@ -117,17 +135,21 @@ class ICEMSettings:
 
     icem_noise_beta: float = flag(
         1.0,
-        "how strongly iCEM's noise goes together in time: its power falls with frequency^-beta; 0: "
-        "not at all, as CEM's",
+        "icem: exponent of the coloured noise, whose power is proportional to frequency^-beta; 0: "
+        "white noise, as in cem",
         check=NOT_NEGATIVE,
     )
     icem_decay: float = flag(
         1.25,
-        "iCEM divides its population by this from one to the next",
+        "icem: factor by which the population shrinks from one to the next, down to twice the "
+        "elites",
         check=Check(lambda value: 1 <= value < float("inf"), "a finite number of at least 1"),
     )
     icem_reuse: float = flag(
-        0.3, "share of its elites that iCEM takes into the next population", check=UNIT
+        0.3,
+        "icem: share of the elites that are reused in the next population and, with a warm start, "
+        "in the next decision",
+        check=UNIT,
     )
 
 
@@ -137,10 +159,14 @@ class MPPISettings:
 
     rules: ClassVar[tuple[Rule, ...]] = (_ineffective_without(("mppi",), "mppi_temperature"),)
 
-    mppi_temperature: float = flag(0.1, "of MPPI's weights exp(return / temperature)", check=RATE)
+    mppi_temperature: float = flag(
+        0.1,
+        "mppi: temperature of the weights exp(return / temperature), in units of the return",
+        check=RATE,
+    )
 
 
-# Fields, and with them flags, come in the order of the bases from the last to the first.
+# A dataclass takes the fields of its last base first. --help lists the flags in this order.
 @dataclass(frozen=True)
 class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
     """the planner"""
@@ -153,10 +179,10 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
     )
 
     def __post_init__(self) -> None:
-        # Searches without elites are fine with fewer candidates than the default number of them.
+        # The default number of elites does not restrict the planners that have no elites.
         has_elites = self.mpc_action_sampling_strategy in ("cem", "icem")
-        asked_for = has_elites or self.cem_num_elites != DEFAULT_ELITES
-        if asked_for and self.cem_num_elites > self.mpc_num_action_sequences:
+        is_relevant = has_elites or self.cem_num_elites != DEFAULT_ELITES
+        if is_relevant and self.cem_num_elites > self.mpc_num_action_sequences:
             raise UsageError(
                 f"--cem_num_elites {self.cem_num_elites}: must be at most "
                 f"--mpc_num_action_sequences ({self.mpc_num_action_sequences})"
@@ -164,26 +190,26 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
 
     @property
     def is_warm_started(self) -> bool:
-        """Whether a decision starts from the one before it."""
+        """Whether a decision starts from the previous plan."""
         if self.mpc_warm_start == "auto":
             return self.mpc_action_sampling_strategy in WARM_STARTED
         return self.mpc_warm_start == "on"
 
     def canonical(self) -> dict[str, Any]:
-        """Return one value for settings that mean the same."""
+        """Return {flag: value}, with the same value for equivalent settings (see `signature`)."""
         return {"mpc_warm_start": self.is_warm_started}
 
     def particles_per_member(self, members: int, is_probabilistic: bool) -> int:
-        """Return how many particles of a candidate each of the `members` carries on.
+        """Return the number of particles per candidate for each of the `members`.
 
-        Raises UsageError: the particles asked for cannot be shared out evenly.
+        Raises UsageError: --mpc_particles is not a multiple of `members`.
         """
         if self.mpc_propagation == "mean":
             return 1
         if self.mpc_particles is None:
             return -(-PARTICLES // members) if is_probabilistic else 1
         if not is_probabilistic and self.mpc_propagation == "tsinf":
-            return 1  # without draws, particles that stay with one member are all the same
+            return 1  # without noise, all particles of one member are equal
         if self.mpc_particles % members:
             raise UsageError(
                 f"--mpc_particles {self.mpc_particles}: must be a multiple of {members}, the "

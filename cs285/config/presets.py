@@ -1,4 +1,4 @@
-"""Named settings: TOML files of flags, over which those on the command line win."""
+"""Presets: named sets of flags in TOML files. Flags on the command line override them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from cs285.infrastructure.recording.progress import Notify
 FOLDER = Path(__file__).with_name("presets")
 LIST = "list"
 PROBABILISTIC = "probabilistic"
-# Where the first is given, a preset's others do not come with it.
-GO_TOGETHER = {
+# If the flag on the left is given, a preset does not set the flags on the right: their values
+# belong to the preset's own value of the flag on the left.
+DEPENDENT_FLAGS = {
     "ensemble_size": ("num_elites", "mpc_particles"),
     "num_elites": ("mpc_particles",),
     "n_layers": ("weight_decay",),
@@ -24,45 +25,46 @@ GO_TOGETHER = {
 
 
 def names(agent: str, folder: Path = FOLDER) -> list[str]:
-    """Return the names of an agent's presets, in order."""
+    """Return the sorted names of an agent's presets."""
     files = sorted(folder.glob("*.toml"))
     return [file.stem for file in files if agent in read(file.stem, folder)["scripts"]]
 
 
 def read(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """Return a preset: `about`, the `scripts` (agents) it is for and its `flags`."""
+    """Return a preset: its description `about`, its agents `scripts` and its `flags`."""
     return read_toml(folder / f"{name}.toml")
 
 
 def describe(agent: str, folder: Path = FOLDER) -> str:
-    """Return the list of an agent's presets, one per line."""
+    """Return a text with the name and description of each of an agent's presets, one per line."""
     known = names(agent, folder)
     width = max(map(len, known), default=0)
     return "\n".join(f"{name:{width}}  {read(name, folder)['about']}" for name in known)
 
 
 class _Once(argparse.Action):
-    """Stores a flag's value, and refuses a second one: the first would be lost without a word."""
+    """Stores a flag's value. Raises UsageError: it was given twice, so one value would be lost."""
 
     def __call__(
         self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
         if hasattr(namespace, self.dest):
             raise UsageError(
-                f"--{self.dest} {values}: must be given once; it was also "
-                f"given as {getattr(namespace, self.dest)}"
+                f"--{self.dest} {values}: must be given once, but --{self.dest} "
+                f"{getattr(namespace, self.dest)} was given, too"
             )
         setattr(namespace, self.dest, values)
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --preset to a program's flags."""
+    """Add --preset to a script's flags."""
     parser.add_argument(
         "--preset",
         action=_Once,
         metavar="NAME",
         default=ABSENT,
-        help="take the flags that are not given from a named setting; list: print the names",
+        help="take all flags that are not given from this preset; list: print the names of all "
+        "presets and exit",
     )
 
 
@@ -73,17 +75,17 @@ def expand(
     notify: Notify = print,
     folder: Path = FOLDER,
 ) -> dict[str, Any]:
-    """Return the flags to run with: those `given`, and those that they bring along, which are said.
+    """Return the `given` flags and the flags that presets add to them. `notify` reports these.
 
-    --preset brings its own; --model probabilistic, also a preset's, the ensemble of the preset of
-    that name. Raises UsageError: there is no such preset.
+    `--preset` adds the flags of that preset. `--model probabilistic`, given or from a preset, adds
+    the flags of the preset "probabilistic". Raises UsageError: there is no such preset.
     """
     values = dict(given)
     name = values.pop("preset", None)
     if "resume" in given:
         if name is not None:
             raise UsageError(
-                f"--preset {name}: must not be given with --resume; the run keeps its own flags"
+                f"--preset {name}: must not be given with --resume, because a run keeps its flags"
             )
         return values
     if name is not None:
@@ -99,9 +101,9 @@ def expand(
 
 
 def flags_for(config_class: type, name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """Return those flags of a preset that an agent of this config has; others are of other agents.
+    """Return the flags of a preset for an agent with this config class.
 
-    A preset for several agents may have flags that only some of them know.
+    A preset for several agents may contain flags that this agent does not have. They are skipped.
     """
     preset = read(name, folder)
     known = defaults(config_class)
@@ -112,7 +114,7 @@ def flags_for(config_class: type, name: str, folder: Path = FOLDER) -> dict[str,
 def _with_preset_flags(
     cause: str, flags: dict[str, Any], values: dict[str, Any], notify: Notify
 ) -> dict[str, Any]:
-    """Return `values` and those flags of a preset that go with them, which are said."""
+    """Return `values` and the applicable `flags` of a preset that they lack; report what is set."""
     inapplicable = _inapplicable(values)
     added = {flag: flags[flag] for flag in flags if flag not in values and flag not in inapplicable}
     words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]
@@ -121,20 +123,23 @@ def _with_preset_flags(
         f"--{flag} {values[flag]}" for flag in flags if values.get(flag, flags[flag]) != flags[flag]
     ]
     if kept:
-        notify(f"{cause} leaves {' '.join(kept)}")
+        notify(f"{cause} does not override {' '.join(kept)}")
     for flag in flags:
         if flag in inapplicable and flag not in values:
-            notify(f"{cause} leaves out --{flag}, which goes with another --{inapplicable[flag]}")
+            notify(f"{cause} does not set --{flag} because {inapplicable[flag]}")
     return values | added
 
 
 def _inapplicable(values: dict[str, Any]) -> dict[str, str]:
-    """Return the flags that a preset is not to bring along, and which of `values` each is for."""
+    """Return {flag: reason} for the flags that a preset must not add to `values`."""
     inapplicable = {
-        flag: given for given in GO_TOGETHER if given in values for flag in GO_TOGETHER[given]
+        dependent: f"--{flag} is already set"
+        for flag, dependents in DEPENDENT_FLAGS.items()
+        if flag in values
+        for dependent in dependents
     }
     if values.get("holdout_ratio") == 0:
         inapplicable |= dict.fromkeys(
-            ("num_elites", "num_agent_train_steps_per_iter"), "holdout_ratio"
+            ("num_elites", "num_agent_train_steps_per_iter"), "--holdout_ratio is 0"
         )
     return inapplicable

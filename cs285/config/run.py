@@ -1,4 +1,4 @@
-"""The settings that every agent's runs have: frozen dataclasses whose fields become flags."""
+"""The settings that the runs of all agents share. Each field of the dataclass becomes a flag."""
 
 from __future__ import annotations
 
@@ -20,62 +20,94 @@ class RunConfig:
     """the run"""
 
     env_name: str = flag(
-        "", "cheetah-cs285-v0, obstacles-cs285-v0, reacher-cs285-v0 or any Gymnasium id (required)"
+        "",
+        "environment id: cheetah-cs285-v0, obstacles-cs285-v0, reacher-cs285-v0 or any Gymnasium "
+        "id with Box observations and actions; MODULE:ID imports MODULE first (required)",
     )
     ep_len: int | None = flag(
         None,
-        "episode cap in env steps (default: cheetah 500, reacher 200, obstacles 100, other ids "
-        "their own limit, or 200)",
+        "maximum length of an episode, in env steps (default: 500 for cheetah, 200 for reacher, "
+        "100 for obstacles; for other ids their own time limit, or 200 without one)",
         check=COUNT,
     )
-    exp_name: str = flag("todo", "goes into the log folder's name", check=NAME, changes_curve=False)
-    n_iter: int = flag(20, "trainer iterations", "-n", check=COUNT, free=True)
-    batch_size_initial: int = flag(
-        20000, "env steps of random actions collected in iteration 0", check=COUNT
+    exp_name: str = flag(
+        "todo", "experiment name, a part of the log folder's name", check=NAME, changes_curve=False
     )
-    batch_size: int = flag(8000, "env steps collected in each later iteration", "-b", check=COUNT)
+    n_iter: int = flag(
+        20,
+        "number of iterations; each collects, fits, evaluates and logs",
+        "-n",
+        check=COUNT,
+        free=True,
+    )
+    batch_size_initial: int = flag(
+        20000,
+        "env steps with random actions in iteration 0, rounded up to whole episodes",
+        check=COUNT,
+    )
+    batch_size: int = flag(
+        8000,
+        "env steps to collect in each later iteration, rounded up to whole episodes",
+        "-b",
+        check=COUNT,
+    )
     continue_episodes: bool = flag(
         False,
-        "collect exactly the env steps asked for, the running episode going on in the next "
-        "iteration, instead of whole episodes",
+        "collect exactly the requested env steps instead of whole episodes; an unfinished episode "
+        "continues in the next iteration",
     )
-    eval_batch_size: int = flag(400, "env steps per evaluation", "-eb", check=COUNT)
-    seed: int = flag(1, "seed of every random draw", check=INDEX)
-    no_gpu: bool = flag(False, "stay on the CPU", "-ngpu", changes_curve=False)
+    eval_batch_size: int = flag(
+        400,
+        "env steps per evaluation, rounded up to whole episodes",
+        "-eb",
+        check=COUNT,
+    )
+    seed: int = flag(1, "seed of all random draws", check=INDEX)
+    no_gpu: bool = flag(
+        False, "run on the CPU even if there is a GPU", "-ngpu", changes_curve=False
+    )
     which_gpu: int = flag(0, "index of the GPU to use", "-gpu_id", check=INDEX, changes_curve=False)
     compile: bool = flag(
         False,
-        "compile the fit's and SAC's whole gradient steps with torch.compile; on a GPU also the "
-        "planner, and all as CUDA graphs; needs torch 2.13, and the first run waits up to a minute",
+        "compile the gradient steps of the model and of SAC with torch.compile; on a GPU, compile "
+        "the planner, too, and use CUDA graphs; needs torch 2.13 or newer; the first run compiles "
+        "for up to a minute",
     )
     num_workers: int | None = flag(
         None,
-        "processes that collect episodes, and the most cores that plan (default: one per core on "
-        "CPU, 1 on GPU)",
+        "number of processes that collect episodes, and maximum number of cores for planning "
+        "(default: one per core on a CPU, 1 on a GPU)",
         check=COUNT,
         free=True,
         changes_curve=False,
     )
     video_log_freq: int = flag(
         -1,
-        "log videos every so many iterations; -1: never",
+        "iterations between two videos of the policy; -1: no videos",
         check=FREQUENCY,
         free=True,
         changes_curve=False,
     )
     scalar_log_freq: int = flag(
-        1, "evaluate and log every so many iterations; -1: never", check=FREQUENCY
+        1, "iterations between two evaluations with logging; -1: no logs", check=FREQUENCY
     )
     save_params: bool = flag(
-        False, "keep the agent of every logged iteration", free=True, changes_curve=False
+        False,
+        "save the agent's weights in every logged iteration",
+        free=True,
+        changes_curve=False,
     )
     checkpoint_freq: int = flag(
         1,
-        "write the checkpoint every so many iterations; -1: never",
+        "iterations between two checkpoints; the last iteration always writes one; -1: no "
+        "checkpoints, so the run cannot be resumed",
         check=FREQUENCY,
         free=True,
         changes_curve=False,
     )
     data_dir: str | None = flag(
-        None, "where log folders go (default: cs285/data)", check=NOT_EMPTY, changes_curve=False
+        None,
+        "folder for the log folders (default: cs285/data)",
+        check=NOT_EMPTY,
+        changes_curve=False,
     )

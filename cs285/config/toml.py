@@ -1,4 +1,4 @@
-"""Read TOML, also on Python 3.10, whose standard library cannot."""
+"""Read TOML files, also on Python 3.10, whose standard library has no TOML parser."""
 
 from __future__ import annotations
 
@@ -13,5 +13,8 @@ else:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Return what is in `file`. Raises OSError, and ValueError: it is no TOML."""
+    """Return the content of `file`.
+
+    Raises OSError: the file cannot be read. Raises ValueError: it is not valid TOML.
+    """
     return tomllib.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""The twin Q function of SAC, as one stacked pair."""
+"""The twin Q function of SAC, stored as a stack of two networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TWINS = 2
 
 
 class SACCritic(nn.Module):
-    """Q1 and Q2 of observations and actions scaled to [-1, 1]."""
+    """Q1 and Q2 as functions of scaled observations and of actions scaled to [-1, 1]."""
 
     def __init__(
         self, ob_dim: int, ac_dim: int, config: SACConfig, generator: torch.Generator
@@ -22,7 +22,7 @@ class SACCritic(nn.Module):
         self.network = EnsembleMLP(TWINS, widths, "relu", generator)
 
     def forward(self, obs: Tensor, acs: Tensor) -> Tensor:
-        """obs (B, O), acs (B, A) -> values (2, B)."""
+        """Return the values (2, B) of scaled obs (B, O) and acs (B, A)."""
         return self.network(torch.cat([obs, acs], -1).expand(TWINS, -1, -1))[..., 0]
 
 
@@ -36,9 +36,9 @@ def td_target(
 ) -> Tensor:
     """Return r + discount * (1 - terminated) * (min Q' - temperature * log pi), (B,).
 
-    rewards, terminated and next_log_probs (B,), next_values (2, B). Only termination stops the
-    bootstrap: an episode cut by its time limit has a next state. Haarnoja et al. 2018,
-    arXiv:1812.05905, equations 2 and 3.
+    `rewards`, `terminated` and `next_log_probs` are (B,), `next_values` (2, B). Only a terminated
+    transition does not bootstrap. A truncated one does, because the time limit does not end the
+    task. Haarnoja et al. 2018, arXiv:1812.05905, equations 2 and 3.
     """
     soft_values = next_values.amin(0) - temperature * next_log_probs
     return rewards + discount * torch.where(terminated, 0.0, soft_values)

@@ -1,4 +1,4 @@
-"""The homework's three tasks, and one way to make any Gymnasium task."""
+"""The homework's three tasks, and functions to create any Gymnasium task."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from cs285.envs.registration import HOMEWORK_EP_LEN, TaskSpec, inspect_task, mak
 
 __all__ = ["HOMEWORK_EP_LEN", "TaskSpec", "inspect_task", "make_env", "register_envs"]
 
-# Importing the package is enough for gymnasium.make to know the ids, as with any Gymnasium plugin.
+# Importing the package registers its ids, as with any Gymnasium plugin.
 register_envs()

@@ -1,4 +1,4 @@
-"""What the simulated tasks share: a step scored by the task's own pure reward function."""
+"""The base class of the MuJoCo tasks: `step` gets its reward from `get_reward`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RENDER_MODES = ["human", "rgb_array", "depth_array"]
 
 
 class MujocoTask(MujocoEnv):
-    """A MuJoCo environment that gives `get_reward` and `_get_obs`, and gets its step from here.
+    """A MuJoCo environment whose subclasses define `get_reward` and `_get_obs`.
 
-    As everywhere in Gymnasium, positions derived from the joints (body and site frames) are those
-    at the start of the last simulation step; `set_state` brings them up to date.
+    As in all Gymnasium tasks, body and site positions date from the start of the last simulation
+    step. `set_state` updates them.
     """
 
     def __init__(self, model: str, frame_skip: int, ob_dim: int, **kwargs: Any) -> None:
@@ -27,7 +27,10 @@ class MujocoTask(MujocoEnv):
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
-        """Score post-step observations (..., O) and actions (..., A): rewards and dones (...)."""
+        """Return rewards (...) and terminated (...).
+
+        The arguments are post-step observations (..., O) and actions (..., A).
+        """
         raise NotImplementedError
 
     def step(
@@ -35,10 +38,10 @@ class MujocoTask(MujocoEnv):
     ) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
         self.do_simulation(action, self.frame_skip)
         observation = self._get_obs()
-        reward, done = self.get_reward(observation, action)
+        reward, terminated = self.get_reward(observation, action)
         if self.render_mode == "human":
             self.render()
-        return observation, float(reward), bool(done), False, {}
+        return observation, float(reward), bool(terminated), False, {}
 
     def _get_obs(self) -> NDArray[np.float64]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Make a task by its id, and say what an agent must know about it."""
+"""Create a task by its id, and describe it for an agent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.errors import UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
-LARGEST_BOUND = 1e15  # of an action; a larger one means that there is none
-DEFAULT_EP_LEN = 200  # for a Gymnasium id that registers no limit of its own
-# With the MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
+LARGEST_BOUND = 1e15  # of an action; larger bounds count as infinite
+DEFAULT_EP_LEN = 200  # for Gymnasium ids without a registered limit
+# The MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
 _ANT = {"include_cfrc_ext_in_observation": False}
 _LEFT_OUT = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 _HUMANOID = {f"include_{name}_in_observation": False for name in _LEFT_OUT}
@@ -28,14 +28,15 @@ _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
     ("AntTruncatedObs-v5", "gymnasium.envs.mujoco.ant_v5:AntEnv", 1000, _ANT),
     ("HumanoidTruncatedObs-v5", "gymnasium.envs.mujoco.humanoid_v5:HumanoidEnv", 1000, _HUMANOID),
 )
-ALLOWED = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id whose actions are a Box vector"
+VALID_TASKS = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id whose actions are a Box vector"
 
 Array = NDArray[np.floating]
+# (obs (..., O), acs (..., A)) -> (rewards (...), terminated (...))
 RewardFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def register_envs() -> None:
-    """Register the project's ids with Gymnasium; calling it again changes nothing."""
+    """Register the project's ids with Gymnasium; further calls have no effect."""
     for env_id, entry_point, limit, options in _ENVS:
         if env_id not in gym.registry:
             gym.register(env_id, entry_point, max_episode_steps=limit, kwargs=options)
@@ -43,61 +44,64 @@ def register_envs() -> None:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What an agent knows of its task before the first step."""
+    """What an agent knows about its task before the first step."""
 
     ob_dim: int
     ac_dim: int
     ac_low: NDArray[np.float32]  # (A,)
     ac_high: NDArray[np.float32]  # (A,)
-    get_reward: RewardFunction | None  # (obs (..., O), acs (..., A)) -> (rewards, dones) (...)
-    ep_len: int  # episode cap in env steps where the user gives none
-    get_termination: TerminationFunction | None = None  # obs (..., O) -> (...), of Gymnasium's
+    get_reward: RewardFunction | None
+    ep_len: int  # default episode length limit, in env steps
+    get_termination: TerminationFunction | None = None  # obs (..., O) -> terminated (...)
 
 
 def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None = None) -> gym.Env:
-    """Make the task with episodes cut at `ep_len` env steps (None: the id's own limit).
+    """Create the task with episodes truncated at `ep_len` env steps (None: the registered limit).
 
-    Raises UsageError if there is no such task, or it cannot be made on this machine.
+    Raises UsageError: there is no such task, or this machine cannot create it.
     """
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
     try:
-        # The checker looks at every step; tests/ hold our envs to it once and for all instead.
+        # Gymnasium's checker would check every step; tests/ check the project's envs once instead.
         return gym.make(env_name, max_episode_steps=ep_len, disable_env_checker=True, **options)
-    except Exception as error:  # whatever a third party's constructor may raise
+    except Exception as error:  # a third party's constructor may raise anything
         reason = " ".join(str(error).split())
-        raise UsageError(f"--env_name {env_name}: {reason}; allowed: {ALLOWED}") from error
+        raise UsageError(
+            f"--env_name {env_name}: cannot create this environment ({reason}); must be "
+            f"{VALID_TASKS}"
+        ) from error
 
 
 def inspect_task(
     env_name: str, learned_reward: bool = False, termination: str | None = None
 ) -> TaskSpec:
-    """Make the task once and describe it.
+    """Create the task once and describe it.
 
-    With a `learned_reward` a `get_reward` that is not of our kind is left out. Raises UsageError
-    unless observations and actions are vectors, where it is one that is not of our kind, and where
-    the `termination` is to be known and is not.
+    With `learned_reward`, a `get_reward` that fails on torch tensors is ignored. Raises UsageError:
+    observations or actions are not vectors, actions are integers, `get_reward` fails without
+    `learned_reward`, or `termination` is "known" but the task has no termination function.
     """
     env = make_env(env_name)
     try:
         obs_space, ac_space = _vector_spaces(env_name, env)
         _check_first_observation(env_name, env, obs_space)
-        env_id = env.spec.id if env.spec else env_name  # with the version, and without a module
+        env_id = env.spec.id if env.spec else env_name  # with its version and without its module
         registered_limit = env.spec.max_episode_steps if env.spec else None
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
-        fault = get_reward and _reward_error(get_reward, obs_space.shape[0], ac_space.shape[0])
-        if fault and not learned_reward:
+        problem = get_reward and _reward_error(get_reward, obs_space.shape[0], ac_space.shape[0])
+        if problem and not learned_reward:
             raise UsageError(
-                f"--env_name {env_name}: its get_reward fails on torch tensors: {fault}; allowed: "
-                "get_reward(observations (..., O), actions (..., A)) -> "
-                "(rewards (...), dones (...)), or any with --learned_reward"
+                f"--env_name {env_name}: its get_reward fails on torch tensors ({problem}); "
+                "must be get_reward(observations (..., O), actions (..., A)) -> "
+                "(rewards (...), terminated (...)); fix it, or pass --learned_reward"
             )
-        get_reward = None if fault else get_reward
+        get_reward = None if problem else get_reward
         get_termination = TERMINATIONS.get(env_id)
         if termination == "known" and not (get_termination or get_reward):
             raise UsageError(
-                "--termination known: there is no function of where this task's episodes end; "
-                "allowed: learned, or none if they never do"
+                "--termination known: this task has no known termination function; must be "
+                "learned, or none if its episodes never terminate"
             )
         return TaskSpec(
             ob_dim=obs_space.shape[0],
@@ -113,39 +117,42 @@ def inspect_task(
 
 
 def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:
-    """Return the observations' space and the actions'. Raises UsageError: not of vectors."""
+    """Return observation and action space. Raises UsageError: a space is not supported."""
     observations, actions = env.observation_space, env.action_space
     if not isinstance(actions, Box) or len(actions.shape) != 1:
-        raise UsageError(f"--env_name {env_name}: its actions are {actions}; allowed: {ALLOWED}")
+        raise UsageError(f"--env_name {env_name}: its actions are {actions}; must be {VALID_TASKS}")
     if not np.issubdtype(actions.dtype, np.floating):
         raise UsageError(
-            f"--env_name {env_name}: its actions are {actions}, whole numbers; allowed: a task "
+            f"--env_name {env_name}: its actions are {actions}, a Box of integers; must be a task "
             "whose actions are a Box of floats"
         )
     if not isinstance(observations, Box) or len(observations.shape) != 1:
         raise UsageError(
             f"--env_name {env_name}: its observations are {type(observations).__name__}"
-            f"{observations.shape or ''}; allowed: a task whose observations are a Box vector"
+            f"{observations.shape or ''}; must be a task whose observations are a Box vector"
         )
     return observations, actions
 
 
 def _check_first_observation(env_name: str, env: gym.Env, space: Box) -> None:
-    """Raise UsageError: observations are not of the shape that their space has."""
+    """Raise UsageError if the first observation does not have the shape of `space`."""
     try:
         observation, _ = env.reset(seed=0)
         shape = np.shape(observation)
-    except Exception:  # whatever a third party's environment may raise: the run will show it
+    except Exception:  # a third party's environment may raise anything; the run shows it
         return
     if shape != space.shape:
         raise UsageError(
-            f"--env_name {env_name}: it returns observations of shape {shape} where its "
-            f"observation_space says {space.shape}; allowed: a task in which the two agree"
+            f"--env_name {env_name}: its observations have shape {shape}, but its "
+            f"observation_space has shape {space.shape}; must be a task in which the two agree"
         )
 
 
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the bounds (A,) to act in: the box's, with an interval of 2 where one is infinite."""
+    """Return finite action bounds (A,); print a warning if some bounds of the box are infinite.
+
+    Dimensions with an infinite bound get an interval of length 2.
+    """
     bounds = np.stack([box.low, box.high])
     is_small = np.abs(bounds) < LARGEST_BOUND
     low, high = _inner_float32(*np.where(is_small, bounds, np.copysign(np.inf, bounds)))
@@ -155,30 +162,30 @@ def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArra
     least = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
     most = np.where(np.isfinite(high), high, least + 2)
     print(
-        f"--env_name {env_name}: its action box has no end in {(~is_bounded).sum()} of {len(low)} "
-        f"dimensions; actions are kept from {least.tolist()} to {most.tolist()}; "
-        "an environment with a finite box acts in another range",
+        f"warning: --env_name {env_name}: its action space is unbounded in {(~is_bounded).sum()} "
+        f"of {len(low)} dimensions; actions are limited to the range from {least.tolist()} to "
+        f"{most.tolist()}; for another range, give the environment a finite Box",
         flush=True,
     )
     return least.astype(np.float32), most.astype(np.float32)
 
 
 def _inner_float32(low: Array, high: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return bounds (A,) in float32 that are not outside those given, where it has such numbers."""
+    """Round the bounds (A,) inwards to float32."""
     least, most = low.astype(np.float32), high.astype(np.float32)
     least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
     most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
-    is_empty = least > most  # a dimension with one value that float32 does not have
+    is_empty = least > most  # no float32 number lies between low and high
     return np.where(is_empty, most, least), most
 
 
 def _reward_error(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:
-    """Return why `get_reward` does not take batches of torch tensors (2, 3, ...); "" if it does."""
-    import torch  # not at the top: the environments themselves need only NumPy
+    """Return why `get_reward` fails on torch tensors (2, 3, ...), or "" if it works."""
+    import torch  # here, because the environments themselves need only NumPy
 
     try:
-        rewards, dones = get_reward(torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim))
-        shapes = tuple(rewards.shape), tuple(dones.shape)
-        return "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} for (2, 3)"
-    except Exception as error:  # whatever a third party's function may raise
+        rewards, terminated = get_reward(torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim))
+        shapes = tuple(rewards.shape), tuple(terminated.shape)
+        return "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} instead of (2, 3)"
+    except Exception as error:  # a third party's function may raise anything
         return " ".join(str(error).split()) or type(error).__name__

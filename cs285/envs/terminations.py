@@ -1,7 +1,7 @@
-"""Where the episodes of Gymnasium's MuJoCo tasks (v5, as registered) end, by their observations.
+"""Termination functions of Gymnasium's MuJoCo tasks (v5, as registered).
 
-Each function takes post-step observations (..., O), NumPy arrays or torch tensors, and returns
-booleans (...): what `env.step` says of them, but for what an observation does not show.
+Each function takes post-step observations (..., O), as NumPy arrays or torch tensors, and returns
+`terminated` (...) as `env.step` does. It cannot test what the observation does not contain.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ INFINITY = float("inf")
 
 
 def never(obs: Array) -> Array:
-    """Nowhere, also not where a state is not finite."""
+    """Return False everywhere, even for a non-finite state."""
     return obs[..., 0] * 0 > 0  # NaN > 0 is False too
 
 
 def hopper(obs: Array) -> Array:
-    """Height 0.7 m or less, leaning by 0.2 rad or more, or a coordinate out of (-100, 100).
+    """Terminate at height <= 0.7 m, |angle| >= 0.2 rad, or a coordinate outside (-100, 100).
 
-    The simulator looks at its velocities, too; observations clip them at 10, far inside.
+    The simulator also tests the velocities, but the observation has them clipped to [-10, 10].
     """
     height, angle = obs[..., 0], obs[..., 1]
     is_bounded = (abs(obs[..., 1:]) < 100).all(-1)
@@ -30,32 +30,32 @@ def hopper(obs: Array) -> Array:
 
 
 def walker2d(obs: Array) -> Array:
-    """Height not within (0.8, 2) m, or leaning by 1 rad or more."""
+    """Terminate at a height outside (0.8, 2) m, or |angle| >= 1 rad."""
     height, angle = obs[..., 0], obs[..., 1]
     return ~((height > 0.8) & (height < 2.0) & (abs(angle) < 1.0))
 
 
 def ant(obs: Array) -> Array:
-    """Height not within [0.2, 1] m, or a coordinate that is not finite."""
+    """Terminate at a height outside [0.2, 1] m, or a non-finite coordinate."""
     height = obs[..., 0]
     is_finite = (abs(obs) < INFINITY).all(-1)
     return ~((height >= 0.2) & (height <= 1.0) & is_finite)
 
 
 def humanoid(obs: Array) -> Array:
-    """Height not within (1, 2) m."""
+    """Terminate at a height outside (1, 2) m."""
     height = obs[..., 0]
     return ~((height > 1.0) & (height < 2.0))
 
 
 def inverted_pendulum(obs: Array) -> Array:
-    """The pole leans by more than 0.2 rad, or a coordinate is not finite."""
+    """Terminate at |pole angle| > 0.2 rad, or a non-finite coordinate."""
     is_finite = (abs(obs) < INFINITY).all(-1)
     return ~((abs(obs[..., 1]) <= 0.2) & is_finite)
 
 
 def inverted_double_pendulum(obs: Array) -> Array:
-    """The tip of the two poles, 0.6 m each, is 1 m above the cart or lower."""
+    """Terminate if the tip of the two poles, 0.6 m each, is at most 1 m above the cart."""
     sin_1, sin_2, cos_1, cos_2 = (obs[..., column] for column in (1, 2, 3, 4))
     height = 0.6 * cos_1 + 0.6 * (cos_1 * cos_2 - sin_1 * sin_2)
     return ~(height > 1.0)

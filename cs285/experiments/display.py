@@ -1,4 +1,4 @@
-"""The live view of many runs: one line each."""
+"""The live display of many runs, one line per run."""
 
 from __future__ import annotations
 
@@ -16,32 +16,35 @@ from cs285.infrastructure.run_folder import PROGRESS
 
 
 class RunDisplay:
-    """One line per run: redrawn in place on a terminal, elsewhere printed when it changes."""
+    """Show one line per run.
+
+    On a terminal the lines are redrawn in place. Elsewhere a line is printed when it changes.
+    """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs  # more may be added
+        self.jobs = jobs  # the queue may append to it
         self._shown: dict[str, str] = {}
         self._drawn = 0
 
     def show(self) -> None:
-        """Bring the terminal up to date."""
+        """Update the display."""
         states = {job.name: self._state(job) for job in self.jobs}
         width = max(map(len, states), default=0)
         if sys.stdout.isatty():
             self._redraw({name: f"{name:<{width}}  {state}" for name, state in states.items()})
             return
         for name, state in states.items():
-            key = state.split(",")[0]  # the times after it change at every poll
+            key = state.split(",")[0]  # the times after the comma change at every poll
             if self._shown.get(name) != key:
                 self._shown[name] = key
                 print(f"{time.strftime('%H:%M:%S')} {name:<{width}}  {state}", flush=True)
 
     def _redraw(self, by_name: dict[str, str]) -> None:
         size = shutil.get_terminal_size()
-        room = size.lines - 3  # the cursor cannot go back to lines that have left the screen
+        room = size.lines - 3  # the cursor cannot move up to lines that have scrolled away
         lines = list(by_name.values())
         if len(lines) > room:
-            # The runs under way line by line, then how many there are in each state.
+            # Show only the active runs, followed by the number of runs in each state.
             lines = [by_name[job.name] for job in self.jobs if job.state in (RUNNING, HELD)][:room]
             counts = Counter(job.state for job in self.jobs)
             lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
@@ -74,9 +77,9 @@ class RunDisplay:
 
 
 def last_row(file: Path) -> dict[str, str]:
-    """Return the last whole row of a progress.csv; {} if there is none."""
+    """Return the last complete row of a progress.csv, or {} if there is none."""
     try:
         rows = read_rows(file)
-    except FileNotFoundError:  # a resumed run is just replacing it
+    except FileNotFoundError:  # not written yet, or a resumed run is replacing it
         return {}
     return {name: cell for row in rows[-1:] for name, cell in row.items() if cell}

@@ -1,4 +1,4 @@
-"""A wanted run: started, or resumed where it was left, by one process at a time."""
+"""Jobs: runs that a queue starts or resumes. One process at a time executes a job."""
 
 from __future__ import annotations
 
@@ -22,43 +22,49 @@ from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
 STOPPED = "stopped early"
 ENDED = (DONE, STOPPED, FAILED)
-LOSSES = 20  # a job is given up when it has lost so many machines
-KILLS = 3  # ... or was killed so many times in a row without getting any further
-PATIENCE_SECONDS = 60.0  # with a run that was asked to stop; it may be writing its checkpoint
+LOSSES = 20  # a job fails after it has lost this many machines
+KILLS = 3  # a job fails after this many kills in a row without a new checkpoint
+PATIENCE_SECONDS = 60.0  # an interrupted run may still be writing its checkpoint
 
 
 @dataclass
 class Job:
-    """A wanted run, and where it stands."""
+    """A run and its state."""
 
-    name: str  # its --exp_name, unique in the data folder
-    module: str
-    flags: tuple[str, ...]  # to start it
-    resume_flags: tuple[str, ...]  # to resume it: a run knows its other flags
-    minutes: float  # an estimate; 0: none
+    name: str  # the --exp_name of the run, unique in the data folder
+    module: str  # `python -m module` executes the run
+    flags: tuple[str, ...]  # for a new run
+    resume_flags: tuple[str, ...]  # for --resume: the log folder stores the other flags
+    minutes: float  # estimated duration on one core; 0: unknown
     n_iter: int
-    settings: dict[str, Any] = field(default_factory=dict)  # flags that make it the run it is
+    settings: dict[str, Any] = field(default_factory=dict)  # for comparison with an existing run
     state: str = WAITING
-    folder: Path | None = None
-    started: float = 0.0  # time.monotonic() of this sitting
-    first_iteration: int = 0  # of this sitting
+    folder: Path | None = None  # the log folder
+    started: float = 0.0  # time.monotonic() when the current process was started
+    first_iteration: int = 0  # of the current process
     error: str = ""
-    losses: int = 0  # of machines that it was on
-    kills: int = 0  # in a row, without getting any further
-    asked_to_end: tuple[str, str] | None = None  # the state and error it is to have then
-    asked_at: float = 0.0
+    losses: int = 0  # machines lost so far
+    kills: int = 0  # kills in a row without a new checkpoint
+    asked_to_end: tuple[str, str] | None = None  # state and error to set once the process has ended
+    asked_at: float = 0.0  # time.monotonic() of the interrupt
     process: Process | None = field(default=None, repr=False)
     lock: TextIO | None = field(default=None, repr=False)
 
 
 def resolve(agent: str, given: dict[str, Any]) -> Any:
-    """Return the config of the `given` flags, presets expanded. Raises UsageError."""
+    """Return the config of the `given` flags with presets expanded.
+
+    Raises UsageError: a flag or value is invalid.
+    """
     entry = find_agent(agent)
     return flag_tools.from_flat(entry.config_class, expand_flags(entry, given, silent))
 
 
 def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
-    """Return the job of a run; `given` has its exp_name. Raises UsageError for wrong flags."""
+    """Return the job of the run with the `given` flags, which must include exp_name.
+
+    Raises UsageError: a flag or value is invalid.
+    """
     entry, config = find_agent(agent), resolve(agent, given)
     free, flat = flag_tools.flags_free_on_resume(entry.config_class), flag_tools.to_flat(config)
     again = {name: value for name, value in given.items() if name in free}
@@ -75,7 +81,7 @@ def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
 
 
 def words_of(given: dict[str, Any]) -> list[str]:
-    """Return flags and their values as words of a command line."""
+    """Return flags and their values as command-line words."""
     words: list[str] = []
     for name, value in given.items():
         truth = {True: f"--{name}", False: f"--no-{name}"}
@@ -84,19 +90,20 @@ def words_of(given: dict[str, Any]) -> list[str]:
 
 
 def begin(job: Job, data_dir: Path, launcher: Launcher, share: Share) -> None:
-    """Start or resume a job: it is then RUNNING.
+    """Start or resume a job.
 
-    Or HELD if another process has it, DONE, or FAILED with the reason.
+    The job is RUNNING afterwards, HELD if another process has it, DONE if nothing is left to do, or
+    FAILED with an error.
     """
     lock = (data_dir / f".{job.name}.lock").open("w")
-    is_ours = True  # also in a file system without locks
+    is_ours = True  # also on a file system that does not support locks
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # blocked: another queue has it, or a run that outlived its queue
+    except OSError as error:  # another queue holds the job, or a run that outlived its queue
         is_ours = not isinstance(error, BlockingIOError)
     found = folders_of(data_dir, job.name)
     job.folder = found[-1] if found else None
-    # The check itself holds a folder for a moment: do it only while no run of ours starts.
+    # is_held() locks a folder for a moment. Without our lock it could disturb a run that starts.
     if is_ours and not any(map(is_held, found)):
         locate(job, found)
     else:
@@ -113,7 +120,10 @@ def begin(job: Job, data_dir: Path, launcher: Launcher, share: Share) -> None:
 
 
 def end(job: Job, state: str, error: str = "") -> None:
-    """Ask a RUNNING job to end, resumable; it has this state once its process is gone."""
+    """Interrupt a RUNNING job so that it can be resumed later.
+
+    The job gets `state` and `error` once its process has ended.
+    """
     assert job.process is not None
     if job.asked_to_end is None:
         job.asked_to_end, job.asked_at = (state, error), time.monotonic()
@@ -121,7 +131,7 @@ def end(job: Job, state: str, error: str = "") -> None:
 
 
 def update_job(job: Job, data_dir: Path) -> None:
-    """Bring the state of a RUNNING job up to date."""
+    """Update the state of a RUNNING job."""
     assert job.process is not None and job.lock is not None
     code = job.process.poll()
     if job.folder is None:
@@ -136,7 +146,7 @@ def update_job(job: Job, data_dir: Path) -> None:
         job.state = DONE
     elif asked:
         job.state, job.error = asked
-    elif code == LOST:  # it can be resumed on another machine
+    elif code == LOST:  # another machine can resume it
         job.losses += 1
         job.state = WAITING if job.losses < LOSSES else FAILED
         if job.state == FAILED:
@@ -145,14 +155,14 @@ def update_job(job: Job, data_dir: Path) -> None:
     elif code < 0:
         _retry(job, data_dir, f"killed by signal {-code}")
     elif code == InterruptedRunError.exit_code:
-        _retry(job, data_dir, "killed by an interrupt that was not ours")
+        _retry(job, data_dir, "interrupted from outside the queue")
     else:
         job.state = FAILED
         job.error = last_line(log_of(job, data_dir)) or f"exit code {code}"
 
 
 def _retry(job: Job, data_dir: Path, error: str) -> None:
-    """Let a killed job wait for its next try, or give it up: it is then FAILED."""
+    """Set a killed job to WAITING, or to FAILED after KILLS kills without a new checkpoint."""
     first = job.first_iteration
     locate(job, folders_of(data_dir, job.name))
     if job.state == WAITING:
@@ -162,19 +172,22 @@ def _retry(job: Job, data_dir: Path, error: str) -> None:
 
 
 def log_of(job: Job, data_dir: Path) -> Path:
-    """Return the file with what the run prints."""
+    """Return the file that receives the output of the run."""
     return data_dir / f"{job.name}.log"
 
 
 def folders_of(data_dir: Path, name: str) -> list[Path]:
-    """Return the log folders of an experiment, the newest last."""
+    """Return the log folders of the run `name`, newest last."""
     folders = data_dir.glob(f"hw4_{name}_*")
     found = [folder for folder in folders if _flags_of(folder).get("exp_name") == name]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
 def iterations_done(folder: Path) -> int:
-    """Return the iterations in the checkpoint of a log folder. Raises UsageError: unreadable."""
+    """Return the number of iterations in the checkpoint of a log folder.
+
+    Raises UsageError: the checkpoint is unreadable.
+    """
     if not (folder / CHECKPOINT).exists():
         return 0
     state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)
@@ -182,7 +195,7 @@ def iterations_done(folder: Path) -> int:
 
 
 def last_line(file: Path) -> str:
-    """Return the last line of a log that is not empty."""
+    """Return the last non-empty line of a log, or "" if there is none."""
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - 2000))
@@ -193,32 +206,32 @@ def last_line(file: Path) -> str:
 
 
 def locate(job: Job, folders: Sequence[Path]) -> None:
-    """Find the log folder with the most iterations; the job is then WAITING, DONE or FAILED."""
+    """Find the log folder with the most iterations, and set the job to WAITING, DONE or FAILED."""
     job.state, job.error = WAITING, ""
     try:
         found = [(iterations_done(folder), folder) for folder in folders]
-    except UsageError as error:  # a checkpoint that this version cannot read
+    except UsageError as error:  # this version cannot read the checkpoint
         job.state, job.error = FAILED, str(error)
         return
     if not found:
         return
     job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
     flags = _flags_of(job.folder)
-    # A flag that the run's version did not have yet counts as its default.
+    # The run may come from a version that lacked a flag. The flag is then not compared.
     settings = job.settings.items()
     other = [name for name, value in settings if flags.get(name, value) != value]
     if other:
         name = other[0]
         job.state = FAILED
         job.error = (
-            f"--{name} {job.settings[name]}: {job.folder} was run with {flags.get(name)}; "
-            "allowed: the same flags, or another --data_dir"
+            f"--{name} {job.settings[name]}: {job.folder} was run with {flags.get(name)}; must be "
+            "the same, or choose another --data_dir"
         )
     elif job.first_iteration > job.n_iter:
         job.state = FAILED
         job.error = (
-            f"--n_iter {job.n_iter}: {job.folder} has {job.first_iteration} iterations; allowed: "
-            "at least as many, or another --data_dir"
+            f"--n_iter {job.n_iter}: {job.folder} already has {job.first_iteration} iterations; "
+            f"must be at least {job.first_iteration}, or choose another --data_dir"
         )
     elif job.first_iteration == job.n_iter:
         job.state = DONE

@@ -1,4 +1,4 @@
-"""Many runs, a few at a time: finished ones are skipped, unfinished ones resumed."""
+"""The run queue. It executes jobs in parallel, resumes unfinished runs and skips finished runs."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ BUSY = (RUNNING, HELD)
 
 @dataclass
 class RunQueue:
-    """Brings jobs to their end, as many at a time as there are places.
+    """Run jobs, as many in parallel as there are places.
 
-    Jobs may also come one by one: `next_job` is called while a place is free and no job waits for
-    it, and returns None if there is no other job now. `watch` sees each running job at every poll,
-    and may `end` it early.
+    `next_job` may supply further jobs. The queue calls it when a place is free and no job is
+    waiting; it returns None if there is currently no further job. `watch` is called with each
+    running job at every poll, and may `end` the job early.
     """
 
     jobs: list[Job]
     data_dir: Path
     launcher: Launcher
     share: Share
-    places: Callable[[], int]  # asked again and again: a cluster grows and shrinks
+    places: Callable[[], int]  # called at every poll, because a cluster may grow and shrink
     next_job: Callable[[], Job | None] = lambda: None
     watch: Callable[[Job], None] = lambda job: None
-    _reported: set[str] = field(default_factory=set, init=False)  # names that on_end has seen
+    _reported: set[str] = field(default_factory=set, init=False)  # jobs passed to on_end
 
     def run(self, show: Callable[[], None], on_end: Callable[[Job], None]) -> None:
-        """Start, watch and end the jobs; `show` is called at every poll.
+        """Run all jobs, and call `show` at every poll.
 
-        `on_end` sees each job that has ended once, also one that had ended before. A job that
-        fails, by itself or in `on_end`, does not stop the others. On KeyboardInterrupt all running
-        jobs are stopped, resumable. Raises OSError if the data folder cannot be written to.
+        `on_end` is called once with each job that has ended, also if it had ended before the call.
+        If a job fails, or `on_end` raises OSError or RunError for it, the other jobs continue. On
+        KeyboardInterrupt all running jobs are stopped so that they can be resumed. Raises OSError:
+        the data folder is not writable.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        for job in self.jobs:  # report finished runs at once, not when there is a place for them
+        for job in self.jobs:  # report finished runs now, before they would get a place
             if job.state == WAITING:
                 locate(job, folders_of(self.data_dir, job.name))
         try:
@@ -62,7 +63,7 @@ class RunQueue:
                 self._update_jobs(on_end)
                 self._start_jobs()
                 show()
-                if len(self._reported) == len(self.jobs):  # all have ended, and no more came
+                if len(self._reported) == len(self.jobs):  # all have ended, and none was added
                     return
                 if before == [job.state for job in self.jobs]:
                     time.sleep(POLL_SECONDS)
@@ -84,7 +85,7 @@ class RunQueue:
                     job.state, job.error = FAILED, str(error)
 
     def _start_jobs(self) -> None:
-        """Start what there is a place for; a run held elsewhere takes its share of the machine."""
+        """Start jobs while places are free. A run that another process holds occupies a place."""
         places = self.places()
         taken = sum(job.state in BUSY for job in self.jobs)
         for job in self.jobs:

@@ -1,9 +1,9 @@
-"""The lists of experiments: homework.toml, research.toml, or a file of the user's own."""
+"""Lists of experiments: homework.toml, research.toml, or a file written by the user."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cs285.infrastructure.errors import UsageError
 EXPERIMENTS_FILE = Path(__file__).with_name("homework.toml")
 RESEARCH_FILE = Path(__file__).with_name("research.toml")
 BUILT_IN = {"homework": EXPERIMENTS_FILE, "research": RESEARCH_FILE}
-FORMER_PATHS = {  # until 2026-11
+FORMER_PATHS = {  # accepted for commands written before 2026-11
     "cs285/analysis/experiments.toml": EXPERIMENTS_FILE,
     "cs285/analysis/research.toml": RESEARCH_FILE,
 }
@@ -22,38 +22,48 @@ FORMER_PATHS = {  # until 2026-11
 
 @dataclass(frozen=True)
 class Result:
-    """A value of each run of an experiment that the report shows."""
+    """A value that the report shows for each run of an experiment, with its target."""
 
     column: str
-    last: int = 1  # how many last values of the column are averaged
-    stated: str = ""  # by the assignment
-    at_least: float | None = None  # wanted by this project
+    last: int = 1  # number of final values of the column to average
+    stated: str = ""  # what the assignment (or the paper) states about the value
+    stated_at_least: float | None = None  # the value reaches the stated figure within these bounds
+    stated_at_most: float | None = None
+    at_least: float | None = None  # targets of this project
     at_most: float | None = None
-    at_least_that_of: str = ""  # another experiment; its mean over seeds is the bound
+    at_least_that_of: str = ""  # name of an experiment whose mean over seeds is the lower bound
 
     def is_met(self, value: float) -> bool | None:
         """Return whether `value` meets the target; None if there is no target."""
-        if self.at_least is None and self.at_most is None:
-            return None
-        above = self.at_least is None or value >= self.at_least
-        return above and (self.at_most is None or value <= self.at_most)
+        return _is_within(value, self.at_least, self.at_most)
+
+    def reaches_stated(self, value: float) -> bool | None:
+        """Return whether `value` reaches the stated figure; None if that figure has no bounds."""
+        return _is_within(value, self.stated_at_least, self.stated_at_most)
+
+
+def _is_within(value: float, low: float | None, high: float | None) -> bool | None:
+    """Return whether `value` is within the bounds; None if there are no bounds."""
+    if low is None and high is None:
+        return None
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One entry of the list; run once per seed."""
+    """One entry of a list. It is run once per seed."""
 
     name: str
     script: str  # the agent
-    flags: tuple[str, ...]
-    minutes: float
+    flags: tuple[str, ...] = ()
+    minutes: float = 0.0  # estimated duration of a run on one core; 0: unknown
     results: tuple[Result, ...] = ()
     seeds: tuple[int, ...] = (1,)
-    stated_time: str = ""
+    stated_time: str = ""  # what the assignment states about the duration
 
     @property
     def question(self) -> str:
-        """The group it belongs to, which its name begins with."""
+        """The part of the name before the first underscore, for example q1."""
         return self.name.split("_")[0]
 
     def run_name(self, seed: int) -> str:
@@ -61,13 +71,13 @@ class Experiment:
         return f"{self.name}_seed{seed}"
 
     def command(self, seed: int) -> list[str]:
-        """Return the words of a run's command, as typed at the top of the checkout."""
+        """Return the command of a run as words, for the top folder of the checkout."""
         words = [*find_agent(self.script).words, *self.flags]
         return [*words, "--exp_name", self.run_name(seed), "--seed", str(seed)]
 
 
 def find_list(name: str | Path) -> Path:
-    """Return the file of a list: a built-in one by its name or its former path, or the path."""
+    """Return the file of a list. `name` is a built-in list, its former path, or another path."""
     path = Path(name)
     if str(name) in BUILT_IN:
         return BUILT_IN[str(name)]
@@ -79,63 +89,86 @@ def find_list(name: str | Path) -> Path:
 
 
 def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
-    """Return the experiments of a built-in list or a file. Raises UsageError: it is no list."""
+    """Return the experiments of a built-in list or a file.
+
+    Raises UsageError: the file is unreadable or not a list, or an entry is invalid.
+    """
     file = find_list(which)
     try:
         content = read_toml(file)
-        groups = content.get("groups", {})
-        experiments = [_experiment(entry, groups) for entry in content["experiment"]]
-        if not experiments:
-            raise ValueError("no experiment is in it")
+        entries, groups = content.get("experiment"), dict(content.get("groups", {}))
+        if not (isinstance(entries, list) and entries):
+            raise ValueError("it has no [[experiment]] entries")
+        experiments = [
+            _experiment(number, entry, groups) for number, entry in enumerate(entries, start=1)
+        ]
     except OSError as error:
         raise UsageError(
-            f"--experiments {file}: {error.strerror}; allowed: {', '.join(BUILT_IN)}, or a "
-            "file with a list of experiments"
+            f"--experiments {file}: {error.strerror}; must be {', '.join(BUILT_IN)}, or a file "
+            "with a list of experiments"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(
-            f"--experiments {file}: {type(error).__name__} {error}; allowed: a list such as "
-            f"{EXPERIMENTS_FILE.name}"
+            f"--experiments {file}: {error}; see {EXPERIMENTS_FILE.name} for an example"
         ) from error
     names = [experiment.name for experiment in experiments]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise UsageError(f"--experiments {file}: {min(twice)} is in it twice; allowed: once")
+        raise UsageError(f"--experiments {file}: {min(twice)} is listed twice; must be unique")
     return experiments
 
 
-def _experiment(entry: dict[str, Any], groups: dict[str, str]) -> Experiment:
-    values = dict(entry)
-    find_agent(values["script"])
-    in_common = groups[values.pop("group")] if "group" in values else ""
-    values["flags"] = tuple(shlex.split(f"{in_common} {values['flags']}"))
-    values["results"] = tuple(Result(**result) for result in values.get("results", ()))
-    values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
-    values["minutes"] = float(values["minutes"])
-    if not isinstance(values["name"], str):
-        raise TypeError(f"name {values['name']}")
-    if not values["seeds"]:
-        raise ValueError(f"{values['name']} has no seeds")
-    if not all(isinstance(seed, int) for seed in values["seeds"]):
-        raise TypeError(f"seeds of {values['name']}")
-    return Experiment(**values)
+def _experiment(number: int, entry: Any, groups: dict[str, str]) -> Experiment:
+    """Return the experiment of an entry. Raises ValueError: a key is missing or invalid."""
+    try:
+        values = dict(entry)
+        group = values.pop("group", None)
+        _check_keys(values, Experiment)
+        if not isinstance(values["name"], str):
+            raise ValueError(f"name {values['name']}: must be a string")
+        if group is not None and group not in groups:
+            raise ValueError(f"group {group}: must be in [groups]")
+        find_agent(values["script"])
+        words = f"{groups.get(group, '')} {values.get('flags', '')}"
+        values["flags"] = tuple(shlex.split(words))
+        for result in (results := values.get("results", ())):
+            _check_keys(result, Result)
+        values["results"] = tuple(Result(**result) for result in results)
+        values["minutes"] = float(values.get("minutes", Experiment.minutes))
+        values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
+        if not values["seeds"] or not all(isinstance(seed, int) for seed in values["seeds"]):
+            raise ValueError(f"seeds {list(values['seeds'])}: must be one or more integers")
+        return Experiment(**values)
+    except (ValueError, TypeError, AttributeError, UsageError) as error:
+        name = entry.get("name") if isinstance(entry, dict) else None
+        raise ValueError(f"experiment {name or number}: {error}") from error
+
+
+def _check_keys(table: dict[str, Any], config_class: Any) -> None:
+    """Raise ValueError if a required field of a dataclass is missing, or a key is unknown."""
+    for field in fields(config_class):
+        if field.default is MISSING and field.name not in table:
+            raise ValueError(f"the key {field.name} is required")
+    for key in table:
+        if key not in (field.name for field in fields(config_class)):
+            raise ValueError(f"unknown key {key}")
 
 
 def select(
     experiments: list[Experiment], questions: list[str] | None, names: list[str] | None
 ) -> list[Experiment]:
-    """Return the experiments of the `questions` or with one of the `names`; without both, all.
+    """Return the experiments that belong to one of the `questions` or have one of the `names`.
 
-    Raises UsageError for an unknown question or name.
+    Return all experiments if both are None. Raises UsageError: a question or name is unknown.
     """
     known = list(dict.fromkeys(experiment.question for experiment in experiments))
     for question in questions or []:
         if question not in known:
-            raise UsageError(f"--questions {question}: allowed are {', '.join(known)}")
+            raise UsageError(f"--questions {question}: must be one of {', '.join(known)}")
     all_names = [experiment.name for experiment in experiments]
     for name in names or []:
         if name not in all_names:
-            raise UsageError(f"--names {name}: allowed are {', '.join(all_names)}")
+            raise UsageError(f"--names {name}: must be one of {', '.join(all_names)}")
     if questions is None and names is None:
         return experiments
     return [e for e in experiments if e.question in (questions or []) or e.name in (names or [])]

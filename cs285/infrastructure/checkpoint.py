@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running anything from the file."""
+"""Checkpoints: writing is atomic, and reading never runs code from the file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FORMAT = "cs285 checkpoint 5"
 
 
 class _Sink:
-    """A file that keeps its first error to itself: torch.save would hide it behind one of its own.
+    """A file that stores its first write error, because torch.save would hide the error.
 
-    A checkpoint is written as it is made, since one with a model buffer may be gigabytes.
+    Writes go straight to the disk, because a checkpoint with a model buffer may be gigabytes large.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -36,33 +36,34 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: `save_checkpoint` flushes."""
+        """Do nothing: `save_checkpoint` flushes the stream."""
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Have Ctrl-C take effect after the block: within torch's writer in C++ it would abort us."""
+def _delayed_interrupts() -> Iterator[None]:
+    """Delay Ctrl-C until the block ends: it would abort the process in torch's C++ writer."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # where Python raises none
+        yield  # Python raises KeyboardInterrupt only in the main thread
         return
-    came: list[Any] = []
-    handler = signal.signal(signal.SIGINT, lambda *signal_and_frame: came.extend(signal_and_frame))
+    received: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: received.extend(arguments))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if came and callable(handler):
-            handler(*came[:2])
+        if received and callable(handler):
+            handler(*received[:2])
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain values, nested) to `file`, replacing it only when complete.
+    """Write `state` (nested tensors and plain values) to `file`, atomically.
 
-    Raises OSError if the disk does not take it; `file` is then what it was. An interrupt waits.
+    An interrupt takes effect after the write. Raises OSError: the disk is full or not writable;
+    `file` then keeps its old content.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with _interrupts_held_back(), temporary.open("wb") as stream:
+        with _delayed_interrupts(), temporary.open("wb") as stream:
             sink = _Sink(stream)
             torch.save({"format": FORMAT, "state": state}, sink)  # type: ignore[arg-type]
             if sink.error is not None:
@@ -77,25 +78,27 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(file: Path, device: torch.device | str, lazily: bool = False) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote; its tensors, if `lazily`, only where they are looked at.
+    """Read the state that `save_checkpoint` wrote; `lazily` reads a tensor only when it is used.
 
-    Raises UsageError, naming the file, if it is truncated, corrupt, or not one of ours.
+    Raises UsageError: `file` is unreadable, truncated, corrupt, or not a checkpoint of this format.
     """
     try:
         file.open("rb").close()
     except OSError as error:
-        raise UsageError(f"--resume: cannot read {file}: {error.strerror}") from error
+        raise UsageError(
+            f"--resume: cannot read {file} ({error.strerror}); must be the checkpoint of a run"
+        ) from error
     try:
         content = torch.load(file, map_location=device, weights_only=True, mmap=lazily)
-    except Exception as error:  # zip, pickle and unpickler errors of many types
+    except Exception as error:  # torch.load raises errors of many types
         raise UsageError(
-            f"--resume: {file} is truncated, corrupt or not a checkpoint of this program; allowed: "
-            "a checkpoint.pt that a run wrote"
+            f"--resume: {file} is truncated, corrupt or not a cs285 checkpoint; must be the "
+            "checkpoint.pt of a run"
         ) from error
     written = content.get("format", "no format") if isinstance(content, dict) else "no format"
     if written != FORMAT:
         raise UsageError(
-            f"--resume: {file} is of another version ({written}); allowed: a {FORMAT}, or this run "
-            "by the version that wrote it (config.json has its commit)"
+            f"--resume: {file} is from another version ({written}); must be a {FORMAT}; to resume "
+            "this run, check out the commit in its config.json"
         )
     return content["state"]

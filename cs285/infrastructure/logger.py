@@ -1,4 +1,4 @@
-"""What a run leaves behind: TensorBoard events, progress.csv, videos, and lines on the terminal."""
+"""The logger of a run: TensorBoard events, progress.csv, videos, and terminal output."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.old_names import METRICS
 from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.run_folder import PROGRESS
 
 ITERATION = "Iteration"
-GIF_STRIDE = 4  # TensorBoard's GIF shows every fourth frame; the mp4 shows all
+GIF_STRIDE = 4  # the GIF for TensorBoard has every fourth frame; the mp4 has all
 
 
 class Logger:
-    """Records scalars and videos of a run in its log folder, now and after a resume alike."""
+    """Writes scalars and videos of a run to its log folder; a resumed run appends to them."""
 
     def __init__(self, folder: Path, first_iteration: int = 0) -> None:
-        """Open the folder's records, dropping what they hold of `first_iteration` and later."""
+        """Open the log files in `folder`, and drop their rows from `first_iteration` on.
+
+        Raises UsageError: progress.csv is damaged.
+        """
         self.folder = folder
         self._csv = folder / PROGRESS
         logged = read_rows(self._csv)
         rows = [row for row in logged if int(row[ITERATION]) < first_iteration]
         if first_iteration > 0 and not logged and self._csv.exists():
             raise UsageError(
-                f"--resume {folder}: its {PROGRESS} is damaged; allowed: one that this run wrote, "
-                "or none: a new one then begins where the run goes on"
+                f"--resume {folder}: its {PROGRESS} is damaged; must be the file that this run "
+                "wrote; restore it, or move it away and the resumed run starts a new one"
             )
         self._columns = list(rows[0]) if rows else []
         if rows:
@@ -45,7 +49,7 @@ class Logger:
         self._events = EventFile(folder, first_iteration)
 
     def record(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """Write the scalars of an iteration everywhere; the terminal gets one line each."""
+        """Write the scalars of an iteration to all logs, and print one line per scalar."""
         self._events.add_scalars(dict(scalars), iteration)
         self._append_row({ITERATION: iteration, **scalars})
         width = max(map(len, scalars))
@@ -55,7 +59,10 @@ class Logger:
     def record_video(
         self, tag: str, frames: Sequence[NDArray[np.uint8]], fps: int, iteration: int
     ) -> Path:
-        """Write frames (height, width, 3) as mp4 in videos/ and to TensorBoard; returns the mp4."""
+        """Write frames (height, width, 3) to videos/ and to TensorBoard.
+
+        Return the path of the mp4. Raises OSError: the encoder failed or the disk is full.
+        """
         folder = self.folder / "videos"
         folder.mkdir(exist_ok=True)
         file = folder / f"{tag}_itr_{iteration}.mp4"
@@ -68,12 +75,12 @@ class Logger:
         return file
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # every record was flushed, or its failure raised
+        with contextlib.suppress(OSError):  # each write was flushed, or raised its error
             self._events.close()
 
     def _append_row(self, row: dict[str, float]) -> None:
         new_columns = [name for name in row if name not in self._columns]
-        if new_columns:  # a metric that starts later: give the earlier rows an empty cell
+        if new_columns:  # a metric that starts later has empty cells in the earlier rows
             self._columns += new_columns
             _write_rows(self._csv, self._columns, [*read_rows(self._csv), row])
             return
@@ -82,21 +89,23 @@ class Logger:
 
 
 def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the last value of each curve (steps,), waiting once for the device."""
+    """Return the last value of each curve (steps,); this waits once for the device."""
     last = torch.stack([curve[-1].double() for curve in metrics.values()])
     return dict(zip(metrics, last.tolist(), strict=True))
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return the whole rows of a progress.csv; [] where there is none.
+    """Return the complete rows of a progress.csv under current names; [] without such a file.
 
-    What a kill or a power cut has left of others is passed over.
+    Rows that a kill or a power cut left incomplete are skipped.
     """
     if not file.exists():
         return []
     with file.open(newline="", errors="replace") as stream:
         complete = [line for line in stream if line.endswith("\n") and "\0" not in line]
-    return [row for row in csv.DictReader(complete) if (row.get(ITERATION) or "").isdecimal()]
+    rows = csv.DictReader(complete)
+    rows.fieldnames = [METRICS.get(name, name) for name in rows.fieldnames or []]
+    return [row for row in rows if (row.get(ITERATION) or "").isdecimal()]
 
 
 def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:

@@ -1,4 +1,4 @@
-"""The replay of imagined transitions, which knows how old its rows are."""
+"""The buffer of imagined transitions, which records the age of its rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 
 
 class ModelBuffer:
-    """A ring of the newest C imagined transitions; ages are in SAC iterations."""
+    """A ring buffer of the newest C imagined transitions; ages are in SAC iterations."""
 
     def __init__(self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device) -> None:
         self._shape = (ob_dim, ac_dim, device)
         self._replay = ReplayBuffer(capacity, *self._shape)
-        self._blocks: list[tuple[int, int]] = []  # (born at, rows) of each add, oldest first
+        self._blocks: list[tuple[int, int]] = []  # (created at, rows) per add, oldest first
         self.total_added = 0
 
     def __len__(self) -> int:
@@ -24,16 +24,16 @@ class ModelBuffer:
 
     @property
     def rows(self) -> Tensor:
-        """Every packed row (size, D): a view."""
+        """Every packed row (size, D), in arbitrary order, as a view."""
         return self._replay.rows
 
     @property
     def last_block(self) -> int:
-        """How many rows the last `add` brought."""
+        """The number of rows in the last `add`."""
         return self._blocks[-1][1] if self._blocks else 0
 
     def add(self, data: Transitions, now: int) -> None:
-        """Append rows that were imagined at SAC iteration `now`."""
+        """Append transitions that were imagined at SAC iteration `now`."""
         count = len(data.rewards)
         self._replay.add(data)
         self._blocks.append((now, count))
@@ -41,7 +41,7 @@ class ModelBuffer:
         self._forget_blocks()
 
     def resize(self, capacity: int) -> None:
-        """Keep the newest `capacity` rows from now on; costs a copy where that is a change."""
+        """Set the capacity; if it changes, this copies the rows that remain."""
         if capacity != self._replay.capacity:
             rows = self._replay.newest_rows(capacity)
             self._replay = ReplayBuffer(capacity, *self._shape)
@@ -54,16 +54,16 @@ class ModelBuffer:
             surplus -= self._blocks.pop(0)[1]
 
     def mean_age(self, now: int) -> float:
-        """Return the mean age of the rows at SAC iteration `now`; 0 without rows."""
+        """Return the mean age of the rows at SAC iteration `now`, or 0 without rows."""
         left, total = len(self), 0
-        for born, rows in reversed(self._blocks):
-            kept = min(rows, left)  # of the oldest block some rows may be overwritten
-            total += kept * (now - born)
+        for created, rows in reversed(self._blocks):
+            kept = min(rows, left)  # some rows of the oldest block may be overwritten
+            total += kept * (now - created)
             left -= kept
         return total / max(len(self), 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return rows, their ages, and the ring's position."""
+        """Return the capacity, the rows, their ages, and the ring's position."""
         return {
             "capacity": self._replay.capacity,
             "replay": self._replay.state_dict(),
@@ -75,5 +75,5 @@ class ModelBuffer:
         """Restore what `state_dict` returned."""
         self.resize(state["capacity"])
         self._replay.load_state_dict(state["replay"])
-        self._blocks = [(born, rows) for born, rows in state["blocks"]]
+        self._blocks = [(created, rows) for created, rows in state["blocks"]]
         self.total_added = state["added"]

@@ -1,4 +1,4 @@
-"""Translate the names that earlier versions wrote into logs, so that old runs can still be read.
+"""Translate names that earlier versions wrote into logs, so that old runs remain readable.
 
 The CHANGELOG lists every renamed flag and metric.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 METRICS = {
-    "Training_Loss": "Training Loss",  # tensorboardX, as the original homework uses it
+    "Training_Loss": "Training Loss",  # tensorboardX replaced the space in the homework's logs
     "Holdout Loss": "New Data Loss",
     "Real Share": "Real Ratio",
 }
 
 
 def translate_flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags of a run's config.json under their current names and values."""
+    """Return the flags of a run's config.json with their current names and values."""
     flags = dict(flags)
     if "model" not in flags or "model_loss" in flags:
         return flags

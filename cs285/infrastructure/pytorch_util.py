@@ -1,4 +1,4 @@
-"""Devices, seeded generators, and what normalises data."""
+"""Devices, seeded generators, normalisation, and optimiser steps."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from torch import Tensor, nn
 
 from cs285.infrastructure.errors import UsageError
 
-# A column whose std is below this share of its mean is a constant up to float32 rounding.
+# A column is constant, up to float32 rounding, if its std is at most CONSTANT * |mean| + TINY.
 CONSTANT, TINY = 1e-6, 1e-12
 
 
 def select_device(no_gpu: bool, which_gpu: int) -> torch.device:
-    """Return the GPU asked for, or the CPU where there is none. Raises UsageError: no such GPU."""
+    """Return GPU `which_gpu`, or the CPU with `no_gpu` or without any GPU.
+
+    Raises UsageError: this machine has GPUs, but no GPU `which_gpu`.
+    """
     if no_gpu or not torch.cuda.is_available():
         return torch.device("cpu")
     if which_gpu >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
-        raise UsageError(f"--which_gpu {which_gpu}: allowed are 0 to {last} on this machine")
+        raise UsageError(f"--which_gpu {which_gpu}: must be from 0 to {last} on this machine")
     return torch.device("cuda", which_gpu)
 
 
 def derive_seed(seed: int, purpose: str, *counters: int) -> int:
-    """Return the 63-bit seed of one stream of draws.
+    """Return the 63-bit seed of the stream of draws (seed, purpose, counters).
 
-    A draw then never depends on what else was drawn before it, in which process, or before which
-    interruption. A purpose always comes with the same number of counters: trailing zeros make no
-    difference to the seed. torch's CPU generator takes the low 32 bits of it: of a purpose's 1e5
-    streams a pair or two are the same one.
+    A draw does not depend on earlier draws, on the process, or on interruptions. Use the same
+    number of counters each time for one purpose, because trailing zeros do not change the seed.
+    torch's CPU generator uses only the low 32 bits, so that among 1e5 streams of one purpose
+    about one pair is identical.
     """
     key = [seed, zlib.crc32(purpose.encode()), *counters]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -42,30 +45,30 @@ def derive_seed(seed: int, purpose: str, *counters: int) -> int:
 def make_generator(
     seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a torch generator of the stream (seed, purpose, counters) on `device`."""
+    """Return a torch generator on `device` for the stream (seed, purpose, counters)."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *counters))
 
 
 def from_numpy(array: NDArray, device: torch.device | str = "cpu") -> Tensor:
-    """Copy an array of any shape to a float32 tensor on `device`."""
+    """Copy an array of any shape to a float32 tensor of the same shape on `device`."""
     return torch.as_tensor(np.array(array, np.float32)).to(device)
 
 
 def to_numpy(tensor: Tensor) -> NDArray:
-    """Copy a tensor of any shape to an array; on a GPU this waits for the device."""
+    """Return a tensor of any shape as an array; on a GPU this waits for the device."""
     return tensor.detach().cpu().numpy()
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor on `device`, which on a GPU does not wait for the copy to be done."""
+    """Copy a CPU tensor to `device`; a copy to a GPU is asynchronous."""
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)
 
 
 class Normalizer(nn.Module):
-    """Mean and std of D columns, as buffers of the model.
+    """Normalises D columns by their mean and std, which are buffers of the module.
 
-    A constant column carries no information: it normalises to 0 and denormalises to its mean.
+    A constant column normalises to 0 and denormalises to its mean.
     """
 
     mean: Tensor
@@ -79,7 +82,7 @@ class Normalizer(nn.Module):
         self.register_buffer("inverse_std", torch.ones(dim))
 
     def fit(self, columns: Tensor) -> None:
-        """Take the statistics of `columns` (B, D)."""
+        """Set mean and std to the statistics of `columns` (B, D)."""
         std, mean = torch.std_mean(columns.double(), dim=0, correction=0)
         varies = std > CONSTANT * mean.abs() + TINY
         self.mean.copy_(mean)
@@ -87,16 +90,16 @@ class Normalizer(nn.Module):
         self.inverse_std.copy_(torch.where(varies, 1 / std, 0.0))
 
     def normalize(self, columns: Tensor) -> Tensor:
-        """(..., D) in the data's units -> (..., D) of zero mean and unit std."""
+        """Map (..., D) in the data's units to (..., D) with zero mean and unit std."""
         return (columns - self.mean) * self.inverse_std
 
     def denormalize(self, columns: Tensor) -> Tensor:
-        """(..., D) of zero mean and unit std -> (..., D) in the data's units."""
+        """Map (..., D) with zero mean and unit std to (..., D) in the data's units."""
         return torch.addcmul(self.mean, columns, self.std)
 
 
 def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Return Adam with its moments at zero, which a compiled step cannot make itself."""
+    """Return Adam with zero moments, because a compiled step cannot create them."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, learning_rate, fused=True)
     for parameter in _parameters(optimizer):
@@ -107,7 +110,7 @@ def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate; that of a compiled step is a tensor, since a number would be fixed."""
+    """Set the learning rate; a tensor, which a compiled step needs, changes in place."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -116,14 +119,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def with_tensor_rate(optimizer: torch.optim.Adam) -> torch.optim.Adam:
-    """Return the optimiser with a learning rate that a compiled step reads anew each time."""
+    """Make the learning rate a tensor: a compiled step would treat a number as a constant."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
     return optimizer
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one gradient step on `loss` (), by the optimiser's own parameters only."""
+    """Take one gradient step on `loss` () for the optimiser's parameters only."""
     parameters = _parameters(optimizer)
     gradients = torch.autograd.grad(loss, parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -136,12 +139,13 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 @torch.no_grad()
 def adam_step(optimizer: torch.optim.Optimizer) -> None:
-    """Take the step of torch.optim.Adam in operations that a compiler can fuse with what is around.
+    """Take a step of torch.optim.Adam, written so that a compiler can fuse it with other code.
 
-    Kingma & Ba 2015, arXiv:1412.6980, algorithm 1. Raises TypeError: it is another optimiser.
+    Kingma & Ba 2015, arXiv:1412.6980, algorithm 1. Raises TypeError: the optimiser is not Adam, or
+    it has weight decay, amsgrad or maximize.
     """
     if type(optimizer) is not torch.optim.Adam:
-        raise TypeError(f"{type(optimizer).__name__}: a compiled step must be Adam's")
+        raise TypeError(f"{type(optimizer).__name__}: a compiled step must use torch.optim.Adam")
     for group in optimizer.param_groups:
         if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
             raise TypeError("a compiled Adam must have no weight decay, amsgrad or maximize")
@@ -152,7 +156,8 @@ def adam_step(optimizer: torch.optim.Optimizer) -> None:
             step.add_(1)
             mean.lerp_(gradient, 1 - beta1)
             square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            # 1 - beta**step, which float32 would round at first: beta2 is next to 1.
+            # expm1 computes 1 - beta**step accurately: beta2 is close to 1, so float32 would
+            # lose digits in the first steps.
             rate = group["lr"] / -torch.expm1(step * math.log(beta1))
             root = square.sqrt() / (-torch.expm1(step * math.log(beta2))).sqrt()
             parameter.sub_(rate * mean / (root + group["eps"]))

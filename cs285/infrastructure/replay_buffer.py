@@ -1,4 +1,4 @@
-"""Real transitions: the paths that come in, and the ring that keeps the newest of them."""
+"""Real transitions: the paths that collectors return, and the replay buffer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ REPLAY_CAPACITY = 1_000_000  # real transitions that an agent keeps
 
 
 class Path(NamedTuple):
-    """One episode of T steps, float32, or a piece of one that an earlier path began.
+    """An episode of T env steps, or a piece of an episode.
 
-    Not terminated at the end: cut by the time limit, or to go on in a later path.
+    If the last step is not terminated, the time limit truncated the episode, or a later path
+    continues it.
     """
 
     obs: NDArray[np.float32]  # (T, O)
@@ -26,11 +27,11 @@ class Path(NamedTuple):
     rewards: NDArray[np.float32]  # (T,)
     next_obs: NDArray[np.float32]  # (T, O)
     terminated: NDArray[np.bool_]  # (T,)
-    goes_on: bool = False  # from the path before it
+    is_continuation: bool = False  # of the episode in the previous path
 
     @property
     def length(self) -> int:
-        """T, in env steps."""
+        """The number of env steps T."""
         return self.rewards.shape[0]
 
     @property
@@ -40,7 +41,7 @@ class Path(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """B transitions as tensors on one device, float32 but `terminated`, which is bool."""
+    """B transitions as tensors on one device: `terminated` is bool, the others are float32."""
 
     obs: Tensor  # (B, O)
     acs: Tensor  # (B, A)
@@ -50,29 +51,32 @@ class Transitions(NamedTuple):
 
 
 def pack(batch: Transitions) -> Tensor:
-    """Return B transitions as rows (B, D) of D = 2O + A + 2 numbers, in this order."""
+    """Return B transitions as packed rows (B, D) with D = 2O + A + 2.
+
+    The columns are obs, acs, next_obs, rewards, terminated.
+    """
     columns = (batch.rewards[:, None], batch.terminated[:, None].float())
     return torch.cat([batch.obs, batch.acs, batch.next_obs, *columns], -1)
 
 
 def unpack(rows: Tensor, ob_dim: int, ac_dim: int) -> Transitions:
-    """Return packed rows (B, D) as transitions: views, but for `terminated`."""
+    """Return packed rows (B, D) as transitions: views, except for `terminated`."""
     obs, acs, next_obs, rewards, terminated = rows.split([ob_dim, ac_dim, ob_dim, 1, 1], -1)
     return Transitions(obs, acs, rewards[..., 0], next_obs, terminated[..., 0] > 0)
 
 
 class ReplayBuffer:
-    """A ring of the newest C transitions, preallocated; adding costs what is added, never C.
+    """A preallocated ring buffer of the newest C transitions; adding B rows costs O(B), not O(C).
 
-    Transitions are kept as packed rows: a batch is then one gather from one tensor. With each row
-    goes the number of its episode, by which sequences are sampled.
+    Transitions are stored as packed rows, so that a batch is one gather from one tensor. The
+    buffer also stores the episode number of each row, which `sample_sequences` uses.
     """
 
     def __init__(
         self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device | str = "cpu"
     ) -> None:
         self.capacity, self.ob_dim, self.ac_dim, self.device = capacity, ob_dim, ac_dim, device
-        self._next = 0  # where the next row goes
+        self._next = 0  # index of the next row to write
         self._size = 0
         self._rows = torch.empty(capacity, 2 * ob_dim + ac_dim + 2, device=device)
         self._episodes = torch.empty(capacity, dtype=torch.int32)
@@ -82,14 +86,15 @@ class ReplayBuffer:
         return self._size
 
     def add(self, batch: Transitions, paths: Sequence[Path] = ()) -> None:
-        """Append B transitions, overwriting the oldest where the ring is full.
+        """Append B transitions, overwriting the oldest ones if the ring is full.
 
-        They are those of `paths`, one after the other, or without any those of one episode.
+        `paths` are the paths of these transitions, in order. Without `paths`, the transitions
+        count as one episode.
         """
         self.add_rows(pack(batch), paths)
 
     def add_rows(self, rows: Tensor, paths: Sequence[Path] = ()) -> None:
-        """Append packed rows (B, D); see `add`."""
+        """Append packed rows (B, D); `paths` is the same as in `add`."""
         first = self._next + max(len(rows) - self.capacity, 0)
         kept = rows[-self.capacity :].to(self.device)
         slots = torch.arange(first, first + len(kept), device=self.device) % self.capacity
@@ -101,19 +106,19 @@ class ReplayBuffer:
 
     @property
     def rows(self) -> Tensor:
-        """Every packed row, (size, D), in no promised order: a view."""
+        """Every packed row (size, D), in arbitrary order, as a view."""
         return self._rows[: self._size]
 
     def all(self) -> Transitions:
-        """Return every row, in no promised order."""
+        """Return every transition, in arbitrary order."""
         return unpack(self.rows, self.ob_dim, self.ac_dim)
 
     def newest(self, count: int) -> Transitions:
-        """Return the `count` rows that were added last, or all if there are fewer."""
+        """Return the `count` newest transitions, or all if there are fewer."""
         return unpack(self.newest_rows(count), self.ob_dim, self.ac_dim)
 
     def newest_rows(self, count: int) -> Tensor:
-        """Return the same as packed rows, oldest first."""
+        """Return the `count` newest packed rows, or all if there are fewer, oldest first."""
         first = self._next - min(count, self._size)
         slots = torch.arange(first, self._next, device=self.device) % self.capacity
         return self._rows[slots]
@@ -121,10 +126,10 @@ class ReplayBuffer:
     def sample_sequences(
         self, shape: Sequence[int], length: int, generator: torch.Generator
     ) -> Tensor:
-        """Return the numbers of the rows of random sequences, (*shape, length).
+        """Return indices (*shape, length) into `rows` of random sequences.
 
-        Each is of `length` steps in a row of one episode. Raises ValueError: no episode is that
-        long.
+        A sequence is `length` consecutive steps of one episode. All sequences are equally likely.
+        Raises ValueError: no episode has `length` steps.
         """
         oldest = self._next if self._size == self.capacity else 0
         order = (torch.arange(self._size) + oldest) % self.capacity
@@ -137,16 +142,16 @@ class ReplayBuffer:
         return order[chosen[..., None] + torch.arange(length)]
 
     def _number_episodes(self, count: int, paths: Sequence[Path]) -> Tensor:
-        """Return the number of the episode of each of `count` new rows."""
+        """Return the episode number (count,) of each new row."""
         lengths = torch.tensor([path.length for path in paths] or [count])
-        begins = torch.tensor([not path.goes_on for path in paths] or [True])
+        begins = torch.tensor([not path.is_continuation for path in paths] or [True])
         numbers = self._last_episode + begins.cumsum(0)
         self._last_episode = int(numbers[-1])
         return numbers.repeat_interleave(lengths).int()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the filled rows, not a copy where the ring is full, and the ring's position."""
-        # Of a view torch.save would write the whole ring.
+        """Return the filled rows and the ring's position; a full ring is not copied."""
+        # torch.save writes the whole storage of a view, so the filled rows need a copy.
         is_full = self._size == self.capacity
         return {
             "rows": self._rows if is_full else self.rows.clone(),
@@ -156,10 +161,10 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned. Raises ValueError: more rows than capacity."""
+        """Restore what `state_dict` returned. Raises ValueError: more rows than the capacity."""
         rows = state["rows"]
         if len(rows) > self.capacity:
-            raise ValueError(f"{len(rows)} rows do not fit a replay of {self.capacity}")
+            raise ValueError(f"{len(rows)} rows do not fit into a replay buffer of {self.capacity}")
         self._size, self._next = len(rows), state["next"]
         self._rows[: self._size] = rows.to(self.device)
         self._episodes[: self._size] = state["episodes"].cpu()
@@ -167,7 +172,7 @@ class ReplayBuffer:
 
 
 def stack_paths(paths: Sequence[Path]) -> Transitions:
-    """Concatenate paths into B = sum of T transitions on the CPU."""
+    """Concatenate paths into B transitions on the CPU; B is the sum of the path lengths T."""
     columns = [np.concatenate(column) for column in zip(*(path[:5] for path in paths), strict=True)]
     obs, acs, rewards, next_obs = map(from_numpy, columns[:4])
     return Transitions(obs, acs, rewards, next_obs, torch.as_tensor(columns[4]))

@@ -1,4 +1,4 @@
-"""The loop: collect, add, train, evaluate, log, checkpoint; nothing of any particular agent."""
+"""The training loop for any agent: collect, train, evaluate, log, and save checkpoints."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine, mean_prediction_error
 from cs285.policies.base_policy import Memory, Policy
 
-FIGURE_HORIZON = 10  # env steps of question 1's prediction picture, as in the homework
+FIGURE_HORIZON = 10  # env steps in question 1's prediction figure, as in the homework
 
 
 @dataclass
 class Counters:
-    """Where a run is; saved with every checkpoint."""
+    """The progress of a run; every checkpoint has it."""
 
     next_iteration: int = 0
     env_steps: int = 0
-    seconds: float = 0.0  # of all sittings
+    seconds: float = 0.0  # over all sessions: the first start and every resume
     seconds_by_phase: dict[str, float] = field(default_factory=dict)
-    initial_return: float | None = None  # mean over the episodes that ended in iteration 0
-    # Of the episodes that ended in the newest iteration in which any did.
+    initial_return: float | None = None  # mean over the episodes that finished in iteration 0
+    # Of the last iteration in which an episode finished.
     train_statistics: dict[str, float] = field(default_factory=dict)
 
 
 class RL_Trainer:
-    """Runs an agent for `n_iter` iterations, from the start or from its checkpoint."""
+    """Trains an agent for `n_iter` iterations, from the start or from a checkpoint."""
 
     def __init__(
         self,
@@ -65,41 +65,45 @@ class RL_Trainer:
         device: torch.device,
         advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
     ) -> None:
-        """Restore the checkpoint in `folder`, if any. Raises UsageError: it is not this run's."""
+        """Restore the checkpoint in `folder`, if there is one.
+
+        `advise(paths, iteration)` runs after each collection. Raises UsageError: the checkpoint is
+        missing although progress.csv has rows, or it belongs to another run.
+        """
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
-        self.advise = advise  # looks at what was collected
+        self.advise = advise
         self.counters = Counters()
         if (folder / CHECKPOINT).exists():
             self._restore(load_checkpoint(folder / CHECKPOINT, device))
-        elif len(read_rows(folder / PROGRESS)) > 1:  # of iteration 0 there may be none yet
+        elif len(read_rows(folder / PROGRESS)) > 1:  # iteration 0 is logged before its checkpoint
             raise UsageError(
-                f"--resume {folder}: its {CHECKPOINT} is gone, and the run would begin anew; "
-                f"allowed: a log folder with its {CHECKPOINT}"
+                f"--resume {folder}: its {CHECKPOINT} is missing, so the run would start again "
+                f"from iteration 0; must be a log folder with its {CHECKPOINT}"
             )
         self.stopwatch = agent.stopwatch
         self.stopwatch.seconds |= self.counters.seconds_by_phase
-        self._started = time.monotonic() - self.counters.seconds  # as if in one sitting
-        self._first_iteration = self.counters.next_iteration  # of this sitting
+        self._started = time.monotonic() - self.counters.seconds  # includes earlier sessions
+        self._first_iteration = self.counters.next_iteration  # of this session
         self.logger = Logger(folder, self._first_iteration)
 
     def run_training_loop(self) -> None:
-        """Run what is left of the iterations.
+        """Run the remaining iterations.
 
-        Raises DivergedError at the first non-finite training metric, before anything acts on it.
+        Raises DivergedError: a training metric is non-finite. The policy does not act after that.
         """
         config, counters = self.config, self.counters
-        sitting = time.monotonic()
+        session_start = time.monotonic()
         if counters.next_iteration >= config.n_iter:
             print(
-                f"nothing is left to do: {counters.next_iteration} iterations are done; a higher "
-                "--n_iter goes on"
+                f"nothing to do: {counters.next_iteration} iterations are complete; pass a higher "
+                "--n_iter to continue"
             )
         for iteration in range(counters.next_iteration, config.n_iter):
             is_logged = _due(config.scalar_log_freq, iteration)
-            if is_logged or not config.continue_episodes:  # there may be very many small ones
-                self._announce(iteration, time.monotonic() - sitting)
+            if is_logged or not config.continue_episodes:  # not a line per env step
+                self._announce(iteration, time.monotonic() - session_start)
             with self.stopwatch.phase("other"):
                 self._iterate(iteration, is_logged)
             counters.seconds = time.monotonic() - self._started
@@ -108,11 +112,11 @@ class RL_Trainer:
             if is_last or _due(config.checkpoint_freq, iteration):
                 with self.stopwatch.phase("checkpoint"):
                     self._save()
-        print(f"time: {describe_phases(self.stopwatch.seconds)}")
+        print(f"wall-clock time: {describe_phases(self.stopwatch.seconds)}")
         self.logger.close()
 
     def _iterate(self, iteration: int, is_logged: bool) -> None:
-        """Collect, learn, and tell of it."""
+        """Collect, train, evaluate and log."""
         paths = self._collect(iteration)
         self.advise(paths, iteration)
         self.agent.add_to_replay_buffer(paths, iteration)
@@ -131,10 +135,11 @@ class RL_Trainer:
             collected = state["collector"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UsageError(
-                f"--resume: {self.folder / CHECKPOINT} is of another run than its {CONFIG}; "
-                "allowed: the checkpoint that this run wrote"
+                f"--resume {self.folder}: its {CHECKPOINT} does not match its {CONFIG}; must be a "
+                "log folder with the checkpoint of the same run"
             ) from error
-        self.collector.load_state_dict(collected)  # acts in the user's environment
+        # Outside the try block, because it steps the user's environment, which may raise, too.
+        self.collector.load_state_dict(collected)
 
     def _collect(self, iteration: int) -> list[Path]:
         config = self.config
@@ -155,14 +160,14 @@ class RL_Trainer:
         metrics = to_floats(losses)
         if not self.config.continue_episodes:
             summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            print(f"  trained: {summary}", flush=True)
+            print(f"  training metrics: {summary}", flush=True)
         for name, value in metrics.items():
             if not math.isfinite(value):
-                kept = (self.folder / CHECKPOINT).exists()
+                has_checkpoint = (self.folder / CHECKPOINT).exists()
                 raise DivergedError(
-                    f"{name} is {value} in iteration {iteration}: learning diverged; a smaller "
-                    "learning rate may help"
-                    + (f"; {self.folder / CHECKPOINT} is still good" if kept else "")
+                    f"{name} is {value} in iteration {iteration}: learning diverged; try a smaller "
+                    "learning rate in a new run"
+                    + (f"; {self.folder / CHECKPOINT} is intact" if has_checkpoint else "")
                 )
         if iteration == 0 and self.agent.model is not None and "Training Loss" in losses:
             with self.stopwatch.phase("figures"):
@@ -171,7 +176,7 @@ class RL_Trainer:
         return metrics
 
     def _save_predictions(self, model: DynamicsModel) -> None:
-        """Write the picture of question 1: the model's open-loop prediction of random actions."""
+        """Write question 1's figure: the model's open-loop prediction for random actions."""
         generator = make_generator(self.config.seed, "figure actions")
         memories = [Memory(generator)] * FIGURE_HORIZON
         actions = self.random_policy.get_action(np.empty(0, np.float32), memories)
@@ -182,7 +187,7 @@ class RL_Trainer:
         imagined = imagine(model, true[:1], actions[None, : len(true) - 1])
         predicted = imagined.observations[:, 0].mean(0)
         error = mean_prediction_error(true, predicted)
-        print(f"  mean prediction error over {len(true) - 1} steps: {error:.4g}", flush=True)
+        print(f"  mean prediction error over {len(true) - 1} env steps: {error:.4g}", flush=True)
         save_predictions(self.folder, true, predicted, error)
 
     def _log(self, iteration: int, metrics: dict[str, float]) -> None:
@@ -221,10 +226,14 @@ class RL_Trainer:
         env.close()
         try:
             file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
-            print(f"  video: {file}", flush=True)
-        except OSError as error:  # from the encoder; a run is worth more than its video
+            print(f"  saved {file}", flush=True)
+        except OSError as error:  # from the encoder; the run continues without the video
             reason = " ".join(str(error).split())[:200]
-            print(f"warning: no video of iteration {iteration}: {reason}", file=sys.stderr)
+            print(
+                f"warning: cannot write the video of iteration {iteration} ({reason}); check the "
+                "disk and ffmpeg, or pass --video_log_freq -1",
+                file=sys.stderr,
+            )
 
     def _save(self) -> None:
         self.counters.seconds_by_phase = dict(self.stopwatch.seconds)
@@ -236,10 +245,10 @@ class RL_Trainer:
         save_checkpoint(self.folder / CHECKPOINT, state)
 
     def _announce(self, iteration: int, seconds: float) -> None:
-        """Print where the run is; `seconds` are those of this sitting."""
-        done = iteration - self._first_iteration
-        left = seconds / done * (self.config.n_iter - iteration) if done else 0.0
-        estimate = f", about {format_duration(left)} left" if done else ""
+        """Print the iteration and the remaining time; `seconds` is the time of this session."""
+        completed = iteration - self._first_iteration
+        left = seconds / completed * (self.config.n_iter - iteration) if completed else 0.0
+        estimate = f", about {format_duration(left)} left" if completed else ""
         print(f"Iteration {iteration} of {self.config.n_iter}{estimate}", flush=True)
 
 

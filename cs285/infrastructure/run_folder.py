@@ -1,4 +1,4 @@
-"""A run's log folder: made whole, described in config.json, held by one process at a time."""
+"""The log folder of a run: its creation, its config.json, and its lock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplo
 
 
 def default_data_dir() -> Path:
-    """Return cs285/data: of the checkout, or of the working folder for an installed package."""
+    """Return cs285/data in the checkout, or in the working folder for an installed package."""
     return (_PACKAGE if _is_checkout() else Path.cwd() / "cs285") / "data"
 
 
@@ -41,9 +41,9 @@ def create_run_folder(
     agent: str,
     flags: dict[str, Any],
 ) -> Path:
-    """Make `hw4_<exp_name>_<env_name>_<time>/` with its config.json, both or neither.
+    """Create the folder `hw4_<exp_name>_<env_name>_<time>/` with its config.json, atomically.
 
-    Raises UsageError if the data folder does not take it.
+    Raises UsageError: the data folder is not writable.
     """
     root = Path(data_dir) if data_dir is not None else default_data_dir()
     about = {"agent": agent, **describe_run(script, flags)}
@@ -61,25 +61,25 @@ def create_run_folder(
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-            time.sleep(0.2)  # two runs of one name in one second: the later one waits
+            time.sleep(0.2)  # another run with this name started in the same second
     except KeyboardInterrupt:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise UsageError(
-            f"--data_dir {root}: {error.strerror}; allowed: a folder that can be written to"
+            f"--data_dir {root}: cannot write to it ({error.strerror}); must be a writable folder"
         ) from error
 
 
 def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return what it takes to run this again: flags, command, versions, commit and machine."""
+    """Return what is needed to repeat this run: flags, command, versions, commit, machine."""
     return {"script": script, "flags": flags, "command": ["python", *sys.argv], **provenance()}
 
 
 def provenance() -> dict[str, Any]:
-    """Return by which code something is measured, when and where."""
-    import torch  # not at the top: it takes seconds, and --help imports this file
+    """Return the time, the versions, the commit and the machine."""
+    import torch  # here, because it takes seconds and --help imports this module
 
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -96,45 +96,49 @@ def provenance() -> dict[str, Any]:
 
 
 def read_config(folder: Path, script: str) -> dict[str, Any]:
-    """Return the flags of the run in `folder`. Raises UsageError if it holds no run of `script`."""
+    """Return the flags of the run in `folder`. Raises UsageError: it has no run of `script`."""
     try:
         content = json.loads((folder / CONFIG).read_text())
         made_by, flags = content["script"], translate_flags(content["flags"])
     except OSError as error:
         raise UsageError(
-            f"--resume {folder}: {error.strerror} ({CONFIG}); allowed: the log folder of a run"
+            f"--resume {folder}: cannot read its {CONFIG} ({error.strerror}); must be the log "
+            "folder of a run"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--resume {folder}: its {CONFIG} is not one of this program") from error
+        raise UsageError(
+            f"--resume {folder}: its {CONFIG} is damaged or not from a run; must be the log folder "
+            "of a run"
+        ) from error
     if made_by != script:
-        raise UsageError(f"--resume {folder}: made by {made_by}; allowed: a run of {script}")
+        raise UsageError(f"--resume {folder}: it is a run of {made_by}; must be a run of {script}")
     return flags
 
 
 def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
-    """Add to config.json by what and where the run goes on from `iteration`.
+    """Add to config.json the code and machine that resume the run at `iteration`.
 
-    Its `flags` may have another n_iter now.
+    The new `flags` replace the old ones, because n_iter may differ.
     """
     content = json.loads((folder / CONFIG).read_text())
-    sittings = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
+    sessions = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
     temporary = folder / f".{CONFIG}.tmp"
-    whole = {**content, "flags": flags, "resumed": sittings}
+    whole = {**content, "flags": flags, "resumed": sessions}
     temporary.write_text(json.dumps(whole, indent=2) + "\n")
     temporary.replace(folder / CONFIG)
 
 
 def lock_folder(folder: Path) -> TextIO:
-    """Hold `folder` for this process until it ends. Raises UsageError if another one has it."""
+    """Lock `folder` while the returned file is open. Raises UsageError: it is locked."""
     lock = (folder / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UsageError(
-            f"--resume {folder}: another process is running it; allowed: a run that has stopped"
+            f"--resume {folder}: another process is running it; must be a run that has stopped"
         ) from error
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
     return lock
 
 
@@ -148,7 +152,7 @@ def is_held(folder: Path) -> bool:
 
 
 def processor_name() -> str:
-    """Return the processor's model name, as far as the system tells."""
+    """Return the processor's model name, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(
@@ -163,7 +167,7 @@ def _git_state() -> dict[str, Any]:
         command = ["git", "-C", str(_PACKAGE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    if not _is_checkout():  # a repository around an installed package is another project's
+    if not _is_checkout():  # a repository around an installed package belongs to another project
         return {"commit": None}
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")

@@ -1,4 +1,4 @@
-"""The homework's utilities: statistics of returns, observation noise, acting out actions."""
+"""The homework's utilities: statistics of returns, observation noise, action replay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOISE_TO_SIGNAL = 0.01
 
 
 def return_statistics(prefix: str, paths: Sequence[Path]) -> dict[str, float]:
-    """Summarise the returns and lengths of paths under the homework's names, `prefix`_..."""
+    """Return statistics of the paths' returns and lengths as metrics `prefix`_..."""
     returns = [path.total_reward for path in paths]
     return {
         f"{prefix}_AverageReturn": float(np.mean(returns)),
@@ -28,9 +28,9 @@ def return_statistics(prefix: str, paths: Sequence[Path]) -> dict[str, float]:
 
 
 def add_noise(data: Transitions, generator: torch.Generator) -> Transitions:
-    """Return `data` with Gaussian noise on obs and next_obs, each drawn anew.
+    """Return B transitions with independent Gaussian noise on obs and next_obs.
 
-    The std is 1% of the absolute mean of each dimension over the B rows.
+    The std of each dimension is 1% of the absolute value of its mean over the B rows.
     """
 
     def noisy(columns: Tensor) -> Tensor:
@@ -41,12 +41,12 @@ def add_noise(data: Transitions, generator: torch.Generator) -> Transitions:
 
 
 def perform_actions(env: gym.Env, actions: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Reset `env` and act out `actions` (H, A), or as far as the episode goes.
+    """Reset `env` and execute `actions` (H, A) until they are used up or the episode finishes.
 
-    Returns the observations (T + 1, O), the first one before any action.
+    Return the observations (T + 1, O): the first one is the reset's, and T is at most H.
     """
     obs, _ = env.reset(seed=seed)
-    observations = [np.array(obs, np.float32)]  # copied: an env may reuse its array
+    observations = [np.array(obs, np.float32)]  # a copy: an env may reuse its array
     for action in actions:
         obs, _, terminated, truncated, _ = env.step(action)
         observations.append(np.array(obs, np.float32))

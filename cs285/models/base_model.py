@@ -1,4 +1,4 @@
-"""A dynamics model, as everything outside models/ knows it."""
+"""The dynamics model interface that the rest of cs285 uses."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cs285.infrastructure.replay_buffer import Transitions
 
 
 class Prediction(NamedTuple):
-    """One imagined step: per member (E, B, ...), or for the whole ensemble (B, ...)."""
+    """One imagined step: per member (E, B, ...) or for the whole ensemble (B, ...)."""
 
     next_obs: Tensor  # (E, B, O)
-    rewards: Tensor  # (E, B), 0 where the model does not learn them
-    terminated: Tensor | None  # (E, B) bool; None where the model does not learn it
+    rewards: Tensor  # (E, B); 0 if the model does not learn rewards
+    terminated: Tensor | None  # (E, B) bool; None if the model does not learn terminations
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Prediction:
-        """Return a prediction whose parts are changed alike."""
+        """Return a prediction with `change` applied to each tensor."""
         terminated = None if self.terminated is None else change(self.terminated)
         return Prediction(change(self.next_obs), change(self.rewards), terminated)
 
 
 class Step(Protocol):
-    """Take one step with every member that predicts.
+    """Take one imagined step with every member that predicts.
 
-    state (E, B, S), acs (E, B, A), and `noise` (E, B, noise_dim), standard normal, or None -> the
-    next state (E, B, S) and the prediction. With noise, a model that predicts distributions draws
-    from them; without it, it returns their means.
+    state (E, B, S), acs (E, B, A) and `noise` (E, B, noise_dim), standard normal or None -> the
+    next state (E, B, S) and the prediction. A model that predicts distributions uses the noise to
+    sample from them. Without noise, it returns their means.
     """
 
     def __call__(
@@ -40,79 +40,85 @@ class Step(Protocol):
 
 
 class ModelLoss(NamedTuple):
-    """The loss of a gradient step."""
+    """The loss of one gradient step."""
 
-    total: Tensor  # (), summed over members: no member's gradient then depends on another's
+    total: Tensor  # (), summed over members: their gradients are then independent
     metrics: dict[str, Tensor]  # () each, averaged over members
 
 
 class DynamicsModel(nn.Module):
-    """Members that each predict what follows an action.
+    """An ensemble whose members each predict the result of an action.
 
-    A member's state is one tensor (S,) per row: the observation itself for a model without memory,
-    and whatever a model with memory makes of it. `Prediction.next_obs` is in the task's units. A
-    subclass must have `step`, and `loss` if it has weights; the other defaults suit a model of one
-    member without memory.
+    A member's state is one tensor (S,) per row. In a model without memory, the state is the
+    observation. In a model with memory, the state also holds what the member remembers.
+    `Prediction.next_obs` is in the task's units. A subclass must implement `step`, and `loss` if it
+    has weights. The other defaults suit a model with one member and no memory.
     """
 
-    members = 1  # E, how many members predict
-    noise_dim = 0  # numbers that a step can be drawn with; 0: it is deterministic
-    has_memory = False  # states hold more than the observation: policies keep them
-    sequence_length: int | None = None  # steps of what it is fitted to; None: single transitions
+    members = 1  # E, the number of members that predict
+    noise_dim = 0  # noise values per sampled step; 0: the model is deterministic
+    has_memory = False  # True: states hold more than the observation, and policies store them
+    sequence_length: int | None = None  # steps per training sequence; None: single transitions
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the model's weights."""
         tensors = itertools.chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     @property
     def fitted_members(self) -> int:
-        """How many members a fit's batches are for; with elites, more than those that predict."""
+        """The number of members that a fit trains, including those that do not predict."""
         return self.members
 
     @property
     def obs_scale(self) -> Tensor | None:
-        """The std (O,) of the observations it was fitted to: the unit of its errors."""
+        """The std (O,) of the observations in the last fit, the unit of the model's errors."""
         return None
 
     def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Return the state (E, B, S) of every member where obs (B, O) was observed.
+        """Return each member's state (E, B, S) after it has observed obs (B, O).
 
-        `previous` (E, B, S) is the state that the episode's last step led to, in the prediction of
-        each member; None at an episode's start. A model without memory does not look at it.
+        `previous` (E, B, S) is the state that each member predicted for this step, or None at the
+        start of an episode. A model without memory ignores it.
         """
         return obs.expand(self.members, *obs.shape)
 
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
-        """Take one step (see Step), differentiable by states, actions and weights."""
+        """Take one step (see Step), differentiable in states, actions and weights."""
         raise NotImplementedError
 
     def planning_step(self) -> Step:
-        """Return the fastest form of `step`, with the weights as they are now and no gradients."""
+        """Return the fastest form of `step`, with the current weights and without gradients."""
         return torch.no_grad()(self.step)
 
     def fit_statistics(self, data: Transitions) -> None:
-        """Take what inputs and targets are normalised by from `data` (B rows), before a fit."""
+        """Fit the normalisation of inputs and targets to `data` (B rows), before a fit."""
 
     def loss(self, batch: Transitions) -> ModelLoss:
         """Return the loss of a batch (E, B, ...), or of sequences (E, B, T, ...)."""
         raise NotImplementedError
 
     def validation_errors(self, data: Transitions) -> Tensor:
-        """Return each fitted member's error (E,) on held-out data: for --holdout_ratio."""
-        raise UsageError("--holdout_ratio: must be 0: this model has no errors by member")
+        """Return the validation error (E,) of each fitted member on held-out `data` (B rows).
+
+        Raises UsageError: the model does not implement it, but --holdout_ratio needs it.
+        """
+        raise UsageError("--holdout_ratio: must be 0 for a model without validation errors")
 
     def member_tensors(self) -> list[Tensor]:
-        """Return all weights as views (E, ...): a member's are in its rows. For --holdout_ratio."""
-        raise UsageError("--holdout_ratio: must be 0: this model has no weights by member")
+        """Return all weights as views (E, ...), one row per member.
+
+        Raises UsageError: the model does not implement it, but --holdout_ratio needs it.
+        """
+        raise UsageError("--holdout_ratio: must be 0 for a model without weights per member")
 
     def choose_members(self, errors: Tensor) -> Tensor:
-        """Have the members with the lowest errors (E,) predict; return their numbers."""
+        """Choose the members with the lowest errors (E,) to predict; return their indices."""
         return errors.argsort()[: self.members]
 
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
-        """Return metrics (1,) of predicting `data` that the model was not fitted to."""
+        """Return metrics (1,) of the predictions on `data`, which the model was not fitted to."""
         return {}

@@ -1,4 +1,4 @@
-"""Which model a run has: the one place outside its file that names FFModel."""
+"""The builder of dynamics models: no other module of cs285 imports FFModel."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def build_model(
     learns_reward: bool,
     generator: torch.Generator,
 ) -> DynamicsModel:
-    """Return a new model of the kind that `--model` names."""
+    """Return a new dynamics model for `task`, of the kind that `--model` selects."""
     return FFModel(task.ob_dim, task.ac_dim, config, learns_reward, generator)

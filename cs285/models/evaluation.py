@@ -1,4 +1,4 @@
-"""What a model makes of actions: its open-loop predictions, and their error."""
+"""Open-loop predictions of a dynamics model, and their error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ LEARNED = TaskModel(learns_reward=True)
 
 
 class Imagined(NamedTuple):
-    """What E members make of B sequences of H actions, each following its own states."""
+    """Open-loop predictions of E members for B sequences of H actions.
 
-    observations: NDArray[np.float32]  # (E, B, H + 1, O), the given ones first
+    Each member follows its own predicted states.
+    """
+
+    observations: NDArray[np.float32]  # (E, B, H + 1, O), the initial ones first
     rewards: NDArray[np.float32]  # (E, B, H), of the post-step observations
 
 
@@ -30,9 +33,10 @@ def imagine(
     acs: NDArray[np.float32],
     task: TaskModel = LEARNED,
 ) -> Imagined:
-    """Act out `acs` (B, H, A) from `obs` (B, O) in every member.
+    """Predict the action sequences `acs` (B, H, A) from `obs` (B, O) with every member.
 
-    Rewards are those of `task`: by default the model's own, 0 if it learns none.
+    `task` defines the rewards. By default, they are the learned rewards, or 0 if the model learns
+    none.
     """
     E, step = model.members, model.planning_step()
     first = from_numpy(obs, model.device)
@@ -48,5 +52,5 @@ def imagine(
 
 
 def mean_prediction_error(true: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    """Return the mean squared error of predicted states (..., T, O) against the true (T, O)."""
+    """Return the mean squared error of predicted (..., T, O) against true states (T, O)."""
     return float(np.square(predicted - true).mean())

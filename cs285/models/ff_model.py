@@ -15,21 +15,21 @@ from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
 from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.networks.folded_tanh import planning_form
 
-COVERAGE_LEVELS = (50, 80, 95)  # per cent, of the intervals whose coverage is measured
-OUTPUT_GAIN = 0.1  # a small last layer starts from predicting the mean (docs/algorithms.md)
+COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
+OUTPUT_GAIN = 0.1  # small: training starts from the mean prediction (docs/dynamics_model.md)
 
 
 class FFModel(DynamicsModel):
     """E networks in one ensemble, each with its own initialisation and batches.
 
-    Predicts the normalised change of the observation, with `learns_reward` the reward too, and with
-    `--termination learned` the logit of whether the episode ends: deterministically, or with
-    `--model probabilistic` as a Gaussian. Only its elites, by default all members, predict. A state
-    is the observation.
+    Each member predicts the normalised change of the observation. With `learns_reward`, it also
+    predicts the normalised reward. With `--model probabilistic`, both predictions are Gaussian.
+    With `--termination learned`, it also predicts the logit of termination. Only the elites take
+    imagined steps; by default, all members are elites. The state is the observation.
     """
 
-    elites: Tensor  # (members,), the numbers of the networks that predict
-    weight_decay: Tensor  # (P,), or (1,) zero; biases have none
+    elites: Tensor  # (members,), the indices of the networks that predict
+    weight_decay: Tensor  # (P,) with 0 for biases, or (1,) zero
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class FFModel(DynamicsModel):
     ) -> None:
         """Build the networks from `config`; `network` overrides arguments of EnsembleMLP.
 
-        The targets are fitted by `loss`, or by default as `--model` and `--model_loss` ask.
+        `loss` fits the targets. By default, `--model` and `--model_loss` select it.
         """
         super().__init__()
         self.config, self.ob_dim = config, ob_dim
@@ -73,14 +73,14 @@ class FFModel(DynamicsModel):
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
-        """Take one step with every elite (see Step), differentiable by everything."""
+        """Take one step with every elite (see Step), differentiable in all inputs and weights."""
         inputs = self.input_stats.normalize(_inputs(state, acs))
         tensors, bounds = self.network.of_members(self._members()), self._bounds()
         return self._predict(state, self.network.apply_tensors(tensors, inputs), noise, bounds)
 
     @torch.no_grad()
     def planning_step(self) -> Step:
-        """Return the fastest form of `step`, of the weights as they are now, without gradients."""
+        """Return the fastest form of `step`, with the current weights and without gradients."""
         stats = self.input_stats
         outputs_of = planning_form(self.network, self._members(), stats.mean, stats.inverse_std)
         bounds = self._bounds()
@@ -95,35 +95,35 @@ class FFModel(DynamicsModel):
 
     @property
     def fitted_members(self) -> int:
-        """All members, also those that are no elites."""
+        """The number of all members, including those that are not elites."""
         return self.ensemble_size
 
     def choose_members(self, errors: Tensor) -> Tensor:
-        """Make the members with the lowest errors (E,) the elites; return their numbers."""
+        """Make the members with the lowest errors (E,) the elites; return their indices."""
         self.elites.copy_(errors.argsort()[: self.members])
         return self.elites
 
     @property
     def obs_scale(self) -> Tensor:
-        """The std (O,) of the observations of the last fit; 0 where they were constant."""
+        """The std (O,) of the observations in the last fit; 0 for constant columns."""
         return self.input_stats.std[: self.ob_dim]
 
     def member_tensors(self) -> list[Tensor]:
-        """Return all weights as views (E, ...): a member's are in its rows."""
+        """Return all weights as views (E, ...), one row per member."""
         bounds = [self.log_var_bounds] if self.is_probabilistic else []
         return [tensor.detach() for tensor in [*self.network.tensors, *bounds]]
 
     def fit_statistics(self, data: Transitions) -> None:
-        """Take the statistics of inputs and targets over `data` (B rows)."""
+        """Fit the normalisation of inputs and targets to `data` (B rows)."""
         self.input_stats.fit(_inputs(data.obs, data.acs))
         self.target_stats.fit(self._targets(data))
 
     def loss(self, batch: Transitions) -> ModelLoss:
-        """Return the loss of a batch (E, B, ...): the targets', the terminations', weight decay.
+        """Return the loss of a batch (E, B, ...): targets, terminations and weight decay.
 
-        "Training Loss" is the mean squared error of the state change in units of its variance.
-        Where they are learned, "Reward Loss" is the reward's and "Termination Loss" the
-        cross-entropy.
+        "Training Loss" is the mean squared error of the state change, in units of its variance. If
+        the model learns rewards, "Reward Loss" is the mean squared error of the reward, in units of
+        its variance. If it learns terminations, "Termination Loss" is their cross-entropy.
         """
         means, log_var, logits = self.outputs(batch)
         targets = self.target_stats.normalize(self._targets(batch))
@@ -135,30 +135,31 @@ class FFModel(DynamicsModel):
         if self.learns_reward:
             metrics["Reward Loss"] = mse[-1]
         if logits is not None:
-            by_ending = losses.termination_loss(logits, batch.terminated.float())
-            by_member = by_member + by_ending
-            metrics["Termination Loss"] = by_ending.detach().mean()
+            cross_entropy = losses.termination_loss(logits, batch.terminated.float())
+            by_member = by_member + cross_entropy
+            metrics["Termination Loss"] = cross_entropy.detach().mean()
         total = by_member.sum()
         if len(self.weight_decay) > 1:
             total = total + 0.5 * (self.weight_decay * self.network.vector.square()).sum()
         return ModelLoss(total, metrics)
 
     def outputs(self, batch: Transitions) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Predict the normalised targets of a batch (E, B, ...), or of B rows, with every member.
+        """Predict the normalised targets of a batch (E, B, ...) or of B rows with every member.
 
-        Returns means (E, B, D), log-variances (E, B, D) and logits of the episode's end (E, B), the
-        latter two None where they are not learned.
+        Returns means (E, B, D), log-variances (E, B, D) and termination logits (E, B). The
+        log-variances are None in a deterministic ensemble. The logits are None if the model does
+        not learn terminations.
         """
         inputs = self.input_stats.normalize(_inputs(batch.obs, batch.acs))
         bounds = self.log_var_bounds if self.is_probabilistic else None
-        return self._read(self.network(inputs.expand(self.ensemble_size, -1, -1)), bounds)
+        return self._split_outputs(self.network(inputs.expand(self.ensemble_size, -1, -1)), bounds)
 
     @torch.no_grad()
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
-        """Return the "New Data Loss" (1,) on `data` (B rows), and what `coverage` does.
+        """Return the "New Data Loss" (1,) and the metrics of `coverage` on `data` (B rows).
 
-        The mean squared error of the state change, averaged over members, in units of the variance
-        that the model was fitted with.
+        The loss is the mean squared error of the state change, averaged over members, in units of
+        the variance in the last fit's data.
         """
         errors, log_var = self._errors(data)
         loss = errors[..., : self.ob_dim].square().mean()
@@ -166,11 +167,12 @@ class FFModel(DynamicsModel):
 
     @torch.no_grad()
     def validation_errors(self, data: Transitions) -> Tensor:
-        """Return each member's error (E,) on held-out `data`: geometric mean of its columns' MSE.
+        """Return each member's validation error (E,) on held-out `data` (B rows).
 
-        The papers' code has the plain mean, in which columns that cannot be learned, being the
-        largest, hide what is learned of the others. Columns that never changed are left out: there
-        is nothing to learn of them, and the more there are, the less an error of the others counts.
+        The error is the geometric mean over columns of MSE + NOISE_FLOOR. The MBPO code uses the
+        arithmetic mean, but columns that cannot be learned then dominate and hide progress on the
+        other columns. Constant columns are left out: they have nothing to learn and would dilute
+        the errors of the other columns.
         """
         errors, _ = self._errors(data)
         mse = errors.square().mean(1)
@@ -180,13 +182,14 @@ class FFModel(DynamicsModel):
     def coverage(self, data: Transitions) -> dict[str, Tensor]:
         """Return the share of targets of `data` inside the elites' intervals, "Coverage 50" etc.
 
-        (1,) each, over rows, columns that vary, and elites, for central intervals of 50, 80 and 95
-        per cent: a calibrated ensemble's shares are just these. A deterministic one has none.
+        Each share (1,) is the mean over rows, elites and columns that vary. The intervals are the
+        central intervals of 50, 80 and 95 per cent. If the ensemble is calibrated, the shares equal
+        these levels. A deterministic ensemble has no intervals and returns no metrics.
         """
         return self._coverage(*self._errors(data))
 
     def _coverage(self, errors: Tensor, log_var: Tensor | None) -> dict[str, Tensor]:
-        """Return what `coverage` does, of what `_errors` returned."""
+        """Return the metrics of `coverage`, computed from the output of `_errors`."""
         if log_var is None:
             return {}
         deviations = (errors.abs() * (-0.5 * log_var).exp())[self.elites]
@@ -199,21 +202,21 @@ class FFModel(DynamicsModel):
         return shares
 
     def _errors(self, data: Transitions) -> tuple[Tensor, Tensor | None]:
-        """Return errors of each member's means on `data` (B rows) and log-variances, (E, B, D)."""
+        """Return the errors of the means on `data` (B rows) and the log-variances, (E, B, D)."""
         means, log_var, _ = self.outputs(data)
         return means - self.target_stats.normalize(self._targets(data)), log_var
 
     def _mean_of_varying(self, by_column: Tensor) -> Tensor:
-        """(..., D) -> the mean (...) over the targets' columns that were not constant."""
+        """Return the mean (...) of (..., D) over the target columns that vary."""
         varies = (self.target_stats.std > 0).float()
         return (by_column * varies).sum(-1) / varies.sum().clamp(min=1)
 
-    def _read(
+    def _split_outputs(
         self, outputs: Tensor, bounds: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Split outputs (E, B, out) into means, log-variances and logits.
+        """Split outputs (E, B, out) into means, log-variances and termination logits.
 
-        Log-variances are between the members' `bounds` (E, 2, 1, D), None where there are none.
+        `bounds` (E, 2, 1, D) limit the log-variances. In a deterministic ensemble, both are None.
         """
         logits = None
         if self.learns_termination:
@@ -226,8 +229,8 @@ class FFModel(DynamicsModel):
     def _predict(
         self, obs: Tensor, outputs: Tensor, noise: Tensor | None, bounds: Tensor | None
     ) -> tuple[Tensor, Prediction]:
-        """Return next state and prediction of the elites' outputs at obs (E, B, O)."""
-        means, log_var, logits = self._read(outputs, bounds)
+        """Return the next state and the prediction from the elites' outputs at obs (E, B, O)."""
+        means, log_var, logits = self._split_outputs(outputs, bounds)
         if noise is not None and log_var is not None:
             means = torch.addcmul(means, (0.5 * log_var).exp(), noise)
         change = self.target_stats.denormalize(means)
@@ -239,14 +242,14 @@ class FFModel(DynamicsModel):
         return next_obs, Prediction(next_obs, rewards, terminated)
 
     def _bounds(self) -> Tensor | None:
-        """Return the elites' bounds of log-variances, or None of a deterministic ensemble."""
+        """Return the elites' log-variance bounds, or None in a deterministic ensemble."""
         if not self.is_probabilistic:
             return None
         members = self._members()
         return self.log_var_bounds if members is None else self.log_var_bounds[members]
 
     def _members(self) -> Tensor | None:
-        """Return the elites' numbers, or None where all members predict."""
+        """Return the elites' indices, or None if all members predict."""
         return None if self.members == self.ensemble_size else self.elites
 
     def _decay_by_weight(self) -> Tensor:

@@ -1,8 +1,8 @@
-"""What an ensemble's outputs mean, and the losses that fit them.
+"""The losses of the ensemble, and the bounds of its log-variances.
 
-Targets have D columns in units of their std: the change of the observation and, where it is
-learned, the reward. A loss takes means (E, B, D), log-variances (E, B, D) or None, and targets
-(E, B, D), and returns the loss of each member (E,). Autograd differentiates it.
+Targets have D normalised columns: the change of the observation and, if the model learns it, the
+reward. A loss takes means (E, B, D), log-variances (E, B, D) or None, and targets (E, B, D). It
+returns the loss (E,) of each member. Autograd differentiates it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-NOISE_FLOOR = 1e-3  # a column known this well, in units of its variance, needs no more weight
-LOG_VAR_RANGE = (-10.0, 0.5)  # at first
-BOUND_WEIGHT = 0.01  # of the bounds in the loss
+NOISE_FLOOR = 1e-3  # limits the weight of a column with a small MSE; in units of its variance
+LOG_VAR_RANGE = (-10.0, 0.5)  # initial bounds
+BOUND_WEIGHT = 0.01  # weight of the bound penalty in the loss
 
 Loss = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 def column_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Return the mean over columns of log(MSE + NOISE_FLOOR), MSE (E, D) over the batch.
+    """Return the mean over columns of log(MSE + NOISE_FLOOR), with the MSE (E, D) over the batch.
 
-    The negative log-likelihood of a Gaussian with one variance per column, at the variance that
-    fits best: a column that is mostly noise gets little weight. The variances are not looked at.
+    Up to a factor, a constant and NOISE_FLOOR, this is the negative log-likelihood of a Gaussian
+    with one variance per column, at the variance that fits best. A column that is mostly noise gets
+    little weight. `log_var` is ignored.
     """
     mse = (means - targets).square().mean(1)
     return (mse + NOISE_FLOOR).log().mean(1)
 
 
 def gaussian_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Return the mean of (mean - target)^2 / variance + log variance.
+    """Return the mean over rows and columns of (mean - target)^2 / variance + log variance.
 
-    Twice the negative log-likelihood, less a constant: Chua et al. 2018, arXiv:1805.12114,
+    Up to a constant, this is twice the negative log-likelihood. Chua et al. 2018, arXiv:1805.12114,
     section 4.
     """
     assert log_var is not None
@@ -40,17 +41,18 @@ def gaussian_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tens
 
 
 def column_nll_with_variances(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Fit the means as `column_nll` does, and the variances to the errors that are left.
+    """Fit the means by `column_nll`, and the variances by `gaussian_nll` to the remaining errors.
 
-    By their likelihood, means are learned least where they err most, as the variance is large there
-    (Seitzer et al. 2022, arXiv:2203.09168). Stirn et al. 2023, arXiv:2212.09184, but that the
-    layers learn from both.
+    With `gaussian_nll` alone, means learn least where their errors are largest, because the
+    variance is large there (Seitzer et al. 2022, arXiv:2203.09168). Stirn et al. 2023,
+    arXiv:2212.09184, also separate the two losses, but their variance loss does not train the
+    shared layers. Here, both losses train them.
     """
     variances = gaussian_nll(means.detach(), log_var, targets)
     return column_nll(means, None, targets) + variances
 
 
-LOSSES: dict[tuple[str, str], Loss] = {  # by --model and --model_loss
+LOSSES: dict[tuple[str, str], Loss] = {  # keys: (--model, --model_loss)
     ("deterministic", "column_nll"): column_nll,
     ("probabilistic", "column_nll"): column_nll_with_variances,
     ("probabilistic", "nll"): gaussian_nll,
@@ -58,7 +60,7 @@ LOSSES: dict[tuple[str, str], Loss] = {  # by --model and --model_loss
 
 
 def bounded(raw: Tensor, bounds: Tensor) -> Tensor:
-    """Hold raw log-variances (E, B, D) softly between learned `bounds` (E, 2, 1, D).
+    """Softly clip raw log-variances (E, B, D) to the learned `bounds` (E, 2, 1, D).
 
     Chua et al. 2018, arXiv:1805.12114, appendix A.1.
     """
@@ -68,21 +70,22 @@ def bounded(raw: Tensor, bounds: Tensor) -> Tensor:
 
 
 def bound_penalty(bounds: Tensor) -> Tensor:
-    """Return BOUND_WEIGHT times the mean distance of the `bounds` (E, 2, 1, D), (E,).
+    """Return BOUND_WEIGHT times the mean distance of each member's `bounds` (E, 2, 1, D): (E,).
 
-    The papers' code adds the bounds' sum to the likelihood's mean: of more than 1 / BOUND_WEIGHT
-    columns, one member's bounds would win, and variances grow for ever.
+    The PETS and MBPO code adds the sum over columns to a loss that is a mean over columns. With
+    more than 1 / BOUND_WEIGHT columns, the bounds of one member would then outweigh its likelihood,
+    and the variances would grow without limit.
     """
     low, high = bounds.unbind(1)
     return BOUND_WEIGHT * (high - low).mean((1, 2))
 
 
 def first_bounds(ensemble_size: int, dim: int) -> Tensor:
-    """Return the bounds (E, 2, 1, D) that learning begins with: each member has its own."""
+    """Return the initial bounds (E, 2, 1, D); each member has its own."""
     return torch.tensor(LOG_VAR_RANGE)[:, None, None].repeat(ensemble_size, 1, 1, dim)
 
 
 def termination_loss(logits: Tensor, terminated: Tensor) -> Tensor:
-    """Return the binary cross-entropy of logits (E, B) and whether episodes ended (E, B), (E,)."""
+    """Return the binary cross-entropy (E,) of logits (E, B) for the true `terminated` (E, B)."""
     loss = nn.functional.binary_cross_entropy_with_logits
     return loss(logits, terminated, reduction="none").mean(1)

@@ -1,7 +1,7 @@
-"""How the members' predictions become the next imagined state of each row.
+"""Propagation: how the members' predictions become the next imagined state of each row.
 
-A step here goes from states (E, B, S) to states (E, B, S), a row's for each member that may carry
-it on, and returns one prediction per row.
+A step takes states (E, B, S) and returns states (E, B, S) and one prediction per row. A row has a
+state for each member, because any member may predict its next step.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from cs285.models.base_model import DynamicsModel, Prediction, Step
 
 
 def mean_of_members(prediction: Prediction) -> Prediction:
-    """Return the means over E members, with one leading row: (1, B, ...).
+    """Return the mean of the predictions of E members: (1, B, ...).
 
-    An episode terminates where at least half of the members say so.
+    `terminated` is true if at least half of the members predict a termination.
     """
     mean = prediction.each(lambda part: part.float().mean(0, keepdim=True))
     terminated = None if mean.terminated is None else mean.terminated >= 0.5
@@ -25,9 +25,10 @@ def mean_of_members(prediction: Prediction) -> Prediction:
 def step_with_mean(
     model: DynamicsModel, step: Step, state: Tensor, acs: Tensor
 ) -> tuple[Tensor, Prediction]:
-    """state (E, B, S), acs (B, A) -> states (E, B, S) and the prediction's mean, rows (B, ...).
+    """Take one step with all members, and continue from their mean observation.
 
-    Each member goes on from the mean observation, with what it remembers itself.
+    state (E, B, S), acs (B, A) -> states (E, B, S) and the mean prediction, rows (B, ...). Each
+    member keeps its own memory.
     """
     state, prediction = step(state, acs.expand(len(state), -1, -1))
     mean = mean_of_members(prediction).each(lambda part: part[0])
@@ -41,12 +42,13 @@ def step_with_random_member(
     generator: torch.Generator,
     noise_dim: int = 0,
 ) -> tuple[Tensor, Prediction]:
-    """state (E, B, S), acs (B, A) -> states (E, B, S) and the prediction of a member for each row.
+    """Take one step in which a random member predicts each row.
 
-    A random partition gives every member an equal share of the rows, so that each row is computed
-    once, not E times. With `noise_dim`, the dimension of a Gaussian model's targets, it is drawn
-    from the member's distribution: trajectory sampling TS1 of Chua et al. 2018, arXiv:1805.12114.
-    A model with memory does not go with it: members do not share what they remember.
+    state (E, B, S), acs (B, A) -> states (E, B, S) and one prediction per row (B, ...). A random
+    partition gives every member an equal share of the rows, so each row is computed once instead
+    of E times. With `noise_dim` (noise values per row), the prediction is sampled from the member's
+    distribution: trajectory sampling TS1 of Chua et al. 2018, arXiv:1805.12114. The model must have
+    no memory, because members do not share memories.
     """
     E, B = state.shape[:2]
     share, device = -(-B // E), acs.device
@@ -63,10 +65,9 @@ def step_with_random_member(
 
 
 def swap_members(particles: Tensor, order: Tensor) -> Tensor:
-    """Deal a candidate's P particles out to the members anew: TS1.
+    """Reassign the E K particles of each of R rows to the members, as TS1 does at each step.
 
-    particles (E, K, R, ...) with P = E K, order (P, R), a permutation of each column -> the same
-    shape.
+    particles (E, K, R, ...) -> the same shape. `order` (E K, R) is a permutation in each column.
     """
     E, K, R = particles.shape[:3]
     index = order.view(E * K, R, *[1] * (particles.dim() - 3))

@@ -1,4 +1,4 @@
-"""Imagined transitions: a policy acts in the ensemble, from many real states at once."""
+"""Model rollouts: a policy acts in the ensemble from many real states in parallel."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cs285.models.base_model import DynamicsModel
 from cs285.models.propagation import step_with_mean, step_with_random_member
 from cs285.models.task_model import TaskModel
 
-# (obs (B, O), generator of its draws) -> the actions (B, A) of a policy
+# (obs (B, O), random generator) -> the policy's actions (B, A)
 ActionsOf = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Rollouts(NamedTuple):
-    """M imagined transitions, and how the rollouts they come from went."""
+    """M imagined transitions, and statistics of their rollouts."""
 
     data: Transitions  # (M, ...)
     mean_length: Tensor  # (), steps
     mean_reward: Tensor  # (), per step
-    dropped: Tensor  # (), rollouts cut short since a member's state or reward was not finite
+    dropped: Tensor  # (), rollouts cut short by a non-finite state or reward
 
 
 @torch.no_grad()
@@ -37,16 +37,20 @@ def roll_out(
     propagation: str,
     generator: torch.Generator,
 ) -> Rollouts:
-    """Follow a policy for `length` steps from each of B states `start` (B, O).
+    """Follow a policy for at most `length` steps from each of B states `start` (B, O).
 
-    The next state is the "mean" over the ensemble, or for each row that of a "random_member", drawn
-    from its distribution where it has one. `task` says what of rewards and ends is known. A rollout
-    ends after a terminal transition, which it keeps, and before a non-finite one, which it does
-    not. Rows come rollout by rollout.
+    With `propagation` "mean", the next state is the mean over the ensemble. With "random_member", a
+    random member predicts the next state of each row, and samples it if the model predicts
+    distributions. `task` returns the rewards and terminations. A rollout ends after a terminal
+    transition, which it keeps, or before a non-finite transition, which it drops. The transitions
+    are in the order of their rollouts.
+
+    Raises UsageError: `propagation` is "random_member" and the model has a memory.
     """
     if model.has_memory and propagation == "random_member":
         raise UsageError(
-            "--mbpo_propagation random_member: must be mean: members do not share memories"
+            "--mbpo_propagation random_member: must be mean for a model with memory "
+            "(members do not share memories)"
         )
     step, state = model.planning_step(), model.initial_state(start)
     obs, alive = start, torch.ones(len(start), dtype=torch.bool, device=start.device)
@@ -60,8 +64,8 @@ def roll_out(
             state, prediction = step_with_random_member(
                 step, state, acs, generator, model.noise_dim
             )
-        next_obs, (rewards, ends) = prediction.next_obs, task.outcome(prediction, acs)
-        terminated = torch.zeros_like(alive) if ends is None else ends
+        next_obs, (rewards, terminated) = prediction.next_obs, task.outcome(prediction, acs)
+        terminated = torch.zeros_like(alive) if terminated is None else terminated
         finite = next_obs.isfinite().all(-1) & rewards.isfinite()
         dropped += (alive & ~finite).sum()
         alive = alive & finite
@@ -69,7 +73,7 @@ def roll_out(
         kept.append(alive)
         obs, alive = next_obs, alive & ~terminated
     keep = torch.stack(kept, 1)  # (B, length)
-    kept_rows = keep.flatten().nonzero()[:, 0]  # a GPU is waited for here, to know how many
+    kept_rows = keep.flatten().nonzero()[:, 0]  # waits for the GPU to count the rows
     columns = (torch.stack(column, 1).flatten(0, 1) for column in zip(*steps, strict=True))
     data = Transitions(*(column.index_select(0, kept_rows) for column in columns))
     mean_length = keep.sum(1).float().mean()

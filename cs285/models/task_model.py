@@ -1,4 +1,4 @@
-"""The task as an imagined step meets it: its reward, and whether the episode terminates there."""
+"""Rewards and terminations of imagined steps."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from cs285.models.base_model import Prediction
 
 
 class Outcome(NamedTuple):
-    """Of imagined steps of any leading dims."""
+    """Rewards and terminations of imagined steps (...)."""
 
     rewards: Tensor  # (...)
-    terminated: Tensor | None  # (...), bool; None: episodes do not end
+    terminated: Tensor | None  # (...), bool; None: episodes do not terminate
 
 
 @dataclass(frozen=True)
 class TaskModel:
-    """The task's own functions where they are known and wanted, and else what the model learns."""
+    """Rewards and terminations from the task's own functions or from the model's predictions."""
 
     get_reward: RewardFunction | None = None
-    get_termination: TerminationFunction | None = None  # it goes before what get_reward says of it
+    get_termination: TerminationFunction | None = None  # overrides get_reward's termination
     learns_reward: bool = False
     termination: str = "known"  # known, learned or none
-    ends_plans: bool = True  # whether the planner, too, counts no reward after the end
+    ends_plans: bool = True  # True: planners, too, ignore rewards after termination
 
     @staticmethod
     def of(task: TaskSpec, config: ModelConfig) -> TaskModel:
-        """Return the task as a run's model is to have it.
+        """Return the task model for the settings in `config`.
 
-        Unless --termination is given, plans go on past the end that a `get_reward` knows of, as
-        they do in the homework.
+        Without --termination, plans ignore a termination that only `get_reward` reports, as in the
+        homework.
         """
         return TaskModel(
             get_reward=task.get_reward,
@@ -47,14 +47,14 @@ class TaskModel:
 
     @property
     def termination_is_unknown(self) -> bool:
-        """Whether episodes go on for ever unless --termination says otherwise."""
+        """Whether imagined episodes never terminate because the task has no function for it."""
         return self.termination == "known" and (self.get_termination or self.get_reward) is None
 
     def outcome(self, prediction: Prediction, acs: Tensor) -> Outcome:
-        """Return the outcome of the predicted steps (...) by actions (..., A)."""
-        rewards, dones = prediction.rewards, None
+        """Return the rewards and terminations of predicted steps (...) after actions (..., A)."""
+        rewards, terminated = prediction.rewards, None
         if self.get_reward is not None:
-            known, dones = self.get_reward(prediction.next_obs, acs)
+            known, terminated = self.get_reward(prediction.next_obs, acs)
             rewards = rewards if self.learns_reward else known.to(rewards.dtype)
         if self.termination == "none":
             return Outcome(rewards, None)
@@ -62,4 +62,4 @@ class TaskModel:
             return Outcome(rewards, prediction.terminated)
         if self.get_termination is not None:
             return Outcome(rewards, self.get_termination(prediction.next_obs))
-        return Outcome(rewards, None if dones is None else dones.bool())
+        return Outcome(rewards, None if terminated is None else terminated.bool())

@@ -1,4 +1,4 @@
-"""Fit a model: so many gradient steps, or until it no longer gets better on held-out data."""
+"""Fits of a dynamics model: a fixed number of gradient steps, or early stopping."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cs285.infrastructure.pytorch_util import send, set_learning_rate, take_step
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, pack, unpack
 from cs285.models.base_model import DynamicsModel
 
-PEAK_RATE = 5  # of a fit of so many steps, in units of --learning_rate
-MOST_HELD_OUT = 5000  # transitions
-EPOCH_STEPS = (15, 32)  # least and most gradient steps of an epoch, by which patience counts
-WORTH_COUNTING = 0.01  # the share by which a held-out loss must fall to count as better
+PEAK_RATE = 5  # times --learning_rate: the initial rate of a fit with a fixed number of steps
+MAX_HELD_OUT = 5000  # transitions in the validation set
+EPOCH_STEPS = (15, 32)  # least and most gradient steps of an epoch; --fit_patience counts epochs
+MIN_IMPROVEMENT = 0.01  # relative decrease of a validation loss that counts as better
 
 
 def gradient_step(
     model: DynamicsModel, optimizer: torch.optim.Optimizer, batch: Transitions
 ) -> dict[str, Tensor]:
-    """Take one gradient step on a batch (E, B, ...); returns its metrics, () each."""
+    """Take one gradient step on a batch (E, B, ...), and return its metrics, () each."""
     loss = model.loss(batch)
     take_step(optimizer, loss.total)
     return {name: value.detach() for name, value in loss.metrics.items()}
@@ -32,7 +32,7 @@ Update = Callable[[DynamicsModel, torch.optim.Optimizer, Transitions], dict[str,
 
 
 class Fit:
-    """The gradient steps of one fit on `data` (B rows), and their metrics."""
+    """The gradient steps of one fit to `data` (B rows), and their metrics."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Fit:
         self.steps = 0
 
     def step(self, indices: Tensor, rate: float = 1.0) -> None:
-        """Take a gradient step on the rows with these `indices` (E, batch) or (E, batch, T).
+        """Take a gradient step on the rows of data at `indices` (E, batch) or (E, batch, T).
 
-        `rate` is the learning rate, as a multiple of the one that the optimiser was made with.
+        The learning rate is `rate` times the optimiser's default.
         """
         set_learning_rate(self.optimizer, rate * self.optimizer.defaults["lr"])
         rows = self.rows.index_select(0, indices.flatten()).unflatten(0, indices.shape)
@@ -60,9 +60,10 @@ class Fit:
         self.steps += 1
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return the metrics of each step (steps,), and the "Weight Norm" (1,).
+        """Return the metrics of each step (steps,) and the "Weight Norm" (1,).
 
-        The norm is not finite if the fit has diverged in its last step.
+        The metrics of a step are computed before its update. Only the norm shows divergence in the
+        last update.
         """
         weights = torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()])
         curves = {name: torch.stack(values) for name, values in self.curves.items()}
@@ -77,7 +78,7 @@ def fit(
     generator: torch.Generator,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
-    """Fit a model to the whole replay as `config` asks; returns the metrics of the fit."""
+    """Fit a model to the whole replay buffer as `config` says, and return the fit's metrics."""
     data = replay.all()
     if config.holdout_ratio > 0:
         return fit_until_converged(model, optimizer, data, config, generator, update)
@@ -100,11 +101,12 @@ def fit_ensemble(
     indices: Tensor,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
-    """Take one gradient step per row of `indices` (steps, E, B), row numbers of `data`.
+    """Take one gradient step per entry of `indices` (steps, E, B), and return the fit's metrics.
 
-    One Adam over all members equals E Adams, as the loss is summed over members. The learning rate
-    falls in a line, from PEAK_RATE times the optimiser's own to nothing: early steps go far, and
-    late ones average over the batches' noise (docs/algorithms.md). Returns the metrics of the fit.
+    `indices` are row numbers of `data`. One Adam over all members equals E Adams, because the loss
+    is summed over members. The learning rate decreases linearly from PEAK_RATE times the
+    optimiser's default to 0: early steps are large, and late steps average out the minibatch noise
+    (docs/dynamics_model.md).
     """
     fit = Fit(model, optimizer, data, update)
     steps = len(indices)
@@ -121,23 +123,24 @@ def fit_until_converged(
     generator: torch.Generator,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
-    """Fit to a part of `data` until no member has got better on the rest for some epochs.
+    """Fit to a part of `data`, with early stopping by the validation losses on the rest.
 
-    Each member learns from its own bootstrap sample, and ends with the weights of its best epoch;
-    the elites are then those of the lowest held-out losses. `num_agent_train_steps_per_iter` is the
-    most gradient steps there may be. Janner et al. 2019, arXiv:1906.08253, and its code.
+    The fit stops after more than `fit_patience` epochs in which no member improved, and at the
+    latest after `num_agent_train_steps_per_iter` gradient steps. Each member learns from its own
+    bootstrap sample, and ends with the weights of its best epoch. The members with the lowest
+    validation losses become the elites. Janner et al. 2019, arXiv:1906.08253, and its code.
 
-    Returns the metrics of the fit, "Fit Epochs", the elites' "Validation Loss", and what `coverage`
-    does where the ensemble is probabilistic; (1,) each. The device is waited for once per epoch.
+    Returns the metrics of the fit and (1,) each: "Fit Epochs", the elites' "Validation Loss" and,
+    for a probabilistic ensemble, the metrics of `coverage`. Waits for the device once per epoch.
     """
     device = data.obs.device
     order = send(torch.randperm(len(data.rewards), generator=generator), device)
-    held = min(max(int(config.holdout_ratio * len(order)), 1), MOST_HELD_OUT)
-    if len(order) < 2:  # a row to learn from is needed more
-        held_out = train = data
+    split = min(max(int(config.holdout_ratio * len(order)), 1), MAX_HELD_OUT)
+    if len(order) < 2:  # one row cannot be split, so both sets get it
+        validation = train = data
     else:
-        held_out = Transitions(*(column[order[:held]] for column in data))
-        train = Transitions(*(column[order[held:]] for column in data))
+        validation = Transitions(*(column[order[:split]] for column in data))
+        train = Transitions(*(column[order[split:]] for column in data))
     fit = Fit(model, optimizer, train, update)
     batches = _bootstrap_epochs(model.fitted_members, len(train.rewards), config, generator)
     best = _BestWeights(model)
@@ -145,59 +148,60 @@ def fit_until_converged(
     while stale <= config.fit_patience and fit.steps < config.num_agent_train_steps_per_iter:
         for rows in next(batches)[: config.num_agent_train_steps_per_iter - fit.steps]:
             fit.step(send(rows, device))
-        improved = best.update(model.validation_errors(held_out))
+        improved = best.update(model.validation_errors(validation))
         stale, epochs = (0 if improved else stale + 1), epochs + 1
     best.restore()
     chosen = model.choose_members(best.losses)
     metrics = fit.metrics()
     metrics["Fit Epochs"] = torch.full((1,), float(epochs), device=device)
     metrics["Validation Loss"] = best.losses[chosen].mean()[None]
-    coverage = {n: v for n, v in model.evaluate(held_out).items() if n.startswith("Coverage")}
+    coverage = {n: v for n, v in model.evaluate(validation).items() if n.startswith("Coverage")}
     return metrics | coverage
 
 
 def _bootstrap_epochs(
     E: int, rows: int, config: ModelConfig, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Yield epoch after epoch the row numbers of its batches, (batches, E, batch).
+    """Yield the row numbers (batches, E, batch) of one epoch after another.
 
-    Every member goes through the sample it drew, in an order of its own; what is left over of less
-    than a batch is for another pass. An epoch is a pass, but of EPOCH_STEPS: of few rows several
-    passes, since some epochs of a batch or two are no sign that a fit has converged; of many rows
-    a part of one, since a refit need not go through all data six times to find that it has.
+    Each member draws one bootstrap sample, and shuffles it for each pass. Rows that do not fill a
+    batch are left out of the pass. An epoch is one pass, within the limits EPOCH_STEPS. With few
+    rows, an epoch is several passes, because some epochs of one or two batches do not show that a
+    fit has converged. With many rows, an epoch is a part of a pass. A refit can then stop before it
+    has gone through all data six times (the default patience of 5, plus 1).
     """
     least, most = EPOCH_STEPS
     sample = torch.randint(rows, (E, rows), generator=generator)
     batch = min(config.train_batch_size, rows)
 
-    def run_epoch() -> Tensor:
+    def shuffled_pass() -> Tensor:
         order = torch.rand(E, rows, generator=generator).argsort(1)
         shuffled = sample.gather(1, order)[:, : rows - rows % batch]
         return shuffled.view(E, -1, batch).transpose(0, 1)
 
-    in_a_pass = rows // batch
-    passes, parts = -(-least // in_a_pass), -(-in_a_pass // most)
+    batches_per_pass = rows // batch
+    passes, parts = -(-least // batches_per_pass), -(-batches_per_pass // most)
     while True:
-        yield from torch.cat([run_epoch() for _ in range(passes)]).tensor_split(parts)
+        yield from torch.cat([shuffled_pass() for _ in range(passes)]).tensor_split(parts)
 
 
 class _BestWeights:
-    """Copies of each member's weights at its best epoch."""
+    """Copies of each member's weights from its best epoch."""
 
     def __init__(self, model: DynamicsModel) -> None:
-        self.now = model.member_tensors()
-        self.kept = [tensor.clone() for tensor in self.now]
-        self.losses = torch.full((model.fitted_members,), torch.inf, device=self.now[0].device)
+        self.current = model.member_tensors()
+        self.best = [tensor.clone() for tensor in self.current]
+        self.losses = torch.full((model.fitted_members,), torch.inf, device=self.current[0].device)
 
     def update(self, losses: Tensor) -> bool:
-        """Keep the members that are better by `losses` (E,); return whether there is one."""
-        better = losses < (1 - WORTH_COUNTING) * self.losses
+        """Copy the weights of members whose `losses` (E,) improved; return whether any did."""
+        better = losses < (1 - MIN_IMPROVEMENT) * self.losses
         self.losses = torch.where(better, losses, self.losses)
-        for kept, now in zip(self.kept, self.now, strict=True):
-            kept.copy_(torch.where(better.view(-1, *[1] * (now.dim() - 1)), now, kept))
+        for best, current in zip(self.best, self.current, strict=True):
+            best.copy_(torch.where(better.view(-1, *[1] * (current.dim() - 1)), current, best))
         return bool(better.any())
 
     def restore(self) -> None:
-        """Give the model the weights that were kept."""
-        for kept, now in zip(self.kept, self.now, strict=True):
-            now.copy_(kept)
+        """Copy the best weights back into the model."""
+        for best, current in zip(self.best, self.current, strict=True):
+            current.copy_(best)

@@ -1,4 +1,4 @@
-"""torch.compile for the functions that a run spends its time in: --compile."""
+"""Compilation of the most expensive functions of a run: --compile."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Return `function` compiled whole: losses, gradients and optimiser steps (see take_step).
+    """Return `function` compiled as a whole: losses, gradients and optimiser steps (see take_step).
 
-    On a GPU it is a CUDA graph. It takes tensors, modules and plain values, and returns a tensor or
-    a tuple or dict of such. A CUDA graph's results are overwritten when it runs again: copies are
-    returned, to be kept.
+    It takes tensors, modules and plain values, and returns a tensor, or a tuple or dict of results.
+    On a GPU it runs as a CUDA graph, which overwrites its results in the next call. The compiled
+    function therefore returns copies.
     """
-    import torch._dynamo  # not at the top: it takes a second, of every run
+    import torch._dynamo  # not at the top: the import takes a second
 
     torch._dynamo.config.trace_autograd_ops = True
-    _keep_compiled_code()
+    _set_cache_folder()
     graph = torch.compile(function, mode="reduce-overhead", fullgraph=True)
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
-        return _kept(graph(*arguments))
+        return _copied(graph(*arguments))
 
     return cast(Function, run)
 
 
-def _keep_compiled_code() -> None:
-    """Have torch keep what it compiled where the next run finds it: only the first one waits.
+def _set_cache_folder() -> None:
+    """Make torch cache compiled code in a permanent folder, so that only the first run waits.
 
-    By default it does so in a temporary folder, which may be gone by then.
+    By default, torch uses a temporary folder, which may not exist in the next run.
     """
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root) / "cs285" / "compiled"
@@ -51,32 +51,38 @@ def _keep_compiled_code() -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
-def _kept(result: Any) -> Any:
+def _copied(result: Any) -> Any:
     if isinstance(result, Tensor):
         return result.clone() if result.is_cuda else result
     if isinstance(result, dict):
-        return {name: _kept(part) for name, part in result.items()}
-    parts = map(_kept, result)
+        return {name: _copied(part) for name, part in result.items()}
+    parts = map(_copied, result)
     return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise UsageError if torch is too old or finds no compiler: C++ for a CPU, C for a GPU."""
+    """Check that torch is new enough and finds a compiler: C++ for a CPU, C for a GPU.
+
+    Raises UsageError: torch is too old, or there is no compiler.
+    """
     version = torch.__version__.split("+")[0].split(".")
-    if tuple(map(int, version[:2])) < (2, 13):  # it cannot compile gradients
-        raise UsageError(f"--compile: torch {torch.__version__}: must be at least 2.13")
+    if tuple(map(int, version[:2])) < (2, 13):  # older versions cannot compile gradients
+        raise UsageError(
+            f"--compile: torch must be version 2.13 or newer, not {torch.__version__}; upgrade "
+            "torch or omit --compile"
+        )
     is_cpu = device.type == "cpu"
     variable, usual = ("CXX", ["g++", "clang++"]) if is_cpu else ("CC", ["gcc", "clang"])
     wanted = [os.environ[variable]] if variable in os.environ else usual
     if not any(map(shutil.which, wanted)):
         raise UsageError(
-            f"--compile: there is no compiler {' or '.join(wanted)}; allowed where one is "
-            f"installed, which the environment variable {variable} may name"
+            f"--compile: found no compiler ({' or '.join(wanted)}); install one, set the "
+            f"environment variable {variable} to an installed one, or omit --compile"
         )
 
 
 def can_compile(device: torch.device) -> bool:
-    """Return whether --compile would find what it needs."""
+    """Return whether --compile works on `device` (see check_compiler)."""
     try:
         check_compiler(device)
     except UsageError:

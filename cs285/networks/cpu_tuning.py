@@ -1,4 +1,4 @@
-"""What makes torch fast on a CPU, in each process that computes: see docs/performance.md."""
+"""CPU settings that make torch faster, for each process that computes: docs/performance.md."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 leaves torch and malloc as they are
-FLOAT32_ERROR = 1e-3  # of the sum of 256 products of normal numbers; bfloat16 is at 0.1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
+SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 disables the tuning
+FLOAT32_ERROR = 1e-3  # limit for sums of 256 products of normal numbers; bfloat16 errs by 0.1
 
 
 def tune_cpu() -> None:
-    """Set up this process; where there is nothing to gain, or SWITCH is 0, do nothing."""
+    """Tune torch and malloc in this process, unless SWITCH is 0 or there is nothing to gain."""
     if os.environ.get(SWITCH) == "0":
         return
     _keep_freed_memory()
@@ -25,10 +25,10 @@ def tune_cpu() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc's malloc keep freed blocks for the next tensor.
+    """Make glibc's malloc keep freed blocks for the next tensor.
 
-    By default it hands every block over 128 kB back to the system, which zeroes its pages anew for
-    the next temporary of a planner or an update.
+    By default, malloc returns every block over 128 kB to the system. The system then zeroes the
+    pages again for the next temporary tensor of a planner or an update.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -39,14 +39,14 @@ def _keep_freed_memory() -> None:
 
 
 def _multiply_by_onednn() -> None:
-    """On AMD's CPUs have oneDNN multiply matrices, in float32, not MKL: it is faster there.
+    """Make oneDNN multiply float32 matrices on AMD CPUs, where it is faster than MKL.
 
-    MKL leaves the wide instructions of AMD's CPUs unused. torch hands float32 products to oneDNN
-    only where that may compute in bfloat16, which it then does on CPUs with AMX alone; that it
-    does not do so here is tried, and otherwise all is left as it was.
+    MKL does not use the wide instructions of AMD CPUs. torch passes float32 products to oneDNN only
+    if oneDNN may compute them in bfloat16. oneDNN does so only on CPUs with AMX. This function
+    therefore tests a product, and restores the old setting if the product is not in float32.
     """
     matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
-    if not (_is_amd() and hasattr(matmul, "fp32_precision")):  # torch before 2.9 has no such switch
+    if not (_is_amd() and hasattr(matmul, "fp32_precision")):  # torch before 2.9 has no such flag
         return
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
@@ -55,7 +55,7 @@ def _multiply_by_onednn() -> None:
 
 
 def products_are_float32() -> bool:
-    """Return whether float32 matrices are multiplied in float32."""
+    """Return whether torch multiplies float32 matrices in float32."""
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(2, 1, 256, 256, generator=generator)
     error = torch.bmm(left, right) - torch.bmm(left.double(), right.double())

@@ -1,4 +1,4 @@
-"""Every network of this project: E multi-layer perceptrons with one flat parameter."""
+"""The network class of cs285: E multi-layer perceptrons with one flat parameter."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Activation(NamedTuple):
-    """A hidden layer's function, and the gain of the initialisation that suits it."""
+    """The function of a hidden layer, and the matching gain of the initialisation."""
 
     function: Function
     gain: float
 
 
 def tanh_(values: Tensor) -> Tensor:
-    """Return tanh of `values`, compiled for a CPU in the form that it computes faster there."""
+    """Return tanh of `values`, in a form that is faster in code compiled for a CPU."""
     if torch.compiler.is_compiling() and values.device.type == "cpu":
         return 2 * torch.sigmoid(2 * values) - 1
     return torch.tanh_(values)
 
 
-ACTIVATIONS = {  # in place where autograd allows it: fresh memory costs as much as the function
+ACTIVATIONS = {  # in place if autograd allows it: new memory costs as much as the function
     "relu": Activation(torch.relu_, 3**-0.5),  # the gain of torch.nn.Linear
     "swish": Activation(nn.functional.silu, 1.0),
-    "tanh": Activation(tanh_, 1.0),  # docs/algorithms.md gives the reason
+    "tanh": Activation(tanh_, 1.0),  # docs/dynamics_model.md explains the gain
 }
 
 
 class LayerNorm(NamedTuple):
-    """Normalises what enters every layer but the first (Ba et al. 2016)."""
+    """Normalises the outputs of every hidden layer (Ba et al. 2016)."""
 
-    eps: float | tuple[float, ...] = 1e-5  # of all those layers, or of each
-    affine: bool = False  # with a learned scale and shift of each unit
+    eps: float | tuple[float, ...] = 1e-5  # one for all hidden layers, or one per hidden layer
+    affine: bool = False  # True: each unit has a learned scale and shift
 
 
 class EnsembleMLP(nn.Module):
-    """E networks of layer widths (in, hidden ..., out): (E, B, in) -> (E, B, out).
+    """E networks with layer widths (in, hidden ..., out): (E, B, in) -> (E, B, out).
 
-    All P weights are one parameter `vector`, so an optimiser's step and a target network's move are
-    one operation each. Members share nothing: a loss that is summed over members gives each its own
-    gradient, and each has its own initialisation, uniform with variance gain^2 / in_features for
-    weights and biases (torch.nn's initialisers would take the fan of the three-dimensional tensor,
-    which is wrong).
+    All P weights are one parameter `vector`, so an optimiser step and a target update are one
+    operation each. Members share nothing. If a loss is summed over members, each member gets its
+    own gradient. Each member has its own initialisation: weights and biases are uniform with
+    variance gain^2 / in_features. (The initialisers of torch.nn would compute a wrong fan from the
+    three-dimensional tensor.)
 
     `activation` is a name in ACTIVATIONS or any function. `dropout` is the share of hidden units
-    that a forward pass with a generator sets to zero, for all hidden layers or each.
+    that a forward pass with a generator sets to zero: one for all hidden layers, or one per layer.
 
-    `padded` widens hidden layers to a multiple of 16, which matrix products are faster at: 256 for
-    250. The networks are the same: a padding unit has weights of zero and nothing listens to it, so
-    its gradients, and with them Adam's steps, are exactly zero. This needs an activation with
-    f(0) = 0, and no LayerNorm. A tanh network always gets at least one padding unit, which
-    networks/folded_tanh.py uses.
+    `padded` widens hidden layers to a multiple of 16 (250 to 256), because matrix products are then
+    faster. Padding does not change the networks. The weights to and from a padding unit are zero,
+    so their gradients and Adam steps are exactly zero. Padding needs an activation with f(0) = 0,
+    and no LayerNorm. A tanh network always gets at least one padding unit, because
+    networks/folded_tanh.py uses it.
 
-    Raises ValueError: padding does not go with the activation or with LayerNorm.
+    Raises ValueError: the activation or LayerNorm does not allow padding, or the number of dropout
+    or eps values is not the number of hidden layers.
     """
 
     def __init__(
@@ -79,18 +80,18 @@ class EnsembleMLP(nn.Module):
         self.ensemble_size, self.widths, self.activation = ensemble_size, widths, activation
         self.layer_norm, self.is_padded = layer_norm, padded
         hidden_layers = len(widths) - 2
-        self.dropout = _for_each(dropout, hidden_layers)
-        self.eps = _for_each(layer_norm.eps, hidden_layers) if layer_norm else ()
+        self.dropout = _per_layer(dropout, hidden_layers)
+        self.eps = _per_layer(layer_norm.eps, hidden_layers) if layer_norm else ()
         named = ACTIVATIONS[activation] if isinstance(activation, str) else None
         self.function, gain = named or Activation(activation, 1.0)  # type: ignore[arg-type]
         if padded and (layer_norm or self.function(torch.zeros(1)) != 0):
-            raise ValueError("padding needs an activation with f(0) = 0, and no LayerNorm")
+            raise ValueError("padded: must be False with LayerNorm or if activation(0) is not 0")
         gains = [gain] * hidden_layers + [gain if output_gain is None else output_gain]
         least = int(activation == "tanh")
-        spare = [least + -(width + least) % PADDED_TO if padded else 0 for width in widths[1:-1]]
+        padding = [least + -(width + least) % PADDED_TO if padded else 0 for width in widths[1:-1]]
         tensors: list[Tensor] = []
         for (in_features, out_features), gain, (more_in, more_out) in zip(
-            pairwise(widths), gains, pairwise([0, *spare, 0]), strict=True
+            pairwise(widths), gains, pairwise([0, *padding, 0]), strict=True
         ):
             bound = gain * (3 / in_features) ** 0.5
             weight = torch.empty(ensemble_size, in_features, out_features)
@@ -110,12 +111,12 @@ class EnsembleMLP(nn.Module):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Every weight, bias, scale and shift as a view (E, ...): a member's are in its rows."""
+        """All weights, biases, scales and shifts as views (E, ...), one row per member."""
         return self.views_of(self.vector)
 
     @property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """The weights (E, in, out) and biases (E, 1, out) of each layer, views of the vector."""
+        """The weights (E, in, out) and biases (E, 1, out) of each layer, as views of the vector."""
         return self._layers(self.tensors)
 
     def views_of(self, vector: Tensor) -> list[Tensor]:
@@ -124,18 +125,18 @@ class EnsembleMLP(nn.Module):
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(E, B, in) -> (E, B, out). Dropout is applied where a `generator` is given."""
+        """Apply the networks: (E, B, in) -> (E, B, out). Dropout needs a `generator`."""
         return self.apply_tensors(self.tensors, inputs, generator)
 
     def of_members(self, members: Tensor | None) -> list[Tensor]:
-        """Return the `tensors` of some members, whose numbers are `members` (E,), or of all."""
+        """Return the `tensors` of the members with the indices `members`, or of all members."""
         tensors = self.tensors
         return tensors if members is None else [tensor[members] for tensor in tensors]
 
     def apply_tensors(
         self, tensors: Sequence[Tensor], inputs: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Apply networks that have these `tensors` to (E, B, in)."""
+        """Apply the networks with these `tensors`: (E, B, in) -> (E, B, out)."""
         *hidden, (last_weight, last_bias) = self._layers(tensors)
         affine = tensors[2 * len(hidden) + 2 :]
         for index, (weight, bias) in enumerate(hidden):
@@ -154,9 +155,9 @@ class EnsembleMLP(nn.Module):
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the products of (E, B, in) and (E, in, out), plus bias (E, 1, out): (E, B, out).
+    """Return the products of (E, B, in) and (E, in, out) plus bias (E, 1, out): (E, B, out).
 
-    Where out is 1, MKL's batched product is an order of magnitude slower than a sum.
+    If out is 1, MKL's batched product is an order of magnitude slower than a sum.
     """
     if weight.shape[2] == 1:
         return (inputs * weight.transpose(1, 2)).sum(2, keepdim=True) + bias
@@ -168,8 +169,8 @@ def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return values * kept / (1 - share)
 
 
-def _for_each(value: float | Sequence[float], layers: int) -> tuple[float, ...]:
+def _per_layer(value: float | Sequence[float], layers: int) -> tuple[float, ...]:
     values = (value,) * layers if isinstance(value, int | float) else tuple(value)
     if len(values) != layers:
-        raise ValueError(f"{len(values)} values for {layers} hidden layers")
+        raise ValueError(f"{len(values)} values for {layers} hidden layers: must be one per layer")
     return values

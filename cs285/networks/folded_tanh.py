@@ -1,4 +1,4 @@
-"""The form of an ensemble that plans: fast, and without gradients."""
+"""The planning form of an ensemble: fast, and without gradients."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.networks.threads import map_on_threads
 
 OUTPUTS_PADDED_TO = 8
-SATURATED = 20.0  # the sigmoid of it is 1 to the last bit
-ROWS_AT_ONCE = 512  # on a CPU: what hidden layers return then stays in the caches
-WORTH_SHARING = 2**20  # multiplications in a product that threads had better share
+SATURATED = 20.0  # its sigmoid is exactly 1 in float32
+ROWS_AT_ONCE = 512  # per block on a CPU: the outputs of hidden layers then stay in the caches
+WORTH_SHARING = 2**20  # least multiplications of a product that threads share
 
 
 @torch.no_grad()
@@ -23,14 +23,14 @@ def planning_form(
 ) -> Callable[[Tensor], Tensor]:
     """Return the function from raw inputs (E, B, in) to outputs (E, B, out), without gradients.
 
-    Of the networks as they are now, all or some `members` (E,); inputs are normalised by `mean` and
-    `inverse_std` (in,). Padded tanh networks are folded (`fold`), others applied as they are. On a
-    CPU, blocks of rows are computed one after the other, or beside each other where cores are idle.
+    The function uses the current weights of the networks with the indices `members` (E,), or of all
+    networks. It normalises inputs by `mean` and `inverse_std` (in,). It folds padded tanh networks
+    (see `fold`). On a CPU, it computes blocks of rows, in parallel if cores are idle.
     """
     tensors = network.of_members(members)
     if network.activation == "tanh" and network.is_padded:
         apply = fold(list(zip(tensors[::2], tensors[1::2], strict=True)), network.widths)
-        # One more input of mean 0 and scale 1 brings the constant 1 through the normalisation.
+        # An extra input with mean 0 and scale 1: normalisation does not change the constant 1.
         mean = nn.functional.pad(mean, (0, 1))
         inverse_std = nn.functional.pad(inverse_std, (0, 1), value=1.0)
         ones = mean.new_ones(1, 1, 1)
@@ -55,15 +55,15 @@ def fold(
 ) -> Callable[[Tensor], Tensor]:
     """Return the function that applies padded tanh networks to (E, B, in + 1), without gradients.
 
-    `layers` and `widths` are an EnsembleMLP's. The last input is to be the constant 1. Two passes
-    over memory are saved, together half of the time on CPU:
+    `layers` and `widths` come from an EnsembleMLP. The last input must be the constant 1. The
+    function returns the outputs (E, B, out) of the networks, up to rounding. Folding saves two
+    passes over memory, together half of the time on a CPU:
 
-    - tanh(z) = 2 sigmoid(2z) - 1, and torch's sigmoid is much faster there than its tanh: the
-      factors go into the weights and the -1 into the next layer's biases.
-    - Biases are the weights of one more input that is always 1: the given one at first, then the
-      first padding unit of each hidden layer, which is made sigmoid(20), exactly 1 in float32.
-
-    It returns (E, B, out) as the network would, but for rounding.
+    - tanh(z) = 2 sigmoid(2z) - 1, and torch's sigmoid is much faster on a CPU than its tanh. The
+      factors move into the weights, and the -1 moves into the biases of the next layer.
+    - Biases become the weights of an extra input that is always 1. In the first layer, it is the
+      last input. In later layers, it is the first padding unit of the hidden layer before. This
+      unit is sigmoid(20), exactly 1 in float32.
     """
     folded = []
     for index, (weight, bias) in enumerate(layers):
@@ -89,11 +89,11 @@ def fold(
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the E products of (E, i, j) and (E, j, k), (E, i, k), without gradients.
+    """Return the E products (E, i, k) of (E, i, j) and (E, j, k), without gradients.
 
-    On a CPU each of them is one thread's. Where E is odd the last one would leave the others idle:
-    all threads share it. This goes neither by the number of threads nor for small products, since
-    the last bits of a result would then depend on that number.
+    On a CPU, one thread computes each product. If E is odd, the last product would leave the other
+    threads idle, so all threads share it. Small products are not shared, and the choice does not
+    depend on the number of threads. Otherwise, the last bits of the result would depend on it.
     """
     E, i, j = left.shape
     is_large = i * j * right.shape[2] >= WORTH_SHARING

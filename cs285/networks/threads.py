@@ -1,8 +1,8 @@
-"""Threads of this process: one for every operation, and idle cores for independent ones.
+"""Threads of this process: one thread per operation, and idle cores for independent operations.
 
-Sums depend in their last bits on how many threads share an operation. Collection therefore holds
-torch to one thread. Where cores are idle, whole operations on blocks of rows run beside each other
-instead: the blocks do not depend on the number of threads, so neither do the results.
+The last bits of a sum depend on the number of threads that share the operation. Collection
+therefore limits torch to one thread. If cores are idle, operations on different blocks of rows run
+in parallel. The blocks do not depend on the number of threads, so the results do not either.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-_threads = 1  # that `map_on_threads` uses, the calling one among them
+_threads = 1  # threads of `map_on_threads`, including the calling thread
 _helpers: ThreadPoolExecutor | None = None
 _num_helpers = 0
 
 
 @contextmanager
 def one_thread(planning_threads: int = 1) -> Iterator[None]:
-    """Hold torch to one thread, as in a worker, and let `map_on_threads` use several."""
+    """Limit torch to one thread, as in a worker, and let `map_on_threads` use several."""
     before = torch.get_num_threads(), _threads
     torch.set_num_threads(1)
     set_planning_threads(planning_threads)
@@ -35,7 +35,7 @@ def one_thread(planning_threads: int = 1) -> Iterator[None]:
 
 
 def set_planning_threads(count: int) -> None:
-    """Let `map_on_threads` use so many threads; above 1 only while torch is held to one."""
+    """Set the threads of `map_on_threads`; more than 1 only while torch is limited to one."""
     global _threads
     _threads = count
     if count > _num_helpers + 1:
@@ -43,15 +43,14 @@ def set_planning_threads(count: int) -> None:
 
 
 def map_on_threads(function: Callable[[Tensor], Tensor], items: Sequence[Tensor]) -> list[Tensor]:
-    """Return the function's results of all items, in their order, without gradients.
+    """Return the function's results for all items, in their order, without gradients.
 
-    The calling thread takes one item after the other, too, so that helpers which find no free core
-    cost nothing.
+    The calling thread also processes items, so helpers that find no free core cost nothing.
     """
     helping = min(_threads, len(items)) - 1
     if helping <= 0 or _helpers is None:
         return [function(item) for item in items]
-    is_inference = torch.is_inference_mode_enabled()  # a thread has modes of its own
+    is_inference = torch.is_inference_mode_enabled()  # a helper does not inherit the mode
     waiting = deque(enumerate(items))
     results: dict[int, Tensor] = {}
 
@@ -60,7 +59,7 @@ def map_on_threads(function: Callable[[Tensor], Tensor], items: Sequence[Tensor]
             while waiting:
                 try:
                     index, item = waiting.popleft()
-                except IndexError:  # another thread has just taken the last one
+                except IndexError:  # another thread took the last item
                     return
                 results[index] = function(item)
 
@@ -68,17 +67,17 @@ def map_on_threads(function: Callable[[Tensor], Tensor], items: Sequence[Tensor]
     try:
         work()
     finally:
-        waiting.clear()  # where `function` raised, the helpers stop, too
+        waiting.clear()  # if `function` raised, the helpers stop, too
         for helper in helpers:
             helper.result()
     return [results[index] for index in range(len(items))]
 
 
 def _start_helpers(count: int) -> None:
-    """Start threads that compute alone, all before this returns.
+    """Start helpers in which torch uses one thread, and wait until all have started.
 
-    torch.set_num_threads in one of them is in part a setting of the whole process: it must not come
-    later than the setting that `one_thread` restores.
+    torch.set_num_threads in a helper partly affects the whole process. It must not run after
+    `one_thread` has restored the number of threads.
     """
     global _helpers, _num_helpers
     if _helpers is not None:

@@ -1,4 +1,4 @@
-"""Model-predictive control: find the best action sequence, execute its first action, replan."""
+"""Model-predictive control (MPC): plan an action sequence, execute its first action, replan."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from cs285.policies.planners import PLANNERS
 from cs285.policies.planners.sampling import Planner, SamplingContext
 
 TerminalValue = Callable[[Tensor], Tensor]  # obs (E, R, O) -> values (E, R)
-# (obs (B, O), memory of each row's episode) -> sequences (B, M, H, A) that are candidates, too
+# (obs (B, O), memory of each row's episode) -> additional candidate sequences (B, M, H, A)
 PolicyPrior = Callable[[Tensor, Sequence[Memory]], Tensor]
-MODEL_STATE = "model state"  # what a model with memory expects of the executed action, (E, S)
+MODEL_STATE = "model state"  # the state (E, S) that a model with memory predicts for the next step
 
 
 class Draws(NamedTuple):
-    """The randomness of an evaluation in B environments, of K particles with each of E elites.
+    """The random numbers that evaluate candidates in B environments.
 
-    All candidates meet the same: their returns then differ by what their actions do, and less by
-    luck, of which the best of many would have the most.
+    Each of E members has K particles. All candidates of a population use the same random numbers
+    (common random numbers). Their returns then differ because of their actions and not by luck.
     """
 
-    noise: Tensor | None = None  # (H, E, K, B, D), standard normal: of a Gaussian model
-    orders: Tensor | None = None  # (H, E K, B), permutations of the particles: of TS1
+    noise: Tensor | None = None  # (H, E, K, B, D), standard normal, for a probabilistic model
+    orders: Tensor | None = None  # (H, E K, B), permutations of the particles, for TS1
 
 
 class MPCPolicy:
-    """Plans through the model for B environments, E elites and N candidates at once.
+    """Plans through the model for B environments, E members and N candidates at once.
 
-    It takes the planner that the settings name, or any other `planner`. A `terminal_value` is added
-    to a candidate's return where its imagined episode has not ended; a `policy_prior` proposes
-    further candidates. To act in worker processes, all of these must be picklable.
+    The default planner is the one that `config` names. A `terminal_value` is added to the return of
+    a candidate whose imagined episode has not terminated. A `policy_prior` proposes additional
+    candidates. To act in worker processes, all of these must be picklable.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class MPCPolicy:
     ) -> None:
         if model.has_memory and config.mpc_propagation == "ts1":
             raise UsageError(
-                "--mpc_propagation ts1: must be tsinf or mean: members do not share memories"
+                "--mpc_propagation ts1: must be tsinf or mean, because the members of this model "
+                "do not share their memories"
             )
         self.model, self.task, self.config, self.device = model, task, config, device
         self.planner = planner or PLANNERS[config.mpc_action_sampling_strategy]
@@ -74,15 +75,21 @@ class MPCPolicy:
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (B, O) -> first actions (B, A) of the best plans; NaN where every plan diverges."""
+        """Return the first actions (B, A) of the best plans for obs (B, O).
+
+        An environment without a candidate of finite return gets NaN.
+        """
         return to_numpy(self.plan(obs, memories)[:, 0])
 
     @torch.inference_mode()
     def plan(self, obs: NDArray[np.float32], memories: Sequence[Memory]) -> Tensor:
-        """obs (B, O) -> the best plans (B, H, A); NaN where every plan diverges."""
-        observed = from_numpy(obs, self.device)
-        states = self._recall_states(observed, memories)
-        proposals = self.policy_prior(observed, memories) if self.policy_prior else None
+        """Return the best plans (B, H, A) for obs (B, O).
+
+        An environment without a candidate of finite return gets NaN.
+        """
+        obs_tensor = from_numpy(obs, self.device)
+        states = self._recall_states(obs_tensor, memories)
+        proposals = self.policy_prior(obs_tensor, memories) if self.policy_prior else None
         context = SamplingContext(self.ac_low, self.ac_high, self.config, memories, proposals)
 
         def returns_of(sequences: Tensor) -> Tensor:
@@ -93,7 +100,7 @@ class MPCPolicy:
         return plans
 
     def draw(self, memories: Sequence[Memory]) -> Draws:
-        """Draw what an evaluation in B environments takes."""
+        """Draw the random numbers of one evaluation in B environments."""
         E, D = self.model.members, self.model.noise_dim
         K, H = self.particles, self.config.mpc_horizon
         generators = [memory.generator for memory in memories]
@@ -109,13 +116,13 @@ class MPCPolicy:
         return Draws(noise, orders)
 
     def evaluate_sequences(self, states: Tensor, sequences: Tensor, draws: Draws) -> Tensor:
-        """Imagine every sequence as the particles of every elite.
+        """Return the imagined returns (B, N) of sequences (B, N, H, A).
 
-        The model's states (E, B, S), sequences (B, N, H, A) -> returns (B, N): the summed rewards
-        of the H post-step observations up to the episode's end, and the terminal value where there
-        is one, averaged over E elites and K particles with each. A particle follows its own states:
-        with one member (tsinf), with another one at each step (ts1), or with the mean over all of
-        them. Chua et al. 2018, arXiv:1805.12114, section 5.1.
+        `states` (E, B, S) are the model's states. A return is the sum of the rewards of the H
+        post-step observations, plus the terminal value. If `task.ends_plans`, nothing counts after
+        a termination. A return is averaged over K particles for each of E members. A particle stays
+        with one member (tsinf), switches members at each step (ts1), or follows the mean over all
+        members (mean). Chua et al. 2018, arXiv:1805.12114, section 5.1.
         """
         B, N, H, A = sequences.shape
         E, K = self.model.members, self.particles
@@ -136,7 +143,7 @@ class MPCPolicy:
             if terminated is None or not self.task.ends_plans:
                 returns += rewards
             else:
-                # Where a task's states must be finite, one that is not has "terminated".
+                # Some tasks terminate at non-finite states. Such a candidate must rank last.
                 finite = prediction.next_obs.isfinite().all(-1)
                 rewards = torch.where(finite, rewards, -torch.inf)
                 returns += torch.where(alive, rewards, 0.0)
@@ -149,22 +156,22 @@ class MPCPolicy:
         return returns.mean(0).view(K, B, N).mean(0)
 
     def _recall_states(self, obs: Tensor, memories: Sequence[Memory]) -> Tensor:
-        """Return the model's states (E, B, S) where obs (B, O) was observed."""
+        """Return the model's states (E, B, S) at obs (B, O), with the memory of each episode."""
         if not self.model.has_memory:
             return self.model.initial_state(obs)
         states = []
         for row, memory in zip(obs[:, None], memories, strict=True):
-            kept = memory.kept.get(MODEL_STATE)  # none at an episode's start
+            kept = memory.kept.get(MODEL_STATE)  # None at the start of an episode
             states.append(self.model.initial_state(row, None if kept is None else kept[:, None]))
         return torch.cat(states, 1)
 
     def _keep_states(self, states: Tensor, acs: Tensor, memories: Sequence[Memory]) -> None:
-        """Keep the states that a model with memory expects after the actions (B, A)."""
+        """Keep the states that a model with memory predicts after the actions (B, A)."""
         if not self.model.has_memory:
             return
-        expected, _ = self.model.planning_step()(states, acs.expand(len(states), -1, -1))
-        for memory, own in zip(memories, expected.unbind(1), strict=True):
-            memory.kept[MODEL_STATE] = own.clone()
+        predicted, _ = self.model.planning_step()(states, acs.expand(len(states), -1, -1))
+        for memory, state in zip(memories, predicted.unbind(1), strict=True):
+            memory.kept[MODEL_STATE] = state.clone()
 
 
 def _repeated(rows: Tensor, K: int) -> Tensor:
@@ -172,5 +179,5 @@ def _repeated(rows: Tensor, K: int) -> Tensor:
 
 
 def _swap(particles: Tensor, K: int, order: Tensor) -> Tensor:
-    """Swap members among particles (E, K R, ...); order (E K, R)."""
+    """Reassign the particles (E, K R, ...) to members by `order` (E K, R)."""
     return swap_members(particles.unflatten(1, (K, -1)), order).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""What a collector asks of a policy, and the policy of iteration 0."""
+"""The interface of a policy for the collectors, and the random policy of iteration 0."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from torch import Tensor
 
 @dataclass
 class Memory:
-    """What a policy has of one running episode."""
+    """What a policy remembers during one episode."""
 
-    generator: torch.Generator  # of its draws, on the policy's device
-    # What a decision leaves for the next one: plans of a warm start, states of a model with memory.
+    generator: torch.Generator  # draws the policy's random numbers, on the policy's device
+    # Tensors for the next decision: plans for a warm start, states of a model with memory.
     kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Policy(Protocol):
-    """Acts for B environments at once; picklable, so that worker processes can hold a copy."""
+    """Acts in B environments at once. Must be picklable, because worker processes get copies."""
 
     device: torch.device
 
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (B, O) and the memory of each row's episode -> actions (B, A).
+        """Return the actions (B, A) for obs (B, O) and the memory of each row's episode.
 
-        A row depends on its own observation and memory only.
+        Each action must depend only on its own observation and memory.
         """
         ...
 
 
 def is_planner(policy: Policy) -> bool:
-    """Return whether the policy makes plans, as MPCPolicy.plan does."""
+    """Return whether the policy has a `plan` method, like MPCPolicy."""
     return hasattr(policy, "plan")
 
 
 class RandomPolicy:
-    """Uniform actions in the box [ac_low (A,), ac_high (A,)], whatever is observed."""
+    """Draws uniform actions in the box [ac_low (A,), ac_high (A,)] and ignores observations."""
 
     def __init__(self, ac_low: NDArray[np.float32], ac_high: NDArray[np.float32]) -> None:
         self.device = torch.device("cpu")

@@ -21,24 +21,24 @@ from cs285.infrastructure.pytorch_util import (
 from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.policies.base_policy import Memory
 
-CLIPPED_AT = 5.0  # stds
+OBS_CLIP = 5.0  # limit of scaled observations, in standard deviations
 LOG_STD_RANGE = (-20.0, 2.0)
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Sample(NamedTuple):
-    """B drawn actions."""
+    """Actions drawn from the policy."""
 
     acs: Tensor  # (B, A), in [-1, 1]
     log_probs: Tensor  # (B,)
 
 
 class SACPolicy(nn.Module):
-    """tanh of a Gaussian whose mean and std depend on the observation.
+    """The tanh of a Gaussian whose mean and std depend on the observation.
 
-    Inside, observations are scaled (`scale_obs`), actions are in [-1, 1] in each dimension
-    (`from_task`, `to_task`), and log-probabilities are densities of these, so that an entropy means
-    the same for every task. Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
+    The network sees scaled observations (`scale_obs`). Its actions are in [-1, 1] in each dimension
+    (`from_task` and `to_task` convert them). Log-probabilities are densities of these actions, so
+    an entropy means the same in every task. Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
     """
 
     ac_low: Tensor
@@ -67,14 +67,14 @@ class SACPolicy(nn.Module):
         self.register_buffer("ac_half_range", (high - low) / 2, persistent=False)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled obs (B, O) -> mean and log std (B, A) of the Gaussian before the squashing."""
+        """Return mean and log std (B, A) of the Gaussian before the tanh, for scaled obs (B, O)."""
         return self._gaussian(self.network(obs[None]))
 
     def sample(self, obs: Tensor, noise: Tensor) -> Sample:
-        """Draw an action for each scaled obs (B, O) by normal noise (B, A), differentiable.
+        """Draw a differentiable action for each scaled obs (B, O) from normal noise (B, A).
 
         log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which stays finite and
-        exact where tanh(u) rounds to 1.
+        accurate if tanh(u) rounds to 1.
         """
         mean, log_std = self(obs)
         unsquashed = torch.addcmul(mean, log_std.exp(), noise)
@@ -83,7 +83,7 @@ class SACPolicy(nn.Module):
         return Sample(unsquashed.tanh(), (gaussian - squash).sum(-1))
 
     def draw(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw actions in the task's box (B, A) at obs (B, O), as the task has them."""
+        """Draw actions (B, A) in the task's box for unscaled obs (B, O)."""
         noise = torch.randn((len(obs), self.ac_dim), generator=generator, device=obs.device)
         return self.to_task(self.sample(self.scale_obs(obs), noise).acs)
 
@@ -92,23 +92,26 @@ class SACPolicy(nn.Module):
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def scale_obs(self, obs: Tensor) -> Tensor:
-        """Return observations (..., O) in units of the std, clipped far from the data."""
+        """Return observations (..., O) normalised by the data's mean and std, and clipped.
+
+        With --sac_obs_scaling none, return them unchanged.
+        """
         if not self.scales_obs:
             return obs
-        return self.obs_scaler.normalize(obs).clamp(-CLIPPED_AT, CLIPPED_AT)
+        return self.obs_scaler.normalize(obs).clamp(-OBS_CLIP, OBS_CLIP)
 
     def to_task(self, acs: Tensor) -> Tensor:
-        """Actions in [-1, 1] (..., A) -> actions in the task's box."""
+        """Map actions (..., A) from [-1, 1] to the task's box."""
         scaled = torch.addcmul(self.ac_center, acs, self.ac_half_range)
-        return scaled.clamp(self.ac_low, self.ac_high)  # rounding may lead out by the last bit
+        return scaled.clamp(self.ac_low, self.ac_high)  # rounding can leave the box by one bit
 
     def from_task(self, acs: Tensor) -> Tensor:
-        """Actions in the task's box (..., A) -> actions in [-1, 1]."""
+        """Map actions (..., A) from the task's box to [-1, 1]."""
         return (acs - self.ac_center) / self.ac_half_range.clamp(min=TINY)
 
 
 class SACActor:
-    """Acts by a SACPolicy: drawn from it, or its mode where `deterministic`."""
+    """Acts with a SACPolicy: draws from it, or takes its mode if `deterministic`."""
 
     def __init__(self, policy: SACPolicy, device: torch.device, deterministic: bool) -> None:
         self.policy, self.device, self.deterministic = policy, device, deterministic
@@ -117,7 +120,7 @@ class SACActor:
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (B, O) and a memory per row -> actions in the task's box (B, A)."""
+        """Return actions (B, A) in the task's box for unscaled obs (B, O)."""
         mean, log_std = self.policy(self.policy.scale_obs(from_numpy(obs, self.device)))
         if not self.deterministic:
             shape = (self.policy.ac_dim,)

@@ -1,4 +1,4 @@
-"""Diagnose the model of a run from its log folder, also while it is running: one HTML report."""
+"""Write an HTML report about the dynamics model of a run, which may still be running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cs285.infrastructure.recording.rendering import disable_renderer
 from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "diagnose.py"
-STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop stretches of each kind of data; plans
+STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop predictions per policy; checked plans
 
 
 @dataclass(frozen=True)
@@ -27,38 +27,42 @@ class DiagnosisConfig:
     """the diagnosis"""
 
     episodes: int = flag_tools.flag(
-        2, "fresh episodes of the policy, and as many of random actions", check=flag_tools.COUNT
+        2,
+        "new episodes to collect with the policy, and again with random actions",
+        check=flag_tools.COUNT,
     )
     seed: int = flag_tools.flag(1, "seed of these episodes", check=flag_tools.INDEX)
     horizon: int | None = flag_tools.flag(
         None,
-        "steps to imagine for the model's error (default: twice the run's --mpc_horizon; 50 for "
-        "MBPO)",
+        "number of steps the model predicts to measure its error (default: twice the run's "
+        "--mpc_horizon; 50 for MBPO)",
         check=flag_tools.COUNT,
     )
     output: str | None = flag_tools.flag(
         None,
-        "report to write, the arrays beside it (default: diagnosis.html and .npz in LOGDIR)",
-        check=flag_tools.Check(lambda value: value.endswith(".html"), "files that end in .html"),
+        "HTML report to write; the arrays go to the same path with the ending .npz (default: "
+        "diagnosis.html in LOGDIR)",
+        check=flag_tools.Check(lambda value: value.endswith(".html"), "a path that ends in .html"),
     )
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that the command line defines, but for the log folder."""
+    """All flags of the script."""
 
     diagnosis: DiagnosisConfig
 
 
 def diagnose(folder: Path, options: DiagnosisConfig) -> None:
-    """Write the report and the arrays on the run in `folder`, and print what matters of it.
+    """Write the report and the arrays for the run in `folder`, and print a summary.
 
-    The folder is only read, but for these two files. Raises RunError.
+    No other file in the folder changes. Raises UsageError: the folder has no run with a model, or
+    the output is not writable.
     """
     read_run(folder)
     report = Path(options.output or folder / "diagnosis.html")
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
-        raise UsageError(f"--output {report}: allowed are files in a folder that can be written to")
+        raise UsageError(f"--output {report}: must be a file in a writable folder")
     users_renderer = disable_renderer()
     from cs285.analysis.diagnosis import html_report
     from cs285.analysis.diagnosis.figures import picture_of
@@ -68,9 +72,12 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     env_name, done = run.config.run.env_name, run.counters
     subject = run.agent.diagnosed()
     if subject is None:
-        raise UsageError(f"LOGDIR {folder}: its agent has no model to diagnose")
+        raise UsageError(f"LOGDIR {folder}: must be the log folder of a run with a dynamics model")
     if subject.model.has_memory:
-        raise UsageError(f"LOGDIR {folder}: a model with memory cannot be diagnosed yet")
+        raise UsageError(
+            f"LOGDIR {folder}: its model has memory, which is not supported yet; must be the log "
+            "folder of a run with a model without memory"
+        )
     found = measure(subject, run.task, run.env, options)
     facts = [
         ("task", env_name),
@@ -90,7 +97,7 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
 
 
 def measure(subject: Any, task: Any, env: Any, options: DiagnosisConfig) -> Any:
-    """Collect episodes in `env`, and return the Findings on what is Diagnosed."""
+    """Collect episodes in `env`, and return the Findings about `subject` (a Diagnosed)."""
     from cs285.analysis.diagnosis.model_error import open_loop_errors
     from cs285.analysis.diagnosis.plan_check import Findings, check_plans, plans_of
     from cs285.collection.episodes import EpisodeKey
@@ -111,7 +118,10 @@ def measure(subject: Any, task: Any, env: Any, options: DiagnosisConfig) -> Any:
 
 
 def _collect(name: str, policy: Any, env: Any, keys: Sequence[Any]) -> list[Any]:
-    """Run the episodes one after the other: none then depends on how many there are."""
+    """Return the paths of episodes that run one after another.
+
+    No episode then depends on the number of episodes.
+    """
     from cs285.collection.episodes import run_episodes
     from cs285.infrastructure.recording.progress import CollectionProgress
 
@@ -124,14 +134,14 @@ def _collect(name: str, policy: Any, env: Any, keys: Sequence[Any]) -> list[Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
     find_own_modules()
     parser = flag_tools.OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", metavar="LOGDIR", type=Path, help="log folder of a run")
+    parser.add_argument("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
     flag_tools.add_flags(parser, Options)
     values = flag_tools.parse_values(parser, argv)
     folder = values.pop("folder")

@@ -1,4 +1,4 @@
-"""Copy what a run measured from its log folder to results/: curve and provenance."""
+"""Copy the learning curve and the provenance of a run from its log folder to results/."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SCRIPT = "export_run.py"
 
 
 def export_run(folder: Path, target: Path) -> None:
-    """Write `target`.csv and `target`.json.
+    """Write the learning curve to `target`.csv and the provenance to `target`.json.
 
-    The CSV is the curve; where nothing was logged, as in question 1, it is the losses, and the
-    predictions of iteration 0 are copied too. Raises UsageError if the folder's
-    description or checkpoint is not readable.
+    A run that logged no curve, as in question 1, exports its losses as CSV and the predictions of
+    iteration 0 instead. Raises UsageError: config.json or the checkpoint is unreadable.
     """
     try:
         content = json.loads((folder / CONFIG).read_text())
         command = content["command"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{folder}: {CONFIG} cannot be read ({type(error).__name__}); allowed: a log folder"
+            f"LOGDIR {folder}: cannot read {CONFIG} ({type(error).__name__}); must be the log "
+            "folder of a run"
         ) from error
     counters = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def export_run(folder: Path, target: Path) -> None:
 
 
 def _published(command: list[str]) -> str:
-    """Return the command less --data_dir and its value: where it was run is nobody's."""
+    """Return the command without --data_dir, which would publish a path of the user's machine."""
     kept = [word for word in command[2:] if not word.startswith("--data_dir=")]
     if "--data_dir" in kept:
         at = kept.index("--data_dir")
@@ -70,18 +70,19 @@ def _published(command: list[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", type=Path, help="log folder of a run")
-    parser.add_argument("target", type=Path, help="results file to write, without its ending")
+    add = parser.add_argument
+    add("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
+    add("target", metavar="TARGET", type=Path, help="path of the files to write, without an ending")
     given = parser.parse_args(argv)
     for name in (CONFIG, CHECKPOINT):
         if not (given.folder / name).exists():
-            raise UsageError(f"{given.folder}: it has no {name}; allowed: a log folder")
+            raise UsageError(f"LOGDIR {given.folder}: no {name}; must be the log folder of a run")
     export_run(given.folder, given.target)
     return 0
 

@@ -1,4 +1,4 @@
-"""Take the videos, images and audio out of TensorBoard event files; scalars stay to the byte."""
+"""Remove videos, images and audio from TensorBoard event files, and keep the rest unchanged."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SCRIPT = "filter_events.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    sources = "event file, or folder with some"
+    sources = "event file, or folder that contains event files"
     parser.add_argument("sources", type=Path, metavar="SOURCE", nargs="+", help=sources)
     add = parser.add_mutually_exclusive_group(required=True).add_argument
-    output = "write a copy there, of everything but the videos; must not exist yet"
+    output = "write a copy of SOURCE without videos, images and audio; must not exist yet"
     add("--output", type=Path, metavar="TARGET", help=output)
-    in_place = "replace the event files by what is left of them"
+    in_place = "replace the event files with filtered ones"
     add("--in_place", action="store_true", help=in_place)
     given = parser.parse_args(argv)
     for source in given.sources:
@@ -45,48 +45,49 @@ def _run(argv: Sequence[str]) -> int:
         return filter_all_in_place(given.sources)
     if len(given.sources) > 1:
         raise UsageError(
-            f"SOURCE {given.sources[1]}: allowed with --output is one SOURCE, as their folder"
+            f"SOURCE {given.sources[1]}: --output accepts a single SOURCE; pass the folder that "
+            "contains them"
         )
     write_filtered(given.sources[0], given.output)
     return 0
 
 
 def check_source(source: Path) -> None:
-    """Raise UsageError unless `source` is an event file, or a folder that holds one."""
-    allowed = "allowed: an event file, or a folder that holds some (events.out.tfevents.*)"
+    """Raise UsageError unless `source` is an event file, or a folder that contains one."""
+    must_be = "must be an event file, or a folder with event files (events.out.tfevents.*)"
     if not source.exists():
-        raise UsageError(f"SOURCE {source}: no such file or folder; {allowed}")
+        raise UsageError(f"SOURCE {source}: no such file or folder; {must_be}")
     if source.is_dir():
         if next(event_files(source), None) is None:
-            raise UsageError(f"SOURCE {source}: holds no event file; {allowed}")
+            raise UsageError(f"SOURCE {source}: contains no event file; {must_be}")
         return
     try:
         first = next(read_records(source, media=False), None)
-        is_one = first is not None or is_event_file(source)  # which may be empty yet
+        is_one = first is not None or is_event_file(source)  # an event file may still be empty
     except CorruptRecordError:
         is_one = False
     except OSError as error:
-        raise UsageError(f"SOURCE {source}: {error.strerror}; {allowed}") from error
+        raise UsageError(f"SOURCE {source}: {error.strerror}; {must_be}") from error
     if not is_one:
-        raise UsageError(f"SOURCE {source}: not an event file; {allowed}")
+        raise UsageError(f"SOURCE {source}: not an event file; {must_be}")
 
 
 def event_files(source: Path) -> Iterator[Path]:
-    """Yield the event files in a folder and below, in order; or the file that `source` is."""
+    """Yield the event files below the folder `source` in order, or the file `source` itself."""
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     return (file for file in files if file == source or is_event_file(file))
 
 
 def write_filtered(source: Path, target: Path) -> None:
-    """Mirror `source`, a file or folder, at `target`: event files filtered, no videos/*.mp4.
+    """Copy `source`, a file or folder, to `target` with filtered event files and no videos/*.mp4.
 
-    The target appears when it is complete. Raises UsageError if it exists or lies in the source.
+    The target appears only when it is complete. Raises UsageError: the target exists, is inside the
+    source or cannot be written.
     """
-    allowed = "allowed: a path that does not exist yet, outside SOURCE"
     if target.exists() or target.is_symlink():
-        raise UsageError(f"--output {target}: it exists; {allowed}")
+        raise UsageError(f"--output {target}: must not exist yet; choose another path")
     if target.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"--output {target}: it lies in {source}; {allowed}")
+        raise UsageError(f"--output {target}: must be outside SOURCE {source}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(target) as temporary:
@@ -96,7 +97,9 @@ def write_filtered(source: Path, target: Path) -> None:
                 _copy_filtered(source, temporary)
             temporary.rename(target)
     except OSError as error:
-        raise UsageError(f"--output {target}: {describe(error)}; {allowed}") from error
+        raise UsageError(
+            f"--output {target}: {describe(error)}; must be a path in a writable folder"
+        ) from error
     for file in event_files(source):
         copy = target / file.relative_to(source)
         _report(file, file.stat().st_size, copy.stat().st_size)
@@ -119,25 +122,29 @@ def _copy_filtered(source: Path, target: Path) -> None:
         copied = copy_without_media(source, stream)
     shutil.copystat(source, target)
     if copied.is_corrupt:
-        warn(SCRIPT, f"{source} is corrupt; the copy ends before that place")
+        warn(
+            SCRIPT,
+            f"{source} is corrupt, so the copy has only the records before the damage; keep the "
+            "original file",
+        )
 
 
 def filter_all_in_place(sources: Sequence[Path]) -> int:
-    """Filter every event file of `sources` where it is; return 1 if some were left alone, or 0."""
+    """Filter all event files of `sources` in place. Return 1 if a file was skipped, else 0."""
     exit_code = 0
     for source in sources:
         for file in event_files(source):
             try:
-                filter_in_place(file.resolve())  # what a link points to, not the link
+                filter_in_place(file.resolve())  # replace the target of a link, not the link
             except RunError as error:
-                exit_code = fail(SCRIPT, f"left as it is: {error}", RunError.exit_code)
+                exit_code = fail(SCRIPT, f"skipped {error}", RunError.exit_code)
     return exit_code
 
 
 def filter_in_place(file: Path) -> None:
-    """Replace an event file by what is left of it without media, at once; print what it saved.
+    """Replace an event file atomically with a copy without media, and print the saved bytes.
 
-    Raises RunError, and changes nothing, if the file is corrupt or a run is writing it.
+    Raises RunError and leaves the file unchanged: it is corrupt, or a run is writing to it.
     """
     old_size = file.stat().st_size
     with _hold(file.parent), temporary_beside(file) as temporary:
@@ -146,23 +153,31 @@ def filter_in_place(file: Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         if copied.is_corrupt:
-            raise RunError(f"{file}: it is corrupt, and what stands behind would be lost")
+            raise RunError(
+                f"{file}: it is corrupt, and the records after the damage would be lost; use "
+                "--output to copy the records before it"
+            )
         if copied.dropped:
             shutil.copystat(file, temporary)
             if file.stat().st_size != old_size:
-                raise RunError(f"{file}: it grew meanwhile: a run is writing it")
+                raise RunError(f"{file}: a run is writing to it; try again when the run has ended")
             temporary.replace(file)
     _report(file, old_size, file.stat().st_size)
 
 
 def _hold(folder: Path) -> AbstractContextManager[Any]:
-    """Keep the run in `folder`, if one was there, from going on. Raises RunError: it is running."""
+    """Prevent the run in `folder`, if there is one, from being resumed.
+
+    Raises RunError: the run is active.
+    """
     if not (folder / ".lock").exists():
         return nullcontext()
     try:
         return lock_folder(folder)
     except UsageError as error:
-        raise RunError(f"{folder}: another process is running it") from error
+        raise RunError(
+            f"{folder}: another process is executing this run; try again when it has ended"
+        ) from error
 
 
 def _report(source: Path, old_size: int, new_size: int) -> None:

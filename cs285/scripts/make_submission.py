@@ -1,4 +1,4 @@
-"""Pack runs, code and README.md into the zip that the assignment asks for, without videos."""
+"""Pack runs, code and README.md into the zip file for the assignment, without videos."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, defaul
 
 SCRIPT = "make_submission.py"
 QUESTIONS = ("q1", "q2", "q3", "q4", "q5", "q6")
-RUNS = "folders there that are named hw4_q1_... to hw4_q6_... and hold an event file"
-CODE = (".py", ".xml", ".typed", ".toml", ".ipynb")  # endings of the package's files
+RUNS = "named hw4_q1_... to hw4_q6_... and contain an event file"  # what a run folder must be
+CODE = (".py", ".xml", ".typed", ".toml", ".ipynb")  # file types of the package
 MEGABYTE = 10**6
 _RUN = re.compile(r"hw4_q[1-6]_")
 _STAMP = re.compile(r"_(\d\d)-(\d\d)-(\d{4})_(\d\d-\d\d-\d\d)$")  # day, month, year, time
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
-    add("--output", type=Path, default=Path("submit.zip"), help="the zip (default: submit.zip)")
-    add("--overwrite", action="store_true", help="replace the zip if there is one")
-    add("--data_dir", type=Path, default=default_data_dir(), help="folder of the log folders")
-    add("--runs", nargs="+", metavar="PATTERN", help="only these log folders; may have * and ?")
-    add("--questions", nargs="+", choices=QUESTIONS, metavar="Q", help="only these: q1 q2 ... q6")
-    add("--newest", action="store_true", help="of several runs of one experiment only the newest")
-    add("--limit_mb", type=_limit, default=15.0, help="write no larger zip (default: 15)")
+    add("--output", type=Path, default=Path("submit.zip"), help="zip file (default: submit.zip)")
+    add("--overwrite", action="store_true", help="replace the zip file if it exists")
+    add("--data_dir", type=Path, default=default_data_dir(), help="folder with the log folders "
+        "(default: cs285/data)")  # fmt: skip
+    add("--runs", nargs="+", metavar="PATTERN", help="pack only log folders that match; * and ? "
+        "are wildcards")  # fmt: skip
+    add("--questions", nargs="+", choices=QUESTIONS, metavar="Q", help="pack only these questions: "
+        "q1 q2 ... q6")  # fmt: skip
+    add("--newest", action="store_true", help="pack only the newest run of each experiment")
+    add("--limit_mb", type=_limit, default=15.0, help="maximum size in MB (default: 15)")
     given = parser.parse_args(argv)
     _check_output(given.output, given.overwrite)
     runs = choose_runs(given.data_dir, given.runs)
@@ -52,8 +55,10 @@ def _run(argv: Sequence[str]) -> int:
     if given.questions:
         runs = [run for run in runs if question_of(run) in questions]
     if not runs:
-        asked = f"no run of {', '.join(questions)}"
-        raise UsageError(f"--data_dir {given.data_dir}: {asked}; allowed: {RUNS}")
+        raise UsageError(
+            f"--data_dir {given.data_dir}: no run of {', '.join(questions)}; must contain folders "
+            f"that are {RUNS}"
+        )
     if given.newest:
         runs = newest_of_each(runs)
     _warn_of_gaps(runs, questions)
@@ -70,42 +75,48 @@ def _limit(text: str) -> float:
             return float(text)
     except ValueError:
         pass
-    raise UsageError(f"--limit_mb {text}: allowed are finite numbers above 0")
+    raise UsageError(f"--limit_mb {text}: must be a positive, finite number")
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"--output {output}: allowed is a file in a folder that exists")
+        raise UsageError(f"--output {output}: must be a file in an existing folder")
     if output.exists() and not overwrite:
-        raise UsageError(f"--output {output}: it exists; allowed is a new file, or --overwrite")
+        raise UsageError(
+            f"--output {output}: must not exist yet; choose another path or pass --overwrite"
+        )
 
 
 def choose_runs(data_dir: Path, patterns: Sequence[str] | None) -> list[Path]:
-    """Return the runs in a folder that match a pattern, or all, and name what is left out.
+    """Return the runs in a folder that match one of the patterns. None matches all runs.
 
-    Raises UsageError if the folder is none, or a pattern matches no run.
+    Warn about matching folders that are not runs. Raises UsageError: the folder does not exist, or
+    a pattern matches no run.
     """
     if not data_dir.is_dir():
-        raise UsageError(f"--data_dir {data_dir}: no such folder; allowed: one with log folders")
+        raise UsageError(f"--data_dir {data_dir}: no such folder; must contain log folders")
     folders = sorted(f for f in data_dir.iterdir() if f.is_dir() and not f.name.startswith("."))
     runs = [folder for folder in folders if _RUN.match(folder.name) and _events(folder)]
     for pattern in patterns or []:
         if not any(matches(run, [pattern]) for run in runs):
-            raise UsageError(f"--runs {pattern}: no run in --data_dir {data_dir}; allowed: {RUNS}")
+            raise UsageError(
+                f"--runs {pattern}: no run in --data_dir {data_dir}; must match a folder that is "
+                f"{RUNS}"
+            )
     wanted = [folder for folder in folders if matches(folder, patterns)]
     left_out = [folder.name for folder in wanted if folder not in runs]
     if left_out:
-        warn(SCRIPT, f"left out {', '.join(left_out)}; allowed: {RUNS}")
+        warn(SCRIPT, f"skipped {', '.join(left_out)}; folders to pack must be {RUNS}")
     return [folder for folder in wanted if folder in runs]
 
 
 def question_of(run: Path) -> str:
-    """Return the question that a run belongs to, as q1."""
+    """Return the question that a run belongs to, for example q1."""
     return run.name.split("_")[1]
 
 
 def matches(folder: Path, patterns: Sequence[str] | None) -> bool:
-    """Return whether a folder's name or path matches one of the patterns; None matches all."""
+    """Return whether the name or path of a folder matches one of the patterns. None matches all."""
     return patterns is None or any(
         fnmatchcase(folder.name, pattern)
         or fnmatchcase(str(folder.resolve()), str(Path(pattern).resolve()))
@@ -114,7 +125,7 @@ def matches(folder: Path, patterns: Sequence[str] | None) -> bool:
 
 
 def newest_of_each(runs: Sequence[Path]) -> list[Path]:
-    """Return the last run of each name without its time."""
+    """Return the newest run of each experiment, by the time in the folder name."""
 
     def date(run: Path) -> tuple[str, ...]:
         found = _STAMP.search(run.name)
@@ -127,14 +138,16 @@ def _warn_of_gaps(runs: Sequence[Path], questions: Sequence[str]) -> None:
     answered = {question_of(run) for run in runs}
     missing = [question for question in questions if question not in answered]
     if missing:
-        warn(SCRIPT, f"no run of {', '.join(missing)}")
-    unfinished = [f"{run.name} ({reason})" for run in runs if (reason := missing_files(run))]
+        warn(SCRIPT, f"no run of {', '.join(missing)}; run these questions before you submit")
+    unfinished = [
+        f"{run.name} ({progress})" for run in runs if (progress := progress_if_unfinished(run))
+    ]
     if unfinished:
-        warn(SCRIPT, f"not finished: {', '.join(unfinished)}")
+        warn(SCRIPT, f"not finished: {', '.join(unfinished)}; continue these runs with --resume")
 
 
-def missing_files(run: Path) -> str:
-    """Return how far an unfinished run came, or nothing: it is finished, or does not tell."""
+def progress_if_unfinished(run: Path) -> str:
+    """Return the progress of an unfinished run, or "" if the run is finished or it is unknown."""
     try:
         flags = json.loads((run / CONFIG).read_text())["flags"]
         n_iter, log_freq = int(flags["n_iter"]), int(flags["scalar_log_freq"])
@@ -146,12 +159,12 @@ def missing_files(run: Path) -> str:
         KeyError,
         TypeError,
         UsageError,
-    ):  # of the homework, or another program
+    ):  # for example a run of the original homework code
         return ""
     if log_freq > 0:
         is_last = done > 0 and done - 1 + log_freq >= n_iter
         return "" if is_last else f"{done} of {n_iter} iterations"
-    # Without progress.csv, whether the first iteration was done is all that is cheap to say.
+    # Without progress.csv it is only cheap to find out whether the first iteration was completed.
     began = any((run / name).exists() for name in (CHECKPOINT, "itr_0_losses.npy"))
     return "" if began else f"0 of {n_iter} iterations"
 
@@ -161,12 +174,12 @@ def _events(run: Path) -> list[Path]:
 
 
 def files_of_runs(runs: Sequence[Path]) -> dict[str, Path]:
-    """Return {name in the zip: file} of what is handed in of the runs."""
+    """Return the files of the runs to submit, as {name in the zip: file}."""
 
     def wanted(run: Path) -> Iterator[Path]:
         yield from _events(run)
         yield from (file for name in (CONFIG, PROGRESS) if (file := run / name).is_file())
-        if question_of(run) == "q1":  # every model's run has such pictures, and they are large
+        if question_of(run) == "q1":  # other questions have such files too, but they are large
             yield from (f for f in run.glob("itr_*") if f.suffix in (".png", ".npy", ".npz"))
 
     return {
@@ -177,20 +190,23 @@ def files_of_runs(runs: Sequence[Path]) -> dict[str, Path]:
 
 
 def files_of_code() -> dict[str, Path]:
-    """Return {name in the zip: file} of the package and README.md. Raises UsageError: no such."""
+    """Return the files of the package and README.md, as {name in the zip: file}.
+
+    Raises UsageError: there is no README.md.
+    """
     package = Path(cs285.__file__).parent
-    readme = default_data_dir().parents[1] / "README.md"  # of the checkout, or the working folder
+    readme = default_data_dir().parents[1] / "README.md"  # in the checkout or the working folder
     if not readme.is_file():
-        raise UsageError(f"README.md: not in {readme.parent}; allowed: a folder that has one")
+        raise UsageError(f"{readme}: no such file; run the script in a folder with a README.md")
     files = [file.relative_to(package) for file in package.rglob("*") if file.suffix in CODE]
     kept = sorted(f for f in files if f.parts[0] != "data" and "/." not in f"/{f.as_posix()}")
     return {f"cs285/{f.as_posix()}": package / f for f in kept} | {"README.md": readme}
 
 
 def write_zip(files: dict[str, Path], output: Path, limit_mb: float) -> list[ZipInfo]:
-    """Write the zip, whole or not at all, the same to the byte for the same files.
+    """Write the zip atomically, and return its entries. The same files give the same bytes.
 
-    Returns what it holds. Raises UsageError if it would be too large, or cannot be written.
+    Raises UsageError: the zip would be too large, or cannot be written.
     """
     try:
         with temporary_beside(output) as temporary:
@@ -202,17 +218,23 @@ def write_zip(files: dict[str, Path], output: Path, limit_mb: float) -> list[Zip
                 raise UsageError(f"--limit_mb {limit_mb:g}: {_too_large(archive.infolist(), size)}")
             temporary.replace(output)
     except OSError as error:
-        raise UsageError(f"--output {output}: {describe(error)}") from error
+        raise UsageError(
+            f"--output {output}: {describe(error)}; must be a writable file"
+        ) from error
     return archive.infolist()
 
 
 def _add(archive: ZipFile, name: str, source: Path) -> None:
-    info = ZipInfo(name)  # of 1980, as the time is not to matter
+    info = ZipInfo(name)  # the default time, 1980, keeps the zip reproducible
     info.compress_type, info.external_attr = ZIP_DEFLATED, 0o644 << 16
     with archive.open(info, "w") as stream:
         if name.startswith("data/") and is_event_file(source):
             if copy_without_media(source, stream).is_corrupt:
-                warn(SCRIPT, f"{source} is corrupt; what stands before that place is in the zip")
+                warn(
+                    SCRIPT,
+                    f"{source} is corrupt, so the zip has only the records before the damage; "
+                    "check the curve of this run",
+                )
         else:
             with source.open("rb") as file:
                 shutil.copyfileobj(file, stream)
@@ -223,12 +245,12 @@ def _too_large(infos: Sequence[ZipInfo], size: float) -> str:
     largest = max((name for name in packed if name.startswith("data/")), key=packed.__getitem__)
     return (
         f"the zip would have {size:.2f} MB; the largest run is {Path(largest).name} with "
-        f"{packed[largest] / MEGABYTE:.2f} MB; --runs, --questions and --newest take fewer"
+        f"{packed[largest] / MEGABYTE:.2f} MB; pack fewer runs with --runs, --questions or --newest"
     )
 
 
 def _parts(infos: Sequence[ZipInfo]) -> Iterator[tuple[str, list[ZipInfo]]]:
-    """Yield data/<run>, cs285 and README.md, each with what the zip holds of it."""
+    """Yield the parts of the zip (data/<run>, cs285 and README.md) with their entries."""
     parts = groupby(infos, lambda i: re.sub(r"^(data/[^/]+|[^/]+).*", r"\1", i.filename))
     return ((name, list(part)) for name, part in parts)
 

@@ -1,4 +1,4 @@
-"""One line of error for an output that cannot be written."""
+"""One-line errors for outputs that cannot be written."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 from cs285.infrastructure.errors import UsageError
 
-FILE, FOLDER = "a file that can be written", "a folder that can be written to"
+FILE, FOLDER = "a writable file", "a writable folder"
 
 
 @contextmanager
-def writing(flag: str, allowed: str) -> Iterator[None]:
-    """Turn an OSError into a UsageError that names the flag with its value, and what is allowed."""
+def writing(flag: str, must_be: str) -> Iterator[None]:
+    """Turn an OSError into a UsageError that names the flag, its value and what it must be."""
     try:
         yield
-    except BrokenPipeError:  # of stdout
+    except BrokenPipeError:  # stdout was closed; the error is not about `flag`
         raise
     except OSError as error:
-        raise UsageError(f"{flag}: {error.strerror}; allowed: {allowed}") from error
+        raise UsageError(f"{flag}: {error.strerror}; must be {must_be}") from error

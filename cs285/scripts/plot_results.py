@@ -1,8 +1,8 @@
-"""Draw the learning curves of runs: one line per setting, with its spread over seeds.
+"""Draw the learning curves of runs, one line per setting, with the spread over seeds.
 
-PATHS are log folders, folders of them (cs285/data, a sweep), exported CSVs, or event files, also
-those of the original homework. Runs that differ in nothing but the seed, and in the seed at the end
-of their names, are one setting.
+A PATH is a log folder, a folder of log folders (cs285/data, a sweep), an exported CSV, or an event
+file. Event files of the original homework code work too. Runs that differ only in the seed, and in
+the seed at the end of their names, are one setting.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, _run, argv)
 
 
@@ -36,22 +36,21 @@ def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH")
-    add("--y", default=EVAL_RETURN, help=f"metric to draw (default: {EVAL_RETURN})")
-    add("--x", default=ENV_STEPS, help=f"against which other (default: {ENV_STEPS})")
-    smooth = "mean of the last N values (default: 1)"
+    add("--y", default=EVAL_RETURN, help=f"metric on the y axis (default: {EVAL_RETURN})")
+    add("--x", default=ENV_STEPS, help=f"metric on the x axis (default: {ENV_STEPS})")
+    smooth = "draw the mean of the last N values (default: 1)"
     add("--smooth", type=whole_number(1), default=1, metavar="N", help=smooth)
-    add("--match", default="", metavar="REGEX", help="only runs whose name has this in it")
-    add("--title", default="", help="above the picture")
-    add("--output", type=Path, default=Path("results.png"), help="picture (default: results.png)")
+    add("--match", default="", metavar="REGEX", help="draw only runs whose names contain a match")
+    add("--title", default="", help="title of the figure")
+    output = f"figure to write, {', '.join(FORMATS)} (default: results.png)"
+    add("--output", type=Path, default=Path("results.png"), help=output)
     given = parser.parse_args(argv)
     if given.output.suffix not in FORMATS:
-        raise UsageError(
-            f"--output {given.output}: allowed are names ending in {', '.join(FORMATS)}"
-        )
+        raise UsageError(f"--output {given.output}: must end in one of {', '.join(FORMATS)}")
     notify, pattern = functools.partial(warn, SCRIPT), _pattern(given.match)
     runs = [run for run in find_runs(given.paths, notify) if pattern.search(run.name)]
     if not runs:
-        raise UsageError(f"--match {given.match}: no run's name has it; allowed: a part of one")
+        raise UsageError(f"--match {given.match}: must match the name of at least one run")
     for flag, name in (("--y", given.y), ("--x", given.x)):
         runs = with_column(flag, name, runs, notify)
     groups = group_seeds(runs, notify)
@@ -68,18 +67,21 @@ def _run(argv: Sequence[str]) -> int:
 def report_truncated_curves(
     label: str, members: Sequence[Run], y: str, x: str, notify: Notify
 ) -> None:
-    """Notify where a setting's line ends, if some of its seeds have got much further."""
+    """Notify if a seed ends early: the line of its setting ends there too."""
     ends = {run.path: points(run, y, x)[0][-1] for run in members}
     first, last = min(ends.items(), key=lambda pair: pair[1]), max(ends.values())
     if first[1] < 0.9 * last:
-        notify(f"{label}: drawn to {x} {first[1]:g} of {last:g}, where {first[0]} ends")
+        notify(
+            f"{label}: the line ends at {x} {first[1]:g} of {last:g}, like the shortest run "
+            f"{first[0]}; continue that run or exclude it with --match"
+        )
 
 
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"--match {text}: {error}; allowed: a regular expression") from error
+        raise UsageError(f"--match {text}: {error}; must be a regular expression") from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Print what runs have logged, an iteration a line, as a table or as CSV.
+"""Print the logged metrics of runs as tables or as CSV, one line per iteration.
 
-PATHS are log folders, folders of them, exported CSVs, or event files, also those of the original
-homework.
+A PATH is a log folder, a folder of log folders, an exported CSV, or an event file. Event files of
+the original homework code work too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return run_script(SCRIPT, _run, argv)
 
 
@@ -30,9 +30,10 @@ def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH")
-    add("--columns", nargs="+", metavar="NAME", help=f"(default: {', '.join(USUAL)})")
-    add("--names", action="store_true", help="print which columns there are, and no more")
-    add("--csv", action="store_true", help="print one CSV of all runs")
+    columns = f"columns to print (default: {', '.join(USUAL)})"
+    add("--columns", nargs="+", metavar="NAME", help=columns)
+    add("--names", action="store_true", help="print only the names of the columns")
+    add("--csv", action="store_true", help="print all runs as one CSV")
     given = parser.parse_args(argv)
     notify = functools.partial(warn, SCRIPT)
     runs = find_runs(given.paths, notify)
@@ -51,7 +52,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def print_table(run: Run, names: Sequence[str]) -> None:
-    """Print columns of a run under their names. Raises UsageError: it has no such column."""
+    """Print columns of a run as a table. Raises UsageError: the run lacks one of the columns."""
     columns = [[f"{value:.6g}" for value in run.column(name)] for name in names]
     widths = [max(map(len, (name, *cells))) for name, cells in zip(names, columns, strict=True)]
     print(f"{run.name}  {run.path}")
@@ -60,15 +61,18 @@ def print_table(run: Run, names: Sequence[str]) -> None:
 
 
 def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None:
-    """Print columns of all runs as one CSV, the run's name, seed and place first.
+    """Print columns of all runs as one CSV, after the name, seed and path of each run.
 
-    A cell is empty where a run has no such column; a run that has none of them is passed over.
+    A cell is empty if the run lacks the column. Runs that lack all of the columns are skipped.
     """
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["run", "seed", "path", *names])
     for run in runs:
         if run.columns.keys().isdisjoint(names):
-            notify(f"{run.path}: passed over, it has none of {', '.join(names)}")
+            notify(
+                f"{run.path}: skipped because it has none of the columns {', '.join(names)}; "
+                "choose other columns with --columns"
+            )
             continue
         columns = [run.columns.get(name) for name in names]
         for row in range(len(run)):

@@ -1,7 +1,7 @@
-"""Run the experiments of the homework, or some of them; the same command goes on where it stopped.
+"""Run all or some experiments of the homework. The same command continues after an interruption.
 
-Finished runs are skipped, unfinished ones resumed. A few runs go at a time on the cores of this
-machine; their log folders and what they print (NAME.log) are in --data_dir.
+Finished runs are skipped, and unfinished runs are resumed. Several runs are executed in parallel on
+the cores of this machine. Their log folders and outputs (NAME.log) are in --data_dir.
 """
 
 from __future__ import annotations
@@ -35,25 +35,32 @@ SCRIPT = "reproduce.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (a run failed), 2 (bad input) or 130."""
+    """Run the script and return its exit code: 0, 1 (a run failed), 2 (bad input) or 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run_script(SCRIPT, reproduce, argv)
 
 
 def reproduce(argv: Sequence[str]) -> int:
-    """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
+    """Run the experiments, or print their commands. Return 1 if a run failed, else 0.
+
+    Raises UsageError: bad input. Raises InterruptedRunError: Ctrl-C or SIGTERM.
+    """
     find_own_modules()
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
-    add("--questions", nargs="+", metavar="Q", help="q1 to q6, study, sac (default: all)")
-    add("--names", nargs="+", metavar="NAME", help="experiments by name, without the seed")
-    add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="default: each one's own")
-    add("--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: one per core)")
+    add("--questions", nargs="+", metavar="Q", help="run the experiments of these questions: q1 to "
+        "q6, study, sac (default: all)")  # fmt: skip
+    add("--names", nargs="+", metavar="NAME", help="run these experiments (names without the seed)")
+    add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="seeds of every experiment "
+        "(default: the seeds in the list)")  # fmt: skip
+    add("--jobs", type=whole_number(1), metavar="N", help="runs in parallel (default: one per "
+        "core)")  # fmt: skip
     add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
-    add("--dry_run", action="store_true", help="print commands and estimates of their times")
+    add("--dry_run", action="store_true", help="print the commands and their estimated durations")
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
-    add("--data_dir", **folder, default=default_data_dir(), help="of the log folders")
-    add("--export_to", **folder, help="where to copy curves and provenance of finished runs")
+    add("--data_dir", **folder, default=default_data_dir(), help="folder for the log folders "
+        "(default: cs285/data)")  # fmt: skip
+    add("--export_to", **folder, help="copy curves and provenance of finished runs to this folder")
     add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
         "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
     arguments = parser.parse_args(argv)
@@ -82,7 +89,7 @@ def reproduce(argv: Sequence[str]) -> int:
             queue = RunQueue(jobs, data_dir, launcher, Share(threads), places)
             queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
     except KeyboardInterrupt as error:
-        raise InterruptedRunError("interrupted; the same command goes on") from error
+        raise InterruptedRunError("interrupted; run the same command again to continue") from error
     failed = [job for job in jobs if job.state == FAILED]
     for job in failed:
         log = log_of(job, data_dir)
@@ -91,14 +98,14 @@ def reproduce(argv: Sequence[str]) -> int:
 
 
 def export(target: Path | None, job: Job) -> None:
-    """Copy what a finished job measured to `target`, if one is given. Raises OSError."""
+    """Export the run of a finished job to the folder `target`, if there is one. Raises OSError."""
     if target is None or job.folder is None or job.state != DONE:
         return
     export_run(job.folder, target / job.name.split("_")[0] / job.name)
 
 
 def run_of(experiment: Experiment, seed: int) -> Job:
-    """Return the job of a run. Raises UsageError if the agent does not have the list's flags."""
+    """Return the job of a run. Raises UsageError: a flag of the experiment is invalid."""
     parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
     add_flags(parser, find_agent(experiment.script).config_class)
     presets.add_flag(parser)
@@ -113,19 +120,27 @@ def print_commands(
     threads: int,
     data_dir: Path,
 ) -> None:
-    """Print the command of every run, its progress, and how long the rest may take."""
-    left: list[float] = []
+    """Print the command, progress and remaining time of each run, and the total remaining time."""
+    left: list[float] = []  # minutes, 0 if unknown, of each run that is not finished
     for (experiment, seed), job in zip(pairs, jobs, strict=True):
         locate(job, folders_of(data_dir, job.name))
-        done = job.first_iteration
-        left.append(job.minutes * (1 - done / job.n_iter) if job.state == WAITING else 0)
-        ahead = f"about {format_duration(60 * left[-1])} on one core"
-        behind = f", {done} of {job.n_iter} iterations done" if done else ""
-        print(f"# {job.error or job.state if job.state != WAITING else ahead + behind}")
+        status, done = job.error or job.state, job.first_iteration
+        if job.state == WAITING:
+            left.append(job.minutes * (1 - done / job.n_iter))
+            status = _estimate(left[-1:], 1) + " on one core" * bool(job.minutes)
+            status += f", {done} of {job.n_iter} iterations done" * bool(done)
+        print(f"# {status}")
         print(shlex.join(experiment.command(seed)))
-    whole = format_duration(60 * max(sum(left) / at_once, max(left)))
     print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")
-    print(f"# {sum(map(bool, left))} runs, {at_once} at a time: about {whole}")
+    print(f"# {len(left)} runs, {at_once} in parallel: {_estimate(left, at_once)}")
+
+
+def _estimate(minutes: Sequence[float], at_once: int) -> str:
+    """Describe how long runs take, `at_once` in parallel. A run of 0 minutes has no estimate."""
+    total = format_duration(60 * max(sum(minutes) / at_once, max(minutes, default=0)))
+    if all(minutes):
+        return f"about {total}"
+    return f"at least {total}" if any(minutes) else "duration unknown"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from cs285.cli.launch import launch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return launch("mb", argv)
 
 

@@ -1,4 +1,4 @@
-"""Train the MBPO agent: SAC on real transitions and on those of an ensemble model (question 6)."""
+"""Train the MBPO agent: SAC on real transitions and imagined transitions (question 6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cs285.cli.launch import launch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the script and return its exit code."""
     return launch("mbpo", argv)
 
 

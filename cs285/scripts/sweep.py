@@ -1,7 +1,8 @@
-"""Run many trials of one agent: a grid of flags, or values drawn from ranges.
+"""Run many trials of one agent: a grid of flag values, or a search over ranges.
 
-Every flag of the agent may be given once, or as VALUE,VALUE for a grid; with --search also as a
-range, LOW:HIGH or LOW:HIGH:log. Each trial is an ordinary run; its log folder is in the sweep's.
+Each flag of the agent takes a single value, or VALUE,VALUE,... for a grid. With --search a flag
+also takes a range, LOW:HIGH or LOW:HIGH:log. Each trial is an ordinary run. Its log folder is in
+the folder of the sweep.
 """
 
 from __future__ import annotations
@@ -28,30 +29,33 @@ from cs285.infrastructure.run_folder import default_data_dir, lock_folder
 from cs285.scripts.outputs import FOLDER, writing
 
 SCRIPT = "sweep.py"
-OWN = ("exp_name", "data_dir", "num_workers")  # flags of a run that mean the sweep's here
+OWN = ("exp_name", "data_dir", "num_workers")  # flags of a run that cannot be varied
 
 SHARE = Check(
     lambda value: 0 <= value <= 1 or (value > 1 and float(value).is_integer()),
-    "shares from 0 to 1, and whole numbers",
+    "a share from 0 to 1, or an integer",
 )
 
 
 class SweepArguments(NamedTuple):
-    """Where trials run, and what each one gets."""
+    """Where trials run, and the cores and GPUs of each trial."""
 
-    address: str | None  # of a cluster; None: this machine
-    jobs: int | None  # at a time, at most
+    address: str | None  # address of a cluster; None: this machine
+    jobs: int | None  # maximum number of trials in parallel
     cpus: int
-    gpus: float | None  # None: one where there are GPUs
+    gpus: float | None  # None: one GPU if there are GPUs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (a trial failed), 2 (bad input) or 130."""
+    """Run the script and return its exit code: 0, 1 (a trial failed), 2 (bad input) or 130."""
     return run_script(SCRIPT, sweep, argv)
 
 
 def sweep(argv: Sequence[str]) -> int:
-    """Print or do what is asked for. Raises UsageError, InterruptedRunError."""
+    """Run or resume a sweep, or print its commands. Return 1 if a trial failed, else 0.
+
+    Raises UsageError: bad input. Raises InterruptedRunError: Ctrl-C or SIGTERM.
+    """
     find_own_modules()
     given = vars(_parser(_script_in(argv)).parse_args(argv))
     asked = SweepArguments(
@@ -61,7 +65,7 @@ def sweep(argv: Sequence[str]) -> int:
         _checked(given, "gpus_per_trial", SHARE),
     )
     if "num_workers" in given:
-        raise UsageError("--num_workers: allowed in a run by hand; a trial's are --cpus_per_trial")
+        raise UsageError("--num_workers: must be left out; use --cpus_per_trial in a sweep")
     resumed = given.get("resume")
     if resumed is None:
         plan = _plan(given)
@@ -72,7 +76,7 @@ def sweep(argv: Sequence[str]) -> int:
         _check_repeated(resumed, plan, given)
     if given.get("dry_run"):
         return _print_commands(plan)
-    start_search(plan)  # fails before anything is written if Optuna is missing
+    start_search(plan)  # raises an error before anything is written if Optuna is missing
     check_address(asked.address)
     return _run(plan, asked, resumed, given["data_dir"])
 
@@ -88,26 +92,26 @@ def _run(plan: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Pat
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
             trials = Trials(plan, folder)
-            way_on = f"go on with --resume {folder}"
+            hint = f"continue with --resume {folder}"
             try:
-                with writing(f"--data_dir {folder}", f"{FOLDER}; {way_on}"):
+                with writing(f"--data_dir {folder}", f"{FOLDER}; {hint}"):
                     trials.run(launcher, share, asked.jobs)
             except KeyboardInterrupt as error:
-                raise InterruptedRunError(f"interrupted; {way_on}") from error
+                raise InterruptedRunError(f"interrupted; {hint}") from error
     failed = [job for job in trials.jobs if job.state == FAILED]
     for job in failed:
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)
     if trials.is_exhausted:
-        print(f"{len(trials.jobs)} of {plan.size} trials: the search finds no other values")
+        print(f"ran {len(trials.jobs)} of {plan.size} trials: the search found no further values")
     return 1 if failed else 0
 
 
 def _plan(given: dict[str, Any]) -> Sweep:
-    """Return the sweep that the flags ask for. Raises UsageError."""
+    """Return the sweep that the flags describe. Raises UsageError: a flag is invalid."""
     own = {name: given[name] for name in ("sampler", "metric", "mode", "asha") if name in given}
     search, seed = _checked(given, "search"), _checked(given, "sampler_seed", INDEX)
     if search is None and ("sampler" in given or seed is not None):
-        raise UsageError("--sampler and --sampler_seed are of a search; allowed with --search")
+        raise UsageError("--sampler and --sampler_seed need --search")
     return Sweep(
         given.get("exp_name", "todo"),
         given["script"],
@@ -119,15 +123,15 @@ def _plan(given: dict[str, Any]) -> Sweep:
 
 
 def _choices(script: str, given: dict[str, Any]) -> dict[str, Choice]:
-    """Return the values given for the agent's own flags. Raises UsageError."""
+    """Return the values of the agent's flags. Raises UsageError: a value is invalid."""
     fields = varied_fields(find_agent(script).config_class)
     names = [name for name in given if name in fields and name not in OWN]
     return {name: parse(*fields[name], given[name]) for name in names}
 
 
 def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
-    """Raise UsageError if flags beside --resume differ from those of the sweep in `folder`."""
-    of_plan = {**vars(plan), "exp_name": plan.name}  # the sweep's own flags are its fields
+    """Raise UsageError if a flag given with --resume differs from the sweep in `folder`."""
+    of_plan = {**vars(plan), "exp_name": plan.name}  # fields that have the names of flags
     for name in of_plan:
         if name in given:
             sweep_folder.check_same(folder, name, of_plan[name], given[name])
@@ -136,23 +140,25 @@ def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
 
 
 def _check_tasks(plan: Sweep) -> None:
-    """Raise UsageError if no task is given, or one that cannot be run."""
+    """Raise UsageError if --env_name is missing, or one of the tasks cannot be run."""
     from cs285.envs import inspect_task
 
     found = [plan.job(values).settings for values in plan.values()]
-    # An agent without a model has only the first of these flags.
+    # An agent without a model has only --env_name.
     flags = [
         (one["env_name"], one.get("learned_reward", False), one.get("termination")) for one in found
     ]
     for name, learned_reward, termination in dict.fromkeys(flags):
         if not name:
-            raise UsageError("--env_name is required; allowed: environments' ids, see --help")
+            raise UsageError(
+                "--env_name is required; must be the id of an environment (see --help)"
+            )
         inspect_task(name, learned_reward, termination)
 
 
 def _print_commands(plan: Sweep) -> int:
     if plan.is_adaptive:
-        print(f"# {plan.search} trials; their values depend on the results of earlier ones")
+        print(f"# {plan.search} trials whose values depend on the results of earlier trials")
         return 0
     for values in plan.values():
         words = words_of({**plan.fixed, **values, "exp_name": plan.name_of(values)})
@@ -161,7 +167,7 @@ def _print_commands(plan: Sweep) -> int:
 
 
 def _script_in(argv: Sequence[str]) -> str:
-    """Return the agent that a command line names. Raises UsageError if it names none."""
+    """Return the agent that a command line names. Raises UsageError: no or an unknown agent."""
     parser = OneLineParser(prog=SCRIPT, add_help=False)
     parser.add_argument("--script", default=ABSENT)
     parser.add_argument("--resume", type=Path, default=ABSENT)
@@ -170,7 +176,7 @@ def _script_in(argv: Sequence[str]) -> str:
         return sweep_folder.read(found["resume"]).script
     script = found.get("script", "mb" if {"-h", "--help"} & set(argv) else None)
     if script is None:
-        raise UsageError(f"--script is required; allowed are {', '.join(AGENTS)} and MODULE:NAME")
+        raise UsageError(f"--script is required; must be {', '.join(AGENTS)} or MODULE:NAME")
     try:
         find_agent(script)
     except UsageError as error:
@@ -182,27 +188,31 @@ def _parser(script: str) -> OneLineParser:
     parser = OneLineParser(prog=SCRIPT, description=__doc__, argument_default=ABSENT)
     add = parser.add_argument_group("the sweep").add_argument
     whole: dict[str, Any] = {"type": int, "metavar": "N"}
-    add("--script", metavar="NAME", help="the agent: mb, mbpo, or MODULE:NAME for one of your own")
-    add("--exp_name", metavar="NAME", type=_name, help="of the sweep; trials' names begin with it "
-        "(default: todo)")  # fmt: skip
-    add("--search", **whole, help="run so many trials with values drawn from lists and ranges")
-    add("--sampler", choices=("random", "optuna"), help="how values are drawn (default: random; "
-        "optuna needs the search extra)")  # fmt: skip
-    add("--sampler_seed", **whole, help="seed of the draws (default: 1)")
-    add("--metric", metavar="NAME", help="column to judge trials by (default: Eval_AverageReturn)")
-    add("--mode", choices=("max", "min"), help="which metric is better (default: max)")
-    add("--asha", action="store_true", help="stop trials that fall behind: at a ninth and at a "
-        "third of the iterations the best third continues (needs the search extra)")  # fmt: skip
-    add("--resume", type=Path, metavar="SWEEP", help="go on with the sweep in this folder")
-    add("--data_dir", type=Path, default=default_data_dir(), help="where the sweep's folder goes")
-    add("--dry_run", action="store_true", help="print the trials' commands without running them")
-    add("--jobs", **whole, help="trials at a time, at most (default: as cores and GPUs allow)")
-    add("--cpus_per_trial", **whole, help="cores and threads of each trial (default: 1)")
-    add("--gpus_per_trial", type=float, metavar="SHARE", help="GPUs of each trial; 0.5: two trials "
-        "share one (default: 1 where there are GPUs)")  # fmt: skip
+    add("--script", metavar="NAME", help="the agent: mb, mbpo, or MODULE:NAME for your own agent")
+    add("--exp_name", metavar="NAME", type=_name, help="name of the sweep and prefix of the names "
+        "of its trials (default: todo)")  # fmt: skip
+    add("--search", **whole, help="run N trials with values drawn from lists and ranges")
+    add("--sampler", choices=("random", "optuna"), help="how to draw the values (default: random; "
+        "optuna needs pip install -e '.[search]')")  # fmt: skip
+    add("--sampler_seed", **whole, help="seed of the sampler (default: 1)")
+    add("--metric", metavar="NAME", help="column to compare trials by (default: "
+        "Eval_AverageReturn)")  # fmt: skip
+    add("--mode", choices=("max", "min"), help="maximise or minimise the metric (default: max)")
+    add("--asha", action="store_true", help="stop unpromising trials early: after a ninth and a "
+        "third of the iterations only the best third continues (needs pip install -e "
+        "'.[search]')")  # fmt: skip
+    add("--resume", type=Path, metavar="SWEEP", help="continue the sweep in this folder")
+    add("--data_dir", type=Path, default=default_data_dir(), help="parent of the sweep's folder "
+        "(default: cs285/data)")  # fmt: skip
+    add("--dry_run", action="store_true", help="print the commands of the trials and exit")
+    add("--jobs", **whole, help="maximum number of trials in parallel (default: as many as fit on "
+        "the cores and GPUs)")  # fmt: skip
+    add("--cpus_per_trial", **whole, help="cores and threads per trial (default: 1)")
+    add("--gpus_per_trial", type=float, metavar="SHARE", help="GPUs per trial; with 0.5 two trials "
+        "share a GPU (default: 1 if there are GPUs)")  # fmt: skip
     add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
     parser.add_argument("--num_workers", help=ABSENT)
-    section = parser.add_argument_group(f"flags of {find_agent(script).script}, see its --help")
+    section = parser.add_argument_group(f"flags of {find_agent(script).script} (see its --help)")
     for name, (field, kind) in varied_fields(find_agent(script).config_class).items():
         if name not in OWN:
             words: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
@@ -218,7 +228,7 @@ def _name(text: str) -> str:
 
 
 def _checked(given: dict[str, Any], name: str, check: Check = COUNT) -> Any:
-    """Return a number that was given, or None. Raises UsageError if it is not allowed."""
+    """Return the value of a flag, or None if it was not given. Raises UsageError: it is invalid."""
     if name in given and not check.holds(given[name]):
         raise UsageError(f"--{name} {given[name]}: must be {check.must_be}")
     return given.get(name)

@@ -1,4 +1,4 @@
-"""The whole loop learns: on the point mass, and on a task whose reward must be learned too."""
+"""Test that whole runs learn: MB on two tasks, MBPO, and SAC alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ Run = Callable[..., Path]
 
 
 def test_point_mass_reaches_the_goal(run_tiny: Run) -> None:
-    """Random actions return about -165 here; a true model and this planner reach about -25."""
+    """Random actions return about -165. This planner with the true model returns about -25."""
     folder = run_tiny(
         n_iter=3,
         ep_len=100,
@@ -28,8 +28,8 @@ def test_point_mass_reaches_the_goal(run_tiny: Run) -> None:
     assert max(float(row["Eval_AverageReturn"]) for row in curve[1:]) > -45
 
 
-def test_pendulum_is_planned_with_a_learned_reward(run_tiny: Run) -> None:
-    """Pendulum-v1 gives no get_reward: random actions return about -1200, planned ones far more."""
+def test_planning_on_pendulum_works_with_a_learned_reward(run_tiny: Run) -> None:
+    """Pendulum-v1 has no get_reward. Random actions return about -1200 on it."""
     folder = run_tiny(
         env_name="Pendulum-v1",
         n_iter=3,
@@ -52,8 +52,8 @@ def test_pendulum_is_planned_with_a_learned_reward(run_tiny: Run) -> None:
     assert float(curve[-1]["Eval_AverageEpLen"]) == 200
 
 
-def test_mbpo_beats_sac_at_equal_env_steps_where_the_model_is_learnable(run_tiny_mbpo: Run) -> None:
-    """Three seeds, 80 env steps each, the same number of updates; the optimum is about -1.5."""
+def test_mbpo_beats_sac_at_equal_env_steps_on_an_easy_model(run_tiny_mbpo: Run) -> None:
+    """Both get three seeds, 80 env steps and the same updates. The optimum is about -1.5."""
 
     def mean_return(rollout_length: int) -> float:
         returns = []
@@ -84,8 +84,8 @@ def test_mbpo_beats_sac_at_equal_env_steps_where_the_model_is_learnable(run_tiny
     assert mbpo > sac + 1
 
 
-def test_sac_alone_learns_with_an_update_per_env_step(run_tiny_mbpo: Run) -> None:
-    """Episodes that go on across iterations of one env step, no model."""
+def test_sac_without_a_model_learns_with_one_update_per_env_step(run_tiny_mbpo: Run) -> None:
+    """Iterations have one env step, so episodes continue across iterations."""
     folder = run_tiny_mbpo(
         env_name="tests.toys:LinearReach-v0",
         continue_episodes=True,

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom in a fresh kernel, and are committed without outputs."""
+"""Test that the notebooks run in a fresh kernel and are committed without outputs."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ all_notebooks = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy what the notebooks read, and have this Python as the kernel, all under `tmp_path`."""
+    """Return a copy of the notebooks and results, with this Python registered as the kernel."""
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -38,19 +38,19 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(notebook: Path, folder: Path) -> list[Any]:
-    """Run a notebook with `folder` as the kernel's, and return its code cells."""
+    """Run a notebook in `folder` and return its code cells."""
     content = nbformat.read(notebook, 4)
     place = {"metadata": {"path": str(folder)}}
     NotebookClient(content, timeout=SECONDS, kernel_name="python3", resources=place).execute()
     return [cell for cell in content.cells if cell.cell_type == "code"]
 
 
-def pictures(cells: list[Any]) -> int:
+def count_pictures(cells: list[Any]) -> int:
     outputs = [output for cell in cells for output in cell.outputs]
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_there_are_three() -> None:
+def test_all_notebooks_are_found() -> None:
     assert [file.stem for file in NOTEBOOKS] == ["model_error", "results", "train"]
 
 
@@ -61,8 +61,8 @@ def test_notebook_is_committed_clean(file: Path) -> None:
     nbformat.validate(content)
     assert content.metadata.kernelspec.name == "python3"
     assert [cell.cell_type for cell in content.cells[:2]] == ["markdown", "code"]
-    places = ("/home/", str(ROOT))
-    assert not any(place in cell.source for cell in content.cells for place in places)
+    paths = ("/home/", str(ROOT))
+    assert not any(path in cell.source for cell in content.cells for path in paths)
     for cell in content.cells:
         if cell.cell_type == "code":
             assert cell.outputs == []
@@ -76,13 +76,14 @@ def test_notebook_runs(file: Path, copy: Path) -> None:
     started = time.monotonic()
     cells = run(file, copy / "notebooks")
     assert time.monotonic() - started < SECONDS
-    assert pictures(cells) >= 3
-    said = [o.text for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
-    assert not [text for text in said if "font cache" not in text]  # Matplotlib's first start
+    assert count_pictures(cells) >= 3
+    errors = [o.text for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
+    # Matplotlib reports that it builds its font cache on its first start.
+    assert not [text for text in errors if "font cache" not in text]
     assert sorted(path.name for path in copy.iterdir()) == ["notebooks", "results"]
 
 
-def test_without_the_measurements_one_line_says_how_to_make_them(copy: Path) -> None:
+def test_missing_measurements_are_an_error_with_the_command_to_create_them(copy: Path) -> None:
     (copy / "results" / MEASURED).unlink(missing_ok=True)
     with pytest.raises(CellExecutionError) as caught:
         run(copy / "notebooks" / "model_error.ipynb", copy)

@@ -1,4 +1,4 @@
-"""The studies in results/ run to their end, on runs that are as small as can be."""
+"""Tests of the study scripts in results/ on tiny runs."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ModuleType]:
-    """Return what imports a script of results/, with other constants, to write elsewhere."""
+    """Return a function that imports a script of results/ and overrides its constants."""
 
     def load(name: str, **constants: Any) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, RESULTS / f"{name}.py")
@@ -33,7 +33,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Modu
     return load
 
 
-def test_each_planner_acts_out_the_same_episodes(
+def test_planner_study_runs_every_planner(
     study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path
 ) -> None:
     script = study("planner_study", TARGET=tmp_path, EPISODES=2)
@@ -45,25 +45,25 @@ def test_each_planner_acts_out_the_same_episodes(
 
 
 @pytest.mark.parametrize("flags", [{}, {"holdout_ratio": 0.3}])
-def test_each_loss_of_the_means_is_judged_on_the_newest_transitions(
+def test_model_loss_study_evaluates_each_loss_on_held_out_transitions(
     study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path, flags: dict[str, Any]
 ) -> None:
     script = study("model_loss_study", TARGET=tmp_path, SEEDS=(1, 2))
     assert script.study([str(run_tiny(n_iter=1, **flags))]) == 0
     found = json.loads((tmp_path / "model_loss_tiny.json").read_text())
     assert found["transitions"] == 60
-    points, likelihood, squares = (found["fits"][kind] for kind in script.KINDS)
+    deterministic, nll, column_nll = (found["fits"][kind] for kind in script.KINDS)
     assert all(len(by_seed) == 2 for by_seed in found["fits"].values())
-    assert "Coverage 50" not in points[0]
-    assert 0 <= likelihood[0]["Coverage 50"] <= likelihood[0]["Coverage 95"] <= 1
-    assert len({each["error"] for each in (*points, *likelihood, *squares)}) == 6
+    assert "Coverage 50" not in deterministic[0]
+    assert 0 <= nll[0]["Coverage 50"] <= nll[0]["Coverage 95"] <= 1
+    assert len({each["held-out error"] for each in (*deterministic, *nll, *column_nll)}) == 6
     table = model_loss_table(tmp_path)
     assert len(table) == 2 + 3
-    mean = np.mean([each["error"] for each in squares])
+    mean = np.mean([each["held-out error"] for each in column_nll])
     assert f"| {mean:.4g} |" in table[-1]
 
 
-def test_perfect_model_acts_out_the_last_evaluations(
+def test_perfect_model_repeats_the_last_evaluations(
     study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "q3").mkdir()
@@ -75,7 +75,7 @@ def test_perfect_model_acts_out_the_last_evaluations(
 
 
 @pytest.mark.parametrize("env_name", ["obstacles-cs285-v0", "reacher-cs285-v0", "Pendulum-v1"])
-def test_a_copy_of_the_simulator_does_as_it_does(
+def test_a_copied_simulator_state_gives_the_same_steps(
     study: Callable[..., ModuleType], env_name: str
 ) -> None:
     script = study("perfect_model")
@@ -89,7 +89,7 @@ def test_a_copy_of_the_simulator_does_as_it_does(
             np.testing.assert_array_equal(found, expected)
 
 
-def test_model_error_is_of_each_size_seed_and_horizon(
+def test_model_error_study_writes_a_row_per_size_seed_and_horizon(
     study: Callable[..., ModuleType], run_tiny_mbpo: Run, tmp_path: Path
 ) -> None:
     few = {"SIZES": (20, 60), "SEEDS": (1,), "FIT_STEPS": 3, "HORIZON": 4, "EPISODES": 1}
@@ -97,4 +97,4 @@ def test_model_error_is_of_each_size_seed_and_horizon(
     assert script.study([str(run_tiny_mbpo())]) == 0
     lines = (tmp_path / "error.csv").read_text().splitlines()
     assert lines[0] == ",".join(script.COLUMNS)
-    assert len(lines) == 1 + 2 * 2 * 4  # sizes, kinds of data, horizons
+    assert len(lines) == 1 + 2 * 2 * 4  # sizes x kinds of episodes x horizons

@@ -1,4 +1,4 @@
-"""Start the programs as processes, and look at what they do and leave."""
+"""Helpers for tests that start the scripts as processes."""
 
 import signal
 import subprocess
@@ -15,17 +15,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a script of the checkout."""
+    """Start a script of the checkout as a process."""
     return _start([sys.executable, str(ROOT / script), *words], **options)
 
 
 def start_module(module: str, *words: str, **options: Any) -> subprocess.Popen[str]:
-    """Start what `python -m` runs."""
+    """Start `python -m module` as a process."""
     return _start([sys.executable, "-m", module, *words], **options)
 
 
 def _start(command: list[str], **options: Any) -> subprocess.Popen[str]:
-    # A test suite that runs in the background has SIGINT ignored, and would hand that down.
+    # A test suite in the background ignores SIGINT, and its child processes would inherit that.
     options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
@@ -48,7 +48,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return every live descendant of a process."""
+    """Return the ids of all live descendants of a process."""
     listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True)
     rows = [line.split() for line in listing.stdout.splitlines()]
     alive = [(int(child), int(parent)) for child, parent, state in rows if state[0] != "Z"]
@@ -60,7 +60,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """Return the command line of a process; none where it has ended."""
+    """Return the command line of a process, or "" if the process has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
@@ -70,5 +70,5 @@ def command_of(pid: int) -> str:
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, f"timed out after {seconds} s"
         time.sleep(0.02)

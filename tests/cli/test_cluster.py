@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, of which a node or the driver is killed."""
+"""Tests on a local Ray cluster of two nodes. They kill a node or the driver."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ FLAGS = {**TINY, "n_iter": 12, "batch_size": 200, "video_log_freq": -1}
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without cores, and two nodes of one core each."""
+    """Start a head node without cores and two nodes with one core each."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
@@ -30,7 +30,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def kill_node_of(cluster: Any, folders: list[Path]) -> None:
-    """Kill a node that has one of these runs under way."""
+    """Kill a node that executes one of these runs."""
     flags = [json.loads((folder / "config.json").read_text())["flags"] for folder in folders]
     names = [f"--exp_name={one['exp_name']}" for one in flags]
     for node in cluster.worker_nodes:
@@ -49,20 +49,20 @@ def by_hand(data: Path, **flags: Any) -> list[dict[str, str]]:
 
 
 def folders(data: Path) -> list[Path]:
-    """The log folders with a checkpoint below a folder."""
-    # Not rglob: it stumbles over folders that are renamed meanwhile.
+    """Return the log folders below `data` that contain a checkpoint."""
+    # rglob would fail if a folder is renamed while it lists the folders.
     files = [*data.glob("hw4_*/checkpoint.pt"), *data.glob("sweep_*/hw4_*/checkpoint.pt")]
     return sorted(file.parent for file in files)
 
 
 def under_way(data: Path) -> list[Path]:
-    """The log folders of runs that have a checkpoint, and some way to go."""
-    # Not both at once: on a busy machine one may have ended before the other has begun.
+    """Return the log folders of runs with a checkpoint that have at least 5 iterations left."""
+    # One such run is enough: on a busy machine it may end before the other run begins.
     return [folder for folder in folders(data) if 0 < iterations_done(folder) < 8]
 
 
-def through_a_death(cluster: Any, tmp_path: Path, script: str, *words: str) -> list[Path]:
-    """Run two runs on the cluster, kill a node meanwhile, and return their log folders."""
+def run_and_kill_a_node(cluster: Any, tmp_path: Path, script: str, *words: str) -> list[Path]:
+    """Execute two runs on the cluster, kill a node meanwhile, and return their log folders."""
     data = tmp_path / "data"
     process = start(script, *words, "--data_dir", str(data), "--address", cluster.address)
     wait_until(lambda: bool(under_way(data)), SECONDS)
@@ -74,16 +74,16 @@ def through_a_death(cluster: Any, tmp_path: Path, script: str, *words: str) -> l
     return found
 
 
-def test_sweep_survives_the_death_of_a_node(cluster: Any, tmp_path: Path) -> None:
+def test_sweep_continues_after_a_node_is_lost(cluster: Any, tmp_path: Path) -> None:
     flags = arguments(**{**FLAGS, "num_workers": None, "size": "16,24", "seed": "1"})
     words = ["--script", "mb", *flags]
-    for folder in through_a_death(cluster, tmp_path, "scripts/sweep.py", *words):
+    for folder in run_and_kill_a_node(cluster, tmp_path, "scripts/sweep.py", *words):
         size = json.loads((folder / "config.json").read_text())["flags"]["size"]
         assert read_curve(folder) == by_hand(tmp_path / str(size), size=size)
 
 
-def test_sweep_whose_driver_is_killed(cluster: Any, tmp_path: Path) -> None:
-    """Its runs end with it, and a driver on the same cluster resumes them."""
+def test_killed_driver_ends_its_runs_and_they_can_be_resumed(cluster: Any, tmp_path: Path) -> None:
+    """A new driver on the same cluster resumes the runs."""
     flags = arguments(**{**FLAGS, "num_workers": None, "size": "16,24", "n_iter": 8})
     address = ["--address", cluster.address]
     words = ["--script", "mb", *flags, "--data_dir", str(tmp_path), "--jobs", "1", *address]
@@ -101,19 +101,19 @@ def test_sweep_whose_driver_is_killed(cluster: Any, tmp_path: Path) -> None:
     assert iterations_done(second) == 8
 
 
-def test_more_than_a_node_has(cluster: Any, tmp_path: Path) -> None:
+def test_share_larger_than_a_node_is_rejected(cluster: Any, tmp_path: Path) -> None:
     words = ["--script", "mb", *arguments(**{**FLAGS, "num_workers": None, "size": "16,24"})]
     words += ["--cpus_per_trial", "2", "--data_dir", str(tmp_path / "data")]
     process = start("scripts/sweep.py", *words, "--address", cluster.address)
     error = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 2 and error.count("\n") == 1
-    assert "--cpus_per_trial 2: allowed is what a node has: " in error
+    assert "--cpus_per_trial 2: must be at most what a node has: " in error
     assert "1 cores and 0 GPUs" in error and not (tmp_path / "data").exists()
 
 
-def test_queue_survives_the_death_of_a_node(cluster: Any, tmp_path: Path) -> None:
+def test_reproduce_continues_after_a_node_is_lost(cluster: Any, tmp_path: Path) -> None:
     listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"), n_iter=12, batch_size=200)
     words = ["--experiments", str(listed)]
-    found = through_a_death(cluster, tmp_path, "scripts/reproduce.py", *words)
+    found = run_and_kill_a_node(cluster, tmp_path, "scripts/reproduce.py", *words)
     undisturbed = by_hand(tmp_path / "by_hand")
     assert [read_curve(folder) for folder in found] == [undisturbed, undisturbed]

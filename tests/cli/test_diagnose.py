@@ -1,4 +1,4 @@
-"""diagnose.py on tiny runs of each kind: one page that needs nothing else, or one line of error."""
+"""Tests of diagnose.py on tiny runs: a self-contained HTML page, or a one-line error."""
 
 import json
 import re
@@ -22,7 +22,7 @@ VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """A page whose elements are all closed in order."""
+    """An HTML page. The parser asserts that all elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 def read_page(file: Path) -> tuple[Page, str]:
-    """Return the page and its text, having seen that it needs nothing from elsewhere."""
+    """Return the page and its text, and assert that the page loads nothing from elsewhere."""
     text = file.read_text()
     parsed = Page(text)
     assert all(source.startswith("data:") for source in parsed.sources)
@@ -51,7 +51,9 @@ def read_page(file: Path) -> tuple[Page, str]:
     return parsed, re.sub(r"base64,[^\"]+", "", text)
 
 
-def test_obstacles_while_the_run_goes_on(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_obstacles_while_the_run_is_active(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run_tiny(add_sl_noise=True)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     capsys.readouterr()
@@ -63,7 +65,7 @@ def test_obstacles_while_the_run_goes_on(run_tiny: Run, capsys: pytest.CaptureFi
     assert "run: 2 iterations, " in out
     parsed, text = read_page(folder / "diagnosis.html")
     assert parsed.count["img"] == 5
-    assert "where the model expected its plans to lead" in text
+    assert "the path that the model predicts for each" in text
     assert "--mpc_num_action_sequences" in text
     arrays = np.load(folder / "diagnosis.npz")
     assert arrays["policy_errors"].shape == arrays["random_errors"].shape == (3, 4, 4)
@@ -74,7 +76,7 @@ def test_obstacles_while_the_run_goes_on(run_tiny: Run, capsys: pytest.CaptureFi
     assert set(after) - set(before) == {"diagnosis.html", "diagnosis.npz"}
 
 
-def test_same_seed_same_report(run_tiny: Run, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_report(run_tiny: Run, tmp_path: Path) -> None:
     folder = run_tiny()
     words = [str(folder), "--episodes", "1", "--output"]
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
@@ -85,7 +87,7 @@ def test_same_seed_same_report(run_tiny: Run, tmp_path: Path) -> None:
     assert not (folder / "diagnosis.html").exists()
 
 
-def test_cheetah_has_a_video_or_says_what_it_takes(run_tiny: Run) -> None:
+def test_cheetah_has_a_video_or_a_hint_how_to_install_opengl(run_tiny: Run) -> None:
     folder = run_tiny(env_name="cheetah-cs285-v0", n_iter=1)
     assert main([str(folder), "--episodes", "1"]) == 0
     parsed, text = read_page(folder / "diagnosis.html")
@@ -105,72 +107,73 @@ def test_reacher_without_opengl(
     assert main([str(folder), "--episodes", "1"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "video is left out, since there is no OpenGL here: apt-get install libegl1" in out
+    assert "video was skipped because OpenGL is not available. Install libegl1" in out
     parsed, text = read_page(folder / "diagnosis.html")
     assert "video" not in parsed.count
-    assert "video is left out" in text
-    assert "A model of one member has no spread" in text
+    assert "video was skipped" in text
+    assert "An ensemble with one member has no spread" in text
 
 
-def test_mbpo(run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mbpo_run(run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_tiny_mbpo(n_iter=1)
     assert main([str(folder), "--episodes", "1"]) == 0
-    assert "(random actions) has 50 steps: its errors go up to 20" in capsys.readouterr().out
+    note = "(random actions) have fewer than 50 env steps, so errors are shown up to env step 20"
+    assert note in capsys.readouterr().out
     _, text = read_page(folder / "diagnosis.html")
-    assert "for the policy acting in the model" in text
+    assert "of the policy acting in the model" in text
     assert np.load(folder / "diagnosis.npz")["predicted"].shape[1] == 10
 
 
-@pytest.mark.parametrize("program", ["mb", "mbpo"])
-def test_learned_reward(program: str, run_tiny: Run, run_tiny_mbpo: Run) -> None:
-    folder = (run_tiny if program == "mb" else run_tiny_mbpo)(env_name="Pendulum-v1", n_iter=1)
+@pytest.mark.parametrize("agent", ["mb", "mbpo"])
+def test_learned_reward(agent: str, run_tiny: Run, run_tiny_mbpo: Run) -> None:
+    folder = (run_tiny if agent == "mb" else run_tiny_mbpo)(env_name="Pendulum-v1", n_iter=1)
     assert main([str(folder), "--episodes", "1"]) == 0
     _, text = read_page(folder / "diagnosis.html")
     assert "no picture of Pendulum-v1" in text
-    assert (np.load(folder / "diagnosis.npz")["predicted"] < 0).any()  # not the 0 of no reward
+    assert (np.load(folder / "diagnosis.npz")["predicted"] < 0).any()  # 0: no predicted reward
 
 
-def refuse(words: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line that refuses a command line."""
+def error_of(words: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one-line error for a command line."""
     capsys.readouterr()
     try:
         code = main([str(word) for word in words])
-    except SystemExit as stop:  # argparse's
+    except SystemExit as stop:  # argparse
         code = int(str(stop.code))
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     return err
 
 
-def test_bad_input_is_one_line(
+def test_bad_input_is_a_one_line_error(
     run_tiny: Run, run_tiny_mbpo: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny(n_iter=1)
     for words, expected in (
         ([], "LOGDIR"),
-        ([tmp_path / "nowhere"], "No such file or directory (config.json); allowed: the log"),
-        ([folder, "--horizon", 0], "horizon: must be an integer of at least 1"),
-        ([folder, "--episodes", "two"], "episodes: must be an integer of at least 1"),
+        ([tmp_path / "nowhere"], "No such file or directory (config.json); must be the log"),
+        ([folder, "--horizon", 0], "--horizon 0: must be an integer from 1"),
+        ([folder, "--episodes", "two"], "--episodes two: must be an integer from 1"),
         ([folder, "--seed", -1], "--seed -1: must be a non-negative integer"),
-        ([folder, "--output", "x.npz"], "--output x.npz: allowed are files that end in .html"),
-        ([folder, "--output", tmp_path / "no" / "x.html"], "x.html: allowed are files in a folder"),
+        ([folder, "--output", "x.npz"], "--output x.npz: must be a path that ends in .html"),
+        ([folder, "--output", tmp_path / "no" / "x.html"], "x.html: must be a file in a writable"),
         ([folder, "--horizons", 3], "did you mean --horizon?"),
     ):
-        assert expected in refuse(words, capsys)
+        assert expected in error_of(words, capsys)
     checkpoint = folder / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:300])
-    assert "truncated, corrupt" in refuse([folder], capsys)
+    assert "truncated, corrupt" in error_of([folder], capsys)
     shutil.copy(run_tiny(n_iter=1, size=40) / "checkpoint.pt", checkpoint)
-    assert "another run" in refuse([folder], capsys)
+    assert "belong to different runs" in error_of([folder], capsys)
     checkpoint.unlink()
-    assert "no checkpoint.pt; allowed" in refuse([folder], capsys)
+    assert "no checkpoint.pt; must be" in error_of([folder], capsys)
     (folder / "config.json").write_text(json.dumps({"script": "mine.py", "flags": {}}))
-    assert "its config.json is of no run" in refuse([folder], capsys)
+    assert "its config.json does not describe a run" in error_of([folder], capsys)
     sac = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
-    assert "no model (--num_agent_train_steps_per_iter 0); allowed" in refuse([sac], capsys)
+    assert "its run has no model; must be the log folder of a run with" in error_of([sac], capsys)
 
 
-def test_help_as_a_process() -> None:
+def test_help_of_the_script() -> None:
     out, err = start("scripts/diagnose.py", "--help").communicate(timeout=60)
     assert "LOGDIR" in out
     assert err == ""

@@ -1,3 +1,5 @@
+"""Tests of make_submission.py."""
+
 import csv
 import json
 import os
@@ -21,7 +23,7 @@ TODO = "hw4_todo_obstacles-cs285-v0_24-11-2026_21-59-31"
 
 
 def make_run(folder: Path, rows: int = 2, n_iter: int = 2, log_freq: int = 1) -> Path:
-    """Leave what a run leaves, with a video; without scalars where it logs none."""
+    """Create the files of a run with a video, without progress.csv if log_freq is -1."""
     folder.mkdir(parents=True)
     flags = {"n_iter": n_iter, "scalar_log_freq": log_freq}
     (folder / "config.json").write_text(json.dumps({"flags": flags}))
@@ -51,11 +53,11 @@ def data(tmp_path: Path) -> Path:
 
 
 def pack(data: Path, *words: str, output: str = "submit.zip") -> tuple[int, Path]:
-    """Run the program in this process; returns its exit code and the zip's path."""
+    """Run the script in this process. Return its exit code and the path of the zip."""
     target = data.parent / output
     try:
         return main(["--data_dir", str(data), "--output", str(target), *words]), target
-    except SystemExit as error:  # argparse's way
+    except SystemExit as error:  # argparse
         return int(str(error.code)), target
 
 
@@ -69,12 +71,12 @@ def runs_of(file: Path) -> set[str]:
     return {name.split("/")[1] for name in names_of(file, "data/")}
 
 
-def test_zip_holds_what_the_assignment_asks_for(
+def test_zip_contains_the_files_for_the_assignment(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, file = pack(data)
     assert code == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     (q1_events,), (q3_events,) = ((data / run).glob("events*") for run in (Q1, Q3))
     pictures = {"itr_0_losses.npy", "itr_0_losses.png", "itr_0_predictions.npz"}
     assert names_of(file, "data/") == {
@@ -87,15 +89,16 @@ def test_zip_holds_what_the_assignment_asks_for(
     assert {"cs285/envs/reacher/assets/reacher.xml", "cs285/py.typed"} <= names_of(file)
     assert {name.split("/")[0] for name in names_of(file)} == {"data", "cs285", "README.md"}
     assert not [name for name in names_of(file) if "__pycache__" in name or name.endswith(".mp4")]
-    assert said.err.splitlines() == [
-        f"make_submission.py: warning: left out {TODO}; allowed: folders there that are named "
-        "hw4_q1_... to hw4_q6_... and hold an event file",
-        "make_submission.py: warning: no run of q2, q4, q5, q6",
+    assert printed.err.splitlines() == [
+        f"make_submission.py: warning: skipped {TODO}; folders to pack must be named "
+        "hw4_q1_... to hw4_q6_... and contain an event file",
+        "make_submission.py: warning: no run of q2, q4, q5, q6; run these questions before you "
+        "submit",
     ]
-    assert all(f"data/{run}\n" in said.out for run in (Q1, Q3))
+    assert all(f"data/{run}\n" in printed.out for run in (Q1, Q3))
 
 
-def test_scalars_are_whole_and_videos_are_gone(data: Path, tmp_path: Path) -> None:
+def test_scalars_are_kept_and_videos_are_removed(data: Path, tmp_path: Path) -> None:
     _, file = pack(data)
     zipfile.ZipFile(file).extractall(tmp_path / "unzipped")
     (before,), (after,) = (
@@ -108,7 +111,7 @@ def test_scalars_are_whole_and_videos_are_gone(data: Path, tmp_path: Path) -> No
     assert kept.read_bytes() == b"content of itr_0_losses.npy"
 
 
-def test_cut_event_file_goes_in_up_to_the_cut(data: Path, tmp_path: Path) -> None:
+def test_truncated_event_file_is_packed_up_to_the_damage(data: Path, tmp_path: Path) -> None:
     (file,) = (data / Q3).glob("events*")
     whole = list(read_events(file, media=False))
     os.truncate(file, file.stat().st_size - 3)
@@ -117,7 +120,7 @@ def test_cut_event_file_goes_in_up_to_the_cut(data: Path, tmp_path: Path) -> Non
     assert list(read_events(tmp_path / "unzipped" / "data" / Q3 / file.name)) == whole[:-1]
 
 
-def test_unzipped_package_works_alone(data: Path, tmp_path: Path) -> None:
+def test_unzipped_package_works_without_the_checkout(data: Path, tmp_path: Path) -> None:
     _, file = pack(data)
     zipfile.ZipFile(file).extractall(tmp_path / "unzipped")
     command = [sys.executable, "-m", "cs285.scripts.run_hw4_mb", "--help"]
@@ -156,7 +159,7 @@ def test_same_files_give_the_same_zip(data: Path) -> None:
         (["--runs", "*", "--questions", "q3"], {Q3}),
     ],
 )
-def test_choice_of_runs(words: list[str], chosen: set[str], data: Path) -> None:
+def test_selection_of_runs(words: list[str], chosen: set[str], data: Path) -> None:
     code, file = pack(data, *words)
     assert code == 0
     assert runs_of(file) == chosen
@@ -167,23 +170,23 @@ def test_runs_may_be_paths(data: Path) -> None:
     assert pack(data, "--runs", f"elsewhere/{Q1}", output="other.zip")[0] == 2
 
 
-def test_newest_of_one_experiment(data: Path) -> None:
-    later = Q3.replace("24-11-2026", "01-02-2027")  # later, though its name comes first
+def test_only_the_newest_run_of_an_experiment(data: Path) -> None:
+    later = Q3.replace("24-11-2026", "01-02-2027")  # newer, although its name sorts first
     make_run(data / later)
     assert runs_of(pack(data)[1]) == {Q1, Q3, later}
     assert runs_of(pack(data, "--newest", output="newest.zip")[1]) == {Q1, later}
 
 
 @pytest.mark.parametrize(
-    ("rows", "n_iter", "log_freq", "said"),
+    ("rows", "n_iter", "log_freq", "progress"),
     [(2, 12, 1, "2 of 12 iterations"), (0, 3, 5, "0 of 3 iterations"), (12, 12, 1, ""),
      (11, 13, 5, ""), (6, 12, 5, "6 of 12 iterations")],
 )  # fmt: skip
-def test_unfinished_runs_are_named(
+def test_warning_about_unfinished_runs(
     rows: int,
     n_iter: int,
     log_freq: int,
-    said: str,
+    progress: str,
     data: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -191,10 +194,11 @@ def test_unfinished_runs_are_named(
     make_run(data / name, rows, n_iter, log_freq)
     assert pack(data)[0] == 0
     err = capsys.readouterr().err
-    assert (f"warning: not finished: {name} ({said})\n" in err) if said else "finished" not in err
+    warning = f"warning: not finished: {name} ({progress}); continue"
+    assert (warning in err) if progress else "finished" not in err
 
 
-def test_question_1_that_was_killed_is_named(
+def test_warning_about_an_unfinished_run_of_question_1(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("checkpoint.pt", "itr_0_losses.npy"):
@@ -203,7 +207,7 @@ def test_question_1_that_was_killed_is_named(
     assert f"not finished: {Q1} (0 of 1 iterations)" in capsys.readouterr().err
 
 
-def test_homework_run_without_config_goes_in(data: Path) -> None:
+def test_run_of_the_homework_code_without_config_is_packed(data: Path) -> None:
     (data / Q3 / "config.json").unlink()
     assert Q3 in runs_of(pack(data)[1])
 
@@ -212,8 +216,8 @@ def test_too_large_zip_is_not_written(data: Path, capsys: pytest.CaptureFixture[
     (data / Q1 / "itr_0_losses.npy").write_bytes(os.urandom(700_000))
     code, file = pack(data, "--limit_mb", "0.5")
     assert code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert f"the largest run is {Q1} with 0.70 MB" in said
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"the largest run is {Q1} with 0.70 MB" in error
     assert list(file.parent.iterdir()) == [data]
     file.write_text("older")
     assert pack(data, "--limit_mb", "0.5", "--overwrite")[0] == 2
@@ -222,7 +226,7 @@ def test_too_large_zip_is_not_written(data: Path, capsys: pytest.CaptureFixture[
     assert Q1 in runs_of(file)
 
 
-def test_full_disk_leaves_the_older_zip(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_old_zip(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = data.parent / "submit.zip"
     file.write_text("older")
 
@@ -236,39 +240,41 @@ def test_full_disk_leaves_the_older_zip(data: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--runs", TODO], f"--runs {TODO}: no run in --data_dir"),
         (["--runs", "hw4_q1*", "typo*"], "--runs typo*: no run in --data_dir"),
         (["--questions", "q9"], "q9"),
         (["--questions", "q4"], "no run of q4"),
         (["--limit_mb", "0"], "--limit_mb 0: must be a positive, finite number"),
-        (["--limit_mb", "large"], "--limit_mb large: allowed"),
+        (["--limit_mb", "large"], "--limit_mb large: must be a positive"),
         (["--data_dir", "nowhere"], "--data_dir nowhere: no such folder"),
-        (["--output", "nowhere/submit.zip"], "--output nowhere/submit.zip: allowed"),
+        (["--output", "nowhere/submit.zip"], "--output nowhere/submit.zip: must be a file"),
         (["--run", "x"], "--runs"),
     ],
 )
-def test_bad_input(
-    words: list[str], said: str, data: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_input_is_a_one_line_error(
+    words: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, file = pack(data, *words)
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert code == 2
     assert len(errors) == 1
-    assert said in errors[0]
+    assert message in errors[0]
     assert list(file.parent.iterdir()) == [data]
 
 
-def test_existing_zip_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_zip_is_not_overwritten(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data.parent / "submit.zip").write_text("older")
     code, file = pack(data)
     assert code == 2
-    assert "it exists; allowed is a new file, or --overwrite" in capsys.readouterr().err
+    assert "submit.zip: must not exist yet; choose another path" in capsys.readouterr().err
     assert file.read_text() == "older"
 
 
-def test_no_run_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_runs_is_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data" / "hw4_q1_without_events").mkdir(parents=True)
     code, file = pack(tmp_path / "data")
     assert code == 2
@@ -277,7 +283,7 @@ def test_no_run_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("script", ["make_submission.py", "filter_events.py"])
-def test_programs_start(script: str) -> None:
+def test_scripts_print_their_help(script: str) -> None:
     process = start(f"scripts/{script}", "--help")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -1,4 +1,4 @@
-"""An agent that registers itself is trained, resumed and diagnosed by the tools that there are."""
+"""Tests that the existing scripts train, resume and diagnose an agent that registers itself."""
 
 import json
 import os
@@ -34,22 +34,22 @@ def run_toy(tmp_path: Path) -> Run:
     return runner(tmp_path, lambda argv: launch(NAME, argv), TINY_TOY)
 
 
-def test_it_trains_as_a_module_and_learns(tmp_path: Path) -> None:
+def test_agent_trains_as_a_module_and_learns(tmp_path: Path) -> None:
     words = arguments(**{**TINY_TOY, "num_workers": 2, "data_dir": tmp_path})
     process = start_module(MODULE, *words, cwd=ROOT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
-    assert "trained: Best Return" in out
+    assert "training metrics: Best Return" in out
     curve = read_curve(only_folder(tmp_path))
-    assert float(curve[0]["Eval_AverageReturn"]) < -8  # standing still
+    assert float(curve[0]["Eval_AverageReturn"]) < -8  # the return of standing still
     assert float(curve[-1]["Eval_AverageReturn"]) > -4  # the optimum is about -1.5
     content = json.loads((only_folder(tmp_path) / "config.json").read_text())
     assert (content["agent"], content["script"]) == (NAME, "toy_agent.py")
     assert content["flags"]["toy_step"] == 1.0
-    assert not list(only_folder(tmp_path).glob("*.png"))  # it has no model to draw
+    assert not list(only_folder(tmp_path).glob("*.png"))  # the agent has no ensemble to draw
 
 
-def test_killed_and_resumed_equals_never_stopped(tmp_path: Path, run_toy: Run) -> None:
+def test_killed_and_resumed_run_equals_an_uninterrupted_run(tmp_path: Path, run_toy: Run) -> None:
     flags = {**TINY_TOY, "n_iter": 300}
     whole = run_toy(**flags)
     process = start_module(
@@ -68,23 +68,23 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path: Path, run_toy: Run) -
 
 
 def _rows(data: Path) -> list[dict[str, str]]:
-    """Return the rows that the only run in `data` has so far."""
+    """Return the rows that the only run in `data` has logged so far."""
     return [row for file in data.glob("hw4_*/progress.csv") for row in read_curve(file.parent)]
 
 
-def test_its_flags_are_its_own(run_toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_agent_has_its_own_flags(run_toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
     plain, other = run_toy(n_iter=3), run_toy(n_iter=3, toy_step=0.1)
     assert read_curve(plain) != read_curve(other)
     for words, message in (
         (["--toy_step", "0"], "--toy_step 0.0: "),
-        (["--mpc_horizon", "3"], "unknown flag or stray value --mpc_horizon"),
+        (["--mpc_horizon", "3"], "unknown argument --mpc_horizon"),
         (["--preset", "pets_cheetah"], "--preset pets_cheetah: "),
-        (["--resume", str(plain), "--toy_step", "2"], "the run was started with 1.0"),
+        (["--resume", str(plain), "--toy_step", "2"], "--toy_step 2.0: must be 1.0"),
     ):
         capsys.readouterr()
         try:
             code = launch(NAME, words)
-        except SystemExit as stop:  # argparse's
+        except SystemExit as stop:  # argparse
             code = int(str(stop.code))
         err = capsys.readouterr().err
         assert (code, err.count("\n")) == (2, 1)
@@ -92,8 +92,8 @@ def test_its_flags_are_its_own(run_toy: Run, capsys: pytest.CaptureFixture[str])
         assert message in err
 
 
-def test_diagnose_finds_it_by_the_runs_config(run_toy: Run) -> None:
-    """In a process that has not imported it."""
+def test_diagnose_finds_the_agent_in_config_json(run_toy: Run) -> None:
+    """The process of diagnose.py has not imported the agent."""
     folder = run_toy(n_iter=30)
     process = start(
         "scripts/diagnose.py", str(folder), "--episodes", "2",
@@ -104,15 +104,15 @@ def test_diagnose_finds_it_by_the_runs_config(run_toy: Run) -> None:
     assert "task: tests.toys:LinearReach-v0" in out
     text = (folder / "diagnosis.html").read_text()
     assert "--toy_step" in text
-    assert "for the policy acting in the model" in text
+    assert "of the policy acting in the model" in text
     arrays = np.load(folder / "diagnosis.npz")
     assert arrays["predicted"].shape[1] == 5
     assert arrays["policy_errors"].shape == (2, 8, 2)
-    assert np.abs(arrays["policy_errors"]).max() < 1e-5  # the model is the task's own law
+    assert np.abs(arrays["policy_errors"]).max() < 1e-5  # the model is exact
     np.testing.assert_allclose(arrays["acted_out"], arrays["predicted"], rtol=1e-3, atol=1e-4)
 
 
-def test_an_agent_that_cannot_be_imported_is_named(
+def test_error_names_an_agent_that_cannot_be_imported(
     run_toy: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_toy(n_iter=1)

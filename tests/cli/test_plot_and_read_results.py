@@ -1,4 +1,4 @@
-"""The commands that show logs: what they print and draw, and what they say of wrong input."""
+"""Tests of plot_results.py, read_results.py and the report of the committed results."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture
 def sweep(run_tiny: Run, tmp_path: Path) -> Path:
-    """A folder of log folders: two settings of two seeds, and an older program's event file."""
+    """Return a folder with runs of two settings and two seeds, and an old event file."""
     folder = tmp_path / "sweep"
     for size in (8, 16):
         for seed in (1, 2):
@@ -37,7 +37,7 @@ def sweep(run_tiny: Run, tmp_path: Path) -> Path:
     return folder
 
 
-def test_draws_a_line_per_setting(
+def test_plot_has_a_line_per_setting(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "deeper" / "curves.svg"
@@ -50,21 +50,23 @@ def test_draws_a_line_per_setting(
     assert picture.read_bytes() != first
 
 
-def test_says_what_it_does_not_draw(
+def test_plot_warns_about_curves_that_it_cannot_draw_completely(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A seed that has only begun, and the project's own results, not all of which are curves."""
+    """One seed ends early. Some of the project's results have no learning curve."""
     log = next(sweep.glob("hw4_size8_seed2_*")) / "progress.csv"
     log.write_text("\n".join(log.read_text().split("\n")[:2]) + "\n")
     output = ["--output", str(tmp_path / "curves.png")]
     assert plot_results.main([str(sweep), *output]) == 0
     error = capsys.readouterr().err
-    assert "size8: drawn to Train_EnvstepsSoFar" in error and str(log.parent) in error
+    assert "size8: the line ends at Train_EnvstepsSoFar" in error and str(log.parent) in error
     assert plot_results.main([str(ROOT / "results"), *output]) == 0
-    assert "q1_cheetah_n500_arch1x32_seed1.csv: passed over" in capsys.readouterr().err
+    assert "q1_cheetah_n500_arch1x32_seed1.csv: skipped" in capsys.readouterr().err
 
 
-def test_prints_what_was_logged(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_read_results_prints_the_logged_values(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert read_results.main([str(sweep), "--csv", "--columns", "Eval_AverageReturn"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     (folder,) = sweep.glob("hw4_size8_seed2_*")
@@ -82,10 +84,10 @@ def test_prints_what_was_logged(sweep: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_csv_of_runs_with_different_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    """Such as the project's own: of SAC's returns only, and question 1's losses."""
+    """The committed results include SAC runs with only returns, and question 1 with only losses."""
     assert read_results.main([str(ROOT / "results"), "--csv"]) == 0
     printed = capsys.readouterr()
-    assert "q1_cheetah_n500_arch1x32_seed1.csv: passed over" in printed.err
+    assert "q1_cheetah_n500_arch1x32_seed1.csv: skipped" in printed.err
     rows = list(csv.DictReader(io.StringIO(printed.out)))
     names = {row["run"] for row in rows}
     assert {"q3_obstacles_seed1", "sb3_halfcheetah_seed3"} <= names
@@ -93,73 +95,73 @@ def test_csv_of_runs_with_different_columns(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["PATH", "--y", "Eval"], "--y Eval: "),
         (["PATH", "--smooth", "0"], "--smooth 0: must be an integer of at least 1"),
         (["PATH", "--smooth", "x"], "--smooth x: must be an integer of at least 1"),
-        (["PATH", "--output", "x.txt"], "--output x.txt: allowed are names ending in .png"),
+        (["PATH", "--output", "x.txt"], "--output x.txt: must end in one of .png"),
         (["PATH", "--match", "zzz"], "--match zzz: "),
         (["PATH", "--match", "("], "--match (: "),
         (["nowhere"], "nowhere: no such file or folder"),
     ],
 )
-def test_bad_input_is_one_line(
-    words: list[str], said: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_input_is_a_one_line_error(
+    words: list[str], message: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(sweep.rglob("*"))
     try:
         code = plot_results.main([word.replace("PATH", str(sweep)) for word in words])
-    except SystemExit as stopped:  # argparse's way
+    except SystemExit as stopped:  # argparse
         code = int(str(stopped.code))
     assert code == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert sorted(sweep.rglob("*")) == before
 
 
 def test_report_of_the_committed_results() -> None:
-    """Every figure can be drawn, and every experiment has its row."""
+    """Every figure can be drawn, and every experiment has a row."""
     results = ROOT / "results"
     experiments = [*read_experiments(), *read_experiments(RESEARCH_FILE)]
     rows = table(experiments, results)
     assert all(any(e.name in row for row in rows) for e in experiments)
     assert {"q1_losses", "q3", "q6", "sac"} <= set(figures(results))
     written = (results / "README.md").read_text()
-    assert [row for row in rows if row not in written] == []  # make_report.py was run
+    assert [row for row in rows if row not in written] == []  # else: run make_report.py
     others = {result.at_least_that_of for e in experiments for result in e.results}
     assert others - {""} <= {e.name for e in experiments}
 
 
-def test_report_of_what_is_held_against_another_experiment(tmp_path: Path) -> None:
-    """The other's mean over seeds is the bound, once the other is done."""
+def test_report_with_another_experiment_as_the_target(tmp_path: Path) -> None:
+    """The target is the other experiment's mean over seeds, once all of its runs are finished."""
     experiments = select(read_experiments(RESEARCH_FILE), None, ["mbpo_halfcheetah"])
     shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
     others = sorted((tmp_path / "mbpo").glob("mbpo_halfcheetah_sac_seed*.csv"))
     curves = [[float(row["Eval_AverageReturn"]) for row in read_rows(file)] for file in others]
     bound = fmean(fmean(curve[-3:]) for curve in curves)
     met = table(experiments, tmp_path)[2]
-    assert f"| ≥ {bound:.4g} (that of mbpo_halfcheetah_sac) |" in met and "| met |" in met
+    assert f"| ≥ {bound:.4g} (mean of mbpo_halfcheetah_sac): met |" in met
     last = read_rows(others[0])[-1]
     with others[0].open("a", newline="") as file:
         csv.DictWriter(file, last).writerow({**last, "Eval_AverageReturn": "1e6"})
-    assert "| **missed** |" in table(experiments, tmp_path)[2]
+    assert "(mean of mbpo_halfcheetah_sac): missed |" in table(experiments, tmp_path)[2]
     for other in others:
         other.unlink()
     row = table(experiments, tmp_path)[2]
-    assert "| ≥ (that of mbpo_halfcheetah_sac) |" in row
-    assert "| met |" not in row and "missed" not in row
+    assert "| ≥ mean of mbpo_halfcheetah_sac |" in row  # without a verdict
 
 
 def test_report_of_a_run_exported_before_its_end(tmp_path: Path) -> None:
-    """It says how far the run came, and does not call met what may change."""
+    """The row shows the progress of the run, and gives no verdict on the target."""
     name = "mbpo_inverted_pendulum"
     experiments = select(read_experiments(RESEARCH_FILE), None, [name])
     shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
-    assert "| met |" in table(experiments, tmp_path)[2]
+    assert ": reached | ≥ 1000: met |" in table(experiments, tmp_path)[2]
     file = tmp_path / "mbpo" / f"{name}_seed2.json"
     source = json.loads(file.read_text())
     source["run"]["iterations"] = 1500
     file.write_text(json.dumps(source))
     row = table(experiments, tmp_path)[2]
-    assert f"seed 2 at iteration 1500 of {source['flags']['n_iter']} | not done |" in row
+    assert f"; seed 2 at iteration 1500 of {source['flags']['n_iter']} |" in row
+    assert ": unfinished | ≥ 1000: unfinished |" in row

@@ -1,4 +1,4 @@
-"""The README's commands are real, and the package carries what it needs."""
+"""Tests of the commands and links in the documentation, and of the contents of the package."""
 
 import re
 import shlex
@@ -21,38 +21,38 @@ DOCS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
 
 
 def readme_commands() -> list[list[str]]:
-    """Return every command of the two programs in the README, continuation lines joined."""
+    """Return the README's commands that start a training run, as words."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [
         shlex.split(line, comments=True)
         for line in lines
-        if line.startswith("python scripts/run_hw4_mb")
+        if line.startswith("python scripts/run_hw4_mb") and "--resume" not in line
     ]
 
 
 @pytest.mark.parametrize("words", readme_commands(), ids=lambda words: " ".join(words[4:6]))
-def test_command_parses(words: list[str]) -> None:
+def test_readme_command_has_valid_flags(words: list[str]) -> None:
     configs: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
     assert words[0] == "python"
-    program = words[1].removeprefix("scripts/run_hw4_").removesuffix(".py")
+    agent = words[1].removeprefix("scripts/run_hw4_").removesuffix(".py")
     parser = OneLineParser(prog="test")
-    add_flags(parser, configs[program])
+    add_flags(parser, configs[agent])
     presets.add_flag(parser)
-    values = presets.expand(program, configs[program], parse_values(parser, words[2:]))
-    assert from_flat(configs[program], values).run.env_name
+    values = presets.expand(agent, configs[agent], parse_values(parser, words[2:]))
+    assert from_flat(configs[agent], values).run.env_name
 
 
-def test_readme_has_every_question() -> None:
+def test_readme_has_a_command_for_every_question() -> None:
     names = " ".join(" ".join(words) for words in readme_commands())
     assert all(f"q{number}_" in names for number in range(1, 7))
 
 
 @pytest.mark.parametrize("file", ["README.md", "results/README.md", *DOCS])
-def test_links_lead_somewhere(file: str) -> None:
+def test_links_have_a_target(file: str) -> None:
     text = (ROOT / file).read_text()
     for link in re.findall(r"\]\(([^)]+)\)", text):
-        if link.startswith("https://"):  # the network is not asked
+        if link.startswith("https://"):  # tests do not use the network
             continue
         path, _, anchor = link.partition("#")
         target = (ROOT / file).parent / path if path else ROOT / file
@@ -61,13 +61,13 @@ def test_links_lead_somewhere(file: str) -> None:
 
 
 def anchors(markdown: str) -> set[str]:
-    """Return the anchors of the headings, as GitHub makes them."""
+    """Return the anchors that GitHub generates for the headings."""
     headings = re.findall(r"^#+ (.*)$", markdown, re.MULTILINE)
     words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.replace(" ", "-") for heading in words}
 
 
-def test_wheel_holds_the_assets_and_the_command(tmp_path: Path) -> None:
+def test_wheel_contains_the_assets_and_the_commands(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
     subprocess.run([*command, "-w", str(tmp_path), str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("cs285-*.whl")
@@ -82,8 +82,21 @@ def test_wheel_holds_the_assets_and_the_command(tmp_path: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "scripts"))]
 
 
-def test_every_metric_is_explained(run_tiny_mbpo: Callable[..., Path]) -> None:
-    """Also those that start later than iteration 0."""
+@pytest.mark.parametrize(
+    "file", ["pyproject.toml", "setup.py", *(file.name for file in ROOT.glob("requirements*.txt"))]
+)
+def test_files_named_in_the_package_metadata_exist(file: str) -> None:
+    text = (ROOT / file).read_text()
+    names = re.findall(r"[\w./-]+\.(?:ipynb|md|py|sh|toml|txt|xml)\b|\b[a-z]+/(?=\*\*|\s)", text)
+    elsewhere = {"__init__.py", "half_cheetah.xml"}  # in cs285 and Gymnasium
+    assert [name for name in names if not (ROOT / name).exists() and name not in elsewhere] == []
+    for package, pattern in re.findall(r'"(cs285[\w.]*)": \["([^"]+)"', text):  # package_data
+        assert list((ROOT / package.replace(".", "/")).glob(pattern)), pattern
+    assert "DESIGN" not in text  # that document is not in the repository
+
+
+def test_docs_explain_every_metric(run_tiny_mbpo: Callable[..., Path]) -> None:
+    """The header of progress.csv includes metrics that are first logged after iteration 0."""
     explained = (ROOT / "docs" / "metrics.md").read_text()
     folder = run_tiny_mbpo(
         mbpo_eval_planner=True,

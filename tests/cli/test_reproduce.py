@@ -1,4 +1,4 @@
-"""The homework's experiments as a list, and runs of a small one: killed, resumed, never doubled."""
+"""Tests of reproduce.py: lists of experiments, and runs of a small list that are interrupted."""
 
 import json
 import signal
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cs285.experiments.job import iterations_done
-from cs285.experiments.suites import EXPERIMENTS_FILE, RESEARCH_FILE, read_experiments
+from cs285.experiments.suites import EXPERIMENTS_FILE, RESEARCH_FILE, Experiment, read_experiments
 from cs285.scripts.reproduce import main
 from tests.cli.processes import children_of, start, wait_until
 from tests.conftest import TINY, arguments, read_curve
@@ -18,6 +18,7 @@ MANY = {"n_iter": 20, "batch_size": 200}
 
 
 def write_list(file: Path, names: tuple[str, ...] = ("q1_tiny",), **flags: Any) -> Path:
+    """Write a list of tiny experiments to `file`, and return `file`."""
     words = " ".join(arguments(**{**TINY, "exp_name": None, "num_workers": None, **flags}))
     entries = [
         f'[[experiment]]\nname = "{name}"\nscript = "mb"\nflags = "{words}"\n'
@@ -34,10 +35,11 @@ def run_folder(data: Path, name: str = "q1_tiny") -> Path:
 
 
 def words_of(tmp_path: Path, listed: Path) -> list[str]:
+    """Return the command line that runs a list of experiments."""
     return ["--experiments", str(listed), "--data_dir", str(tmp_path / "data")]
 
 
-def test_list_has_every_experiment_of_the_homework() -> None:
+def test_built_in_list_has_every_experiment_of_the_homework() -> None:
     names = {experiment.name for experiment in read_experiments()}
     assert names >= {
         "q1_cheetah_n500_arch1x32", "q1_cheetah_n5_arch2x250", "q1_cheetah_n500_arch2x250",
@@ -55,12 +57,14 @@ def test_list_has_every_experiment_of_the_homework() -> None:
     [
         ("homework", EXPERIMENTS_FILE),
         ("research", RESEARCH_FILE),
-        ("cs285/analysis/experiments.toml", EXPERIMENTS_FILE),  # where they were until 2026-11
+        ("cs285/analysis/experiments.toml", EXPERIMENTS_FILE),  # former path
         ("cs285/analysis/research.toml", RESEARCH_FILE),
         (str(RESEARCH_FILE), RESEARCH_FILE),
     ],
 )
-def test_lists_by_name_and_path(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_is_found_by_name_and_path(
+    name: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert read_experiments(name) == read_experiments(file)
     experiment = read_experiments(file)[0]
     words = ["--experiments", name, "--names", experiment.name, "--seeds", "1", "--dry_run"]
@@ -68,7 +72,9 @@ def test_lists_by_name_and_path(name: str, file: Path, capsys: pytest.CaptureFix
     assert f"--exp_name {experiment.name}_seed1 " in capsys.readouterr().out
 
 
-def test_file_wins_over_a_former_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_file_overrides_a_former_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cs285" / "analysis").mkdir(parents=True)
     write_list(tmp_path / "cs285" / "analysis" / "research.toml")
@@ -76,11 +82,47 @@ def test_file_wins_over_a_former_path(tmp_path: Path, monkeypatch: pytest.Monkey
     assert experiment.name == "q1_tiny"
 
 
-def test_list_without_results(tmp_path: Path) -> None:
-    listed = write_list(tmp_path / "list.toml")
-    listed.write_text(listed.read_text().replace("results = []\n", ""))
+def test_optional_keys_of_an_experiment_have_defaults(tmp_path: Path) -> None:
+    listed = tmp_path / "list.toml"
+    listed.write_text("[[experiment]]\nname = 'a'\nscript = 'mb'\n")
     (experiment,) = read_experiments(listed)
-    assert experiment.results == ()
+    assert experiment == Experiment("a", "mb", flags=(), minutes=0.0, results=(), seeds=(1,))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("script = 'mb'", "experiment 1: the key name is required"),
+        ("name = 'a'", "experiment a: the key script is required"),
+        ("name = 'a'\nscript = 'mb'\nresults = [{last = 3}]", "a: the key column is required"),
+        ("name = 'a'\nscript = 'mb'\nflag = '--size 3'", "experiment a: unknown key flag"),
+        ("name = 'a'\nscript = 'mb'\ngroup = 'b'", "a: group b: must be in [groups]"),
+        ("name = 'a'\nscript = 'mc'", "experiment a: agent mc: must be mb, mbpo"),
+        ("name = 'a'\nscript = 'mb'\nseeds = []", "experiment a: seeds []: must be one or more"),
+    ],
+)
+def test_error_names_the_file_the_experiment_and_the_key(
+    entry: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "list.toml"
+    listed.write_text(f"[[experiment]]\n{entry}\n")
+    assert main(words_of(tmp_path, listed)) == 2
+    error = capsys.readouterr().err
+    assert f"--experiments {listed}: " in error and message in error and error.count("\n") == 1
+
+
+def test_dry_run_without_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
+    text = listed.read_text().replace("minutes = 0.1\n", "", 1)
+    listed.write_text(text)
+    words = [*words_of(tmp_path, listed), "--dry_run", "--jobs", "1"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# duration unknown" and lines[2] == "# about 6 s on one core"
+    assert lines[-1] == "# 2 runs, 1 in parallel: at least 6 s"
+    listed.write_text(text.replace("minutes = 0.1\n", ""))
+    assert main(words) == 0
+    assert capsys.readouterr().out.endswith("# 2 runs, 1 in parallel: duration unknown\n")
 
 
 def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,29 +136,29 @@ def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--questions", "q9"], "--questions q9: allowed are q1"),
-        (["--names", "q3"], "--names q3: allowed"),
+        (["--questions", "q9"], "--questions q9: must be one of q1"),
+        (["--names", "q3"], "--names q3: must be one of q1"),
         (["--seeds", "one"], "--seeds one: must be an integer of at least 0"),
         (["--jobs", "0"], "--jobs 0: must be an integer of at least 1"),
         (["--experiments", "nowhere.toml"], "--experiments nowhere.toml: No such file"),
         (["--question", "q3"], "did you mean --questions?"),
     ],
 )
-def test_bad_input_is_one_line(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_bad_input_is_a_one_line_error(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main([*words, "--dry_run"])
     except SystemExit as stop:
         code = int(str(stop.code))
     error = capsys.readouterr().err
-    assert code == 2 and said in error and error.count("\n") == 1
+    assert code == 2 and message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("flags", ["--sise 3", "--size 0"])
-def test_flag_that_is_wrong_in_a_list(
+def test_invalid_flag_in_a_list(
     flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = write_list(tmp_path / "list.toml")
@@ -131,13 +173,15 @@ def test_flag_that_is_wrong_in_a_list(
     assert not (tmp_path / "data").exists()
 
 
-def test_runs_then_skips_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_skipped_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
     words = [*words_of(tmp_path, listed), "--export_to", str(tmp_path / "results")]
     assert main(words) == 0
     folders = [run_folder(tmp_path / "data", name) for name in ("q1_tiny", "q2_tiny")]
     before = [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders]
-    assert main(words) == 0  # does nothing
+    assert main(words) == 0  # nothing is left to do
     assert [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders] == before
     exported = json.loads((tmp_path / "results" / "q1" / "q1_tiny_seed1.json").read_text())
     assert exported["run"]["iterations"] == TINY["n_iter"]
@@ -150,34 +194,34 @@ def test_runs_then_skips_and_exports(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """The curve of a run that nobody stopped."""
-    folder = tmp_path_factory.mktemp("never_stopped")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """Return the curve of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     assert main(words_of(folder, write_list(folder / "list.toml", **MANY))) == 0
     return read_curve(run_folder(folder / "data"))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_and_started_again(
-    how: signal.Signals, never_stopped: list[dict[str, str]], tmp_path: Path
+def test_interrupted_and_restarted_run_has_the_same_curve(
+    how: signal.Signals, uninterrupted: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    """The curve is that of a run never stopped, in one folder, of one process at a time."""
+    """The run has a single log folder, and one process at a time executes it."""
     listed, data = write_list(tmp_path / "list.toml", **MANY), tmp_path / "data"
     process = start("scripts/reproduce.py", *words_of(tmp_path, listed))
     wait_until(lambda: bool(list(data.glob("hw4_*/checkpoint.pt"))), SECONDS)
     runs = children_of(process.pid)
     process.send_signal(how)
     process.communicate(timeout=SECONDS)
-    if how != signal.SIGKILL:  # else the run lives on, and is waited for if it is not through yet
+    if how != signal.SIGKILL:  # after SIGKILL the run continues, and main() waits for it
         assert process.returncode == 130
         wait_until(lambda: not set(runs) & set(children_of(1)))
         assert iterations_done(run_folder(data)) < MANY["n_iter"]
     assert main(words_of(tmp_path, listed)) == 0
-    assert read_curve(run_folder(data)) == never_stopped
+    assert read_curve(run_folder(data)) == uninterrupted
 
 
-def test_run_of_a_preset_goes_on(tmp_path: Path) -> None:
-    """The preset has been taken into the run's flags: to name it again is an error of --resume."""
+def test_run_with_a_preset_is_resumed(tmp_path: Path) -> None:
+    """The log folder stores the flags of the preset, and --resume rejects --preset."""
     listed = write_list(tmp_path / "list.toml", preset="probabilistic")
     assert main(words_of(tmp_path, listed)) == 0
     folder = run_folder(tmp_path / "data")
@@ -186,7 +230,7 @@ def test_run_of_a_preset_goes_on(tmp_path: Path) -> None:
     assert iterations_done(folder) == 3
 
 
-def test_two_at_once_share_the_work(tmp_path: Path) -> None:
+def test_two_processes_share_the_experiments_of_a_list(tmp_path: Path) -> None:
     listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))
     both = [start("scripts/reproduce.py", *words_of(tmp_path, listed)) for _ in range(2)]
     outputs = [process.communicate(timeout=SECONDS) for process in both]
@@ -195,7 +239,7 @@ def test_two_at_once_share_the_work(tmp_path: Path) -> None:
         assert iterations_done(run_folder(tmp_path / "data", name)) == TINY["n_iter"]
 
 
-def test_run_that_fails_does_not_stop_the_others(
+def test_other_runs_continue_after_a_failed_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = write_list(tmp_path / "list.toml", ("q1_tiny", "q2_tiny"))

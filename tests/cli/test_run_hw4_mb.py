@@ -1,4 +1,4 @@
-"""The program as a process: started, killed, resumed, interrupted, starved."""
+"""Tests of run_hw4_mb.py as a process: kills, resumes, interrupts and full disks."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from tests.conftest import TINY, arguments, read_curve
 
 SCRIPT = "scripts/run_hw4_mb.py"
 Run = Callable[..., Path]
-# A planner that goes on from its last decision, in an episode that goes on from its last env step.
-REMEMBERING = {
+# The planner has a warm start, and episodes continue across iterations.
+WITH_STATE = {
     "continue_episodes": True,
     "batch_size": 3,
     "n_iter": 30,
@@ -37,7 +37,7 @@ REMEMBERING = {
 
 
 @pytest.mark.parametrize("script", [SCRIPT, f"cs285/{SCRIPT}"])
-def test_both_spellings_of_the_command(script: str) -> None:
+def test_both_paths_of_the_script_work(script: str) -> None:
     process = start(script, "--help")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -45,7 +45,7 @@ def test_both_spellings_of_the_command(script: str) -> None:
     assert err == ""
 
 
-def test_normal_run_is_quiet_on_stderr_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_normal_run_prints_no_errors_and_writes_only_to_data_dir(tmp_path: Path) -> None:
     words = arguments(**{**TINY, "num_workers": 2, "data_dir": tmp_path / "data"})
     words += ["--env_name", "cheetah-cs285-v0"]
     process = start(SCRIPT, *words, cwd=tmp_path)
@@ -58,9 +58,9 @@ def test_normal_run_is_quiet_on_stderr_and_leaves_nothing_beside(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("extra", "delay"),
-    [({}, 0.0), ({}, 0.15), ({}, 0.3), ({}, 0.45), (REMEMBERING, 0.0), (REMEMBERING, 0.3)],
+    [({}, 0.0), ({}, 0.15), ({}, 0.3), ({}, 0.45), (WITH_STATE, 0.0), (WITH_STATE, 0.3)],
 )
-def test_killed_and_resumed_equals_never_stopped(
+def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny: Run
 ) -> None:
     flags = {**TINY, "n_iter": 20, "add_sl_noise": True, "num_workers": 2, **extra}
@@ -79,7 +79,9 @@ def test_killed_and_resumed_equals_never_stopped(
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_killed_before_the_first_checkpoint(tmp_path: Path, run_tiny: Run) -> None:
+def test_run_killed_before_the_first_checkpoint_can_be_resumed(
+    tmp_path: Path, run_tiny: Run
+) -> None:
     process = start(SCRIPT, *arguments(**{**TINY, "data_dir": tmp_path / "killed"}))
     wait_until(lambda: bool(list((tmp_path / "killed").glob("hw4_*"))))
     process.kill()
@@ -89,7 +91,7 @@ def test_killed_before_the_first_checkpoint(tmp_path: Path, run_tiny: Run) -> No
     assert read_curve(folder) == read_curve(run_tiny())
 
 
-def test_resume_extends_a_run_but_changes_nothing_else(
+def test_resume_may_extend_a_run_but_not_change_other_flags(
     run_tiny: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny(n_iter=2)
@@ -97,7 +99,7 @@ def test_resume_extends_a_run_but_changes_nothing_else(
     assert main(["--resume", str(folder)]) == 0  # nothing is left to do
     assert read_curve(folder) == before
     assert main(["--resume", str(folder), "--size", "99"]) == 2
-    assert "--size 99: the run was started with 16; allowed" in capsys.readouterr().err
+    assert "--size 99: must be 16, as when the run started; --resume" in capsys.readouterr().err
     assert main(["--resume", str(folder), "--size", "16", "--n_iter", "3"]) == 0
     assert read_curve(folder) == read_curve(run_tiny(n_iter=3))
     config = json.loads((folder / "config.json").read_text())
@@ -106,18 +108,18 @@ def test_resume_extends_a_run_but_changes_nothing_else(
     assert sitting["machine"] == config["machine"] and sitting["created"] >= config["created"]
 
 
-def test_resume_without_the_checkpoint_does_not_begin_anew(
+def test_resume_without_the_checkpoint_is_an_error(
     run_tiny: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny(n_iter=2)
     before = (folder / "progress.csv").read_text()
     (folder / "checkpoint.pt").rename(folder / "elsewhere.pt")
     assert main(["--resume", str(folder), "--n_iter", "3"]) == 2
-    assert "its checkpoint.pt is gone" in capsys.readouterr().err
+    assert "its checkpoint.pt is missing" in capsys.readouterr().err
     assert (folder / "progress.csv").read_text() == before
 
 
-def test_sitting_without_checkpoints_leaves_the_run_to_be_resumed(run_tiny: Run) -> None:
+def test_run_resumed_without_checkpoints_can_be_resumed_again(run_tiny: Run) -> None:
     folder = run_tiny(n_iter=2)
     assert main(["--resume", str(folder), "--n_iter", "3", "--checkpoint_freq", "-1"]) == 0
     assert main(["--resume", str(folder), "--n_iter", "4", "--checkpoint_freq", "1"]) == 0
@@ -127,7 +129,7 @@ def test_sitting_without_checkpoints_leaves_the_run_to_be_resumed(run_tiny: Run)
 @pytest.mark.parametrize(
     "damage", ["truncated", "foreign", "older", "another run's", "agent only", "config"]
 )
-def test_damaged_run_is_refused_by_name(
+def test_error_names_the_damaged_file(
     damage: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny()
@@ -150,11 +152,11 @@ def test_damaged_run_is_refused_by_name(
     err = capsys.readouterr().err
     assert broken.name in err
     assert err.count("\n") == 1
-    assert damage != "older" or "of another version (cs285 checkpoint 4)" in err
+    assert damage != "older" or "from another version (cs285 checkpoint 4)" in err
     assert [(folder / name).read_text() for name in names] == kept
 
 
-def test_environment_that_fails_on_resume_is_not_taken_for_a_damaged_checkpoint(
+def test_environment_error_on_resume_is_not_reported_as_a_damaged_checkpoint(
     run_tiny: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny(continue_episodes=True, batch_size=7)
@@ -165,10 +167,10 @@ def test_environment_that_fails_on_resume_is_not_taken_for_a_damaged_checkpoint(
     monkeypatch.setattr("cs285.envs.obstacles.Obstacles.step", fail)
     with pytest.raises(RuntimeError, match="the sensor broke"):
         main(["--resume", str(folder), "--n_iter", "3"])
-    assert f"go on with --resume {folder}" in capsys.readouterr().err
+    assert f"continue with --resume {folder}" in capsys.readouterr().err
 
 
-def test_one_process_per_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_process_per_log_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = start(SCRIPT, *arguments(**{**TINY, "n_iter": 500, "data_dir": tmp_path}))
     wait_until(lambda: bool(list(tmp_path.glob("hw4_*/checkpoint.pt"))))
     assert main(["--resume", str(only_folder(tmp_path))]) == 2
@@ -185,19 +187,19 @@ def test_no_process_outlives_the_run(number: int, tmp_path: Path) -> None:
     wait_until(lambda: len(children_of(process.pid)) >= 2)
     family = children_of(process.pid)
     if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
+        os.killpg(process.pid, number)  # like Ctrl-C in a terminal
     else:
         process.kill()
     _, err = process.communicate(timeout=30)
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert err.count("\n") == 1
-        assert f"interrupted; go on with --resume {only_folder(tmp_path)}" in err
+        assert f"interrupted; continue with --resume {only_folder(tmp_path)}" in err
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), 10)
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    """The limit on a file's size stands in for a disk: the checkpoint grows until it hits it."""
+    """A limit on the file size simulates a full disk: the checkpoint grows beyond the limit."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
@@ -207,7 +209,7 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert err.count("\n") == 1
-    assert "File too large; allowed" in err
+    assert "(File too large); must be a writable folder" in err
     folder = only_folder(tmp_path)
     assert main(["--resume", str(folder), "--n_iter", "1"]) == 0  # the checkpoint is readable
     assert not list(folder.glob(".checkpoint*"))
@@ -221,24 +223,26 @@ def test_diverged_model_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "in iteration 0: learning diverged" in err
 
 
-def test_disk_full_from_the_start_leaves_no_folder(tmp_path: Path) -> None:
+def test_full_disk_at_the_start_leaves_no_log_folder(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 
     process = start(SCRIPT, *arguments(**{**TINY, "data_dir": tmp_path}), preexec_fn=limit)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "File too large; allowed" in err
+    assert "(File too large); must be a writable folder" in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
-def test_ctrl_c_at_the_start_is_one_line(delay: float, tmp_path: Path) -> None:
-    """Also while the worker server imports, which shares the terminal."""
+def test_ctrl_c_while_workers_start_is_a_one_line_error(delay: float, tmp_path: Path) -> None:
+    """The worker server shares the terminal, and may still be importing modules."""
     words = arguments(**{**TINY, "n_iter": 500, "num_workers": 2, "data_dir": tmp_path})
     process = start(SCRIPT, *words, start_new_session=True)
-    wait_until(lambda: len(children_of(process.pid)) >= 2)  # the server, and Python's own tracker
+    wait_until(
+        lambda: len(children_of(process.pid)) >= 2
+    )  # the server and Python's resource tracker
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
@@ -248,7 +252,7 @@ def test_ctrl_c_at_the_start_is_one_line(delay: float, tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_curve_of_a_run_without_checkpoints(tmp_path: Path) -> None:
-    """The limit is met by the event file, after some rows of progress.csv."""
+    """The event file reaches the limit after progress.csv has some rows."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -261,11 +265,11 @@ def test_full_disk_keeps_the_curve_of_a_run_without_checkpoints(tmp_path: Path) 
     assert len(read_curve(only_folder(tmp_path))) > 10
 
 
-def test_ctrl_c_during_start_up_is_one_line(tmp_path: Path) -> None:
+def test_ctrl_c_during_imports_is_a_one_line_error(tmp_path: Path) -> None:
     process = start(SCRIPT, *arguments(**{**TINY, "num_workers": 2, "data_dir": tmp_path}))
     maps = Path(f"/proc/{process.pid}/maps")
     give_up = time.monotonic() + 30
-    # On a busy machine a second may pass before the program's first line.
+    # On a busy machine the first line of the script may run only after a second.
     while maps.exists() and "libtorch" not in maps.read_text() and time.monotonic() < give_up:
         time.sleep(0.01)
     time.sleep(0.2 if maps.exists() else 1.0)
@@ -276,7 +280,7 @@ def test_ctrl_c_during_start_up_is_one_line(tmp_path: Path) -> None:
     assert "interrupted" in err
 
 
-def test_planned_data_do_not_depend_on_the_number_of_workers(run_tiny: Run) -> None:
+def test_collected_data_do_not_depend_on_the_number_of_workers(run_tiny: Run) -> None:
     one, two = run_tiny(num_workers=1), run_tiny(num_workers=2)
     assert read_curve(one) == read_curve(two)
 
@@ -299,14 +303,14 @@ class Line(gym.Env):
         return self.at, {}
 
     def step(self, action):
-        self.at += action  # the same array again and again
+        self.at += action  # returns the same array at every step
         return self.at, -float(abs(self.at[0])), False, False, {}
 
 gym.register("Line-v0", entry_point=Line, max_episode_steps=15)
 """
 
 
-def test_own_task_of_the_readme(tmp_path: Path) -> None:
+def test_custom_task(tmp_path: Path) -> None:
     (tmp_path / "my_tasks.py").write_text(TASK)
     flags = {**TINY, "env_name": "my_tasks:Line-v0", "ep_len": None, "num_workers": 2}
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -318,7 +322,7 @@ def test_own_task_of_the_readme(tmp_path: Path) -> None:
     assert "Reward Loss" not in curve[0]
 
 
-def test_own_task_that_raises_in_a_worker_is_shown_with_a_way_on(tmp_path: Path) -> None:
+def test_custom_task_that_raises_in_a_worker(tmp_path: Path) -> None:
     broken = TASK.replace("self.at += action", "raise ArithmeticError('the sensor broke')")
     (tmp_path / "my_tasks.py").write_text(broken)
     flags = {**TINY, "env_name": "my_tasks:Line-v0", "ep_len": None, "num_workers": 2}
@@ -328,12 +332,12 @@ def test_own_task_that_raises_in_a_worker_is_shown_with_a_way_on(tmp_path: Path)
     assert process.returncode == 1
     last_line = err.splitlines()[-1]
     folder = only_folder(tmp_path / "data")
-    assert last_line == f"ArithmeticError: the sensor broke; go on with --resume {folder}"
+    assert last_line == f"ArithmeticError: the sensor broke; continue with --resume {folder}"
     assert "my_tasks.py" in err
 
 
 @pytest.mark.parametrize("env_name", ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"])
-def test_other_gymnasium_tasks_need_no_code(env_name: str, run_tiny: Run) -> None:
+def test_gymnasium_tasks_work_without_extra_code(env_name: str, run_tiny: Run) -> None:
     curve = read_curve(run_tiny(env_name=env_name, ep_len=25))
     assert len(curve) == 2
     assert "Reward Loss" in curve[0]

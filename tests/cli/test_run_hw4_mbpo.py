@@ -1,4 +1,4 @@
-"""run_hw4_mbpo.py as a process: killed in the middle of an iteration, resumed, fed bad input."""
+"""Tests of run_hw4_mbpo.py: kills in the middle of an iteration, resumes and bad input."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ CONTINUING = {
     "sac_n_iter": 3,
     "mbpo_refit_every": 5,
 }
-AS_IN_THE_PAPER = {
+LIKE_THE_PAPER = {
     **CONTINUING,
     "model": "probabilistic",
     "ensemble_size": 4,
@@ -38,13 +38,13 @@ AS_IN_THE_PAPER = {
 }
 KINDS = pytest.mark.parametrize(
     "extra",
-    [{}, CONTINUING, AS_IN_THE_PAPER],
-    ids=["whole episodes", "continued episodes", "as in the paper"],
+    [{}, CONTINUING, LIKE_THE_PAPER],
+    ids=["whole episodes", "continued episodes", "like the paper"],
 )
 
 
 def leaves(state: Any) -> list[Any]:
-    """Return the values in a nested state."""
+    """Return all values of a nested state as a flat list."""
     if isinstance(state, dict):
         state = list(state.values())
     if isinstance(state, list | tuple):
@@ -53,7 +53,7 @@ def leaves(state: Any) -> list[Any]:
 
 
 def same_checkpoint(left: Path, right: Path) -> bool:
-    """Tell whether two runs ended in the same state, but for the seconds they took."""
+    """Return whether two runs have the same final checkpoint, except for wall-clock times."""
     states = [
         torch.load(folder / "checkpoint.pt", weights_only=True)["state"] for folder in (left, right)
     ]
@@ -64,14 +64,14 @@ def same_checkpoint(left: Path, right: Path) -> bool:
 
 
 @pytest.mark.parametrize("script", [SCRIPT, f"cs285/{SCRIPT}"])
-def test_both_spellings_of_the_command(script: str) -> None:
+def test_both_paths_of_the_script_work(script: str) -> None:
     out, err = start(script, "--help").communicate(timeout=60)
     assert "--mbpo_rollout_length" in out
     assert "--mpc_horizon" in out
     assert err == ""
 
 
-def test_normal_run_is_quiet_on_stderr(tmp_path: Path) -> None:
+def test_normal_run_prints_no_errors(tmp_path: Path) -> None:
     words = arguments(**{**TINY_MBPO, "num_workers": 2, "data_dir": tmp_path})
     process = start(SCRIPT, *words, "--env_name", "cheetah-cs285-v0", "--save_params")
     _, err = process.communicate(timeout=120)
@@ -82,10 +82,10 @@ def test_normal_run_is_quiet_on_stderr(tmp_path: Path) -> None:
 
 @KINDS
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.4])
-def test_killed_and_resumed_equals_never_stopped(
+def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny_mbpo: Run
 ) -> None:
-    n_iter = 300 if extra else 30  # so many that the run outlasts every delay
+    n_iter = 300 if extra else 30  # enough for the run to outlast every delay
     flags = {**TINY_MBPO, "sac_n_iter": 30, "num_workers": 2, **extra, "n_iter": n_iter}
     whole = run_tiny_mbpo(**flags)
     process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "killed"}))
@@ -94,7 +94,7 @@ def test_killed_and_resumed_equals_never_stopped(
     process.kill()
     process.communicate()
     folder = only_folder(tmp_path / "killed")
-    assert len(read_curve(folder)) < len(read_curve(whole))  # it was not done
+    assert len(read_curve(folder)) < len(read_curve(whole))  # the run was unfinished
     assert main(["--resume", str(folder)]) == 0
     assert read_curve(folder) == read_curve(whole)
     assert events(folder) == events(whole)
@@ -102,10 +102,10 @@ def test_killed_and_resumed_equals_never_stopped(
 
 
 @KINDS
-def test_stopped_within_an_iteration_it_is_done_again(
+def test_interrupted_iteration_is_repeated_on_resume(
     extra: dict[str, Any], tmp_path: Path, run_tiny_mbpo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the model rollouts of iteration 1 or 12, before its updates, on any machine."""
+    """The interrupt comes after the model rollouts of iteration 1 or 12, before its updates."""
     from cs285.agents.mbpo_agent import MBPOAgent
 
     flags = {**TINY_MBPO, **extra}
@@ -115,7 +115,7 @@ def test_stopped_within_an_iteration_it_is_done_again(
     def draw_or_stop(self: Any, first: int, count: int) -> Any:
         rows = draw(self, first, count)
         if first >= stopped_at:
-            raise KeyboardInterrupt  # no signal: a shell's background jobs ignore SIGINT
+            raise KeyboardInterrupt  # not a signal: background jobs of a shell ignore SIGINT
         return rows
 
     monkeypatch.setattr(MBPOAgent, "draw_mixed", draw_or_stop)
@@ -129,7 +129,7 @@ def test_stopped_within_an_iteration_it_is_done_again(
     assert same_checkpoint(folder, whole)
 
 
-def test_pieces_of_episodes_are_logged_as_whole_ones(run_tiny_mbpo: Run) -> None:
+def test_continued_episodes_are_logged_as_whole_episodes(run_tiny_mbpo: Run) -> None:
     folder = run_tiny_mbpo(**CONTINUING)
     curve = read_curve(folder)
     assert [row["Iteration"] for row in curve] == ["0", "10", "20", "30", "40", "50"]
@@ -137,60 +137,60 @@ def test_pieces_of_episodes_are_logged_as_whole_ones(run_tiny_mbpo: Run) -> None
     assert {row["Train_AverageEpLen"] for row in curve} == {"20.0"}
 
 
-def test_episode_longer_than_everything_collected(run_tiny_mbpo: Run) -> None:
-    """Nothing has ended yet: its columns start later, and the run goes on."""
+def test_metrics_of_episodes_start_after_the_first_whole_episode(run_tiny_mbpo: Run) -> None:
+    """The first episode is longer than the first two iterations."""
     flags = {"continue_episodes": True, "batch_size_initial": 5, "batch_size": 9, "n_iter": 4}
     curve = read_curve(run_tiny_mbpo(**flags))
     assert [row["Train_AverageReturn"] == "" for row in curve] == [True, True, False, False]
     assert "Initial_DataCollection_AverageReturn" not in curve[0]
 
 
-def test_sac_batch_size_against_batch_size(
+def test_batch_size_overrides_sac_batch_size(
     run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = read_curve(run_tiny_mbpo(batch_size=None, sac_batch_size=60))
     assert alone == read_curve(run_tiny_mbpo(batch_size=60))
-    assert "wins over" not in capsys.readouterr().out
+    assert "overrides it" not in capsys.readouterr().out
     both = read_curve(run_tiny_mbpo(batch_size=60, sac_batch_size=1500))
     assert both == alone
     out = capsys.readouterr().out
     assert "--batch_size 60" in out
-    assert "wins over --sac_batch_size 1500" in out
+    assert "--sac_batch_size 1500 has no effect" in out
 
 
-def test_resume_may_repeat_the_flags_of_the_run(
+def test_resume_accepts_the_flags_of_the_run(
     run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny_mbpo(batch_size=60, sac_batch_size=1500, mbpo_eval_planner=True, n_iter=1)
     capsys.readouterr()
     again = ["--sac_batch_size", "1500", "--mpc_horizon", str(TINY_MBPO["mpc_horizon"])]
     assert main(["--resume", str(folder), *again]) == 0
-    assert "without effect" not in capsys.readouterr().out
+    assert "no effect" not in capsys.readouterr().out
 
 
-def test_neither_batch_size_given_means_8000() -> None:
+def test_default_of_batch_size() -> None:
     given, mbpo = {"env_name": "x"}, find_agent("mbpo")
     assert expand_flags(mbpo, given) == given
     assert from_flat(MBPOConfig, given).run.batch_size == 8000
     assert expand_flags(mbpo, {"sac_batch_size": 7}) == {"sac_batch_size": 7, "batch_size": 7}
 
 
-def test_planner_flag_without_a_planner_is_named(
+def test_warning_about_a_planner_flag_without_a_planner(
     run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_tiny_mbpo(mpc_horizon=None, mpc_num_action_sequences=None, n_iter=1)
-    assert "without effect" not in capsys.readouterr().out
+    assert "no effect" not in capsys.readouterr().out
     run_tiny_mbpo(mpc_horizon=7, mpc_num_action_sequences=None, n_iter=1)
-    assert "--mpc_horizon: without effect" in capsys.readouterr().out
+    assert "--mpc_horizon has no effect" in capsys.readouterr().out
 
 
-def test_sac_batch_larger_than_what_was_collected(
+def test_warning_about_a_sac_batch_larger_than_the_replay_buffer(
     run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny_mbpo(sac_train_batch_size=500)
     assert len(read_curve(folder)) == 2
     out = capsys.readouterr().out
-    assert "--sac_train_batch_size 500 is more than the 60 env steps collected" in out
+    assert "--sac_train_batch_size 500 exceeds the 60 collected env steps" in out
     assert out.count("--sac_train_batch_size 500") == 1
 
 
@@ -204,24 +204,24 @@ def test_sac_batch_larger_than_what_was_collected(
         ),
         ({"mbpo_real_ratio": 1.5}, "--mbpo_real_ratio 1.5: must be a number from 0 to 1"),
         ({"mbpo_real_ratio": "nan"}, "--mbpo_real_ratio nan: must be a number from 0 to 1"),
-        ({"mbpo_propagation": "ts1"}, "--mbpo_propagation ts1: allowed are mean or random_member"),
+        ({"mbpo_propagation": "ts1"}, "--mbpo_propagation ts1: must be mean or random_member"),
         ({"mbpo_rollout_every": 0}, "--mbpo_rollout_every 0: must be an integer from 1"),
         ({"sac_train_batch_size": 0}, "--sac_train_batch_size 0: must be an integer from 1"),
-        ({"sac_batch_size": 0, "batch_size": None}, "--sac_batch_size 0: allowed are whole"),
+        ({"sac_batch_size": 0, "batch_size": None}, "--sac_batch_size 0: must be an integer"),
         ({"sac_discount": 1.01}, "--sac_discount 1.01: must be a number from 0 to 1"),
         (
             {"sac_init_temperature": 0},
             "--sac_init_temperature 0.0: must be a positive, finite number",
         ),
-        ({"num_agent_train_steps_per_iter": 0}, "since --mbpo_rollout_length is above 0"),
-        ({"data_dir": ""}, "--data_dir : allowed are anything but nothing"),
+        ({"num_agent_train_steps_per_iter": 0}, "because --mbpo_rollout_length is above 0"),
+        ({"data_dir": ""}, "--data_dir : must be a path"),
         ({"env_name": "tests.toys:RewardOnly-v0"}, "its get_reward fails on torch tensors"),
         ({"env_name": "CartPole-v1"}, "--env_name CartPole-v1: its actions are Discrete(2)"),
         ({"env_name": "Nope-v0"}, "--env_name Nope-v0"),
     ],
     ids=str,
 )
-def test_bad_input_is_one_line_and_starts_nothing(
+def test_bad_input_is_a_one_line_error_and_creates_no_files(
     flags: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = arguments(**{**TINY_MBPO, "data_dir": tmp_path / "data", **flags})
@@ -236,7 +236,7 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert not (tmp_path / "data").exists()
 
 
-def test_negative_number_in_any_notation() -> None:
+def test_negative_numbers_in_every_notation() -> None:
     words = ["--env_name", "x", "--sac_target_entropy"]
     parser = OneLineParser(prog="test")
     add_flags(parser, MBPOConfig)
@@ -244,15 +244,15 @@ def test_negative_number_in_any_notation() -> None:
         assert parse_values(parser, [*words, text])["sac_target_entropy"] == value
 
 
-def test_task_that_gives_nan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_reward_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = {**TINY_MBPO, "env_name": "tests.toys:NanReward-v0", "data_dir": tmp_path}
     assert main(arguments(**flags)) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "the task gave a non-finite reward or observation at env step 7" in err
+    assert "the environment returned a non-finite reward or observation at env step 7" in err
 
 
-def test_what_does_not_fit_into_memory_is_one_line(
+def test_lack_of_memory_is_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {**TINY_MBPO, "mbpo_model_buffer_size": 10**14, "data_dir": tmp_path}
@@ -262,41 +262,43 @@ def test_what_does_not_fit_into_memory_is_one_line(
     assert "not enough memory" in err
 
 
-def test_flags_of_rollouts_without_rollouts_are_named(
+def test_warning_about_a_rollout_flag_without_rollouts(
     run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_tiny_mbpo(mbpo_rollout_length=0, mbpo_rollout_every=None, mbpo_real_ratio=0.5, n_iter=1)
     out = capsys.readouterr().out
-    assert "--mbpo_real_ratio: without effect, as --mbpo_rollout_length is 0" in out
+    assert "--mbpo_real_ratio has no effect because --mbpo_rollout_length is 0" in out
 
 
-def test_resuming_a_finished_run_says_so(
+def test_resuming_a_finished_run_does_nothing(
     run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny_mbpo()
     assert main(["--resume", str(folder)]) == 0
-    assert "nothing is left to do: 2 iterations are done" in capsys.readouterr().out
+    assert "nothing to do: 2 iterations are complete" in capsys.readouterr().out
 
 
-def test_no_model_no_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_planner_evaluation_needs_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = {"num_agent_train_steps_per_iter": 0, "mbpo_rollout_length": 0, "data_dir": tmp_path}
     words = arguments(**{**TINY_MBPO, **flags})
     assert main([*words, "--mbpo_eval_planner"]) == 2
-    assert "since --mbpo_eval_planner plans through it" in capsys.readouterr().err
+    assert "because --mbpo_eval_planner plans through it" in capsys.readouterr().err
     assert main(words) == 0
     assert not list(only_folder(tmp_path).glob("itr_0*"))
 
 
-def test_run_of_the_other_program_is_refused(
+def test_run_of_the_other_script_cannot_be_resumed(
     run_tiny: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_tiny()
     assert main(["--resume", str(folder)]) == 2
-    assert "made by run_hw4_mb.py; allowed: a run of run_hw4_mbpo.py" in capsys.readouterr().err
+    assert "is a run of run_hw4_mb.py; must be a run of run_hw4_mbpo.py" in capsys.readouterr().err
     assert run_hw4_mb.main(["--resume", str(folder)]) == 0
 
 
-def test_diverged_learner_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diverged_sac_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = {"sac_learning_rate": 1e30, "sac_n_iter": 30, "data_dir": tmp_path}
     assert main(arguments(**{**TINY_MBPO, **flags})) == 1
     err = capsys.readouterr().err

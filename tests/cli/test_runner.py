@@ -1,4 +1,4 @@
-"""run_hw4.sh: every variable reaches its flag, typos stop it, and the quick form really runs."""
+"""Tests of run_hw4.sh: its variables, its errors, and a real run with --quick."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ MBPO_VARIABLES = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the runner, and a python that prints its arguments."""
+    """Return a folder with run_hw4.sh, and a stub of Python that prints its arguments."""
     for name in ("run_hw4.sh", "install.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
     stub = tmp_path / "stub-python"
@@ -77,14 +77,14 @@ def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProc
 
 
 def arguments(output: str, script: str = "mb") -> list[str]:
-    """Return the words that the stub was called with for a script."""
+    """Return the words of the command that the stub received for a script."""
     start = f"ARGS scripts/run_hw4_{script}.py "
     (line,) = [line for line in output.splitlines() if line.startswith(start)]
     return line.removeprefix("ARGS ").split()
 
 
 @pytest.mark.parametrize(("script", "variables"), [("mb", VARIABLES), ("mbpo", MBPO_VARIABLES)])
-def test_defaults(script: str, variables: dict[str, Any], checkout: Path) -> None:
+def test_default_flags(script: str, variables: dict[str, Any], checkout: Path) -> None:
     result = run(checkout)
     assert result.returncode == 0
     words = arguments(result.stdout, script)
@@ -94,14 +94,14 @@ def test_defaults(script: str, variables: dict[str, Any], checkout: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [*(f"MB_{name}" for name in VARIABLES), *MBPO_VARIABLES])
-def test_variable_reaches_its_flag(name: str, checkout: Path) -> None:
+def test_variable_sets_its_flag(name: str, checkout: Path) -> None:
     script = "mb" if name.startswith("MB_") else "mbpo"
     flag, value, _ = {**MBPO_VARIABLES, **{f"MB_{k}": v for k, v in VARIABLES.items()}}[name]
     words = arguments(run(checkout, **{name: value}).stdout, script)
     assert words[words.index(flag) + 1] == value
 
 
-def test_sac_batch_size_wins_over_a_default_but_not_over_a_variable(checkout: Path) -> None:
+def test_sac_batch_size_overrides_the_default_but_not_mbpo_batch_size(checkout: Path) -> None:
     words = arguments(run(checkout, SAC_BATCH_SIZE="1500").stdout, "mbpo")
     assert "--batch_size" not in words
     both = run(checkout, SAC_BATCH_SIZE="1500", MBPO_BATCH_SIZE="5000").stdout
@@ -118,8 +118,8 @@ def test_switches_and_extra_flags(script: str, prefix: str, checkout: Path) -> N
     assert f"run_hw4_{script}.py" not in run(checkout, **{f"RUN_{prefix}": "0"}).stdout
 
 
-def test_the_readmes_own_lines(checkout: Path) -> None:
-    """As they stand there, but for the installing."""
+def test_commands_of_the_readme(checkout: Path) -> None:
+    """The commands are the same except for SKIP_INSTALL."""
     first = run(checkout, RUN_MBPO="0", MB_ENV_NAME="obstacles-cs285-v0", MB_MPC_SAMPLING="cem",
                 MB_CEM_ITERATIONS="6", MB_CEM_NUM_ELITES="10").stdout  # fmt: skip
     words = arguments(first)
@@ -145,7 +145,9 @@ def test_the_readmes_own_lines(checkout: Path) -> None:
         ("SAC_LEARNING_RATE", "3e"),
     ],
 )
-def test_typos_stop_before_anything(name: str, value: str, checkout: Path) -> None:
+def test_invalid_variables_stop_the_script_before_the_installation(
+    name: str, value: str, checkout: Path
+) -> None:
     result = run(checkout, SKIP_INSTALL="0", **{name: value})
     assert result.returncode == 2
     assert f"{name}={value}" in result.stderr
@@ -161,27 +163,27 @@ def test_unknown_argument_and_help(checkout: Path) -> None:
     assert all(f" {name} " in text for name in MBPO_VARIABLES)
 
 
-def test_failing_stage_fails_the_runner(checkout: Path) -> None:
+def test_failed_experiment_stops_the_script(checkout: Path) -> None:
     failed = run(checkout, STUB_EXIT="3")
     assert failed.returncode == 3
-    assert "mbpo" not in failed.stdout  # nothing goes on after it
+    assert "mbpo" not in failed.stdout
     assert run(checkout, RUN_MB="0", STUB_EXIT="4").returncode == 4
 
 
-def test_unsuitable_python_is_named(checkout: Path) -> None:
+def test_unsupported_python_is_rejected(checkout: Path) -> None:
     result = run(checkout, SKIP_INSTALL="0", PYTHON_BIN="./stub-python", STUB_EXIT="1")
     assert result.returncode == 2
-    assert "PYTHON_BIN=./stub-python: allowed is a Python from 3.10 to 3.13" in result.stderr
+    assert "PYTHON_BIN=./stub-python: must be Python 3.10 to 3.13" in result.stderr
 
 
-def test_python_that_cannot_be_run_is_named(checkout: Path) -> None:
+def test_python_that_is_not_executable_is_rejected(checkout: Path) -> None:
     result = run(checkout, PYTHON_BIN="/nope")
     assert result.returncode == 2
-    assert "PYTHON_BIN=/nope: allowed is a Python that can be run" in result.stderr
+    assert "PYTHON_BIN=/nope: must be an executable Python" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_quick_form_of_the_readme_really_runs(tmp_path: Path) -> None:
+def test_quick_demonstration_runs(tmp_path: Path) -> None:
     there = f"--data_dir {tmp_path}"
     result = run(
         ROOT, "--quick", PYTHON_BIN=sys.executable, MB_EXTRA_FLAGS=there, MBPO_EXTRA_FLAGS=there

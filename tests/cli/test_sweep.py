@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them: grids, searches, kills, bad input. A trial is an ordinary run."""
+"""Tests of sweep.py: grids, searches, kills and bad input."""
 
 import csv
 import importlib
@@ -45,7 +45,7 @@ def log_folder(folder: Path, trial: str) -> Path:
 
 
 def by_hand(trial: Path, data: Path) -> list[dict[str, str]]:
-    """Return the curve of a run with the flags in a trial's config.json."""
+    """Return the curve of a new run with the flags of a trial."""
     flags = json.loads((trial / "config.json").read_text())["flags"]
     given = {name: value for name, value in flags.items() if value not in (None, False)}
     assert run_hw4_mb.main(arguments(**{**given, "data_dir": data})) == 0
@@ -55,7 +55,7 @@ def by_hand(trial: Path, data: Path) -> list[dict[str, str]]:
 
 BARE = """
 import sys
-sys.modules["ray"] = sys.modules["optuna"] = None  # as if they were not installed
+sys.modules["ray"] = sys.modules["optuna"] = None  # simulates that they are not installed
 from cs285.scripts.sweep import main
 sys.exit(main())
 """
@@ -63,7 +63,7 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two sizes and two seeds, by an installation without any extra."""
+    """Return a finished sweep of two sizes and two seeds, made without Ray and Optuna."""
     data = tmp_path_factory.mktemp("grid")
     (data / "bare.py").write_text(BARE)
     process = start(str(data / "bare.py"), *words(data, size="16,24", seed="1,2"))
@@ -74,7 +74,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sweep_folder(data)
 
 
-def test_grid_has_a_table_and_ordinary_runs(grid: Path, tmp_path: Path) -> None:
+def test_trials_of_a_grid_are_ordinary_runs(grid: Path, tmp_path: Path) -> None:
     rows = table(grid)
     assert [row["trial"] for row in rows] == [
         "tiny_size16_seed1", "tiny_size16_seed2", "tiny_size24_seed1", "tiny_size24_seed2",
@@ -112,20 +112,20 @@ def wait_for_the_end_of(runs: list[int]) -> None:
     wait_until(lambda: not any("run_hw4_mb" in command_of(pid) for pid in runs))
 
 
-@pytest.mark.skipif(available_cores() < 2, reason="its two runs are to be stopped side by side")
+@pytest.mark.skipif(available_cores() < 2, reason="needs two runs in parallel")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_and_resumed(how: signal.Signals, tmp_path: Path) -> None:
-    """Curves are those of runs never stopped, and no process is left behind."""
+def test_interrupted_sweep_can_be_resumed(how: signal.Signals, tmp_path: Path) -> None:
+    """The curves equal the curves of uninterrupted runs, and no process is left over."""
     process = start(
         "scripts/sweep.py", *words(tmp_path, LONG, size="16,24"), start_new_session=True
     )
     wait_until(lambda: len(list(tmp_path.glob("sweep_*/hw4_*/checkpoint.pt"))) == 2, SECONDS)
     left = children_of(process.pid)
-    os.killpg(process.pid, how)  # as a terminal sends it
+    os.killpg(process.pid, how)  # like a terminal
     error = process.communicate(timeout=SECONDS)[1]
     folder = sweep_folder(tmp_path)
     assert process.returncode == 130
-    assert error == f"sweep.py: error: interrupted; go on with --resume {folder}\n"
+    assert error == f"sweep.py: error: interrupted; continue with --resume {folder}\n"
     assert not set(left) & set(children_of(1))
     for log in folder.glob("*.log"):
         assert "interrupted" in log.read_text()
@@ -136,8 +136,8 @@ def test_stopped_and_resumed(how: signal.Signals, tmp_path: Path) -> None:
     assert read_curve(trial) == by_hand(trial, tmp_path / "by_hand")
 
 
-def test_search_whose_driver_is_killed(tmp_path: Path) -> None:
-    """The trials are those of a search never killed; those that fall behind are stopped."""
+def test_search_continues_after_its_driver_was_killed(tmp_path: Path) -> None:
+    """The trials equal the trials of an uninterrupted search, and ASHA stops some of them."""
     pytest.importorskip("optuna")
     flags = {**LONG, "n_iter": 9, "batch_size": 400, "size": "8:32"}
     flags["learning_rate"] = "1e-4:1e-2:log"
@@ -149,18 +149,18 @@ def test_search_whose_driver_is_killed(tmp_path: Path) -> None:
     runs = runs_below(process.pid)
     process.kill()
     process.communicate(timeout=SECONDS)
-    wait_for_the_end_of(runs)  # with the driver
+    wait_for_the_end_of(runs)  # the runs end with the driver
     folder = sweep_folder(tmp_path)
     begun = table(folder)
     assert 1 <= len(begun) < 4
     assert main(["--resume", str(folder)]) == 0
     rows, plan = table(folder), read(folder)
     assert [row["trial"] for row in rows[: len(begun)]] == [row["trial"] for row in begun]
-    (tmp_path / "undisturbed").mkdir()
-    undisturbed = Trials(plan, tmp_path / "undisturbed")
-    while undisturbed.next_job():
+    (tmp_path / "uninterrupted").mkdir()
+    uninterrupted = Trials(plan, tmp_path / "uninterrupted")
+    while uninterrupted.next_job():
         pass
-    assert [row["trial"] for row in rows] == list(undisturbed.by_name)
+    assert [row["trial"] for row in rows] == list(uninterrupted.by_name)
     for row in rows:
         curve = read_curve(folder / row["folder"])
         assert row["state"] in ("done", "stopped early")
@@ -181,7 +181,7 @@ if __name__ == "__main__":
 """
 
 
-def test_agent_of_ones_own_in_the_current_folder(tmp_path: Path) -> None:
+def test_own_agent_in_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "own_agent.py").write_text(OWN_AGENT)
     flags = words(tmp_path, size="16")[2:]
     process = start("scripts/sweep.py", "--script", "own_agent:own", *flags, cwd=tmp_path)
@@ -193,10 +193,10 @@ def test_agent_of_ones_own_in_the_current_folder(tmp_path: Path) -> None:
     assert about["agent"] == "own_agent:own"
 
 
-def test_trial_that_fails_does_not_stop_the_others(
+def test_other_trials_continue_after_a_failed_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT)  # where tests/toys.py is found
+    monkeypatch.chdir(ROOT)  # so that tests/toys.py can be imported
     tasks = "tests.toys:NanReward-v0,tests.toys:LinearReach-v0"
     assert main(words(tmp_path, env_name=tasks)) == 1
     error = capsys.readouterr().err
@@ -226,33 +226,36 @@ def test_metric_that_is_not_logged(tmp_path: Path) -> None:
     process = start("scripts/sweep.py", *words(tmp_path, seed="1,2"), "--metric", "Foo")
     error = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 1
-    assert error.count("--metric Foo: the run logs none; allowed are Iteration") == 2
+    assert error.count("--metric Foo: the run does not log it; must be one of Iteration") == 2
     assert error.count("\n") == 2
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["--script", "mb"], "--env_name is required"),
-        (["--env_name", "obstacles-cs285-v0"], "--script is required; allowed are mb, mbpo"),
+        (["--env_name", "obstacles-cs285-v0"], "--script is required; must be mb, mbpo"),
         (["--script", "mc"], "--script mc: must be mb, mbpo"),
         (["--script", "nowhere:mc"], "--script nowhere:mc: cannot import nowhere"),
         (["--script", "mb", "--env_name", "NoSuchTask-v0"], "NoSuchTask-v0"),
         (["--script", "mb", "--sise", "3"], "--sise"),
-        (["--script", "mb", "--size", "16,-1"], "--size -1: allowed are"),
-        (["--script", "mb", "--video_log_freq", "1,2"], "--video_log_freq: allowed is one value"),
-        (["--script", "mb", "--cem_alpha", "0.5,1"], "--cem_alpha 0.5,1.0: without effect"),
-        (["--script", "mb", "--search", "0", "--size", "8:16"], "--search 0: allowed are"),
-        (["--script", "mb", "--sampler", "optuna", "--size", "8,16"], "allowed with --search"),
-        (["--script", "mb", "--which_gpu", "1", "--size", "8,16"], "--which_gpu: allowed in a run"),
-        (["--script", "mb", "--num_workers", "2"], "--num_workers: allowed in a run by hand"),
-        (["--script", "mb", "--checkpoint_freq", "-1"], "--checkpoint_freq -1: allowed in a sweep"),
-        (["--script", "mb", "--gpus_per_trial", "1.5"], "--gpus_per_trial 1.5: allowed are shares"),
+        (["--script", "mb", "--size", "16,-1"], "--size -1: must be an integer from 1"),
+        (["--script", "mb", "--video_log_freq", "1,2"], "--video_log_freq: must be a single value"),
+        (["--script", "mb", "--cem_alpha", "0.5,1"], "--cem_alpha 0.5,1.0: no effect because"),
+        (["--script", "mb", "--search", "0", "--size", "8:16"], "--search 0: must be an integer"),
+        (
+            ["--script", "mb", "--sampler", "optuna", "--size", "8,16"],
+            "--sampler_seed need --search",
+        ),
+        (["--script", "mb", "--which_gpu", "1", "--size", "8,16"], "--which_gpu: must be left out"),
+        (["--script", "mb", "--num_workers", "2"], "--num_workers: must be left out"),
+        (["--script", "mb", "--checkpoint_freq", "-1"], "--checkpoint_freq -1: must be a positive"),
+        (["--script", "mb", "--gpus_per_trial", "1.5"], "--gpus_per_trial 1.5: must be a share"),
         (["--resume", "nowhere"], "--resume nowhere: No such file or directory (sweep.json)"),
     ],
 )
-def test_bad_input_is_one_line(
-    given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_input_is_a_one_line_error(
+    given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main([*given, "--data_dir", str(tmp_path / "data")])
@@ -260,13 +263,16 @@ def test_bad_input_is_one_line(
         code = int(str(stop.code))
     assert code == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
-def test_folder_of_another_sweep(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_with_resume_must_match_the_sweep(
+    grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--resume", str(grid), "--size", "16,32"]) == 2
-    assert "belongs to another sweep, of --size 16,24, not 16,32" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"--size 16,32: the sweep in {grid} has 16,24; must be the same" in error
     assert main(["--resume", str(grid), "--size", "16,24"]) == 0
 
 
@@ -275,11 +281,11 @@ def test_address_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
     pytest.importorskip("ray")
     assert main([*words(data, seed="1,2"), "--address", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
-    assert "--address 127.0.0.1:1: no cluster of Ray answers there" in error
+    assert "--address 127.0.0.1:1: no Ray cluster answers there" in error
     assert error.count("\n") == 1 and not data.exists()
 
 
-def test_address_where_nobody_answers(
+def test_address_that_does_not_respond(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("ray")
@@ -287,38 +293,38 @@ def test_address_where_nobody_answers(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         assert main([*words(tmp_path / "data", seed="1,2"), "--address", address]) == 2
-    assert f"--address {address}: no cluster of Ray answers there" in capsys.readouterr().err
+    assert f"--address {address}: no Ray cluster answers there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
-        (["--cpus_per_trial", "1000"], "--cpus_per_trial 1000: allowed is what this machine has"),
-        (["--gpus_per_trial", "64"], "--gpus_per_trial 64: allowed is what this machine has"),
+        (["--cpus_per_trial", "1000"], "--cpus_per_trial 1000: must be at most what this machine"),
+        (["--gpus_per_trial", "64"], "--gpus_per_trial 64: must be at most what this machine has"),
     ],
 )
-def test_more_than_the_machine_has(
-    given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_share_larger_than_the_machine_is_rejected(
+    given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words(tmp_path / "data", seed="1,2"), *given]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
-    ("package", "module", "given", "said"),
+    ("package", "module", "given", "message"),
     [
         ("ray", "launchers.ray", ["--address", "auto"], "pip install -e '.[cluster]'"),
         ("optuna", "sweeps.search", ["--asha"], "pip install -e '.[search]'"),
         ("optuna", "sweeps.search", ["--search", "2", "--sampler", "optuna"], "need Optuna"),
     ],
 )
-def test_package_that_is_not_installed(
+def test_error_if_an_optional_package_is_missing(
     package: str,
     module: str,
     given: list[str],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -330,11 +336,11 @@ def test_package_that_is_not_installed(
     monkeypatch.delattr(parent, name, raising=False)
     assert main([*words(tmp_path / "data", seed="1,2"), *given]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
-def test_dry_run_prints_commands_that_run(
+def test_dry_run_prints_the_commands_of_the_trials(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words(tmp_path, size="16,24"), "--dry_run"]) == 0

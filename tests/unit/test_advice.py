@@ -1,4 +1,4 @@
-"""Remarks on what is collected: each is printed once, and only where there is reason for it."""
+"""Test that each warning about the collected data is printed once, and only if it applies."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from cs285.envs import TaskSpec
 from cs285.infrastructure.replay_buffer import Path
 
 LOW, HIGH = np.full(2, -1, np.float32), np.ones(2, np.float32)
-ENDS = "episodes of this task end, and where is not known"
-BATCH = "--sac_train_batch_size 50 is more than the {held} env steps collected"
+UNKNOWN_TERMINATION = "warning: episodes of this task terminate, but imagined episodes do not"
+LARGE_BATCH = "warning: --sac_train_batch_size 50 exceeds the {collected} collected env steps"
 
 
 def reward(obs: Any, acs: Any) -> tuple[Any, Any]:
@@ -28,22 +28,22 @@ def advise(
     config_class: type = MBPOConfig,
     **flags: Any,
 ) -> None:
-    """Look at the same paths in three iterations from number `first` on."""
+    """Pass the same paths to Advice in three iterations, starting with iteration `first`."""
     task = TaskSpec(3, 2, LOW, HIGH, get_reward=get_reward, ep_len=10)
     advice = Advice(from_flat(config_class, flags), task)
     for iteration in range(first, first + 3):
         advice(paths, iteration)
 
 
-def path(length: int, ended: bool = False) -> Path:
-    obs, ends = np.zeros((length, 3), np.float32), np.zeros(length, bool)
-    ends[-1] = ended
-    return Path(obs, obs[:, :2], obs[:, 0], obs, ends)
+def path(length: int, terminates: bool = False) -> Path:
+    obs, terminated = np.zeros((length, 3), np.float32), np.zeros(length, bool)
+    terminated[-1] = terminates
+    return Path(obs, obs[:, :2], obs[:, 0], obs, terminated)
 
 
 @pytest.mark.parametrize("config_class", [MBConfig, MBPOConfig])
 @pytest.mark.parametrize(
-    ("get_reward", "flags", "ended", "times"),
+    ("get_reward", "flags", "terminates", "times"),
     [
         (None, {}, True, 1),
         (None, {}, False, 0),
@@ -52,20 +52,22 @@ def path(length: int, ended: bool = False) -> Path:
         (reward, {}, True, 0),
     ],
 )
-def test_ends_that_are_not_known_are_remarked_once(
+def test_unknown_terminations_give_one_warning(
     get_reward: Any,
     flags: dict[str, Any],
-    ended: bool,
+    terminates: bool,
     times: int,
     config_class: type,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    paths = [path(300), path(1, ended)]
+    paths = [path(300), path(1, terminates)]
     advise(paths, get_reward, config_class=config_class, **flags)
-    assert capsys.readouterr().out.count(ENDS) == times
+    assert capsys.readouterr().out.count(UNKNOWN_TERMINATION) == times
 
 
-def test_without_a_model_no_end_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_model_there_is_no_termination_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     flags = {"num_agent_train_steps_per_iter": 0, "mbpo_rollout_length": 0}
     advise([path(300, True)], None, **flags)
     assert capsys.readouterr().out == ""
@@ -75,8 +77,9 @@ def test_without_a_model_no_end_is_missed(capsys: pytest.CaptureFixture[str]) ->
     ("lengths", "first", "times"),
     [([20, 29], 0, 1), ([20, 30], 0, 0), ([20, 29], 1, 0)],
 )
-def test_batches_that_repeat_rows_are_remarked_at_the_start(
+def test_sac_batch_larger_than_the_data_gives_one_warning_at_the_start(
     lengths: list[int], first: int, times: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     advise([path(n) for n in lengths], first=first, sac_train_batch_size=50)
-    assert capsys.readouterr().out.count(BATCH.format(held=sum(lengths))) == times
+    warning = LARGE_BATCH.format(collected=sum(lengths))
+    assert capsys.readouterr().out.count(warning) == times

@@ -1,4 +1,4 @@
-"""Logs become arrays, and arrays of several seeds one curve."""
+"""Tests of loading logs, grouping runs and aggregating seeds."""
 
 import json
 import time
@@ -16,6 +16,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from cs285.analysis.groups import group_seeds, with_column
 from cs285.analysis.plots import last_value
+from cs285.analysis.report.results_table import table
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, load_run
 from cs285.analysis.statistics import aggregate, bootstrap_interval, interquartile_mean, smooth
 from cs285.experiments.suites import Result, read_experiments, select
@@ -30,8 +31,8 @@ def make_run(name: str, steps: list[float], returns: list[float], **flags: objec
     return Run(name, columns, {"flags": flags} if flags else {}, Path(f"{name}_{len(steps)}"))
 
 
-def test_numbers_of_rliable() -> None:
-    """Of rliable 1.2.0 with 200000 resamples, beside the older pandas that it imports with."""
+def test_iqm_and_interval_equal_rliable() -> None:
+    """The numbers are from rliable 1.2.0 with 200000 resamples."""
     assert interquartile_mean(TEN) == pytest.approx(3.26666667)
     low, high = bootstrap_interval(TEN)
     assert low == pytest.approx(0.0333, abs=0.4) and high == pytest.approx(5.7167, abs=0.4)
@@ -44,15 +45,15 @@ def test_one_seed_has_no_interval() -> None:
     assert low.shape == high.shape == (10,) and np.isnan([low, high]).all()
 
 
-def test_smooth_is_the_mean_of_the_values_so_far() -> None:
+def test_smooth_is_a_running_mean_without_nan() -> None:
     np.testing.assert_allclose(smooth(np.array([1.0, 3, 5, 1]), 2), [1, 2, 4, 3])
     np.testing.assert_allclose(smooth(TEN, 1), TEN)
     np.testing.assert_allclose(smooth(TEN, 100)[-1], TEN.mean())
     np.testing.assert_allclose(smooth(np.array([np.nan, 1, np.nan, 3]), 2), [np.nan, 1, 1, 3])
 
 
-def test_seeds_meet_at_equal_env_steps() -> None:
-    """Where a seed's episodes end elsewhere, its value in between counts, up to the shortest."""
+def test_seeds_are_interpolated_to_the_same_env_steps() -> None:
+    """The curve covers the range of env steps that all seeds have."""
     one = make_run("a_seed1", [0, 100, 200, 300], [0.0, 10, 20, 30])
     two = make_run("a_seed2", [50, 250], [0.0, 20])
     curve = aggregate([one, two])
@@ -65,73 +66,75 @@ def test_seeds_meet_at_equal_env_steps() -> None:
 def test_missing_values_and_columns() -> None:
     run = make_run("a", [0, 100, 200], [1.0, np.nan, 3])
     np.testing.assert_allclose(aggregate([run]).x, [0, 200])
-    with pytest.raises(UsageError, match=f"column Eval: a has none; allowed are {EVAL_RETURN}"):
+    with pytest.raises(
+        UsageError, match=f"column Eval: a does not have it; must be one of {EVAL_RETURN}"
+    ):
         aggregate([run], "Eval")
     assert last_value(run, EVAL_RETURN) == 2
-    with pytest.raises(UsageError, match="no Eval_AverageReturn was logged"):
+    with pytest.raises(UsageError, match="Eval_AverageReturn was not logged"):
         last_value(make_run("a", [0], [np.nan]), EVAL_RETURN)
-    said: list[str] = []
+    messages: list[str] = []
     other = make_run("b", [0], [np.nan])
-    assert with_column("--y", EVAL_RETURN, [run, other], said.append) == [run]
-    assert said == [f"b_1: passed over, it has no values of {EVAL_RETURN}"]
+    assert with_column("--y", EVAL_RETURN, [run, other], messages.append) == [run]
+    assert messages == [f"b_1: skipped because it has no values of {EVAL_RETURN}"]
     with pytest.raises(UsageError, match="--y Eval: no run has values of it"):
         with_column("--y", "Eval", [run, other])
 
 
-def test_an_axis_that_goes_back_is_refused() -> None:
-    with pytest.raises(UsageError, match=f"its {ENV_STEPS} goes back"):
+def test_a_decreasing_axis_is_an_error() -> None:
+    with pytest.raises(UsageError, match=f"a_3: {ENV_STEPS} decreases"):
         aggregate([make_run("a", [0, 200, 100], [0.0, 1, 2])])
 
 
-def test_a_curve_of_very_many_values_keeps_its_ends() -> None:
+def test_a_thinned_curve_keeps_its_first_and_last_value() -> None:
     steps = list(map(float, range(20000)))
     curve = aggregate([make_run(f"a_seed{seed}", steps, steps) for seed in (1, 2)])
     assert len(curve.x) == 1000 and (curve.x[0], curve.x[-1]) == (0, 19999)
     np.testing.assert_array_equal(curve.center, curve.x)
 
 
-def test_seeds_without_a_value_in_common() -> None:
+def test_seeds_without_common_env_steps_or_values() -> None:
     apart = [make_run("a_seed1", [0, 1], [0, 0]), make_run("a_seed2", [2, 3], [0, 0])]
-    with pytest.raises(UsageError, match="a: its seeds have no"):
+    with pytest.raises(UsageError, match="a: its seeds have no range of"):
         aggregate(apart)
-    with pytest.raises(UsageError, match="a: a run of it has no"):
+    with pytest.raises(UsageError, match=f"a_seed1_2: no {EVAL_RETURN} yet"):
         aggregate([make_run("a_seed1", [0, 1], [np.nan, np.nan])])
 
 
 @pytest.mark.parametrize(
     "content", [b"a,b\n1,policy\n", b"a,b\n1\n", b"a,b\n1,2\n1\n", b"\xff\xfe\n"]
 )
-def test_csv_that_is_no_table_of_numbers(content: bytes, tmp_path: Path) -> None:
+def test_a_csv_must_be_a_table_of_numbers(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_bytes(content)
-    with pytest.raises(UsageError, match=r"table.csv: .*; allowed: a CSV of numbers"):
+    with pytest.raises(UsageError, match=r"table.csv: .*; must be a CSV of numbers"):
         load_run(file)
 
 
 @pytest.mark.parametrize(
     "described", ["[1]", "null", "3", '{"flags": null}', "{", '{"flags": {"seed": "x"}}']
 )
-def test_what_describes_a_run_may_be_of_something_else(described: str, tmp_path: Path) -> None:
-    (tmp_path / "curve.csv").write_text("a,b\n1,2\n3,4")  # by an editor that ends no last line
+def test_a_json_without_flags_is_ignored(described: str, tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_text("a,b\n1,2\n3,4")  # without a final newline
     (tmp_path / "curve.json").write_text(described)
     run = load_run(tmp_path / "curve.csv")
     assert (run.name, run.seed) == ("curve", None)
     np.testing.assert_array_equal(run.column("b"), [2, 4])
-    begun = tmp_path / "progress.csv"
-    begun.write_text("a,b\n1,2\n3,4")  # that a run is writing
-    np.testing.assert_array_equal(load_run(begun).column("b"), [2])
+    log = tmp_path / "progress.csv"
+    log.write_text("a,b\n1,2\n3,4")  # the run is writing the last line
+    np.testing.assert_array_equal(load_run(log).column("b"), [2])
 
 
-def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
+def test_an_unreadable_log_is_skipped_and_reported(tmp_path: Path) -> None:
     for name, text in (("one", "a\n1\n"), ("two", "a\nx\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "progress.csv").write_text(text)
-    said: list[str] = []
-    assert [run.name for run in find_runs([tmp_path, tmp_path / "one"], said.append)] == ["one"]
-    assert len(said) == 1 and "two" in said[0]
+    messages: list[str] = []
+    assert [run.name for run in find_runs([tmp_path, tmp_path / "one"], messages.append)] == ["one"]
+    assert len(messages) == 1 and "two" in messages[0]
 
 
-def test_groups_are_settings() -> None:
+def test_runs_are_grouped_by_name_without_seed() -> None:
     names = ["q4_horizon5_seed1", "q4_horizon5_seed2", "q4_horizon15_seed1", "seedless"]
     groups = group_seeds([make_run(name, [0], [0]) for name in names])
     assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
@@ -139,8 +142,8 @@ def test_groups_are_settings() -> None:
     }  # fmt: skip
 
 
-def test_runs_of_one_name_with_other_flags_are_other_settings() -> None:
-    """As under the default name, todo. A run begun twice counts once, the longer one."""
+def test_runs_with_the_same_name_and_different_flags_are_different_settings() -> None:
+    """All runs have the default name, todo. If a seed has two runs, the longer run counts."""
     runs = [
         make_run("todo", [0, 1], [0, 0], seed=1, env_name="cheetah", size=8, n_iter=2),
         make_run("todo", [0, 1, 2], [0, 0, 0], seed=2, env_name="cheetah", size=8, n_iter=3),
@@ -149,17 +152,17 @@ def test_runs_of_one_name_with_other_flags_are_other_settings() -> None:
         make_run("todo", [0, 1, 2], [0, 0, 0], seed=1, env_name="cheetah", size=16),
         make_run("todo", [0], [0], seed=1, env_name="cheetah", size=8),
     ]
-    said: list[str] = []
-    groups = group_seeds(runs, said.append)
+    messages: list[str] = []
+    groups = group_seeds(runs, messages.append)
     assert {key: [len(run) for run in members] for key, members in groups.items()} == {
         "todo env_name=cheetah size=8": [2, 3],
         "todo env_name=obstacles size=8": [2, 1],
         "todo env_name=cheetah size=16": [3],
     }
-    assert said == ["todo_1: passed over for another run of its seed, todo_2"]
+    assert messages == ["todo_1: skipped because todo_2 has the same seed"]
 
 
-def test_runs_of_the_two_programs_are_never_one_setting() -> None:
+def test_runs_of_different_scripts_are_different_settings() -> None:
     runs = [make_run("todo", [0, 1], [0, 0], seed=seed, size=8) for seed in (1, 2, 1)]
     for run, script in zip(runs, ("mb.py", "mb.py", "mbpo.py"), strict=True):
         run.config["script"] = script
@@ -170,7 +173,7 @@ def test_runs_of_the_two_programs_are_never_one_setting() -> None:
     }
 
 
-def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
+def test_csv_and_event_file_of_a_run_have_equal_columns(tmp_path: Path) -> None:
     logger = Logger(tmp_path)
     logger.record({EVAL_RETURN: 1.5, ENV_STEPS: 100.0}, 0)
     logger.record_video("eval", [np.zeros((16, 16, 3), np.uint8)] * 4, 30, 0)
@@ -185,9 +188,9 @@ def test_csv_and_event_file_of_a_run_say_the_same(tmp_path: Path) -> None:
 
 
 def test_event_files_of_the_original_homework(tmp_path: Path) -> None:
-    """One scalar a record, a folder without config.json, a run begun twice, a video, a cut end.
+    """They hold one scalar per record, a video and a truncated record, without a config.json.
 
-    The first start had got further: of it nothing counts from where the second one begins.
+    The run was restarted at step 2. From there on, the values of the restart count.
     """
     folder = tmp_path / "hw4_q3_reacher_reacher-cs285-v0_05-11-2020_10-20-30"
     for first, end in ((0, 9), (2, 4)):
@@ -197,7 +200,7 @@ def test_event_files_of_the_original_homework(tmp_path: Path) -> None:
             writer.add_scalar("Training Loss", step, step)
         writer.add_video("rollout", np.zeros((1, 2, 3, 8, 8), np.uint8), 3)
         writer.close()
-        time.sleep(1.1)  # the files' names tell their order, by seconds
+        time.sleep(1.1)  # the file names give the order, in whole seconds
     last = sorted(folder.iterdir())[-1]
     last.write_bytes(last.read_bytes()[:-3])
     run = load_run(folder)
@@ -206,7 +209,7 @@ def test_event_files_of_the_original_homework(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run.column("Training Loss"), [0, 1, 2, 3])
 
 
-def test_scalars_that_newer_writers_store_as_tensors(tmp_path: Path) -> None:
+def test_scalars_stored_as_tensors_are_read(tmp_path: Path) -> None:
     file = tmp_path / "events.out.tfevents.1.host"
     writer = RecordWriter(str(file))
     content = np.array([2.5], "<f4").tobytes()
@@ -221,7 +224,7 @@ def test_scalars_that_newer_writers_store_as_tensors(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_run(file).column("loss"), [2.5])
 
 
-def test_finds_runs_of_the_program(run_tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_find_runs_loads_log_folders(run_tiny: Callable[..., Path], tmp_path: Path) -> None:
     folders = [run_tiny(exp_name=f"tiny_seed{seed}", seed=seed) for seed in (1, 2)]
     runs = find_runs([tmp_path])
     assert [(run.setting, run.seed) for run in runs] == [("tiny", 1), ("tiny", 2)]
@@ -229,8 +232,8 @@ def test_finds_runs_of_the_program(run_tiny: Callable[..., Path], tmp_path: Path
     assert (runs[0].seconds or 0) > 0
 
 
-def test_what_has_no_scalars_is_passed_over(run_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    """A run of question 1, one that has just begun, a CSV of something else."""
+def test_runs_without_scalars_are_skipped(run_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """These are runs of question 1, runs that have just begun, and unrelated CSV files."""
     run_tiny(exp_name="q1", scalar_log_freq=-1, data_dir=tmp_path / "data")
     begun = tmp_path / "data" / "hw4_begun"
     begun.mkdir()
@@ -246,19 +249,50 @@ def test_what_has_no_scalars_is_passed_over(run_tiny: Callable[..., Path], tmp_p
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_where_there_is_no_run(name: str, tmp_path: Path) -> None:
+def test_a_path_without_runs_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=f"{name}: no"):
         find_runs([tmp_path / name])
 
 
-def test_what_is_wanted_of_an_experiment() -> None:
+def test_a_result_meets_its_target() -> None:
     assert Result("x", at_least=1.0).is_met(1.0) and not Result("x", at_least=1.0).is_met(0.9)
     assert Result("x", at_most=1.0).is_met(0.9) and not Result("x", at_most=1.0).is_met(1.1)
     assert Result("x").is_met(0.0) is None
 
 
-def test_experiments_can_be_chosen() -> None:
+def test_a_result_reaches_its_stated_figure_independently_of_the_target() -> None:
+    result = Result("x", stated="-300 to -250", stated_at_least=-300, at_least=-260)
+    assert result.reaches_stated(-262.8) and not result.is_met(-262.8)
+    assert result.reaches_stated(-200)  # better than the stated range
+    assert not result.reaches_stated(-301)
+    loss = Result("x", stated="below 0.2", stated_at_most=0.2)
+    assert loss.reaches_stated(0.1) and not loss.reaches_stated(0.3)
+    assert loss.is_met(0.1) is None
+    assert Result("x", stated="a trend").reaches_stated(0.0) is None
+
+
+@pytest.mark.parametrize("name", ["homework", "research"])
+def test_stated_bounds_agree_with_the_stated_text(name: str) -> None:
+    results = [result for experiment in read_experiments(name) for result in experiment.results]
+    bounded = 0
+    for result in results:
+        for bound in (result.stated_at_least, result.stated_at_most):
+            if bound is not None:
+                assert f"{bound:g}" in result.stated.split()
+                bounded += 1
+    assert bounded >= 3
+
+
+def test_the_table_judges_stated_figure_and_target_separately(tmp_path: Path) -> None:
+    (tmp_path / "q3").mkdir()
+    rows = "\n".join(f"{step},-262.8" for step in range(3))
+    (tmp_path / "q3" / "q3_reacher_seed1.csv").write_text(f"{ENV_STEPS},{EVAL_RETURN}\n{rows}\n")
+    row = table(select(read_experiments(), None, ["q3_reacher"]), tmp_path)[2]
+    assert "| -262.8 | -300 to -250: reached | ≥ -260: missed |" in row
+
+
+def test_experiments_are_selected_by_question_and_name() -> None:
     experiments = read_experiments()
     chosen = select(experiments, ["q2"], ["q3_reacher"])
     assert [e.name for e in chosen] == ["q2_obstacles_singleiteration", "q3_reacher"]
@@ -283,7 +317,7 @@ def test_experiments_can_be_chosen() -> None:
         ),
     ],
 )
-def test_list_that_is_none(text: str, tmp_path: Path) -> None:
+def test_an_invalid_list_is_an_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "list.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=r"--experiments .*list.toml: "):

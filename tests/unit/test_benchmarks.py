@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say; how fast anything is, is never tested."""
+"""Tests of the benchmarks: rates, ratios and the report. They do not test speed."""
 
 import time
 from collections.abc import Callable
@@ -11,28 +11,28 @@ from benchmarks.reference.homework_sac import HomeworkSAC
 from benchmarks.report import TARGETS, measured, text_of
 from benchmarks.timing import RESULTS, rates, summarize
 
-A_NAP = 0.02
+NAP_SECONDS = 0.02
 
 
 def napper(units: int) -> Callable[[], float]:
     def work() -> float:
-        time.sleep(A_NAP)
+        time.sleep(NAP_SECONDS)
         return units
 
     return work
 
 
-def test_rates_are_units_per_second_of_each_round() -> None:
+def test_rates_and_ratios_of_each_round() -> None:
     measured = rates({"one": partial(napper, 1), "three": partial(napper, 3)}, repeats=4)
     assert {name: len(values) for name, values in measured.items()} == {"one": 4, "three": 4}
-    assert all(0 < rate <= 1 / A_NAP for rate in measured["one"])
+    assert all(0 < rate <= 1 / NAP_SECONDS for rate in measured["one"])
     fixed = {"one": [1.0, 2.0, 3.0, 4.0], "three": [3.0, 6.0, 9.0, 16.0]}
     summary = summarize(fixed, "one")
     assert summary["three"]["ratio_to_baseline"] == 3
     assert summary["three"]["median"] == 7.5
 
 
-def test_the_report_is_what_its_files_say() -> None:
+def test_the_report_matches_the_json_files() -> None:
     assert (RESULTS / "README.md").read_text() == text_of(measured())
 
 
@@ -48,8 +48,8 @@ def test_a_missed_target_is_reported_as_missed() -> None:
 
 
 @pytest.mark.parametrize("rows", [300, 700])
-def test_the_homework_style_sac_learns_the_mean_reward(rows: int) -> None:
-    """With discount 0 the values are those of the rewards: the contender does its work."""
+def test_the_homework_style_sac_learns_the_reward(rows: int) -> None:
+    """With discount 0 the Q values are the rewards, so the critic loss must fall."""
     agent, random = HomeworkSAC(3, 2, 32, discount=0.0), np.random.default_rng(0)
     obs, next_obs = random.normal(size=(2, rows, 3)).astype(np.float32)
     acs = random.uniform(-1, 1, (rows, 2)).astype(np.float32)

@@ -26,7 +26,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_truncated_file_is_refused_by_name(tmp_path: Path, share: float) -> None:
+def test_truncated_file_is_rejected(tmp_path: Path, share: float) -> None:
     file = tmp_path / "c.pt"
     save_checkpoint(file, STATE)
     content = file.read_bytes()
@@ -35,13 +35,13 @@ def test_truncated_file_is_refused_by_name(tmp_path: Path, share: float) -> None
         load_checkpoint(file, "cpu")
 
 
-def test_foreign_files_are_refused_by_name(tmp_path: Path) -> None:
+def test_foreign_files_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "c.pt"
     torch.save({"model": torch.ones(3)}, file)
-    with pytest.raises(UsageError, match=r"c\.pt is of another version \(no format\)"):
+    with pytest.raises(UsageError, match=r"c\.pt is from another version \(no format\)"):
         load_checkpoint(file, "cpu")
     torch.save({"format": "cs285 checkpoint 4", "state": STATE}, file)
-    with pytest.raises(UsageError, match=r"c\.pt is of another version \(cs285 checkpoint 4\)"):
+    with pytest.raises(UsageError, match=r"c\.pt is from another version \(cs285 checkpoint 4\)"):
         load_checkpoint(file, "cpu")
     file.write_text("not even close")
     with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
@@ -65,8 +65,8 @@ def test_loading_never_runs_code(tmp_path: Path, save: Any) -> None:
     assert not harm.exists()
 
 
-def test_full_disk_is_said_as_such_and_keeps_the_old_file(tmp_path: Path) -> None:
-    """Wherever in the file it is that the disk is full."""
+def test_full_disk_raises_its_error_and_keeps_the_old_file(tmp_path: Path) -> None:
+    """This holds at any position in the file at which the disk is full."""
     file = tmp_path / "c.pt"
     save_checkpoint(file, STATE)
     before = file.read_bytes()
@@ -89,10 +89,10 @@ def file_size_limit(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_interrupt_waits_until_the_file_is_whole(
+def test_interrupt_is_delayed_until_the_file_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raised in the middle of torch's writer it ends the process by an abort."""
+    """Inside torch's writer, a KeyboardInterrupt would abort the process."""
     file, write = tmp_path / "c.pt", checkpoint._Sink.write
 
     def interrupted(sink: Any, data: bytes) -> int:
@@ -100,7 +100,8 @@ def test_interrupt_waits_until_the_file_is_whole(
         return write(sink, data)
 
     monkeypatch.setattr(checkpoint._Sink, "write", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
+    # pytest in a background job ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(file, STATE)
@@ -110,7 +111,7 @@ def test_interrupt_waits_until_the_file_is_whole(
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]
 
 
-def test_lazy_reading_gives_the_same(tmp_path: Path) -> None:
+def test_lazy_reading_returns_the_same_state(tmp_path: Path) -> None:
     file = tmp_path / "c.pt"
     save_checkpoint(file, STATE)
     assert torch.equal(load_checkpoint(file, "cpu", lazily=True)["weights"]["w"], torch.arange(5e3))

@@ -1,4 +1,4 @@
-"""The data do not depend on who collects them, and nothing is lost with a worker."""
+"""Tests of the collector: same data from every backend, and recovery from dead workers."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from cs285.collection import collector as collector_module
 from cs285.collection.collector import (
     Collector,
     InProcess,
-    _shortest_run,
+    _shortest_prefix,
     available_cores,
     make_backend,
 )
@@ -37,7 +37,7 @@ RANDOM = RandomPolicy(np.full(2, -0.99, np.float32), np.full(2, 0.99, np.float32
 
 
 class GoalPolicy(RandomPolicy):
-    """Walks to the goal with some noise, so that episodes end at different lengths."""
+    """Walks to the goal with noise, so that the episode lengths differ."""
 
     def get_action(self, obs: Any, memories: Any) -> Any:
         noise = super().get_action(obs, memories)
@@ -45,7 +45,7 @@ class GoalPolicy(RandomPolicy):
 
 
 class Slow(gym.Wrapper):
-    """Leaves time to kill its process."""
+    """A slow env, so that a test has time to kill its process."""
 
     def step(self, action: Any) -> Any:
         time.sleep(0.02)
@@ -81,7 +81,7 @@ def bounds() -> tuple[np.ndarray, np.ndarray]:
     return RANDOM.ac_low, RANDOM.ac_high
 
 
-def test_same_data_from_one_two_and_three_workers_and_in_lockstep() -> None:
+def test_data_do_not_depend_on_backend_or_number_of_workers() -> None:
     backends = [
         InProcess(FACTORY, 1),
         InProcess(FACTORY, 16),
@@ -90,18 +90,18 @@ def test_same_data_from_one_two_and_three_workers_and_in_lockstep() -> None:
     ]
     expected, *others = [collect(backend) for backend in backends]
     lengths = [path.length for path in expected]
-    assert len(set(lengths)) > 1  # some episodes ended at the goal
-    assert sum(lengths) >= 200 > sum(lengths[:-1])  # the shortest run of episodes that is enough
+    assert len(set(lengths)) > 1  # some episodes terminated at the goal
+    assert sum(lengths) >= 200 > sum(lengths[:-1])  # the fewest episodes that are enough
     for paths in others:
         for left, right in zip(flat(expected), flat(paths), strict=True):
             assert np.array_equal(left, right)
 
 
-def test_same_plans_whatever_workers_and_cores() -> None:
-    """To the last bit: three blocks of rows, on as many threads as there are idle cores."""
+def test_plans_do_not_depend_on_workers_or_cores() -> None:
+    """Plans are bitwise equal: each core plans for some of three blocks of rows."""
     task = inspect_task("obstacles-cs285-v0")
     model = ModelConfig(model="probabilistic", activation="swish", size=40)
-    config = PlannerConfig(mpc_horizon=3, mpc_num_action_sequences=150)  # of 7 particles
+    config = PlannerConfig(mpc_horizon=3, mpc_num_action_sequences=150)  # 7 particles per member
     agent = MBAgent(task, model, config, 1, torch.device("cpu"))
     backends = [InProcess(FACTORY, 1), InProcess(FACTORY, 1, 3), WorkerPool(FACTORY, 2, 4)]
     expected, *others = [collect(backend, agent.actor, 31) for backend in backends]
@@ -120,7 +120,7 @@ def test_busy_workers_share_the_cores(busy: int, shares: list[int]) -> None:
     assert [worker.threads.value for worker in workers] == shares
 
 
-def test_purpose_iteration_and_seed_give_other_episodes() -> None:
+def test_purpose_iteration_number_and_seed_change_the_episode() -> None:
     def first_obs(seed: int, purpose: str, iteration: int, number: int) -> Any:
         key = EpisodeKey(seed, purpose, iteration, number)
         return tuple(run_episodes([FACTORY()], RANDOM, [key])[0].obs[3])
@@ -130,10 +130,10 @@ def test_purpose_iteration_and_seed_give_other_episodes() -> None:
     assert len({first_obs(*key) for key in keys}) == 5
 
 
-def test_path_is_what_the_environment_did() -> None:
+def test_path_records_the_env_steps() -> None:
     (path,) = run_episodes([FACTORY()], RANDOM, [EpisodeKey(0, "train", 0, 0)])
     assert path.length == EP_LEN
-    assert not path.terminated.any()  # the time limit is no termination
+    assert not path.terminated.any()  # the time limit truncates
     np.testing.assert_array_equal(path.obs[1:], path.next_obs[:-1])
     distances = np.linalg.norm(path.next_obs[:, :2] - path.next_obs[:, 2:], axis=1)
     np.testing.assert_allclose(path.rewards, -distances, rtol=1e-5)
@@ -142,7 +142,7 @@ def test_path_is_what_the_environment_did() -> None:
     assert short.terminated.tolist() == [False] * (short.length - 1) + [True]
 
 
-def test_killed_worker_costs_nothing_but_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_worker_does_not_change_the_data(capsys: pytest.CaptureFixture[str]) -> None:
     pool = WorkerPool(slow_env, 2)
     expected = collect(InProcess(FACTORY, 1), steps=120)
 
@@ -156,16 +156,16 @@ def test_killed_worker_costs_nothing_but_time(capsys: pytest.CaptureFixture[str]
     killer.join()
     for left, right in zip(flat(expected), flat(paths), strict=True):
         assert np.array_equal(left, right)
-    assert "died (exit code -9); running its episode" in capsys.readouterr().err
+    assert "died (exit code -9); running episode" in capsys.readouterr().err
 
 
-def test_episode_that_kills_every_worker_is_given_up() -> None:
-    with pytest.raises(WorkerError, match="ended 3 workers; giving up"):
+def test_episode_that_kills_every_worker_fails() -> None:
+    with pytest.raises(WorkerError, match="giving up on episode 0: it killed 3 workers"):
         collect(WorkerPool(suicidal_env, 2))
 
 
-def test_episodes_that_are_not_needed_are_called_off_and_their_errors_ignored() -> None:
-    """Asked for one step, the collector needs episode 0 only, whatever else it has started."""
+def test_unneeded_episodes_are_cancelled_and_their_errors_ignored() -> None:
+    """To collect EP_LEN steps, only episode 0 is needed, although episode 1 was started, too."""
     pool = WorkerPool(slow_env, 2)
     collector = Collector(pool, seed=4, ep_len=EP_LEN)
     pool.start(RANDOM, lambda steps: None)
@@ -174,15 +174,15 @@ def test_episodes_that_are_not_needed_are_called_off_and_their_errors_ignored() 
     wait_for_steps(pool, 3)
     pool.cancel()
     assert all(worker.key is None for worker in pool._workers)
-    paths = collector.collect(RANDOM, EP_LEN, "train", 0).paths  # the same workers go on
+    paths = collector.collect(RANDOM, EP_LEN, "train", 0).paths  # the same workers still work
     collector.close()
     expected = run_episodes([FACTORY()], RANDOM, [EpisodeKey(4, "train", 0, 0)])
     assert np.array_equal(paths[0].obs, expected[0].obs)
 
     failed: dict[int, Any] = {0: expected[0], 1: WorkerError("not needed")}
-    assert _shortest_run(failed, EP_LEN) == expected
+    assert _shortest_prefix(failed, EP_LEN) == expected
     with pytest.raises(WorkerError, match="not needed"):
-        _shortest_run(failed, EP_LEN + 1)
+        _shortest_prefix(failed, EP_LEN + 1)
 
 
 def wait_for_steps(pool: WorkerPool, steps: int) -> None:
@@ -190,13 +190,13 @@ def wait_for_steps(pool: WorkerPool, steps: int) -> None:
         time.sleep(0.01)
 
 
-def test_exception_in_a_worker_arrives_with_its_cause() -> None:
+def test_error_of_a_worker_includes_the_exception() -> None:
     with pytest.raises(WorkerError, match="no simulator today"):
         collect(WorkerPool(raising_env, 2))
 
 
 @pytest.mark.parametrize(
-    ("error", "is_of_memory"),
+    ("error", "is_memory_error"),
     [
         (lambda: torch.empty(10**15), True),
         (lambda: torch.empty(2**31, 2**31), True),
@@ -206,14 +206,14 @@ def test_exception_in_a_worker_arrives_with_its_cause() -> None:
         (lambda: torch.zeros(2) @ torch.zeros(3), False),
     ],
 )
-def test_errors_that_come_of_too_little_memory_are_known(error: Any, is_of_memory: bool) -> None:
+def test_out_of_memory_errors_are_recognised(error: Any, is_memory_error: bool) -> None:
     with pytest.raises((MemoryError, RuntimeError)) as raised:
         error()
-    assert (as_no_memory(raised.value) is not None) == is_of_memory
+    assert (as_no_memory(raised.value) is not None) == is_memory_error
 
 
-def test_a_worker_that_runs_out_of_memory_is_one_line() -> None:
-    with pytest.raises(NoMemoryError, match=r"^not enough memory .* may fit$"):
+def test_worker_out_of_memory_gives_a_one_line_error() -> None:
+    with pytest.raises(NoMemoryError, match=r"^not enough memory .* or buffers$"):
         collect(WorkerPool(FACTORY, 2), GreedyPolicy(*bounds()))
 
 
@@ -234,16 +234,16 @@ class NanPolicy(RandomPolicy):
 
 
 @pytest.mark.parametrize("backend", [InProcess(FACTORY, 1), WorkerPool(slow_env, 2)])
-def test_progress_is_told_within_an_episode(backend: Any) -> None:
-    told: list[int] = []
+def test_progress_is_reported_within_an_episode(backend: Any) -> None:
+    reported: list[int] = []
     collector = Collector(backend, 4, EP_LEN)
-    collector.collect(RANDOM, 2 * EP_LEN, "train", 0, told.append)
+    collector.collect(RANDOM, 2 * EP_LEN, "train", 0, reported.append)
     collector.close()
-    assert told == sorted(told)
-    assert told[-1] == 2 * EP_LEN
+    assert reported == sorted(reported)
+    assert reported[-1] == 2 * EP_LEN
 
 
-def test_closed_pool_leaves_no_process() -> None:
+def test_close_stops_all_worker_processes() -> None:
     pool = WorkerPool(FACTORY, 2)
     Collector(pool, 4, EP_LEN).collect(RANDOM, 90, "train", 0)
     processes = [worker.process for worker in pool._workers]
@@ -252,7 +252,7 @@ def test_closed_pool_leaves_no_process() -> None:
     assert not any(process.is_alive() for process in processes)
 
 
-def test_backend_follows_device_and_number_of_episodes() -> None:
+def test_backend_depends_on_device_and_number_of_episodes() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert isinstance(make_backend(FACTORY, cpu, 1, 10), InProcess)
     assert isinstance(make_backend(FACTORY, cpu, 8, 1), InProcess)
@@ -262,7 +262,7 @@ def test_backend_follows_device_and_number_of_episodes() -> None:
     assert isinstance(make_backend(FACTORY, gpu, 2, 10), WorkerPool)
 
 
-def test_idle_cores_plan_up_to_the_number_of_workers_asked_for(
+def test_num_workers_limits_the_planning_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")

@@ -1,4 +1,4 @@
-"""--compile computes the same, and on a GPU nothing in a learning phase waits for the device."""
+"""--compile keeps the results, and no learning phase waits for the GPU."""
 
 import copy
 import os
@@ -54,11 +54,11 @@ def weights_of(agent: MBPOAgent) -> list[torch.Tensor]:
 
 @NEEDS_COMPILER
 @pytest.mark.parametrize("device", DEVICES)
-def test_compiled_computes_what_eager_does(device: str) -> None:
+def test_compiled_training_matches_eager(device: str) -> None:
     eager = trained_agent(device, compile=False)
     counters.clear()
     compiled_agent = trained_agent(device, compile=True)
-    # A SAC update and a fit's gradient step, whole; the fit's again for another learning rate.
+    # One graph for the SAC update, and two for the fit's gradient step: one per learning rate.
     assert counters["stats"]["unique_graphs"] <= 3
     assert not counters["graph_break"]
     learned = compiled_agent.metrics | compiled_agent.sac_agent.metrics
@@ -72,12 +72,12 @@ def test_compiled_computes_what_eager_does(device: str) -> None:
 
 @NEEDS_COMPILER
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_compiled_run_resumes_bit_for_bit(device: str) -> None:
+def test_compiled_run_resumes_exactly(device: str) -> None:
     whole = trained_agent(device, compile=True)
     half = copy.deepcopy(whole.state_dict())
     whole.add_to_replay_buffer([random_path(1)], 1)
     whole.train(1)
-    torch._dynamo.reset()  # as in a new process
+    torch._dynamo.reset()  # like a new process
     resumed = make_agent(device, compile=True)
     resumed.load_state_dict(half)
     resumed.add_to_replay_buffer([random_path(1)], 1)
@@ -90,7 +90,7 @@ def test_a_compiled_run_resumes_bit_for_bit(device: str) -> None:
 
 @NEEDS_COMPILER
 @pytest.mark.parametrize("device", DEVICES)
-def test_compiled_planner_scores_as_eager_does(device: str) -> None:
+def test_compiled_planner_returns_match_eager(device: str) -> None:
     agent = trained_agent(device, compile=False).mb_agent
     states = agent.model.initial_state(torch.zeros(1, agent.task.ob_dim, device=device))
     sequences = torch.rand(1, 20, 3, 2, device=device) * 2 - 1
@@ -102,7 +102,7 @@ def test_compiled_planner_scores_as_eager_does(device: str) -> None:
     torch.testing.assert_close(returns, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiled_code_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     compiled(torch.neg)
@@ -123,9 +123,9 @@ def test_no_learning_phase_waits_for_the_gpu() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("CC", "no-such-compiler")
     for device in ("cpu", "cuda"):
-        with pytest.raises(UsageError, match="compiler no-such-compiler"):
+        with pytest.raises(UsageError, match=r"found no compiler \(no-such-compiler\)"):
             check_compiler(torch.device(device))

@@ -1,4 +1,4 @@
-"""Any number of env steps at a time: the same episode goes on, also in another process."""
+"""Tests of the continuing collector: an episode continues across collections and resumes."""
 
 from functools import partial
 from typing import Any
@@ -25,28 +25,28 @@ def joined(paths: list[Path]) -> Path:
     )
 
 
-def test_exactly_the_steps_asked_for_in_pieces_of_episodes() -> None:
+def test_collections_return_the_exact_number_of_steps() -> None:
     collector = ContinuingCollector(FACTORY, seed=3)
-    pieces, ended = [], []
+    pieces, finished = [], []
     for iteration, steps in enumerate([3, 1, 5, 12, 2]):
         collection = collector.collect(RANDOM, steps, "train", iteration)
         assert sum(path.length for path in collection.paths) == steps
         pieces += collection.paths
-        ended += collection.finished
+        finished += collection.finished
     data = joined(pieces)
     assert data.rewards.shape == (23,)
-    assert [path.length for path in ended] == [7, 7, 7]
-    for column, expected in zip(data[:5], joined(ended)[:5], strict=True):
+    assert [path.length for path in finished] == [7, 7, 7]
+    for column, expected in zip(data[:5], joined(finished)[:5], strict=True):
         np.testing.assert_array_equal(column[:21], expected)
-    goes_on = np.ones(22, bool)
-    goes_on[[6, 13, 20]] = False  # where an episode ended, the next one began elsewhere
-    np.testing.assert_array_equal((data.next_obs[:-1] == data.obs[1:]).all(1), goes_on)
+    is_continued = np.ones(22, bool)
+    is_continued[[6, 13, 20]] = False  # the last steps of the finished episodes
+    np.testing.assert_array_equal((data.next_obs[:-1] == data.obs[1:]).all(1), is_continued)
     assert not data.terminated.any()
-    assert [path.goes_on for path in pieces] == [0, 1, 1, 0, 1, 0, 0]
+    assert [path.is_continuation for path in pieces] == [0, 1, 1, 0, 1, 0, 0]
     collector.close()
 
 
-def test_restored_in_mid_episode_goes_on_as_if_never_stopped() -> None:
+def test_resume_within_an_episode_equals_an_uninterrupted_run() -> None:
     whole = ContinuingCollector(FACTORY, seed=3)
     stopped = ContinuingCollector(FACTORY, seed=3)
     for collector in (whole, stopped):
@@ -57,11 +57,11 @@ def test_restored_in_mid_episode_goes_on_as_if_never_stopped() -> None:
     right = resumed.collect(RANDOM, 9, "train", 1)
     for expected, actual in zip(joined(left.paths), joined(right.paths), strict=True):
         assert np.array_equal(expected, actual)
-    assert left.finished[0].total_reward == right.finished[0].total_reward  # the whole episode's
+    assert left.finished[0].total_reward == right.finished[0].total_reward  # of the whole episode
 
 
 class Counting(RandomPolicy):
-    """Acts by how often it has acted in the episode, which it keeps in its memory."""
+    """Its actions count the decisions of the episode; the count is in its memory."""
 
     def get_action(self, obs: Any, memories: Any) -> Any:
         (memory,) = memories
@@ -69,7 +69,7 @@ class Counting(RandomPolicy):
         return memory.kept["count"].numpy()[None]
 
 
-def test_what_a_policy_keeps_goes_on_with_the_episode_and_no_further() -> None:
+def test_policy_memory_lasts_for_one_episode() -> None:
     policy = Counting(RANDOM.ac_low, RANDOM.ac_high)
     whole, stopped = ContinuingCollector(FACTORY, 3), ContinuingCollector(FACTORY, 3)
     for collector in (whole, stopped):
@@ -81,7 +81,7 @@ def test_what_a_policy_keeps_goes_on_with_the_episode_and_no_further() -> None:
         np.testing.assert_array_equal(acs, [0.625, 0.75, 0.875, 0.125, 0.25])
 
 
-def test_restored_between_episodes() -> None:
+def test_resume_between_episodes() -> None:
     collector, resumed = ContinuingCollector(FACTORY, 3), ContinuingCollector(FACTORY, 3)
     collector.collect(RANDOM, EP_LEN, "train", 0)
     resumed.load_state_dict(collector.state_dict())
@@ -90,7 +90,7 @@ def test_restored_between_episodes() -> None:
 
 
 class Unrepeatable(gym.Wrapper):
-    """Not a function of its seed and actions."""
+    """An env that is not a function of its seed and actions."""
 
     draws = np.random.default_rng(0)
 
@@ -99,7 +99,7 @@ class Unrepeatable(gym.Wrapper):
         return obs + self.draws.normal(), *rest
 
 
-def test_environment_that_does_not_repeat_itself_begins_a_new_episode(
+def test_resume_with_a_random_environment_starts_a_new_episode(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     collector = ContinuingCollector(lambda: Unrepeatable(FACTORY()), 3)
@@ -108,7 +108,7 @@ def test_environment_that_does_not_repeat_itself_begins_a_new_episode(
     collector.load_state_dict(state)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "does not repeat itself" in err
+    assert "did not reproduce the running episode" in err
     assert collector.collect(RANDOM, EP_LEN, "train", 1).finished
 
 

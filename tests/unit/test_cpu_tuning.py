@@ -1,4 +1,4 @@
-"""The library that multiplies is a matter of speed alone."""
+"""CPU tuning changes the speed, but not the results."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,12 +17,12 @@ def restored() -> Iterator[None]:
     torch.backends.mkldnn.matmul.fp32_precision = before
 
 
-def test_products_are_in_float32_on_any_machine() -> None:
+def test_products_stay_in_float32() -> None:
     cpu_tuning.tune_cpu()
     assert cpu_tuning.products_are_float32()
 
 
-def test_a_cpu_that_would_compute_in_bfloat16_is_left_alone(
+def test_cpu_that_would_use_bfloat16_keeps_its_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     matmul = torch.backends.mkldnn.matmul
@@ -30,18 +30,18 @@ def test_a_cpu_that_would_compute_in_bfloat16_is_left_alone(
     monkeypatch.setattr(cpu_tuning, "_is_amd", lambda: True)
     exact = torch.bmm
 
-    def as_with_amx(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    def bmm_with_amx(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         if left.dtype == torch.float32 and matmul.fp32_precision == "bf16":
             return exact(left.bfloat16(), right.bfloat16()).float()
         return exact(left, right)
 
-    monkeypatch.setattr(torch, "bmm", as_with_amx)
+    monkeypatch.setattr(torch, "bmm", bmm_with_amx)
     cpu_tuning.tune_cpu()
     assert matmul.fp32_precision == before
 
 
 @pytest.mark.parametrize("shape", [(3, 512, 288, 256), (3, 27, 512, 288), (2, 256, 33, 256)])
-def test_last_bits_do_not_go_by_the_number_of_threads(shape: tuple[int, int, int, int]) -> None:
+def test_products_do_not_depend_on_the_number_of_threads(shape: tuple[int, int, int, int]) -> None:
     cpu_tuning.tune_cpu()
     E, i, j, k = shape
     left, right = torch.randn(E, i, j), torch.randn(E, j, k)
@@ -52,13 +52,13 @@ def test_last_bits_do_not_go_by_the_number_of_threads(shape: tuple[int, int, int
 @pytest.mark.parametrize(
     ("E", "batch", "widths", "activation"),
     [
-        (3, 512, [27, 250, 250, 21], "tanh"),  # the homework's model, and
-        (1, 512, [27, 250, 250, 21], "tanh"),  # of question 4
-        (7, 256, [14, 200, 200, 200, 200, 24], "swish"),  # the MBPO paper's
+        (3, 512, [27, 250, 250, 21], "tanh"),  # the homework's ensemble
+        (1, 512, [27, 250, 250, 21], "tanh"),  # question 4 with one member
+        (7, 256, [14, 200, 200, 200, 200, 24], "swish"),  # the MBPO paper's ensemble
         (2, 256, [27, 256, 256, 1], "relu"),  # the twin Q
     ],
 )
-def test_nor_do_those_of_whole_networks(
+def test_networks_are_bit_identical_for_any_number_of_threads(
     E: int, batch: int, widths: list[int], activation: str
 ) -> None:
     cpu_tuning.tune_cpu()
@@ -77,7 +77,7 @@ def test_nor_do_those_of_whole_networks(
 
 
 def by_threads(compute: Callable[[], Tensor]) -> list[Tensor]:
-    """Return what is computed by one thread, and by two."""
+    """Return the results of `compute` with one thread and with two."""
     threads = torch.get_num_threads()
     found = []
     for count in (1, 2):

@@ -1,4 +1,4 @@
-"""What a diagnosis measures, against systems whose errors and returns are known by hand."""
+"""Tests of the diagnosis on systems whose errors and returns can be computed by hand."""
 
 import io
 from functools import partial
@@ -48,7 +48,7 @@ KEYS = [EpisodeKey(1, "diagnose", 0, number) for number in range(2)]
 
 
 class Known(AnalyticModel):
-    """s' = rate * s + a, with a rate for each member; the reward is the sum of s'."""
+    """Model of s' = rate * s + a with one rate per member; the reward is the sum of s'."""
 
     def __init__(self, *rates: float, std: tuple[float, ...] = (1.0,)) -> None:
         super().__init__(len(rates), std)
@@ -60,14 +60,14 @@ class Known(AnalyticModel):
 
 
 def path_of(states: Any, acs: Any) -> Path:
-    """Return the path through states (T + 1, O)."""
+    """Return a path through `states` (T + 1, O) with rewards of 0."""
     obs, T = np.asarray(states, np.float32), len(acs)
     rewards, never = np.zeros(T, np.float32), np.zeros(T, bool)
     return Path(obs[:-1], np.asarray(acs, np.float32), rewards, obs[1:], never)
 
 
 def linear_path(rate: float, first: float, steps: int, dims: int = 1) -> Path:
-    """Return a path of s' = rate * s + 1."""
+    """Return a path of s' = rate * s + 1 from s = `first`."""
     states = [np.full(dims, first)]
     for _ in range(steps):
         states.append(rate * states[-1] + 1)
@@ -75,11 +75,11 @@ def linear_path(rate: float, first: float, steps: int, dims: int = 1) -> Path:
 
 
 def closed_form(rate: float, first: float, k: int) -> float:
-    """Return s_k of s' = rate * s + 1."""
+    """Return s_k of s' = rate * s + 1 with s_0 = `first`."""
     return rate**k * first + (1 - rate**k) / (1 - rate)
 
 
-def test_error_of_a_wrong_coefficient_is_the_hand_computed_one() -> None:
+def test_error_of_a_wrong_rate_equals_the_closed_form() -> None:
     paths = [linear_path(0.9, 2.0, 12), linear_path(0.9, -1.0, 5), linear_path(0.9, 4.0, 3)]
     loop = open_loop_errors(Known(0.9, 0.8, std=(0.5,)), paths, 4, stride=3)  # type: ignore[arg-type]
     assert loop.starts.tolist() == [[0, 0], [0, 3], [0, 6], [1, 0]]  # the third path is too short
@@ -91,42 +91,42 @@ def test_error_of_a_wrong_coefficient_is_the_hand_computed_one() -> None:
         for k in range(1, 5):
             wrong = (closed_form(0.8, first, k) - closed_form(0.9, first, k)) / 0.5
             assert errors[1, start, k - 1, 0] == pytest.approx(wrong, abs=1e-4)
-            # Two members, one of them right: their mean errs by half, and is half away from each.
+            # One of two members is right, so the error of the mean and the std are half the error.
             assert loop.errors_of_mean()[start, k - 1] == pytest.approx(abs(wrong) / 2, abs=1e-4)
             assert loop.spreads()[start, k - 1] == pytest.approx(abs(wrong) / 2, abs=1e-4)
     by_member = loop.errors_by_member()
     assert by_member.shape == (2, 4, 1)
     np.testing.assert_allclose(by_member[1, :, 0], np.sqrt((errors[1, ..., 0] ** 2).mean(0)))
-    np.testing.assert_allclose(loop.rank_correlation(), 1)  # the spread is the error here
+    np.testing.assert_allclose(loop.rank_correlation(), 1)  # here the spread equals the error
 
 
-def test_a_perfect_model_errs_by_nothing_and_no_change_by_what_changes() -> None:
+def test_a_perfect_model_has_no_error_unlike_the_no_change_baseline() -> None:
     loop = open_loop_errors(Known(0.5, 0.5), [linear_path(0.5, 6.0, 3)], 3)  # type: ignore[arg-type]
     assert loop.errors_of_members().shape == (2, 1, 3)
     assert not loop.errors().any()
-    assert not loop.spreads().any()  # members that are the same
+    assert not loop.spreads().any()  # the members are equal
     np.testing.assert_allclose(loop.errors_of_no_change(), [[2, 3, 3.5]])  # 6 -> 4 -> 3 -> 2.5
     assert np.isnan(loop.rank_correlation()).all()
 
 
-def test_constant_dimensions_have_no_unit_and_do_not_count() -> None:
+def test_constant_dimensions_have_no_unit_and_are_ignored() -> None:
     model: Any = Known(0.8, std=(0.5, 0.0))
     loop = open_loop_errors(model, [linear_path(0.9, 2.0, 4, dims=2)], 4)
     assert np.isnan(loop.errors()[..., 1]).all()
     np.testing.assert_allclose(loop.errors_of_mean()[0], np.abs(loop.errors()[0, 0, :, 0]))
 
 
-def test_horizon_is_cut_to_the_longest_path_and_nonsense_refused() -> None:
+def test_horizon_is_cut_to_the_longest_path_and_must_be_positive() -> None:
     model: Any = Known(0.9)
     paths = [linear_path(0.9, 1.0, 3), linear_path(0.9, 1.0, 6)]
     loop = open_loop_errors(model, paths, 50)
     assert (loop.horizon, loop.starts.tolist()) == (6, [[1, 0]])
     for bad in ({"horizon": 0}, {"stride": 0}, {"paths": []}):
-        with pytest.raises(ValueError, match="1 is the least"):
+        with pytest.raises(ValueError, match="each must be at least 1"):
             open_loop_errors(model, **{"paths": paths, "horizon": 5, **bad})  # type: ignore[arg-type]
 
 
-def test_ranks_share_ties_and_correlation_is_spearmans() -> None:
+def test_rank_correlation_is_spearmans_and_averages_tied_ranks() -> None:
     tied, ranks = np.array([0.5, -1.0, 0.5, 9.0]), np.array([1.5, 0.0, 1.5, 3.0])
     other = np.array([3.0, 1.0, 0.0, 2.0])
     spearman = rank_correlation(tied[:, None], other[:, None])
@@ -139,7 +139,7 @@ def test_ranks_share_ties_and_correlation_is_spearmans() -> None:
     assert np.isnan(correlation(np.ones(1), np.ones(1)))
 
 
-def test_imagined_rewards_are_of_the_post_step_states() -> None:
+def test_imagined_rewards_belong_to_the_post_step_states() -> None:
     model: Any = Known(1.0, 2.0)
     obs, acs = np.array([[1.0], [3.0]], np.float32), np.ones((2, 2, 1), np.float32)
     learned = imagine(model, obs, acs)
@@ -159,7 +159,7 @@ def reach_policy(model: Any, **flags: Any) -> MPCPolicy:
 
 
 def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
-    """Return a policy, and what makes or remembers its plans."""
+    """Return a policy and the function that makes or recalls its plans."""
     if kind == "mpc":
         policy = RecordedMPC(reach_policy(model))
         return policy, policy.plans_at
@@ -167,7 +167,7 @@ def planner_of(kind: str, model: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("kind", ["mpc", "policy"])
-def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
+def test_returns_predicted_by_a_perfect_model_are_correct(kind: str) -> None:
     env = make_env("LinearReach-v0", 9)
     policy, make_plans = planner_of(kind, ReachModel())
     paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
@@ -185,7 +185,7 @@ def test_a_perfect_model_keeps_its_promises(kind: str) -> None:
     assert abs(agreement(wrong.plans.rewards, wrong.acted_out).bias) > 0.01
 
 
-def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> None:
+def test_recorded_plans_are_the_executed_plans_with_their_planning_returns() -> None:
     config = ModelConfig(size=8)
     model = FFModel(2, 2, config, learns_reward=False, generator=make_generator(0, "m"))
     policy = reach_policy(model, mpc_action_sampling_strategy="cem")
@@ -209,14 +209,14 @@ def test_mpc_plan_is_what_the_policy_acts_by_and_what_it_was_chosen_for() -> Non
     assert plans.states.shape == (3, 5, 2)
 
 
-def test_diverged_plans_are_not_acted_out() -> None:
+def test_a_diverged_plan_is_an_error() -> None:
     recorded = RecordedMPC(reach_policy(ReachModel(float("nan"))))
     with pytest.raises(DivergedError, match="diverged"):
         run_episodes([make_env("LinearReach-v0", 9)], recorded, KEYS[:1])
 
 
-def test_noise_on_a_constant_does_not_make_it_a_dimension() -> None:
-    """With --add_sl_noise obstacles' goal has a std in the model's data, but none in the task."""
+def test_a_constant_dimension_with_noise_in_the_training_data_has_no_unit() -> None:
+    """--add_sl_noise gives the constant goal of the obstacles a std in the training data."""
     model: Any = Known(1.0, std=(1.0, 0.01))
     env = Countdown()
     paths = run_episodes([env], RANDOM, KEYS[:1])
@@ -226,7 +226,7 @@ def test_noise_on_a_constant_does_not_make_it_a_dimension() -> None:
     assert np.isfinite(loop.errors_of_mean()).all()
 
 
-def test_acting_out_is_what_stepping_gives() -> None:
+def test_execute_plan_equals_stepping_by_hand() -> None:
     env = make_env("obstacles-cs285-v0", 30)
     path = run_episodes([env], RANDOM, [KEYS[0]])[0]
     plan = np.random.default_rng(0).uniform(-0.9, 0.9, (5, 2)).astype(np.float32)
@@ -239,9 +239,9 @@ def test_acting_out_is_what_stepping_gives() -> None:
 
 
 class Countdown(gym.Env):
-    """The state is the number of steps, and the reward; it ends at the sixth.
+    """State and reward are the number of env steps, and an episode terminates after six of them.
 
-    With `drifts`, no two episodes are the same.
+    With `drifts`, no two episodes are equal.
     """
 
     def __init__(self, drifts: bool = False) -> None:
@@ -257,14 +257,14 @@ class Countdown(gym.Env):
         return np.full(2, self.offset + self.steps), self.steps, self.steps == 6, False, {}
 
 
-def test_plans_end_with_the_episode_and_what_is_promised_beyond_does_not_count() -> None:
+def test_predicted_rewards_after_the_end_of_the_episode_do_not_count() -> None:
     env = Countdown()
     path = run_episodes([env], RANDOM, KEYS[:1])[0]
     rewards = execute_plan(env, KEYS[0], path, 3, np.zeros((5, 2), np.float32))
     np.testing.assert_array_equal(rewards, [4, 5, 6, np.nan, np.nan])
     predicted = np.full((2, 5), 100.0)
     found = agreement(predicted, np.stack([rewards, np.full(5, np.nan)]))
-    assert (found.predicted.tolist(), found.realised.tolist()) == ([300.0], [15.0])
+    assert (found.predicted.tolist(), found.actual.tolist()) == ([300.0], [15.0])
     assert found.bias == 285
 
 
@@ -279,21 +279,21 @@ def findings(env: gym.Env, horizon: int, plan_horizon: int) -> Findings:
     return Findings(paths, loops, check, horizon, plan_horizon)
 
 
-def test_what_is_cut_or_lost_is_said() -> None:
+def test_notes_report_cut_plans_and_failed_replays() -> None:
     found = findings(Countdown(drifts=True), horizon=50, plan_horizon=9)
     assert found.check.plans.acs.shape == (2, 6, 2)
     assert np.isnan(found.check.acted_out).all()
-    assert len(found.agreements["plan acted out"].predicted) == 0
+    assert len(found.agreements["plan executed"].predicted) == 0
     notes = [n for section in sections(found, True, figures.Picture()) for n in section.notes]
     assert notes == [
-        "No episode (policy) has 50 steps: its errors go up to 6.",
-        "No episode has 9 steps: plans are cut to 6.",
-        "2 of 2 plans could not be acted out: by the same seed and actions the simulator did not "
-        "come back to the same state.",
+        "All episodes (policy) have fewer than 50 env steps, so errors are shown up to env step 6.",
+        "All episodes have fewer than 9 env steps, so plans are cut to 6.",
+        "2 of 2 plans could not be executed: with the same seed and actions, the simulator did not "
+        "return to the same state.",
     ]
 
 
-def test_arrays_are_those_of_the_findings() -> None:
+def test_npz_holds_the_arrays_of_the_findings() -> None:
     found = findings(Countdown(), horizon=3, plan_horizon=2)
     arrays = np.load(io.BytesIO(found.npz()))
     S = len(found.loops["policy"].starts)
@@ -304,17 +304,15 @@ def test_arrays_are_those_of_the_findings() -> None:
     assert arrays["predicted"].shape == arrays["replanned"].shape == (10, 2)
 
 
-def test_page_escapes_what_it_is_given() -> None:
+def test_page_escapes_html() -> None:
     text = page("<b>", [("a&b", "<i>")], [Section("<u>", "x < y\n\nz")], {"exp_name": "<s>"})
     assert not any(tag in text for tag in ("<b>", "<i>", "<u>", "<s>"))
     assert "<p>x &lt; y</p>\n<p>z</p>" in text
 
 
 @pytest.mark.parametrize("env_name", ["cheetah-cs285-v0", "reacher-cs285-v0"])
-def test_pictures_are_of_the_states_observed(
-    env_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Joints and velocities of an observation come back from the simulator that drew it."""
+def test_frames_show_the_given_states(env_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator draws each frame with the joints and velocities of the observation."""
     env: Any = make_env(env_name, 8)
     task = inspect_task(env_name)
     path = run_episodes([env], RandomPolicy(task.ac_low, task.ac_high), [KEYS[0]])[0]
@@ -336,7 +334,7 @@ def test_pictures_are_of_the_states_observed(
     assert (frames[0][-1, 80:] == 2).all()
 
 
-def test_a_page_says_what_a_plan_is_of_this_agent() -> None:
+def test_the_text_differs_between_planners_and_other_policies() -> None:
     found = findings(Countdown(), horizon=3, plan_horizon=2)
     texts = [
         " ".join(section.text for section in sections(found, is_planned, figures.Picture()))

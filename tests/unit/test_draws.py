@@ -1,4 +1,4 @@
-"""Draws of different places are different: with shared ones learning goes on, only worse."""
+"""Test that separate random draws differ. Shared draws would make learning worse without errors."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def make_agent(**flags: Any) -> MBPOAgent:
         "mpc_horizon": 4, "mbpo_eval_planner": True,
     }  # fmt: skip
     agent = MBPOAgent(task, from_flat(MBPOConfig, small | flags), torch.device("cpu"))
-    agent.next_fit = 10**6  # as train() says where it is not called
+    agent.next_fit = 10**6  # train() sets it, but some tests do not call train()
     add_real(agent, 0)
     return agent
 
@@ -45,15 +45,15 @@ def all_differ(draws: Any) -> bool:
     return len(draws) > 1 and len(set(draws)) == len(draws)
 
 
-def test_batches_of_sac() -> None:
-    agent = make_agent(mbpo_real_ratio=0.5)  # as many real rows in each
+def test_sac_batches_differ() -> None:
+    agent = make_agent(mbpo_real_ratio=0.5)  # so that all batches have the same number of real rows
     real = agent.sac_agent
     assert all_differ(torch.cat([real.draw_real(first, 3) for first in (0, 3, 6)]))
     assert all_differ(torch.cat([agent.draw_mixed(first, 1) for first in range(3)]))
 
 
-def test_noise_of_sacs_gradient_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two iterations of 6 updates, of two gradient steps each on critic and actor."""
+def test_noise_of_sac_gradient_steps_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 2 x 6 updates has two gradient steps on the critic and two on the actor."""
     agent, drawn = make_agent().sac_agent, []
     for name in ("_step_critic", "_step_actor"):
         step = getattr(agent, name)
@@ -69,7 +69,7 @@ def test_noise_of_sacs_gradient_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all_differ(drawn)
 
 
-def test_starts_and_actions_of_rollouts() -> None:
+def test_starts_and_actions_of_rollouts_differ() -> None:
     agent = make_agent()
     for first in (0, 3, 6):
         agent.draw_mixed(first, 3)
@@ -78,8 +78,8 @@ def test_starts_and_actions_of_rollouts() -> None:
     assert all_differ(imagined[..., 3:5])
 
 
-def test_batches_of_fits_and_noise_on_what_they_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same path comes three times: what differs is its noise."""
+def test_batches_of_fits_and_observation_noise_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same path is stored three times, with different noise."""
     agent, drawn = make_agent(add_sl_noise=True).mb_agent, []
     fit_ensemble = training.fit_ensemble
 
@@ -90,7 +90,7 @@ def test_batches_of_fits_and_noise_on_what_they_learn_from(monkeypatch: pytest.M
     monkeypatch.setattr(training, "fit_ensemble", recorded)
     for iteration in range(3):
         agent.train(iteration)
-    assert all_differ(torch.cat(drawn).flatten(0, 1))  # also of members and steps
+    assert all_differ(torch.cat(drawn).flatten(0, 1))  # over fits, gradient steps and members
     path = Path(*(column.numpy() for column in agent.replay_buffer.all()))
     for iteration in (1, 2):
         agent.add_to_replay_buffer([path], iteration)
@@ -100,7 +100,7 @@ def test_batches_of_fits_and_noise_on_what_they_learn_from(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("flags", [{"model": "probabilistic"}, {"mpc_propagation": "ts1"}])
-def test_planners_particles(flags: dict[str, Any]) -> None:
+def test_draws_of_the_planner_differ(flags: dict[str, Any]) -> None:
     agent = make_agent(ensemble_size=3, mpc_particles=6, **flags)
     memories = [Memory(torch.Generator().manual_seed(seed)) for seed in (1, 2)]
     planner = agent.mb_agent.actor

@@ -1,4 +1,4 @@
-"""Every network: E separate networks in one parameter, whatever their layers are made of."""
+"""EnsembleMLP equals E separate networks, for all layer types."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ def make(activation: Any = "tanh", widths: Any = WIDTHS, **options: Any) -> Ense
 
 
 def member(network: EnsembleMLP, number: int, activation: nn.Module) -> nn.Sequential:
-    """Build one member anew from torch.nn, unpadded, with a copy of its weights."""
+    """Rebuild one member from torch.nn, without padding, with a copy of its weights."""
     widths, layers = network.widths, network.layers
     affine = network.tensors[2 * len(layers) :]
     built: list[nn.Module] = []
@@ -49,7 +49,7 @@ def member(network: EnsembleMLP, number: int, activation: nn.Module) -> nn.Seque
 
 
 def check_against_members(network: EnsembleMLP, activation: nn.Module) -> None:
-    """Outputs, and gradients by weights and inputs, must be those of separate networks."""
+    """Check outputs and gradients of weights and inputs against separate networks."""
     inputs = torch.randn(E, B, network.widths[0]).double().requires_grad_()
     weights_of = torch.randn(E, B, network.widths[-1]).double()
     outputs = network(inputs)
@@ -80,19 +80,19 @@ def check_against_members(network: EnsembleMLP, activation: nn.Module) -> None:
 
 @pytest.mark.parametrize("out", [1, 2])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "swish"])
-def test_outputs_and_gradients_are_those_of_separate_networks(activation: str, out: int) -> None:
+def test_outputs_and_gradients_match_separate_networks(activation: str, out: int) -> None:
     network = make(activation, [*WIDTHS[:-1], out], padded=activation != "relu")
     check_against_members(network, ACTIVATIONS[activation]())
 
 
-def test_an_activation_may_be_any_function() -> None:
+def test_activation_may_be_any_function() -> None:
     check_against_members(make(nn.functional.softplus), nn.Softplus())
-    check_against_members(make(nn.functional.mish, padded=True), nn.Mish())  # 0 at 0
+    check_against_members(make(nn.functional.mish, padded=True), nn.Mish())  # mish(0) = 0
 
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("eps", [1e-5, (1e-3, 0.1)])
-def test_layer_norm_is_that_of_torch_in_every_member(affine: bool, eps: Any) -> None:
+def test_layer_norm_matches_torch_in_every_member(affine: bool, eps: Any) -> None:
     network = make("swish", layer_norm=LayerNorm(eps, affine))
     scales = network.tensors[2 * len(network.layers) :]
     assert [tuple(tensor.shape) for tensor in scales] == affine * [
@@ -102,11 +102,11 @@ def test_layer_norm_is_that_of_torch_in_every_member(affine: bool, eps: Any) -> 
         assert [tensor.unique().tolist() for tensor in scales] == [[1], [0], [1], [0]]
         with torch.no_grad():
             for tensor in scales:
-                tensor.add_(torch.randn_like(tensor))  # members are to differ in these too
+                tensor.add_(torch.randn_like(tensor))  # make the members differ
     check_against_members(network, nn.SiLU())
 
 
-def test_dropout_is_applied_with_a_generator_only_and_repeatable() -> None:
+def test_dropout_needs_a_generator_and_is_reproducible() -> None:
     network, inputs = make("relu", dropout=0.3), torch.randn(E, B, 4).double()
     without = make("relu")(inputs)
     assert torch.equal(network(inputs), without)
@@ -119,8 +119,8 @@ def test_dropout_is_applied_with_a_generator_only_and_repeatable() -> None:
     assert not torch.equal(dropped(1), without)
 
 
-def test_dropout_keeps_the_mean_and_is_each_layers_own() -> None:
-    """One hidden layer of units that all return 1: what is left of their sum is counted."""
+def test_dropout_keeps_the_mean_and_is_set_per_layer() -> None:
+    """All units of the hidden layer return 1, so their sum counts the units that are kept."""
     network = EnsembleMLP(
         E, [4, 1000, 1], lambda z: torch.ones_like(z), make_generator(1, "test"), dropout=[0.25]
     )
@@ -130,15 +130,15 @@ def test_dropout_keeps_the_mean_and_is_each_layers_own() -> None:
         bias.zero_()
     sums = network(torch.randn(E, 50, 4), make_generator(0, "dropout")).detach()
     kept = sums * 0.75
-    torch.testing.assert_close(kept, kept.round())  # 1 / (1 - share) for each unit that is kept
+    torch.testing.assert_close(kept, kept.round())  # a kept unit counts 1 / (1 - share)
     assert float(sums.mean()) == pytest.approx(1000, rel=0.01)
     assert float(kept.std()) == pytest.approx((1000 * 0.25 * 0.75) ** 0.5, rel=0.2)
-    assert torch.unique(sums).numel() > 20  # rows and members are drawn for themselves
-    of_second = make("relu", dropout=(0.0, 0.5))
+    assert torch.unique(sums).numel() > 20  # rows and members have separate draws
+    network = make("relu", dropout=(0.0, 0.5))
     inputs = torch.randn(E, B, 4).double()
     torch.testing.assert_close(
-        of_second(inputs, make_generator(0, "dropout")),
-        _with_second_layer_dropped(of_second, inputs, make_generator(0, "dropout")),
+        network(inputs, make_generator(0, "dropout")),
+        _with_second_layer_dropped(network, inputs, make_generator(0, "dropout")),
     )
 
 
@@ -152,7 +152,7 @@ def _with_second_layer_dropped(
 
 
 @pytest.mark.parametrize("options", [{"dropout": [0.1]}, {"layer_norm": LayerNorm((1e-5,) * 3)}])
-def test_one_value_per_hidden_layer_is_asked_for(options: dict[str, Any]) -> None:
+def test_wrong_number_of_values_per_layer_is_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="values for 2 hidden layers"):
         make("relu", **options)
 
@@ -167,16 +167,16 @@ def test_one_value_per_hidden_layer_is_asked_for(options: dict[str, Any]) -> Non
         ("tanh", {"layer_norm": LayerNorm(affine=True)}),
     ],
 )
-def test_padding_that_would_change_the_networks_is_refused(
+def test_padding_that_would_change_the_networks_is_rejected(
     activation: Any, options: dict[str, Any]
 ) -> None:
-    make(activation, **options)  # unpadded they are fine
-    with pytest.raises(ValueError, match=r"f\(0\) = 0, and no LayerNorm"):
+    make(activation, **options)  # valid without padding
+    with pytest.raises(ValueError, match="padded: must be False with LayerNorm"):
         make(activation, padded=True, **options)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "swish"])
-def test_padding_units_have_gradients_of_exactly_zero(activation: str) -> None:
+def test_padding_units_have_exactly_zero_gradients(activation: str) -> None:
     network = make(activation, padded=True)
     assert [tuple(weight.shape[1:]) for weight, _ in network.layers] == [(4, 48), (48, 48), (48, 2)]
     outputs = network(torch.randn(E, B, 4).double())
@@ -185,11 +185,11 @@ def test_padding_units_have_gradients_of_exactly_zero(activation: str) -> None:
     for part in (first[:, :, 40:], first_bias[:, :, 40:], second[:, 40:], second[:, :, 33:],
                  second_bias[:, :, 33:], last[:, 33:]):  # fmt: skip
         assert not part.any()
-    assert first[:, :, :40].ne(0).float().mean() > 0.7  # some units of relu are silent
+    assert first[:, :, :40].ne(0).float().mean() > 0.7  # some relu units are inactive
     assert last[:, :33].ne(0).float().mean() > 0.7
 
 
-def test_padded_tanh_networks_have_a_unit_to_spare() -> None:
+def test_padded_tanh_networks_have_a_padding_unit() -> None:
     for activation, widths in (("tanh", [64, 80]), ("relu", [48, 64])):
         network = make(activation, [4, 48, 64, 2], padded=True)
         assert [weight.shape[2] for weight, _ in network.layers[:-1]] == widths
@@ -203,7 +203,7 @@ def test_members_share_nothing() -> None:
     assert all(tensor[1].any() for tensor in network.views_of(gradient))
 
 
-def test_some_members_are_applied_by_their_numbers() -> None:
+def test_selected_members_are_applied_by_index() -> None:
     network, inputs = make(layer_norm=LayerNorm(affine=True)), torch.randn(2, B, 4).double()
     chosen = torch.tensor([2, 0])
     found = network.apply_tensors(network.of_members(chosen), inputs)
@@ -213,7 +213,7 @@ def test_some_members_are_applied_by_their_numbers() -> None:
 
 
 @pytest.mark.parametrize("way", ["copy", "pickle", "move"])
-def test_a_copied_network_uses_its_own_weights(way: str) -> None:
+def test_copied_network_uses_its_own_weights(way: str) -> None:
     network = make(padded=True)
     other = {
         "copy": copy.deepcopy,
@@ -231,7 +231,7 @@ def test_a_copied_network_uses_its_own_weights(way: str) -> None:
 
 @pytest.mark.parametrize("members", [1, 2, 3])
 @pytest.mark.parametrize(("i", "j", "k"), [(5, 4, 1), (5, 1, 4), (5, 4, 3), (5, 1, 1)])
-def test_a_layer_is_a_batched_product(i: int, j: int, k: int, members: int) -> None:
+def test_linear_is_a_batched_product(i: int, j: int, k: int, members: int) -> None:
     left, right = torch.randn(members, i, j).double(), torch.randn(members, j, k).double()
     bias = torch.randn(members, 1, k).double()
     torch.testing.assert_close(linear(left, right, bias), left @ right + bias)

@@ -21,7 +21,7 @@ CLASSES = [HalfCheetahEnv, Obstacles, Reacher7DOFEnv]
 
 @pytest.mark.parametrize("env_id", IDS)
 @pytest.mark.filterwarnings("ignore:.*Box observation space m.*imum value is.*infinity")
-def test_gymnasium_accepts_it(env_id: str) -> None:
+def test_gymnasium_env_checker_passes(env_id: str) -> None:
     check_env(gym.make(env_id, disable_env_checker=True).unwrapped, skip_render_check=True)
 
 
@@ -33,7 +33,7 @@ def test_gymnasium_accepts_it(env_id: str) -> None:
         ("reacher-cs285-v0", 20, 7, 500),
     ],
 )
-def test_registered_sizes(env_id: str, ob_dim: int, ac_dim: int, limit: int) -> None:
+def test_registered_dimensions_and_limit(env_id: str, ob_dim: int, ac_dim: int, limit: int) -> None:
     env = gym.make(env_id)
     assert env.observation_space.shape == (ob_dim,)
     assert env.observation_space.dtype == np.float64
@@ -44,17 +44,17 @@ def test_registered_sizes(env_id: str, ob_dim: int, ac_dim: int, limit: int) -> 
 
 @pytest.mark.parametrize("env_id", IDS)
 @pytest.mark.parametrize("seed", [0, 3])
-def test_seed_decides_the_episode_also_when_it_is_zero(env_id: str, seed: int) -> None:
+def test_reset_is_determined_by_the_seed_including_zero(env_id: str, seed: int) -> None:
     env = gym.make(env_id)
     first, _ = env.reset(seed=seed)
     other, _ = env.reset(seed=seed + 1)
     again, _ = env.reset(seed=seed)
     assert np.array_equal(first, again)
-    if env_id != "reacher-cs285-v0":  # its reset draws nothing
+    if env_id != "reacher-cs285-v0":  # its reset is deterministic
         assert not np.array_equal(first, other)
 
 
-def test_cheetah_steps_as_plain_mujoco_does() -> None:
+def test_cheetah_step_equals_plain_mujoco() -> None:
     env = HalfCheetahEnv()
     assert env.dt == pytest.approx(0.01)
     assets = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
@@ -82,23 +82,23 @@ def test_cheetah_steps_as_plain_mujoco_does() -> None:
     ("changes", "expected"),
     [
         ({9: 1.5}, 1.5),
-        ({9: 1.5, 6: 0.2}, 1.5),  # at the limit is not beyond it
+        ({9: 1.5, 6: 0.2}, 1.5),  # the limit itself has no penalty
         ({9: 1.5, 6: 0.21}, -8.5),
         ({9: -2.0, 7: 0.01}, -12.0),
         ({8: 0.01}, -10.0),
         ({6: 1.0, 7: 1.0, 8: 1.0}, -30.0),
     ],
 )
-def test_cheetah_reward_by_hand(changes: dict[int, float], expected: float) -> None:
+def test_cheetah_reward_equals_hand_computed(changes: dict[int, float], expected: float) -> None:
     observation = np.zeros(21)
     for index, value in changes.items():
         observation[index] = value
-    reward, done = HalfCheetahEnv.get_reward(observation, np.zeros(6))
+    reward, terminated = HalfCheetahEnv.get_reward(observation, np.zeros(6))
     assert reward == pytest.approx(expected)
-    assert not done
+    assert not terminated
 
 
-def test_cheetah_resets_near_the_model_pose() -> None:
+def test_cheetah_reset_noise_has_the_right_scale() -> None:
     env = HalfCheetahEnv()
     starts = np.stack([env.reset(seed=seed)[0] for seed in range(300)])
     offsets = starts[:, :9] - env.init_qpos
@@ -107,7 +107,7 @@ def test_cheetah_resets_near_the_model_pose() -> None:
     assert starts[:, 9:18].std() == pytest.approx(0.1, rel=0.05)
 
 
-def test_reacher_starts_where_its_links_add_up_to() -> None:
+def test_reacher_start_matches_its_link_lengths() -> None:
     env = Reacher7DOFEnv()
     assert env.dt == pytest.approx(0.02)
     obs, _ = env.reset(seed=0)
@@ -118,7 +118,7 @@ def test_reacher_starts_where_its_links_add_up_to() -> None:
     np.testing.assert_allclose(obs[7:14] * 10, env.data.qvel)
 
 
-def test_reacher_model_is_the_table() -> None:
+def test_reacher_model_has_the_original_parameters() -> None:
     model = Reacher7DOFEnv().model
     assert model.opt.timestep == 0.01
     assert model.opt.iterations == 100
@@ -142,22 +142,22 @@ def test_reacher_model_is_the_table() -> None:
     assert colliding == ["table", "hand"]
 
 
-def test_obstacles_moves_a_tenth_of_the_clipped_action() -> None:
+def test_obstacles_step_moves_by_a_tenth_of_the_clipped_action() -> None:
     env = Obstacles(random_starts=False)
     obs, _ = env.reset(seed=0)
     np.testing.assert_allclose(obs, [-0.5, 0.75, 0.7, -0.8])
-    obs, reward, done, _, _ = env.step(np.array([5.0, -0.5]))
+    obs, reward, terminated, _, _ = env.step(np.array([5.0, -0.5]))
     np.testing.assert_allclose(obs, [-0.4, 0.7, 0.7, -0.8])
-    assert not done
+    assert not terminated
     assert reward == pytest.approx(-np.hypot(1.1, 1.5))
     obs, *_ = env.step(np.array([0.5, -0.5]))
-    np.testing.assert_allclose(obs[:2], [-0.4, 0.7])  # into the first rectangle: stays
+    np.testing.assert_allclose(obs[:2], [-0.4, 0.7])  # the first rectangle blocks it
     obs, *_ = env.step(np.array([-5.0, 0.0]))
     np.testing.assert_allclose(obs[:2], [-0.5, 0.7])
 
 
 @pytest.mark.parametrize(
-    ("point", "free"),
+    ("point", "is_valid"),
     [
         ((-0.2, 0.65), False),  # inside the first rectangle
         ((-0.4, 0.65), True),  # on its left edge
@@ -171,17 +171,17 @@ def test_obstacles_moves_a_tenth_of_the_clipped_action() -> None:
         ((0.98, 0.0), True),
     ],
 )
-def test_obstacles_edges_are_free_and_the_border_is_not(
-    point: tuple[float, float], free: bool
+def test_obstacles_edges_are_valid_and_the_border_is_not(
+    point: tuple[float, float], is_valid: bool
 ) -> None:
-    assert Obstacles.is_valid(np.array(point)) is free
+    assert Obstacles.is_valid(np.array(point)) is is_valid
 
 
-def test_obstacles_ends_near_the_goal_or_outside() -> None:
+def test_obstacles_terminates_near_the_goal_or_outside() -> None:
     positions = np.array([[0.7, -0.71], [0.7, -0.69], [0.99, 0.0], [-1.2, 0.5], [0.3, 0.3]])
     observations = np.concatenate([positions, np.tile([0.7, -0.8], (5, 1))], 1)
-    rewards, dones = Obstacles.get_reward(observations, np.zeros((5, 2)))
-    assert dones.tolist() == [True, False, True, True, False]
+    rewards, terminated = Obstacles.get_reward(observations, np.zeros((5, 2)))
+    assert terminated.tolist() == [True, False, True, True, False]
     assert rewards[0] == pytest.approx(-0.09)
 
 
@@ -194,7 +194,7 @@ def test_obstacles_starts_cover_the_upper_left_and_are_valid() -> None:
     assert np.array_equal(env.start, starts[-1])
 
 
-def test_obstacles_picture_leaves_pyplot_alone() -> None:
+def test_obstacles_rendering_does_not_use_pyplot() -> None:
     from matplotlib import pyplot
 
     env = Obstacles(render_mode="rgb_array")
@@ -203,21 +203,21 @@ def test_obstacles_picture_leaves_pyplot_alone() -> None:
     picture = env.render()
     assert picture is not None
     assert picture.shape == (400, 400, 3)
-    assert picture.std() > 10  # something was drawn
+    assert picture.std() > 10  # the image is not blank
     assert pyplot.get_fignums() == []
 
 
 @pytest.mark.parametrize("env_class", CLASSES)
-def test_reward_is_the_same_from_numpy_and_torch_over_any_leading_dims(env_class: type) -> None:
+def test_reward_is_equal_for_numpy_and_torch_and_any_leading_dims(env_class: type) -> None:
     env = env_class()
     rng = np.random.default_rng(0)
     observations = rng.normal(0, 0.7, (3, 5, env.observation_space.shape[0]))
     actions = rng.uniform(-1, 1, (3, 5, env.action_space.shape[0]))
-    rewards, dones = env_class.get_reward(observations, actions)
+    rewards, terminated = env_class.get_reward(observations, actions)
     as_tensors = env_class.get_reward(torch.tensor(observations), torch.tensor(actions))
-    assert rewards.shape == dones.shape == (3, 5)
+    assert rewards.shape == terminated.shape == (3, 5)
     np.testing.assert_allclose(as_tensors[0].numpy(), rewards, rtol=1e-12)
-    assert np.array_equal(as_tensors[1].numpy(), dones)
+    assert np.array_equal(as_tensors[1].numpy(), terminated)
     one_by_one = [
         [env_class.get_reward(observations[i, j], actions[i, j])[0] for j in range(5)]
         for i in range(3)
@@ -226,7 +226,7 @@ def test_reward_is_the_same_from_numpy_and_torch_over_any_leading_dims(env_class
 
 
 @pytest.mark.parametrize("env_class", CLASSES)
-def test_step_scores_the_observation_after_the_step(env_class: type) -> None:
+def test_step_rewards_the_observation_after_the_step(env_class: type) -> None:
     env = env_class()
     env.reset(seed=1)
     for _ in range(30):
@@ -237,13 +237,13 @@ def test_step_scores_the_observation_after_the_step(env_class: type) -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-env-v0", "CartPole-v1", "Blackjack-v1"])
-def test_tasks_without_box_actions_are_refused_by_name(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"--env_name {name}: .*allowed"):
+def test_tasks_without_box_actions_are_rejected(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"--env_name {name}: .*; must be "):
         cs285.envs.inspect_task(name)
 
 
 class Odd(gym.Env):
-    """Takes any box of actions and any space of observations."""
+    """An env with arbitrary action and observation spaces."""
 
     def __init__(self, actions: Any = None, observations: Any = None) -> None:
         self.action_space = actions or Box(-1, 1, (2,))
@@ -255,7 +255,7 @@ def describe(name: str, **spaces: Any) -> Any:
     return cs285.envs.inspect_task(name)
 
 
-def test_infinite_action_bounds_become_finite_and_others_stay(
+def test_infinite_action_bounds_become_finite_and_finite_ones_stay(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     inf = np.inf
@@ -264,16 +264,16 @@ def test_infinite_action_bounds_become_finite_and_others_stay(
     assert task.ac_low.tolist() == [-1, 3, 2, -3]
     assert task.ac_high.tolist() == [1, 5, 4, 0.5]
     assert task.ac_low.dtype == np.float32
-    assert "its action box has no end in 3 of 4 dimensions" in capsys.readouterr().out
-    largest = np.finfo(np.float32).max  # as some environments say that there is no end
+    assert "its action space is unbounded in 3 of 4 dimensions" in capsys.readouterr().out
+    largest = np.finfo(np.float32).max  # some environments use it as infinity
     assert describe("Huge-v0", actions=Box(-largest, largest, (1,))).ac_high.tolist() == [1]
-    assert "has no end in 1 of 1" in capsys.readouterr().out
+    assert "unbounded in 1 of 1" in capsys.readouterr().out
     bounded = describe("Asymmetric-v0", actions=Box(np.array([-2.0, 0]), np.array([0.5, 9])))
     assert (bounded.ac_low.tolist(), bounded.ac_high.tolist()) == ([-2, 0], [0.5, 9])
     assert capsys.readouterr().out == ""
 
 
-def test_bounds_that_float32_does_not_have_are_rounded_inwards() -> None:
+def test_bounds_are_rounded_inwards_to_float32() -> None:
     low, high = np.array([-0.1, 0.1, -1.0]), np.array([0.3, 0.1, 1.0])
     task = describe("Float64-v0", actions=Box(low, high, dtype=np.float64))
     least, most = (bound.astype(np.float64) for bound in (task.ac_low, task.ac_high))
@@ -282,14 +282,14 @@ def test_bounds_that_float32_does_not_have_are_rounded_inwards() -> None:
     assert (least[2], most[2]) == (-1, 1)
 
 
-def test_whole_numbers_as_actions_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"int64\), whole numbers; allowed: .* Box of floats"):
+def test_integer_actions_are_rejected() -> None:
+    with pytest.raises(UsageError, match=r"int64\), a Box of integers; must be .* Box of floats"):
         describe("Whole-v0", actions=Box(-3, 3, (1,), np.int64))
 
 
-def test_a_termination_that_nobody_knows_is_refused() -> None:
-    words = "--termination known: there is no function of where this task's episodes end; allowed"
-    with pytest.raises(UsageError, match=words):
+def test_unknown_termination_function_is_rejected() -> None:
+    expected = "--termination known: this task has no known termination function; must be"
+    with pytest.raises(UsageError, match=expected):
         cs285.envs.inspect_task("Pendulum-v1", termination="known")
     for name in ("Hopper-v5", "obstacles-cs285-v0"):
         assert cs285.envs.inspect_task(name, termination="known").ob_dim > 0
@@ -303,33 +303,33 @@ def test_a_termination_that_nobody_knows_is_refused() -> None:
         ("Discrete-v0", gym.spaces.Discrete(3)),
     ],
 )
-def test_observations_that_are_no_vector_are_refused(name: str, space: Any) -> None:
-    with pytest.raises(UsageError, match=r"its observations are .*; allowed: a task whose obs"):
+def test_observations_that_are_not_vectors_are_rejected(name: str, space: Any) -> None:
+    with pytest.raises(UsageError, match=r"its observations are .*; must be a task whose obs"):
         describe(name, observations=space)
 
 
-def test_observations_of_another_shape_than_their_spaces_are_refused() -> None:
+def test_observations_that_do_not_match_their_space_are_rejected() -> None:
     class Short(Odd):
         def reset(self, **_: Any) -> Any:
             return np.zeros(2), {}
 
     gym.register("Short-v0", entry_point=Short)
-    with pytest.raises(UsageError, match=r"observations of shape \(2,\) where .* says \(3,\)"):
+    with pytest.raises(UsageError, match=r"observations have shape \(2,\), but .* shape \(3,\)"):
         cs285.envs.inspect_task("Short-v0")
 
 
 @pytest.mark.parametrize("name", ["Hopper", "gymnasium:Hopper-v5"])
-def test_built_in_rules_go_by_what_the_id_stands_for(name: str) -> None:
+def test_builtin_terminations_accept_ids_without_version_or_with_module(name: str) -> None:
     task = cs285.envs.inspect_task(name)
     assert task.get_termination is cs285.envs.inspect_task("Hopper-v5").get_termination is not None
     assert cs285.envs.inspect_task("cheetah-cs285").ep_len == 500
 
 
-def test_episode_caps() -> None:
+def test_episode_length_limits() -> None:
     caps = {"cheetah-cs285-v0": 500, "reacher-cs285-v0": 200, "obstacles-cs285-v0": 100}
     assert {name: cs285.envs.inspect_task(name).ep_len for name in caps} == caps
     assert cs285.envs.inspect_task("HalfCheetah-v5").ep_len == 1000
-    env = cs285.envs.make_env("obstacles-cs285-v0", ep_len=600)  # over the registered limit
+    env = cs285.envs.make_env("obstacles-cs285-v0", ep_len=600)  # longer than the registered limit
     env.reset(seed=0)
     steps = 1
     while not env.step(np.zeros(2, np.float32))[3]:

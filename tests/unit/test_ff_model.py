@@ -1,4 +1,4 @@
-"""The ensemble: separate networks, their losses, and what they predict."""
+"""The ensemble: separate networks, their losses and their predictions."""
 
 import math
 from typing import Any
@@ -47,7 +47,7 @@ def predict(model: FFModel, data: Transitions) -> tuple[Tensor, Tensor]:
 
 
 def separate_networks(model: FFModel) -> list[nn.Sequential]:
-    """Build each member anew from torch.nn, unpadded, with a copy of its weights."""
+    """Rebuild each member from torch.nn, without padding, with a copy of its weights."""
     networks = []
     widths = [O + A, SIZE, SIZE, O]
     for member in range(E):
@@ -61,7 +61,7 @@ def separate_networks(model: FFModel) -> list[nn.Sequential]:
     return networks
 
 
-def test_stack_is_separate_networks_with_separate_adams() -> None:
+def test_ensemble_equals_separate_networks_with_separate_adams() -> None:
     model, data = make_model(), make_data()
     networks = separate_networks(model)
     indices = torch.randint(400, (10, E, 32), generator=torch.Generator().manual_seed(3))
@@ -75,7 +75,7 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
     for member, network in enumerate(networks):
         own_adam = torch.optim.Adam(network.parameters(), 1e-3)
         for step in range(10):
-            own_adam.param_groups[0]["lr"] = 5e-3 * (10 - step) / 11  # from five times it to 0
+            own_adam.param_groups[0]["lr"] = 5e-3 * (10 - step) / 11  # from 5 times 1e-3 to 0
             rows = indices[step, member]
             mse = (network(x[rows]) - y[rows]).square().mean(0)
             loss = (mse + NOISE_FLOOR).log().mean()
@@ -94,7 +94,7 @@ def test_stack_is_separate_networks_with_separate_adams() -> None:
 def plain_step(
     model: DynamicsModel, optimizer: torch.optim.Optimizer, batch: Transitions
 ) -> dict[str, Tensor]:
-    """A gradient step on the plain mean squared error, as the homework takes it."""
+    """Take a gradient step on the plain mean squared error, like the homework."""
     assert isinstance(model, FFModel)
     means, *_ = model.outputs(batch)
     errors = means - model.target_stats.normalize(batch.next_obs - batch.obs)
@@ -102,8 +102,8 @@ def plain_step(
     return {"Training Loss": errors.detach().square().mean()}
 
 
-def test_columns_of_noise_do_not_drown_the_others() -> None:
-    """Those are learned in fewer steps than by the plain mean squared error."""
+def test_noise_columns_do_not_slow_down_the_other_columns() -> None:
+    """The other columns need fewer steps than with the plain mean squared error."""
     data, generator = make_data(2000), torch.Generator().manual_seed(5)
     noise = torch.randn(2000, 2, generator=generator) * torch.tensor([1.0, 10.0])
     noisy = data._replace(next_obs=torch.cat([data.obs[:, :2] + noise, data.next_obs[:, 2:]], 1))
@@ -117,7 +117,7 @@ def test_columns_of_noise_do_not_drown_the_others() -> None:
     assert (errors[0] < 0.6 * errors[1]).all()
 
 
-def test_every_member_is_drawn_by_its_own_fan_in() -> None:
+def test_initial_weights_follow_the_fan_in_of_each_layer() -> None:
     model = make_model(ensemble_size=5, size=64)
     fans, gains = [O + A, 64, 64], [1.0, 1.0, 0.1]
     for (padded, bias), fan_in, gain in zip(model.network.layers, fans, gains, strict=True):
@@ -131,7 +131,7 @@ def test_every_member_is_drawn_by_its_own_fan_in() -> None:
         assert len({tuple(row[:5].tolist()) for row in weight.flatten(1)}) == 5
 
 
-def test_padding_stays_exactly_zero_through_training() -> None:
+def test_padding_stays_exactly_zero_during_a_fit() -> None:
     model = make_model()
     indices = torch.randint(400, (20, E, 32), generator=torch.Generator().manual_seed(3))
     fit_ensemble(model, adam(model, 1e-2), make_data(), indices)
@@ -150,7 +150,7 @@ def test_padding_stays_exactly_zero_through_training() -> None:
 def test_members_do_not_influence_each_other() -> None:
     indices = torch.randint(400, (10, E, 32), generator=torch.Generator().manual_seed(3))
     others = indices.clone()
-    others[:, 1:] = 0  # other batches for members 1 and 2
+    others[:, 1:] = 0  # different batches for members 1 and 2
     predictions = []
     for batches in (indices, others):
         model = make_model()
@@ -175,7 +175,7 @@ def test_model_learns_state_and_reward() -> None:
     assert (rewards - fresh.rewards).square().mean() < 0.1 * fresh.rewards.var()
 
 
-def test_predict_denormalises_the_change_and_adds_it() -> None:
+def test_step_adds_the_denormalised_change() -> None:
     model, data = make_model(), make_data()
     model.fit_statistics(data)
     change = data.next_obs - data.obs
@@ -187,7 +187,7 @@ def test_predict_denormalises_the_change_and_adds_it() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -1e4])
-def test_constant_column_is_silent_and_comes_back_exactly(value: float) -> None:
+def test_constant_column_normalises_to_zero_and_denormalises_exactly(value: float) -> None:
     columns = torch.stack([torch.full((1000,), value), torch.linspace(-3, 5, 1000)], 1)
     normalizer = Normalizer(2)
     normalizer.fit(columns)
@@ -198,12 +198,12 @@ def test_constant_column_is_silent_and_comes_back_exactly(value: float) -> None:
     assert normalizer.denormalize(wild)[0, 0] == torch.tensor(value)
 
 
-def test_weights_that_diverge_in_the_very_last_step_are_seen() -> None:
+def test_weight_norm_shows_divergence_in_the_last_step() -> None:
     model, data = make_model(), make_data()
     indices = torch.randint(400, (1, E, 32), generator=torch.Generator().manual_seed(3))
     sgd = torch.optim.SGD(model.parameters(), 1e38)
     losses = fit_ensemble(model, sgd, data, indices)
-    assert losses["Training Loss"].isfinite().all()  # taken before the step
+    assert losses["Training Loss"].isfinite().all()  # computed before the step
     losses = fit_ensemble(model, torch.optim.SGD(model.parameters(), torch.inf), data, indices)
     assert not losses["Weight Norm"].isfinite().all()
 
@@ -220,9 +220,10 @@ KINDS: list[dict[str, Any]] = [
 
 
 def constant_model(outputs: list[list[float]], **kind: Any) -> FFModel:
-    """Return a model of one observation and two members that return `outputs` (2, out) always.
+    """Return a model of two members that always output `outputs` (2, out).
 
-    Changes are normalised by mean 1 and std 2, rewards by mean 10 and std 5.
+    The observation has one dimension. Changes have mean 1 and std 2, and rewards have mean 10 and
+    std 5.
     """
     config = ModelConfig(ensemble_size=2, size=4, n_layers=1, **kind.pop("flags", {}), **kind)
     model = FFModel(1, 1, config, True, make_generator(1, "test"))
@@ -237,7 +238,7 @@ def constant_model(outputs: list[list[float]], **kind: Any) -> FFModel:
 
 
 def constant_batch() -> Transitions:
-    """Two rows for each of two members: normalised changes 0 and 2, normalised rewards 1 and 1."""
+    """Return two rows for two members: normalised changes 0 and 2, normalised rewards 1 and 1."""
     obs = torch.tensor([[3.0], [4.0]])
     batch = Transitions(
         obs, obs * 0, torch.tensor([15.0, 15.0]), obs + torch.tensor([[1.0], [5.0]]),
@@ -246,8 +247,8 @@ def constant_batch() -> Transitions:
     return Transitions(*(column.expand(2, *column.shape) for column in batch))
 
 
-def test_loss_of_a_deterministic_model_by_hand() -> None:
-    """Errors of the first member: 1 and -1, and 2 twice; of the second 0 and -2, and 1 twice."""
+def test_deterministic_loss_matches_hand_calculation() -> None:
+    """Member 0 has the errors (1, -1) and (2, 2), and member 1 has (0, -2) and (1, 1)."""
     model = constant_model([[1.0, 3.0], [0.0, 2.0]])
     found = model.loss(constant_batch())
     logs = [math.log(mse + NOISE_FLOOR) for mse in (1, 4, 2, 1)]
@@ -257,8 +258,8 @@ def test_loss_of_a_deterministic_model_by_hand() -> None:
     assert not any(value.requires_grad for value in found.metrics.values())
 
 
-def test_loss_of_a_probabilistic_model_by_hand() -> None:
-    """The log-variances of two columns are -1 and 2 before the bounds, which are far from them."""
+def test_probabilistic_loss_matches_hand_calculation() -> None:
+    """The raw log-variances of the two columns are -1 and 2, and the bounds are far away."""
     raw = [-1.0, 2.0]
     outputs = [[1.0, 3.0, *raw], [0.0, 2.0, *raw]]
     errors = [1, 4, 2, 1]
@@ -271,13 +272,13 @@ def test_loss_of_a_probabilistic_model_by_hand() -> None:
                 torch.tensor([-30.0, 30.0]).view(1, 2, 1, 1).expand(2, -1, 1, 2)
             )
         found = model.loss(constant_batch())
-        penalty = 2 * BOUND_WEIGHT * 60  # of both members
+        penalty = 2 * BOUND_WEIGHT * 60  # over both members
         assert found.total.item() == pytest.approx(expected + penalty)
         assert found.metrics["Training Loss"].item() == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("kind", ["deterministic", "probabilistic"])
-def test_learned_terminations_add_their_cross_entropy(kind: str) -> None:
+def test_learned_termination_adds_its_cross_entropy(kind: str) -> None:
     width = 2 if kind == "deterministic" else 4
     plain = [[0.5] * width, [-0.5] * width]
     logits = [1.5, -2.0]
@@ -297,7 +298,7 @@ def test_learned_terminations_add_their_cross_entropy(kind: str) -> None:
     }
 
 
-def test_weight_decay_adds_half_of_the_squares_by_layer() -> None:
+def test_weight_decay_adds_half_the_weighted_squares_of_each_layer() -> None:
     flags: dict[str, Any] = {"n_layers": 1, "weight_decay": "0.1,0.3"}
     model, plain = make_model(**flags), make_model(**{**flags, "weight_decay": "0"})
     data = make_data(20)
@@ -311,7 +312,7 @@ def test_weight_decay_adds_half_of_the_squares_by_layer() -> None:
 
 
 def make_kind(learns_reward: bool = False, **kind: Any) -> FFModel:
-    """Return a small fitted model in double precision, with large last layers."""
+    """Return a small model in double precision, with fitted statistics and large last layers."""
     network: dict[str, Any] = kind.pop("network", {})
     config = ModelConfig(**{"ensemble_size": E, "size": 6, **kind})
     generator = make_generator(1, "test")
@@ -324,7 +325,7 @@ def make_kind(learns_reward: bool = False, **kind: Any) -> FFModel:
 
 
 def arguments_of(model: FFModel, rows: int = 5) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return states, actions and noise of a step in double precision."""
+    """Return the states, actions and noise of a step in double precision."""
     data = make_data(rows, seed=1)
     noise = torch.randn(model.members, rows, model.noise_dim).double() if model.noise_dim else None
     acs = data.acs.double().expand(model.members, -1, -1)
@@ -332,8 +333,8 @@ def arguments_of(model: FFModel, rows: int = 5) -> tuple[Tensor, Tensor, Tensor 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_is_differentiable_by_states_actions_and_weights(kind: dict[str, Any]) -> None:
-    """On a CPU with every flag as it is, also of the padded ensemble that planning folds."""
+def test_step_is_differentiable_in_states_actions_and_weights(kind: dict[str, Any]) -> None:
+    """The padded tanh ensembles, which planning folds, are differentiable, too."""
     model = make_kind(**kind)
     state, acs, noise = (
         None if part is None else part.clone().requires_grad_() for part in arguments_of(model)
@@ -342,7 +343,7 @@ def test_a_step_is_differentiable_by_states_actions_and_weights(kind: dict[str, 
     vector = model.network.vector
 
     def outcome(state: Tensor, acs: Tensor, vector: Tensor, noise: Tensor | None) -> Any:
-        assert vector is model.network.vector  # which gradcheck changes
+        assert vector is model.network.vector  # gradcheck changes it in place
         next_state, prediction = model.step(state, acs, noise)
         return next_state, prediction.rewards
 
@@ -352,7 +353,7 @@ def test_a_step_is_differentiable_by_states_actions_and_weights(kind: dict[str, 
         assert gradient.any()
 
 
-def test_a_gradient_goes_through_many_steps() -> None:
+def test_gradient_flows_through_many_steps() -> None:
     model = make_kind()
     state, acs, _ = arguments_of(model)
     acs = acs.clone().requires_grad_()
@@ -371,7 +372,7 @@ OTHER_NETWORKS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *OTHER_NETWORKS])
-def test_a_planning_step_is_the_same_step_without_gradients(kind: dict[str, Any]) -> None:
+def test_planning_step_equals_step_without_gradients(kind: dict[str, Any]) -> None:
     model = make_kind(**kind).float()
     state, acs, noise = (
         None if part is None else part.float() for part in arguments_of(model, rows=700)
@@ -393,7 +394,7 @@ def test_a_planning_step_is_the_same_step_without_gradients(kind: dict[str, Any]
             assert (fast.terminated == exact.terminated).float().mean() > 0.99
 
 
-def test_a_planning_step_keeps_the_weights_that_it_was_made_of() -> None:
+def test_planning_step_uses_the_current_weights() -> None:
     model = make_kind()
     state, acs, _ = arguments_of(model)
     before = model.planning_step()(state, acs)[0]
@@ -403,8 +404,8 @@ def test_a_planning_step_keeps_the_weights_that_it_was_made_of() -> None:
     assert not torch.allclose(before, model.planning_step()(state, acs)[0])
 
 
-def test_variances_are_bounded_and_drawn_by_noise() -> None:
-    """The state moves by the noise times the bounded std, in the units of the change."""
+def test_noise_is_scaled_by_the_bounded_std() -> None:
+    """The noise moves the state by noise times std, in units of the change."""
     model = make_kind(model="probabilistic")
     state, acs, noise = arguments_of(model)
     assert noise is not None

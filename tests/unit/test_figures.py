@@ -1,4 +1,4 @@
-"""Pictures of runs whose observations are wide."""
+"""Tests of the figures for observations with many dimensions."""
 
 from pathlib import Path
 
@@ -9,9 +9,7 @@ import pytest
 from cs285.infrastructure.recording import figures
 
 
-def test_wide_observations_take_no_more_panels_than_there_is_room_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_number_of_panels_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MOST_PANELS", 6)
     shapes = {}
     for ob_dim in (6, 7, 400):

@@ -1,3 +1,5 @@
+"""Tests of filter_events.py, and of reading event files without media."""
+
 import os
 import struct
 from pathlib import Path
@@ -33,7 +35,7 @@ def kinds(file: Path) -> set[str]:
 
 
 def homework_file(folder: Path) -> Path:
-    """Write what the homework's logger writes: scalars, a picture, a video as an image, a graph."""
+    """Write an event file like the homework's logger: scalars, images, a video, sound and text."""
     with SummaryWriter(str(folder)) as writer:
         writer.add_scalar("Eval_AverageReturn", -30.25, 0)
         writer.add_image("picture", np.zeros((3, 8, 8), np.uint8), 0)
@@ -69,7 +71,7 @@ def scalar(tag: str, value: float) -> Any:
     return Summary.Value(tag=tag, simple_value=value)
 
 
-def test_copy_has_everything_but_the_media_to_the_byte(tmp_path: Path) -> None:
+def test_copy_has_the_same_bytes_without_media(tmp_path: Path) -> None:
     file = homework_file(tmp_path / "run")
     assert kinds(file) == {"simple_value", "image", "histo", "audio", "tensor"}
     assert main([str(file), "--output", str(tmp_path / "new" / "copy")]) == 0
@@ -82,7 +84,7 @@ def test_copy_has_everything_but_the_media_to_the_byte(tmp_path: Path) -> None:
     assert copy.read_bytes() == b"".join(kept)
 
 
-def test_own_files_with_videos(tmp_path: Path) -> None:
+def test_videos_of_this_project_are_removed(tmp_path: Path) -> None:
     own = EventFile(tmp_path, 0)
     own.add_scalars({"a": 1.0, "b": float("nan")}, 0)
     own.add_video("eval_rollouts", GIF, np.zeros((2, 8, 8, 3), np.uint8), 0)
@@ -96,7 +98,7 @@ def test_own_files_with_videos(tmp_path: Path) -> None:
     assert len(records) == 3
 
 
-def test_record_that_holds_both_keeps_its_scalars(tmp_path: Path) -> None:
+def test_record_with_scalars_and_media_keeps_its_scalars(tmp_path: Path) -> None:
     both = summary(7, scalar("before", 0.1), *video().value, scalar("after", 0.2))
     file = write_records(tmp_path / "events.out.tfevents.1", both, summary(8, scalar("c", 3.0)))
     before = scalars(file)
@@ -106,7 +108,7 @@ def test_record_that_holds_both_keeps_its_scalars(tmp_path: Path) -> None:
     assert kinds(file) == {"simple_value"}
 
 
-def test_images_of_tensorflow_2_are_tensors(tmp_path: Path) -> None:
+def test_images_stored_as_tensors_are_removed(tmp_path: Path) -> None:
     def tensor(tag: str, plugin: str) -> Any:
         data = SummaryMetadata.PluginData(plugin_name=plugin)
         value = TensorProto(string_val=[b"png"])
@@ -119,7 +121,7 @@ def test_images_of_tensorflow_2_are_tensors(tmp_path: Path) -> None:
     assert [v.tag for e in read_events(file) for v in e.summary.value] == ["loss"]
 
 
-def test_reading_without_media_gives_the_scalars(tmp_path: Path) -> None:
+def test_reading_without_media_keeps_all_other_events(tmp_path: Path) -> None:
     file = homework_file(tmp_path)
     wanted = [event for event in read_events(file) if not is_media(event)]
     assert list(read_events(file, media=False)) == wanted
@@ -131,7 +133,7 @@ def is_media(event: Event) -> bool:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 14, 3000])
-def test_cut_last_record(tmp_path: Path, cut: int) -> None:
+def test_truncated_last_record_is_dropped(tmp_path: Path, cut: int) -> None:
     first, second = summary(0, scalar("a", 1.0)), summary(1, *video().value)
     file = write_records(tmp_path / "events.out.tfevents.1", first, second, second)
     whole = len(file.read_bytes())
@@ -149,31 +151,31 @@ def corrupt(file: Path, at: int) -> None:
 
 
 @pytest.mark.parametrize("part", ["length", "data"])
-def test_corrupt_file_is_left_alone_in_place_and_copied_up_to_there(
+def test_corrupt_file_is_not_changed_in_place_but_copied_up_to_the_damage(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = [scalar("a", 1.0), *video().value, scalar("b", 2.0), scalar("c", 3.0)]
     events = [summary(step, value) for step, value in enumerate(values)]
     file = write_records(tmp_path / "events.out.tfevents.1", *events[:2])
-    start = file.stat().st_size  # of the third record
+    start = file.stat().st_size  # where the third record starts
     write_records(file, *events)
     corrupt(file, start + {"length": 0, "data": 20}[part])
     before = file.read_bytes()
     assert main([str(file), "--in_place"]) == 1
     assert file.read_bytes() == before
-    assert "left as it is" in capsys.readouterr().err
+    assert f"skipped {file}: it is corrupt" in capsys.readouterr().err
     assert main([str(file), "--output", str(tmp_path / "copy")]) == 0
     assert [tag for _, tag, _, _ in scalars(tmp_path / "copy")] == ["a"]
     assert "corrupt" in capsys.readouterr().err
 
 
-def test_corrupt_length_is_not_believed(tmp_path: Path) -> None:
+def test_corrupt_length_ends_the_file(tmp_path: Path) -> None:
     file = write_records(tmp_path / "events.out.tfevents.1", summary(0, scalar("a", 1.0)))
     file.write_bytes(file.read_bytes() + struct.pack("<QI", 2**62, 0))
     assert len(scalars(file)) == 1
 
 
-def test_tree_is_mirrored_without_its_videos(
+def test_folder_is_copied_without_videos(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -194,7 +196,7 @@ def test_tree_is_mirrored_without_its_videos(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "data"]
 
 
-def test_nothing_to_drop_changes_nothing(
+def test_file_without_media_is_not_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_records(tmp_path / "events.out.tfevents.1", summary(0, scalar("a", 1.0)))
@@ -205,7 +207,7 @@ def test_nothing_to_drop_changes_nothing(
     assert " 0 saved" in capsys.readouterr().out
 
 
-def test_running_run_is_left_alone_and_the_rest_is_filtered(
+def test_active_run_is_skipped_and_other_runs_are_filtered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running, stopped = (homework_file(tmp_path / name) for name in ("running", "stopped"))
@@ -218,7 +220,7 @@ def test_running_run_is_left_alone_and_the_rest_is_filtered(
     assert "another process" in capsys.readouterr().err
 
 
-def test_link_is_kept_and_its_file_filtered(tmp_path: Path) -> None:
+def test_target_of_a_symbolic_link_is_filtered(tmp_path: Path) -> None:
     file = homework_file(tmp_path / "real")
     link = tmp_path / "linked" / file.name
     link.parent.mkdir()
@@ -228,7 +230,7 @@ def test_link_is_kept_and_its_file_filtered(tmp_path: Path) -> None:
     assert "image" not in kinds(file)
 
 
-def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = homework_file(tmp_path / "run")
     before = file.read_bytes()
 
@@ -243,23 +245,23 @@ def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["nowhere", "--in_place"], "SOURCE nowhere: no such file or folder"),
         (["run"], "one of the arguments --output --in_place is required"),
-        (["run", "--output", "run"], "--output run: it exists"),
-        (["run", "--output", "run/copy"], "--output run/copy: it lies in run"),
-        (["run", "run", "--output", "copy"], "allowed with --output is one SOURCE"),
+        (["run", "--output", "run"], "--output run: must not exist yet"),
+        (["run", "--output", "run/copy"], "--output run/copy: must be outside SOURCE run"),
+        (["run", "run", "--output", "copy"], "SOURCE run: --output accepts a single SOURCE"),
         (["run", "--output", "file/below"], "--output file/below"),
         (["run/text", "--in_place"], "SOURCE run/text: not an event file"),
         (["run/short", "--output", "copy"], "SOURCE run/short: not an event file"),
-        (["empty", "--in_place"], "SOURCE empty: holds no event file"),
+        (["empty", "--in_place"], "SOURCE empty: contains no event file"),
         (["run", "--in-place"], "--in_place"),
     ],
 )
-def test_bad_input(
+def test_bad_input_is_a_one_line_error(
     words: list[str],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -273,11 +275,11 @@ def test_bad_input(
     before = {path: path.stat().st_size for path in Path().rglob("*")}
     try:
         code = main(words)
-    except SystemExit as error:  # argparse's way
+    except SystemExit as error:  # argparse
         code = int(str(error.code))
     err = capsys.readouterr().err
     assert code == 2
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
     assert {path: path.stat().st_size for path in Path().rglob("*")} == before
     assert "image" in kinds(file)

@@ -1,4 +1,4 @@
-"""The form of an ensemble that plans gives what the networks give."""
+"""The planning form of an ensemble returns the outputs of its networks."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def make(n_layers: int = 2, size: int = 50, activation: Any = "tanh", **options:
 
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", [32, 50, 64])
-def test_folding_changes_nothing(n_layers: int, size: int) -> None:
+def test_folded_networks_return_the_same_outputs(n_layers: int, size: int) -> None:
     network, inputs = make(n_layers, size), torch.randn(E, 20, IN)
     with torch.no_grad():
         folded = fold(network.layers, network.widths)
@@ -46,7 +46,7 @@ def test_folding_changes_nothing(n_layers: int, size: int) -> None:
     ],
 )
 @pytest.mark.parametrize("members", [None, torch.tensor([2, 0])])
-def test_planning_form_is_the_network_of_normalised_inputs(
+def test_planning_form_equals_the_networks_on_normalised_inputs(
     options: dict[str, Any], members: torch.Tensor | None
 ) -> None:
     network = make(**options)
@@ -74,8 +74,8 @@ def test_only_padded_tanh_networks_are_folded(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("members", [1, 2, 3])
 @pytest.mark.parametrize(("i", "j", "k"), SHAPES)
-def test_product_is_the_batched_one(i: int, j: int, k: int, members: int) -> None:
-    """Also where an odd member is done by itself: the largest, with three."""
+def test_product_equals_the_batched_product(i: int, j: int, k: int, members: int) -> None:
+    """The largest product with 3 members computes the last member separately."""
     assert WORTH_SHARING <= 128**3
     left, right = torch.randn(members, i, j).double(), torch.randn(members, j, k).double()
     torch.testing.assert_close(product(left, right), left @ right)

@@ -35,13 +35,13 @@ def fill(folder: Path, iterations: range) -> None:
     logger.close()
 
 
-def test_reader_understands_tensorboardx_own_files(tmp_path: Path) -> None:
+def test_reader_accepts_files_of_tensorboardx(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path)) as writer:
         writer.add_scalar("a", 1.5, 3)
     assert scalars(tmp_path) == [(3, "a", 1.5)]
 
 
-def test_both_records_hold_every_value(tmp_path: Path) -> None:
+def test_event_file_and_csv_have_every_value(tmp_path: Path) -> None:
     fill(tmp_path, range(2))
     assert scalars(tmp_path) == [
         (0, "Return", 0.5),
@@ -53,13 +53,13 @@ def test_both_records_hold_every_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 15])
-def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path, cut: int) -> None:
+def test_resume_drops_rows_after_the_checkpoint(tmp_path: Path, cut: int) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()
     resumed.mkdir()
     fill(whole, range(5))
     fill(resumed, range(4))
-    for file in (event_file(resumed), resumed / "progress.csv"):  # the kill cut the last record
+    for file in (event_file(resumed), resumed / "progress.csv"):  # a kill truncated the last record
         file.write_bytes(file.read_bytes()[: -cut or None])
     fill(resumed, range(2, 5))
     assert scalars(resumed) == scalars(whole)
@@ -67,7 +67,7 @@ def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path, cut: int) -
     assert not list(resumed.glob(".*"))
 
 
-def test_full_disk_on_resume_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_on_resume_keeps_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, range(3))
     before = (tmp_path / "progress.csv").read_bytes()
 
@@ -80,7 +80,7 @@ def test_full_disk_on_resume_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "progress.csv").read_bytes() == before
 
 
-def test_what_a_power_cut_leaves_of_a_row_is_passed_over(tmp_path: Path) -> None:
+def test_rows_damaged_by_a_power_cut_are_skipped(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     with (tmp_path / "progress.csv").open("ab") as file:
         file.write(b"\0\0\0\n\xff\xfe,1\n3,\xff")
@@ -88,12 +88,12 @@ def test_what_a_power_cut_leaves_of_a_row_is_passed_over(tmp_path: Path) -> None
     assert [row["Iteration"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
 
 
-def test_a_damaged_file_is_refused_and_kept(tmp_path: Path) -> None:
+def test_damaged_csv_is_rejected_and_kept(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     damaged = tmp_path / "progress.csv"
     damaged.write_text("Iter" + damaged.read_text())
     before = damaged.read_bytes()
-    with pytest.raises(UsageError, match=r"its progress\.csv is damaged; allowed: "):
+    with pytest.raises(UsageError, match=r"its progress\.csv is damaged; must be "):
         Logger(tmp_path, 2)
     assert damaged.read_bytes() == before
     damaged.unlink()
@@ -101,14 +101,14 @@ def test_a_damaged_file_is_refused_and_kept(tmp_path: Path) -> None:
     assert [row["Iteration"] for row in rows(tmp_path)] == ["2"]
 
 
-def test_resume_from_the_very_start(tmp_path: Path) -> None:
+def test_resume_from_iteration_0(tmp_path: Path) -> None:
     fill(tmp_path, range(1))
     fill(tmp_path, range(2))
     assert [row["Iteration"] for row in rows(tmp_path)] == ["0", "1"]
     assert len(scalars(tmp_path)) == 4
 
 
-def test_metric_that_starts_later_gets_its_column(tmp_path: Path) -> None:
+def test_metric_that_starts_later_gets_a_column(tmp_path: Path) -> None:
     logger = Logger(tmp_path)
     logger.record({"Return": 1.0}, 0)
     logger.record({"Return": 2.0, "New": 3.0}, 1)
@@ -117,6 +117,14 @@ def test_metric_that_starts_later_gets_its_column(tmp_path: Path) -> None:
     assert [row["New"] for row in rows(tmp_path)] == ["", "3.0", ""]
 
 
-def test_last_value_of_each_curve_is_what_is_logged() -> None:
+def test_resumed_log_uses_the_current_names_of_metrics(tmp_path: Path) -> None:
+    (tmp_path / "progress.csv").write_text("Iteration,Holdout Loss\n0,0.5\n")
+    logger = Logger(tmp_path, 1)
+    logger.record({"New Data Loss": 0.25}, 1)
+    logger.close()
+    assert [row["New Data Loss"] for row in rows(tmp_path)] == ["0.5", "0.25"]
+
+
+def test_last_value_of_each_curve_is_logged() -> None:
     curves = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([torch.nan, 0.1])}
     assert to_floats(curves) == {"a": 2.0, "b": pytest.approx(0.1)}

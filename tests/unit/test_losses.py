@@ -1,4 +1,4 @@
-"""The losses by hand, and that a Gaussian's variances are learned from them."""
+"""The losses against hand calculations, and the variances that they learn."""
 
 import math
 from typing import Any
@@ -34,13 +34,13 @@ def spread_bounds() -> Tensor:
     return bounds + torch.randn_like(bounds)
 
 
-# Two members, two rows, one column: errors 1 and 3 of the first, 0 and 0 of the second.
+# Two members, two rows, one column: errors 1 and 3 for member 0, and 0 for member 1.
 MEANS = torch.tensor([[[1.0], [5.0]], [[0.0], [2.0]]])
 TARGETS = torch.tensor([[[0.0], [2.0]], [[0.0], [2.0]]])
 LOG_VAR = torch.full((2, 2, 1), math.log(4.0))
 
 
-def test_log_mse_by_hand() -> None:
+def test_column_nll_matches_hand_calculation() -> None:
     expected = [math.log(5 + NOISE_FLOOR), math.log(NOISE_FLOOR)]
     assert column_nll(MEANS, None, TARGETS).tolist() == pytest.approx(expected)
     two = torch.cat([MEANS, MEANS * 0], 2), torch.cat([TARGETS, MEANS * 0 + 2], 2)
@@ -48,19 +48,19 @@ def test_log_mse_by_hand() -> None:
     assert column_nll(two[0], None, two[1]).tolist() == pytest.approx(expected)
 
 
-def test_gaussian_nll_by_hand() -> None:
+def test_gaussian_nll_matches_hand_calculation() -> None:
     expected = [5 / 4 + math.log(4), math.log(4)]
     assert gaussian_nll(MEANS, LOG_VAR, TARGETS).tolist() == pytest.approx(expected)
 
 
-def test_gaussian_nll_is_torchs_but_for_factor_and_constant() -> None:
+def test_gaussian_nll_equals_torch_up_to_factor_and_constant() -> None:
     means, log_var, targets = draw(E, B, D), draw(E, B, D), draw(E, B, D)
     normal = torch.distributions.Normal(means, (0.5 * log_var).exp())
     expected = -2 * normal.log_prob(targets).mean((1, 2)) - math.log(2 * math.pi)
     torch.testing.assert_close(gaussian_nll(means, log_var, targets), expected)
 
 
-def test_means_are_fitted_by_log_mse_and_variances_to_what_is_left() -> None:
+def test_column_nll_fits_means_and_gaussian_nll_fits_variances() -> None:
     means, log_var, targets = draw(E, B, D), draw(E, B, D), draw(E, B, D)
     for tensor in (means, log_var):
         tensor.requires_grad_()
@@ -69,9 +69,9 @@ def test_means_are_fitted_by_log_mse_and_variances_to_what_is_left() -> None:
         total = loss(means, log_var, targets).sum()
         return torch.autograd.grad(total, [means, log_var], allow_unused=True)
 
-    of_means, of_variances = gradients(column_nll_with_variances)
-    torch.testing.assert_close(of_means, gradients(column_nll)[0])
-    torch.testing.assert_close(of_variances, gradients(gaussian_nll)[1])
+    mean_gradient, log_var_gradient = gradients(column_nll_with_variances)
+    torch.testing.assert_close(mean_gradient, gradients(column_nll)[0])
+    torch.testing.assert_close(log_var_gradient, gradients(gaussian_nll)[1])
     both = column_nll_with_variances(means, log_var, targets)
     torch.testing.assert_close(
         both, column_nll(means, None, targets) + gaussian_nll(means, log_var, targets)
@@ -79,7 +79,7 @@ def test_means_are_fitted_by_log_mse_and_variances_to_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("kind", list(losses.LOSSES))
-def test_members_losses_are_their_own(kind: tuple[str, str]) -> None:
+def test_member_losses_are_independent(kind: tuple[str, str]) -> None:
     means, log_var, targets = draw(E, B, D).requires_grad_(), draw(E, B, D), draw(E, B, D)
     by_member = losses.LOSSES[kind](means, log_var, targets)
     assert by_member.shape == (E,)
@@ -89,24 +89,25 @@ def test_members_losses_are_their_own(kind: tuple[str, str]) -> None:
 
 
 def test_termination_loss_is_the_cross_entropy() -> None:
-    logits, ended = torch.tensor([[0.0, 2.0], [-1.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    logits = torch.tensor([[0.0, 2.0], [-1.0, 3.0]])
+    terminated = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
-    def of(logit: float, end: float) -> float:
+    def loss(logit: float, terminated: float) -> float:
         p = 1 / (1 + math.exp(-logit))
-        return -math.log(p if end else 1 - p)
+        return -math.log(p if terminated else 1 - p)
 
-    expected = [(of(0, 1) + of(2, 0)) / 2, (of(-1, 0) + of(3, 1)) / 2]
-    assert termination_loss(logits, ended).tolist() == pytest.approx(expected)
+    expected = [(loss(0, 1) + loss(2, 0)) / 2, (loss(-1, 0) + loss(3, 1)) / 2]
+    assert termination_loss(logits, terminated).tolist() == pytest.approx(expected)
 
 
-def test_bounds_begin_alike_and_press_by_their_distance() -> None:
+def test_bounds_start_equal_and_their_distance_is_the_penalty() -> None:
     low, high = LOG_VAR_RANGE
     bounds = first_bounds(E, D)
     assert bounds.shape == (E, 2, 1, D)
     assert bounds[:, 0].unique().tolist() == [low]
     assert bounds[:, 1].unique().tolist() == [high]
     torch.testing.assert_close(bound_penalty(bounds), torch.full((E,), BOUND_WEIGHT * (high - low)))
-    bounds[1, 1] += torch.arange(D)[None] * 2  # mean 3 of four columns
+    bounds[1, 1] += torch.arange(D)[None] * 2  # mean 3 over four columns
     expected = BOUND_WEIGHT * (high - low + torch.tensor([0.0, 3.0, 0.0]))
     torch.testing.assert_close(bound_penalty(bounds), expected)
 
@@ -115,16 +116,16 @@ def test_log_variances_stay_between_their_bounds() -> None:
     bounds = spread_bounds()
     raw = torch.linspace(-100, 100, 201).double()[None, :, None].expand(E, -1, D)
     log_var, (low, high) = bounded(raw, bounds), bounds.unbind(1)
-    # Softplus of both bounds: a little above the upper one, where the lower one is near.
+    # If the bounds are close, the softplus can exceed the upper bound slightly.
     assert ((log_var >= low) & (log_var <= high + 0.1)).all()
     assert (log_var.diff(dim=1) >= -1e-5).all()
-    of_two = bounded(raw[[2, 0]], bounds[[2, 0]])
-    # The end of a vector and its middle go through different instructions: not to the last bit.
-    torch.testing.assert_close(of_two, log_var[[2, 0]])
+    selected = bounded(raw[[2, 0]], bounds[[2, 0]])
+    # The last bits may differ: the end of a vector uses other instructions than its middle.
+    torch.testing.assert_close(selected, log_var[[2, 0]])
 
 
-def test_variances_of_many_columns_are_those_of_the_data() -> None:
-    """The bounds press as little on each of 300 columns as on a single one."""
+def test_variances_of_many_columns_match_the_data() -> None:
+    """With 300 columns, the bound penalty affects a column as little as with one column."""
     stds = torch.cat([torch.full((150,), 0.1), torch.ones(150)])
     targets = stds * torch.randn(1, 256, 300)
     bounds, outputs = first_bounds(1, 300).requires_grad_(), torch.zeros(1, 1, 600).requires_grad_()

@@ -1,4 +1,4 @@
-"""What SAC is fed: which rows, in which ratio, imagined when."""
+"""Test the SAC batches of the MBPO agent: their real ratio, and when their rollouts are done."""
 
 import copy
 from typing import Any
@@ -16,7 +16,7 @@ from cs285.infrastructure.model_buffer import ModelBuffer
 from cs285.infrastructure.replay_buffer import Path, Transitions, unpack
 
 LOW, HIGH = np.full(2, -1, np.float32), np.ones(2, np.float32)
-REAL, IMAGINED = 7.0, -3.0  # the rewards that mark where a row is from
+REAL, IMAGINED = 7.0, -3.0  # the reward of a row tells whether it is real or imagined
 
 
 def reward(obs: Any, acs: Any) -> tuple[Any, Any]:
@@ -31,7 +31,7 @@ def make_agent(get_reward: Any = reward, **flags: Any) -> MBPOAgent:
         "mbpo_rollout_length": 2, "mbpo_rollout_every": 5, "mbpo_model_buffer_size": 1000,
     }  # fmt: skip
     agent = MBPOAgent(task, from_flat(MBPOConfig, small | flags), torch.device("cpu"))
-    agent.next_fit = 10**6  # as train() says where it is not called
+    agent.next_fit = 10**6  # train() sets it, but some tests do not call train()
     return agent
 
 
@@ -43,28 +43,28 @@ def add_real(agent: MBPOAgent, T: int, iteration: int = 0) -> None:
 
 
 def draw_shares(agent: MBPOAgent, first: int, at_most: int) -> list[float]:
-    """Draw batches, and return the share of real rows of each."""
+    """Draw batches and return the share of real rows in each."""
     rows = agent.draw_mixed(first, at_most)
     rewards = unpack(rows, 3, 2).rewards
     assert torch.logical_or(rewards == REAL, rewards == IMAGINED).all()
     return (rewards == REAL).float().mean(1).tolist()
 
 
-def test_real_and_imagined_rows_never_mix() -> None:
+def test_real_and_imagined_transitions_stay_in_their_own_buffers() -> None:
     agent = make_agent()
     add_real(agent, 40)
     agent.train(0)
     add_real(agent, 20, 1)
     agent.train(1)
     imagined = unpack(agent.model_buffer.rows, 3, 2)
-    assert len(agent.model_buffer) == 2 * 12 * 2  # a rollout of 2 steps per SAC iteration
+    assert len(agent.model_buffer) == 2 * 12 * 2  # one rollout of 2 steps per SAC iteration
     assert (imagined.rewards == IMAGINED).all()
     for buffer in (agent.sac_agent.replay_buffer, agent.mb_agent.replay_buffer):
         assert len(buffer) == 60
         assert (buffer.all().rewards == REAL).all()
 
 
-def test_sl_noise_is_the_models_alone() -> None:
+def test_only_the_model_gets_the_observation_noise() -> None:
     agent = make_agent(add_sl_noise=True)
     add_real(agent, 40)
     for_sac, for_model = agent.sac_agent.replay_buffer.all(), agent.mb_agent.replay_buffer.all()
@@ -84,29 +84,29 @@ def test_rollouts_start_from_real_states() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.3, 1.0])
-def test_batches_have_the_stated_ratio(ratio: float) -> None:
+def test_batches_have_the_given_real_ratio(ratio: float) -> None:
     agent = make_agent(mbpo_real_ratio=ratio, sac_train_batch_size=30, mbpo_rollout_every=1000)
     add_real(agent, 40)
     shares = draw_shares(agent, 0, 1000)
     assert np.mean(shares) == pytest.approx(ratio, abs=0.003)
-    assert max(shares) - min(shares) <= 1 / 30 + 1e-6  # rounded up or down, no more
+    assert max(shares) - min(shares) <= 1 / 30 + 1e-6  # shares differ only by rounding
     assert agent.real_rows_drawn / agent.rows_drawn == pytest.approx(np.mean(shares))
 
 
-def test_default_ratio_is_that_of_one_buffer_that_grows_with_each_rollout() -> None:
-    """The homework: 40 real rows, and before SAC iteration u the rollouts 0 ... u, of 2 rows."""
+def test_default_real_ratio_is_the_share_in_a_single_buffer() -> None:
+    """The homework's buffer has 40 real rows and, in SAC iteration u, 2 (u + 1) imagined rows."""
     agent = make_agent(sac_train_batch_size=1000)
     add_real(agent, 40)
     shares = draw_shares(agent, 0, 5) + draw_shares(agent, 5, 5)
     expected = [40 / (40 + 2 * (u + 1)) for u in range(10)]
     assert shares == pytest.approx(expected, abs=0.002)
-    add_real(agent, 100, 1)  # real data that comes later counts at once
+    add_real(agent, 100, 1)  # new real transitions count immediately
     (share,) = draw_shares(agent, 10, 1)
     assert share == pytest.approx(140 / (140 + 22), abs=0.002)
 
 
-def test_blocks_of_rollouts_go_across_iterations_but_not_across_fits() -> None:
-    """SAC iterations 0-2, 3-5, 6-8, 9-11, 12-14; the model is fitted before 0, 9."""
+def test_blocks_of_rollouts_span_iterations_but_not_fits() -> None:
+    """Iterations have 3 SAC iterations each. Fits come before the SAC iterations 0 and 9."""
     agent = make_agent(
         sac_n_iter=3, mbpo_rollout_every=5, mbpo_rollouts_per_sac_iter=2, mbpo_refit_every=3
     )
@@ -121,7 +121,7 @@ def test_blocks_of_rollouts_go_across_iterations_but_not_across_fits() -> None:
     assert sizes == [20, 36, 36, 56, 72]
 
 
-def test_every_iteration_uses_the_model_that_was_just_fitted() -> None:
+def test_a_new_fit_starts_a_new_block_of_rollouts() -> None:
     agent = make_agent(sac_n_iter=3, mbpo_rollout_every=100)
     for iteration in range(3):
         add_real(agent, 10, iteration)
@@ -129,7 +129,7 @@ def test_every_iteration_uses_the_model_that_was_just_fitted() -> None:
         assert agent.block == range(3 * iteration, 3 * iteration + 3)
 
 
-def test_many_updates_per_sac_iteration_are_drawn_in_portions() -> None:
+def test_many_updates_per_sac_iteration_are_drawn_in_parts() -> None:
     agent = make_agent(sac_num_agent_train_steps_per_iter=60, sac_n_iter=5)
     sizes = []
     draw = agent.draw_mixed
@@ -142,32 +142,32 @@ def test_many_updates_per_sac_iteration_are_drawn_in_portions() -> None:
     assert agent.rows_drawn == 300 * 50
 
 
-def test_known_end_stops_rollouts_also_where_the_reward_is_learned() -> None:
-    def always_ends(obs: Any, acs: Any) -> tuple[Any, Any]:
-        return obs[..., 0], obs[..., 0] * 0 + 1  # dones as numbers, as some write them
+def test_known_termination_ends_rollouts_even_with_a_learned_reward() -> None:
+    def always_terminates(obs: Any, acs: Any) -> tuple[Any, Any]:
+        return obs[..., 0], obs[..., 0] * 0 + 1  # some tasks return numbers instead of booleans
 
-    agent = make_agent(always_ends, learned_reward=True)
+    agent = make_agent(always_terminates, learned_reward=True)
     add_real(agent, 40)
     agent.train(0)
     imagined = unpack(agent.model_buffer.rows, 3, 2)
     assert imagined.terminated.all()
     assert agent.metrics["Model Rollout Length"].tolist() == [1.0]
-    assert not torch.equal(imagined.rewards, imagined.next_obs[:, 0])  # the model's own
+    assert not torch.equal(imagined.rewards, imagined.next_obs[:, 0])  # the reward is learned
 
 
 @pytest.mark.parametrize(("refit_every", "capacity"), [(1, 2 * 3 * 2), (4, 2 * 12 * 2)])
-def test_buffer_keeps_the_rollouts_of_two_models(refit_every: int, capacity: int) -> None:
+def test_model_buffer_keeps_the_rollouts_of_two_models(refit_every: int, capacity: int) -> None:
     agent = make_agent(sac_n_iter=3, mbpo_refit_every=refit_every, mbpo_model_buffer_size=None)
     add_real(agent, 40)
     for iteration in range(12):
         agent.train(iteration)
     assert len(agent.model_buffer) == capacity
-    # What was dropped still counts for the share of real rows, as in the homework's one buffer.
+    # Overwritten rows still count for the real ratio, as in the homework's single buffer.
     share = float(agent.real_ratio(torch.ones(1)))
     assert share == pytest.approx(40 / (40 + agent.model_buffer.total_added))
 
 
-def test_length_zero_is_plain_sac() -> None:
+def test_rollout_length_zero_is_plain_sac() -> None:
     agent = make_agent(mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
     add_real(agent, 40)
     metrics = agent.train(0)
@@ -177,7 +177,7 @@ def test_length_zero_is_plain_sac() -> None:
     assert "Critic Loss" in metrics
 
 
-def test_model_that_imagines_nothing_finite_leaves_the_real_rows() -> None:
+def test_batches_are_real_if_no_imagined_transition_is_finite() -> None:
     agent = make_agent(mbpo_real_ratio=0.0)
     add_real(agent, 40)
     agent.mb_agent.model.target_stats.mean.fill_(torch.inf)
@@ -185,7 +185,7 @@ def test_model_that_imagines_nothing_finite_leaves_the_real_rows() -> None:
     assert agent.metrics["Model Rollouts Dropped"].tolist() == [5.0]
 
 
-def test_fit_is_due_every_so_many_iterations_and_its_metrics_stay() -> None:
+def test_refit_every_skips_fits_and_keeps_the_last_metrics() -> None:
     agent = make_agent(mbpo_refit_every=2)
     add_real(agent, 40)
     losses = []
@@ -196,7 +196,7 @@ def test_fit_is_due_every_so_many_iterations_and_its_metrics_stay() -> None:
     assert "New Data Loss" in agent.metrics
 
 
-def test_state_restores_bit_for_bit_both_buffers_included() -> None:
+def test_restored_agent_continues_bit_for_bit() -> None:
     agent, other = make_agent(sac_n_iter=7), make_agent(sac_n_iter=7)
     add_real(agent, 40)
     agent.train(0)
@@ -216,7 +216,7 @@ def rows(count: int) -> Transitions:
     return Transitions(obs, obs[:, :2], obs[:, 0], obs, torch.zeros(count, dtype=torch.bool))
 
 
-def test_age_of_imagined_rows() -> None:
+def test_mean_age_of_imagined_transitions() -> None:
     buffer = ModelBuffer(10, 3, 2, torch.device("cpu"))
     assert buffer.mean_age(5) == 0
     buffer.add(rows(4), now=0)
@@ -233,7 +233,7 @@ def test_age_of_imagined_rows() -> None:
     assert restored.mean_age(33) == 3
 
 
-def test_a_resized_model_buffer_keeps_the_newest_and_their_ages() -> None:
+def test_a_resized_model_buffer_keeps_the_newest_rows_and_their_ages() -> None:
     buffer = ModelBuffer(10, 3, 2, torch.device("cpu"))
     for born in (0, 10, 20):
         buffer.add(rows(4)._replace(rewards=torch.full((4,), float(born))), now=born)
@@ -249,7 +249,7 @@ def test_a_resized_model_buffer_keeps_the_newest_and_their_ages() -> None:
     assert torch.equal(restored.rows, buffer.rows)
 
 
-def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> None:
+def test_schedule_sets_the_rollout_length_and_the_capacity() -> None:
     agent = make_agent(
         mbpo_rollout_schedule="100,300,1,5",
         mbpo_model_buffer_size=None,
@@ -259,10 +259,10 @@ def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> No
     for iteration, (env_steps, length) in enumerate([(60, 1), (150, 2), (200, 3), (9999, 5)]):
         add_real(agent, env_steps - agent.env_steps, iteration)
         agent.train(iteration)
-        assert agent.model_buffer.last_block == 2 * length  # of a block of 2, the last of 12
+        assert agent.model_buffer.last_block == 2 * length  # the last block has 2 SAC iterations
         assert float(agent.metrics["Model Rollout Length"]) == length
         assert len(agent.model_buffer) <= 2 * 12 * length
-    assert len(agent.model_buffer) == 2 * 12 * 5  # by the newest length
+    assert len(agent.model_buffer) == 2 * 12 * 5  # the capacity follows the newest length
     other = make_agent(mbpo_rollout_schedule="100,300,1,5", mbpo_model_buffer_size=None)
     other.load_state_dict(agent.state_dict())
     assert other.env_steps == 9999
@@ -270,7 +270,7 @@ def test_rollouts_lengthen_by_their_schedule_and_as_many_models_are_kept() -> No
 
 
 @pytest.mark.parametrize("schedule", ["1,2,3", "5,5,1,2", "0,9,0,2", "a,b,c,d", ""])
-def test_nonsense_schedules_are_refused(schedule: str) -> None:
+def test_invalid_schedules_give_errors(schedule: str) -> None:
     with pytest.raises(
         UsageError, match=r"--mbpo_rollout_schedule .*: must be four integers FIRST,LAST"
     ):

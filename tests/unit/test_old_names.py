@@ -1,4 +1,4 @@
-"""Logs written before a flag or metric was renamed are read under the new names."""
+"""Test that logs with old names of flags and metrics are read under the new names."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ from cs285.infrastructure.run_folder import read_config
         ("probabilistic", {"model_loss": "column_nll"}, "column_nll"),
     ],
 )
-def test_the_loss_of_an_older_run(model: str, old: dict[str, str], new: str) -> None:
+def test_mean_loss_of_an_old_run_becomes_model_loss(
+    model: str, old: dict[str, str], new: str
+) -> None:
     assert translate_flags({"model": model, **old}) == {"model": model, "model_loss": new}
 
 
-def test_flags_of_an_agent_without_a_model_stay_as_they_are() -> None:
+def test_flags_of_an_agent_without_a_model_do_not_change() -> None:
     assert translate_flags({"size": 3}) == {"size": 3}
 
 
-def test_columns_and_flags_of_an_older_log(tmp_path: Path) -> None:
+def test_columns_and_flags_of_an_old_log_get_their_new_names(tmp_path: Path) -> None:
     flags: dict[str, Any] = {"model": "probabilistic", "mean_loss": "mse", "seed": 1}
     (tmp_path / "config.json").write_text(json.dumps({"script": "run_hw4_mb.py", "flags": flags}))
     (tmp_path / "progress.csv").write_text("Iteration,Holdout Loss,Real Share\n0,0.5,0.25\n")

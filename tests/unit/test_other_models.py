@@ -1,4 +1,4 @@
-"""Models other than FFModel plan and are fitted: an analytic one, and one with a memory."""
+"""Fits and planning with two other models: an analytic model and a model with memory."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ PLANNER = {"mpc_horizon": 6, "mpc_action_sampling_strategy": "cem", "cem_iterati
 
 
 class Exact(DynamicsModel):
-    """The equations of LinearReach: nothing to fit."""
+    """The exact equations of LinearReach, with nothing to fit."""
 
     def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
         next_obs = state + 0.1 * torch.stack([-acs[..., 1], acs[..., 0]], -1)
@@ -38,7 +38,7 @@ class Exact(DynamicsModel):
 
 
 def iterate(agent: MBAgent, env: Any, ep_len: int, steps: list[int]) -> list[Path]:
-    """Collect so many env steps in each iteration, at random in the first; return the last ones."""
+    """Collect `steps` env steps per iteration, initially at random; return the last paths."""
     collector = Collector(InProcess(env, 8), seed=1, ep_len=ep_len)
     policy: Any = RandomPolicy(agent.task.ac_low, agent.task.ac_high)
     for iteration, count in enumerate(steps):
@@ -64,29 +64,30 @@ def test_agent_trains_and_plans_with_an_analytic_model() -> None:
     assert agent.optimizer is None
     paths = iterate(agent, lambda: gym.make("LinearReach-v0"), 20, [40, 40, 40])
     for path in paths:
-        left = np.abs(path.obs[0]) - 0.1 * np.arange(1, 21)[:, None]  # straight to the origin
-        best = -(left.clip(0) ** 2).sum()
+        # The best path is a straight line to the origin.
+        distances = np.abs(path.obs[0]) - 0.1 * np.arange(1, 21)[:, None]
+        best = -(distances.clip(0) ** 2).sum()
         assert best - 0.15 < path.total_reward <= best + 1e-4
     agent.load_state_dict(agent.state_dict())
 
 
 class HiddenVelocity(gym.Env):
-    """A weight on a spring, to be held at the origin by a force; only its place is seen."""
+    """A mass on a spring, to be held at the origin by a force; the velocity is not observed."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (1,))
     action_space = gym.spaces.Box(-1, 1, (1,))
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
-        self.place, self.velocity = self.np_random.uniform(-1, 1, 2)
+        self.position, self.velocity = self.np_random.uniform(-1, 1, 2)
         self.steps = 0
-        return np.array([self.place]), {}
+        return np.array([self.position]), {}
 
     def step(self, action: Any) -> Any:
-        self.velocity += 0.2 * float(action[0]) - 0.5 * self.place
-        self.place += 0.5 * self.velocity
+        self.velocity += 0.2 * float(action[0]) - 0.5 * self.position
+        self.position += 0.5 * self.velocity
         self.steps += 1
-        return np.array([self.place]), -(self.place**2), False, self.steps == HIDDEN_STEPS, {}
+        return np.array([self.position]), -(self.position**2), False, self.steps == HIDDEN_STEPS, {}
 
     @staticmethod
     def get_reward(observations: Any, actions: Any) -> Any:
@@ -103,7 +104,7 @@ LEARNING: dict[str, Any] = {
 
 
 class GRUEnsemble(DynamicsModel):
-    """E recurrent networks: a state is the observation and what a member remembers (Cho 2014)."""
+    """E recurrent networks; a state is the observation and the member's memory (Cho 2014)."""
 
     has_memory = True
 
@@ -128,7 +129,7 @@ class GRUEnsemble(DynamicsModel):
         return self.input_stats.std[: self.ob_dim]
 
     def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Take the place from the observation, the rest from what was remembered, zero at first."""
+        """Join the observation and the memory in `previous`, which is initially zero."""
         obs = obs.expand(self.members, *obs.shape)
         memory = obs.new_zeros(*obs.shape[:-1], self.size)
         return torch.cat([obs, memory if previous is None else previous[..., self.ob_dim :]], -1)
@@ -140,7 +141,7 @@ class GRUEnsemble(DynamicsModel):
         return torch.cat([next_obs, memory], -1), prediction
 
     def _advance(self, state: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normalised change (E, B, O) of the observation, and the memory after it."""
+        """Return the normalised change (E, B, O) of the observation, and the new memory."""
         obs, memory = state[..., : self.ob_dim], state[..., self.ob_dim :]
         inputs = self.input_stats.normalize(torch.cat([obs, acs], -1))
         keep, reset = _apply(self.gates, torch.cat([inputs, memory], -1)).sigmoid().chunk(2, -1)
@@ -153,7 +154,7 @@ class GRUEnsemble(DynamicsModel):
         self.target_stats.fit(data.next_obs - data.obs)
 
     def loss(self, batch: Transitions) -> ModelLoss:
-        """Predict each step of sequences (E, B, T, ...) from the true ones before it."""
+        """Predict each step of sequences (E, B, T, ...) from the true steps before it."""
         targets = self.target_stats.normalize(batch.next_obs - batch.obs)
         memory, changes = targets.new_zeros(*targets.shape[:2], self.size), []
         for step in range(targets.shape[2]):
@@ -176,8 +177,8 @@ def _apply(layer: Tensor, inputs: Tensor) -> Tensor:
     return linear(inputs, layer[:, :-1], layer[:, -1:])
 
 
-def make_agent(remembers: bool, **planner: Any) -> MBAgent:
-    dynamics = GRUEnsemble(1, 1, members=3, size=24, sequence_length=10) if remembers else None
+def make_agent(with_memory: bool, **planner: Any) -> MBAgent:
+    dynamics = GRUEnsemble(1, 1, members=3, size=24, sequence_length=10) if with_memory else None
     flags = {**PLANNER, "mpc_num_action_sequences": 100, **planner}
     return MBAgent(
         HIDDEN, ModelConfig(**LEARNING), PlannerConfig(**flags), 1, CPU, dynamics=dynamics
@@ -186,8 +187,8 @@ def make_agent(remembers: bool, **planner: Any) -> MBAgent:
 
 @pytest.fixture(scope="module")
 def agents() -> dict[bool, MBAgent]:
-    """An agent with memory and one without, each after one fit to the same episodes."""
-    found = {remembers: make_agent(remembers) for remembers in (True, False)}
+    """Return an agent with and one without memory, each after one fit to the same episodes."""
+    found = {memory: make_agent(memory) for memory in (True, False)}
     for agent in found.values():
         iterate(agent, HiddenVelocity, HIDDEN_STEPS, [40 * HIDDEN_STEPS])
     return found
@@ -195,7 +196,7 @@ def agents() -> dict[bool, MBAgent]:
 
 @torch.no_grad()
 def errors(model: DynamicsModel, held_out: list[Path], horizon: int = 6) -> tuple[float, float]:
-    """Return the mean squared one-step and open-loop errors of the place, after a warm-up."""
+    """Return the mean squared one-step and open-loop errors of the position, after a warm-up."""
     obs, acs, next_obs = (
         torch.as_tensor(np.stack([getattr(path, name) for path in held_out], 1))
         for name in ("obs", "acs", "next_obs")
@@ -223,19 +224,17 @@ def returns_of(policy: MPCPolicy, episodes: int = 8) -> float:
     return float(np.mean([path.total_reward for path in paths]))
 
 
-def test_a_model_with_memory_predicts_what_one_observation_does_not_show(
+def test_memory_predicts_the_hidden_velocity(
     agents: dict[bool, MBAgent],
 ) -> None:
     collector = Collector(InProcess(HiddenVelocity, 8), seed=3, ep_len=HIDDEN_STEPS)
     held_out = collector.collect(RandomPolicy(-BOX, BOX), 8 * HIDDEN_STEPS, "held out", 0).paths
-    with_memory, without = (
-        errors(agents[remembers].model, held_out) for remembers in (True, False)
-    )
+    with_memory, without = (errors(agents[memory].model, held_out) for memory in (True, False))
     assert with_memory[0] < 0.05 * without[0]
     assert with_memory[1] < 0.05 * without[1]
 
 
-def test_a_decision_keeps_what_the_model_expects_of_the_executed_action(
+def test_policy_stores_the_predicted_state_after_the_executed_action(
     agents: dict[bool, MBAgent],
 ) -> None:
     policy, observed = agents[True].actor, [[0.4], [0.1], [-0.2]]
@@ -251,8 +250,8 @@ def test_a_decision_keeps_what_the_model_expects_of_the_executed_action(
     assert not without.kept
 
 
-def test_episodes_of_a_batch_remember_their_own(agents: dict[bool, MBAgent]) -> None:
-    """Also where one has begun and another goes on."""
+def test_episodes_of_a_batch_have_separate_memories(agents: dict[bool, MBAgent]) -> None:
+    """One episode has just begun, and the other continues."""
     policy = agents[True].actor
     obs = np.array([[0.4], [-0.3]], np.float32)
 

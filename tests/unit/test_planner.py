@@ -1,4 +1,4 @@
-"""The planner on tasks whose best plan is known in closed form."""
+"""Test the planner on tasks with a known optimal plan."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32)
 
 
 class LinearModel(DynamicsModel):
-    """s' = s + gain * a for each member, in place of a learned ensemble."""
+    """An analytic ensemble: s' = s + gain * a, with one gain per member."""
 
     def __init__(self, gains: list[float]) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class LinearModel(DynamicsModel):
 
 
 def quadratic_reward(observations: Any, actions: Any) -> tuple[Any, Any]:
-    """Cost of the post-step state and of the action: a linear-quadratic regulator's."""
+    """Return the negative LQR cost of the post-step state and the action."""
     cost = (observations**2).sum(-1) + 0.5 * (actions**2).sum(-1)
     return -cost, cost < 0
 
 
 def lqr_first_action(state: np.ndarray, horizon: int) -> np.ndarray:
-    """Solve min sum_t |s_t+1|^2 + 0.5 |a_t|^2, s_t+1 = s_t + a_t, by the Riccati recursion."""
-    value = 0.0  # of the state after the last step, beyond its own cost
+    """Minimise sum_t |s_t+1|^2 + 0.5 |a_t|^2 with s_t+1 = s_t + a_t by the Riccati recursion."""
+    value = 0.0  # coefficient of the cost-to-go, 0 after the last step
     for _ in range(horizon):
         cost = 1 + value
         gain = cost / (cost + 0.5)
@@ -88,7 +88,7 @@ def test_cem_stays_in_an_asymmetric_box_and_finds_its_corner() -> None:
     np.testing.assert_allclose(action[0], [-1.0, 0.5], atol=1e-3)
 
 
-def test_more_cem_iterations_come_closer() -> None:
+def test_more_cem_iterations_reduce_the_error() -> None:
     state = np.array([[1.5, -0.8]], np.float32)
     wide = np.array([4.0, 4.0], np.float32)
     errors = []
@@ -100,7 +100,7 @@ def test_more_cem_iterations_come_closer() -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
+def test_random_shooting_executes_its_best_candidate() -> None:
     policy = make_policy(LinearModel([1.0]), quadratic_reward, mpc_num_action_sequences=64)
     state = np.array([0.4, -0.3], np.float32)
     action = policy.get_action(state[None], memories(5))
@@ -108,7 +108,7 @@ def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
     sequences = context.uniform()[0].numpy()
     assert ((sequences >= LOW) & (sequences <= HIGH)).all()
     best, best_return = None, -np.inf
-    for sequence in sequences:  # one candidate at a time, in numpy
+    for sequence in sequences:  # an independent evaluation in numpy
         position, total = state.copy(), 0.0
         for step in sequence:
             position = position + step
@@ -118,7 +118,7 @@ def test_random_shooting_acts_the_best_candidate_of_its_own_draw() -> None:
     np.testing.assert_allclose(action[0], best)
 
 
-def test_return_is_the_mean_over_members_that_follow_their_own_states() -> None:
+def test_return_is_the_mean_over_members_with_separate_states() -> None:
     policy = make_policy(LinearModel([1.0, 3.0]), quadratic_reward)
     sequences = torch.tensor([[1.0, 0.0], [2.0, 0.0]]).view(1, 1, 2, 2)
     returns = policy.evaluate_sequences(torch.zeros(2, 1, 2), sequences, Draws())
@@ -140,9 +140,9 @@ def test_environments_in_a_batch_do_not_influence_each_other(strategy: str) -> N
 
 @pytest.mark.parametrize("strategy", ["random", "cem"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
+def test_non_finite_candidates_are_never_executed(strategy: str, bad: float) -> None:
     def reward(observations: Any, actions: Any) -> tuple[Any, Any]:
-        """Negative everywhere, and `bad` where the first action component is positive."""
+        """Return `bad` if the first action component is positive, else a negative reward."""
         diverges = actions[..., 0] > 0
         value = torch.where(diverges, bad, -10 - actions[..., 0].abs())
         return value, diverges
@@ -155,7 +155,7 @@ def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["random", "cem"])
-def test_no_finite_plan_gives_nan_and_not_some_action(strategy: str) -> None:
+def test_no_finite_plan_gives_nan(strategy: str) -> None:
     def reward(observations: Any, actions: Any) -> tuple[Any, Any]:
         return observations[..., 0] * torch.nan, None
 
@@ -172,14 +172,14 @@ def test_elite_statistics_by_hand() -> None:
     sequences = torch.tensor([1.0, 2.0, 4.0, 100.0]).view(1, 4, 1, 1)
     returns = torch.tensor([[3.0, 1.0, 2.0, torch.nan]])
     mean, std = elite_statistics(lambda _: returns, sequences, 2)
-    assert (mean.item(), std.item()) == (2.5, 1.5)  # of 1 and 4, over n
+    assert (mean.item(), std.item()) == (2.5, 1.5)  # of 1 and 4; the std divides by n
     mean, std = elite_statistics(lambda _: returns, sequences, 4)
-    assert mean.item() == pytest.approx(7 / 3)  # the NaN candidate is no elite
+    assert mean.item() == pytest.approx(7 / 3)  # the NaN candidate is not an elite
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(1.0, 4.0), (0.0, 1.0), (0.25, 1.75)])
 def test_alpha_weights_the_new_elites(alpha: float, expected: float) -> None:
-    """First elite mean 1 (forced), second 4: alpha * 4 + (1 - alpha) * 1."""
+    """The elite means are 1 and then 4, so the result is alpha * 4 + (1 - alpha) * 1."""
     config = PlannerConfig(
         mpc_horizon=1,
         mpc_num_action_sequences=1,
@@ -201,7 +201,7 @@ def test_alpha_weights_the_new_elites(alpha: float, expected: float) -> None:
     assert cross_entropy(lambda s: torch.zeros(1, 1), context).item() == pytest.approx(expected)
 
 
-def test_gaussian_population_has_the_asked_moments_and_stays_in_the_box() -> None:
+def test_gaussian_population_has_the_given_moments_and_stays_in_the_box() -> None:
     config = PlannerConfig(mpc_horizon=2, mpc_num_action_sequences=20000)
     context = SamplingContext(torch.tensor([-1.0]), torch.tensor([1.0]), config, memories(0))
     mean = torch.tensor([0.2, -0.1]).view(1, 2, 1)
@@ -212,7 +212,7 @@ def test_gaussian_population_has_the_asked_moments_and_stays_in_the_box() -> Non
     assert context.gaussian(mean, 100 * std).abs().max() == 1
 
 
-def test_planner_uses_the_models_reward_where_the_task_has_none() -> None:
+def test_planner_uses_the_models_reward_if_the_task_has_none() -> None:
     class RewardingModel(LinearModel):
         def rewards(self, acs: Tensor) -> Tensor:
             return -(acs - 0.25).square().sum(-1)
@@ -222,8 +222,8 @@ def test_planner_uses_the_models_reward_where_the_task_has_none() -> None:
     np.testing.assert_allclose(action[0], [0.25, 0.25], atol=0.02)
 
 
-def test_terminal_value_counts_where_the_episode_goes_on() -> None:
-    """Steps of 1 from 0: rewards of 1 + 4 + 9, and the value of state 3 where it is reached."""
+def test_terminal_value_counts_unless_the_episode_has_terminated() -> None:
+    """Three steps of 1 from state 0 have the rewards 1, 4 and 9; the value of state 3 is 300."""
 
     def value(obs: Tensor) -> Tensor:
         assert obs.shape == (2, 1, 2)
@@ -245,8 +245,8 @@ def test_terminal_value_counts_where_the_episode_goes_on() -> None:
             assert policy.evaluate_sequences(states, sequences, draws).item() == expected
 
 
-def test_terminal_value_of_an_optimal_cost_makes_a_short_horizon_as_good_as_a_long_one() -> None:
-    """With the Riccati cost of HORIZON - 1 more steps, one step ahead is enough."""
+def test_terminal_value_of_the_optimal_cost_replaces_a_long_horizon() -> None:
+    """With the Riccati cost of HORIZON - 1 further steps, a horizon of 1 is enough."""
     wide, state = np.array([4.0, 4.0], np.float32), np.array([1.5, -0.8], np.float32)
     cost = 0.0
     for _ in range(HORIZON - 1):
@@ -265,8 +265,8 @@ def test_terminal_value_of_an_optimal_cost_makes_a_short_horizon_as_good_as_a_lo
 
 
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
-def test_what_a_policy_prior_proposes_is_among_the_candidates(strategy: str) -> None:
-    """A box so wide that 20 draws do not find its centre; what leaves it is clipped."""
+def test_proposals_of_a_policy_prior_are_candidates(strategy: str) -> None:
+    """The box is so wide that 20 draws do not find the optimum. Proposals are clipped to it."""
     wide = np.array([50.0, 50.0], np.float32)
     config = PlannerConfig(
         mpc_horizon=HORIZON, mpc_action_sampling_strategy=strategy, cem_iterations=1,
@@ -290,7 +290,7 @@ def test_what_a_policy_prior_proposes_is_among_the_candidates(strategy: str) -> 
     assert not torch.allclose(without.plan(state, memories(0, 1)), plans, atol=0.1)
 
 
-def test_any_function_can_be_the_planner() -> None:
+def test_a_user_defined_function_can_be_the_planner() -> None:
     def best_of_two(returns_of: Any, context: SamplingContext) -> Tensor:
         candidates = torch.stack([context.ac_low, context.ac_high])[None, :, None]
         candidates = candidates.expand(len(context.memories), -1, HORIZON, -1)
@@ -305,7 +305,7 @@ def test_any_function_can_be_the_planner() -> None:
     np.testing.assert_array_equal(actions, [LOW, HIGH])
 
 
-def test_more_elites_than_candidates_is_refused() -> None:
+def test_more_elites_than_candidates_give_an_error() -> None:
     with pytest.raises(UsageError, match="--cem_num_elites 30: must be at most"):
         PlannerConfig(mpc_num_action_sequences=20, cem_num_elites=30)
     PlannerConfig(mpc_num_action_sequences=2)  # random shooting has no elites

@@ -1,4 +1,4 @@
-"""Every preset is one that its programs take, says what it sets, and gives way to flags."""
+"""Test that presets are valid, that flags override them, and that runs report what they set."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from cs285.scripts import run_hw4_mb
 from cs285.scripts.reproduce import run_of
 
 CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
-OF_PROGRAM = [(script, name) for script in CONFIGS for name in presets.names(script)]
+PRESETS = [(script, name) for script in CONFIGS for name in presets.names(script)]
 
 
 def flags_of(script: str, **given: Any) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def flags_of(script: str, **given: Any) -> dict[str, Any]:
     return to_flat(config)
 
 
-@pytest.mark.parametrize(("script", "name"), OF_PROGRAM)
-def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
+@pytest.mark.parametrize(("script", "name"), PRESETS)
+def test_every_preset_sets_its_flags(script: str, name: str) -> None:
     flags = flags_of(script, preset=name)
     wanted = presets.flags_for(CONFIGS[script], name)
     assert {flag: flags[flag] for flag in wanted} == wanted
@@ -37,7 +37,7 @@ def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "updates", "entropy", "lengths"),
-    [  # FACTS of the paper: updates per env step, target entropy, length at 0, 85k, 300k env steps
+    [  # from the paper: updates per env step, target entropy, length at 0, 85k and 300k env steps
         ("mbpo_hopper", 20, -1, (1, 7, 15)),
         ("mbpo_walker2d", 20, -3, (1, 1, 1)),
         ("mbpo_halfcheetah", 40, -3, (1, 1, 1)),
@@ -46,7 +46,7 @@ def test_every_preset_is_taken_as_it_stands(script: str, name: str) -> None:
         ("mbpo_inverted_pendulum", 10, -0.05, (1, 1, 1)),
     ],
 )
-def test_the_papers_numbers(
+def test_mbpo_presets_have_the_numbers_of_the_paper(
     name: str, updates: int, entropy: float, lengths: tuple[int, ...]
 ) -> None:
     config = from_flat(MBPOConfig, presets.expand("mbpo", MBPOConfig, {"preset": name}))
@@ -76,7 +76,9 @@ def test_the_papers_numbers(
     ("name", "horizon", "candidates", "elites"),
     [("pets_cheetah", 30, 500, 50), ("pets_reacher", 25, 400, 40)],
 )
-def test_the_numbers_of_pets(name: str, horizon: int, candidates: int, elites: int) -> None:
+def test_pets_presets_have_the_numbers_of_the_paper(
+    name: str, horizon: int, candidates: int, elites: int
+) -> None:
     config = from_flat(MBConfig, presets.expand("mb", MBConfig, {"preset": name}))
     model, planner = config.model, config.planner
     assert (model.model, model.ensemble_size, model.num_elites) == ("probabilistic", 5, None)
@@ -84,38 +86,47 @@ def test_the_numbers_of_pets(name: str, horizon: int, candidates: int, elites: i
     assert (planner.mpc_action_sampling_strategy, planner.mpc_warm_start) == ("cem", "on")
     assert (planner.mpc_horizon, planner.mpc_num_action_sequences) == (horizon, candidates)
     assert (planner.cem_iterations, planner.cem_num_elites) == (5, elites)
-    assert planner.cem_alpha == 0.9  # a tenth of the old mean stays
+    assert planner.cem_alpha == 0.9  # the paper gives the weight of the old mean, 0.1
 
 
-def test_the_command_line_wins_and_both_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_overrides_a_preset_and_the_run_reports_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     flags = flags_of("mbpo", preset="mbpo_hopper", sac_n_iter=3, n_layers=2)
     assert (flags["sac_n_iter"], flags["n_layers"], flags["size"]) == (3, 2, 200)
-    assert flags["weight_decay"] == "0"  # the paper's is of four hidden layers
-    first, leaves, second, more, out = capsys.readouterr().out.splitlines()
-    assert first.startswith("--preset mbpo_hopper sets --env_name Hopper-v5 ")
-    assert "--continue_episodes " in first
-    assert "--sac_n_iter" not in first
-    assert leaves == "--preset mbpo_hopper leaves --sac_n_iter 3"
-    assert second.startswith("--model probabilistic sets --model_loss nll --ensemble_size 7 ")
-    assert more == "--model probabilistic leaves --n_layers 2"
-    assert out == (
-        "--model probabilistic leaves out --weight_decay, which goes with another --n_layers"
+    assert flags["weight_decay"] == "0"  # the preset's value is for four hidden layers
+    lines = capsys.readouterr().out.splitlines()
+    preset_sets, preset_skips, model_sets, model_skips, not_applicable = lines
+    assert preset_sets.startswith("--preset mbpo_hopper sets --env_name Hopper-v5 ")
+    assert "--continue_episodes " in preset_sets
+    assert "--sac_n_iter" not in preset_sets
+    assert preset_skips == "--preset mbpo_hopper does not override --sac_n_iter 3"
+    assert model_sets.startswith("--model probabilistic sets --model_loss nll --ensemble_size 7 ")
+    assert model_skips == "--model probabilistic does not override --n_layers 2"
+    assert not_applicable == (
+        "--model probabilistic does not set --weight_decay because --n_layers is already set"
     )
 
 
-def test_a_probabilistic_model_brings_its_ensemble_as_far_as_it_fits() -> None:
+def test_reason_for_a_flag_that_needs_a_validation_set(capsys: pytest.CaptureFixture[str]) -> None:
+    flags_of("mb", model="probabilistic", holdout_ratio=0.0)
+    line = "--model probabilistic does not set --num_elites because --holdout_ratio is 0"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_a_probabilistic_model_sets_the_applicable_flags_of_its_preset() -> None:
     assert flags_of("mb", model="probabilistic")["num_elites"] == 5
     assert flags_of("mb", model="probabilistic", ensemble_size=3)["num_elites"] is None
     assert flags_of("mb", model="probabilistic", holdout_ratio=0.0)["num_elites"] is None
     for given in ({"model": "probabilistic"}, {"preset": "probabilistic"}):
         plain = flags_of("mb", **given, holdout_ratio=0.0)
-        assert plain["num_agent_train_steps_per_iter"] == 1000  # not the bound of a hold-out fit
+        assert plain["num_agent_train_steps_per_iter"] == 1000  # not the limit for early stopping
         assert flags_of("mb", **given, n_layers=3)["weight_decay"] == "0"
         assert flags_of("mb", **given, ensemble_size=3)["num_elites"] is None
     assert flags_of("mb")["activation"] == "tanh"
 
 
-def test_a_probabilistic_model_draws_in_rollouts_where_there_are_some() -> None:
+def test_a_probabilistic_model_sets_the_propagation_of_model_rollouts() -> None:
     assert "mbpo_propagation" not in flags_of("mb", model="probabilistic")
     assert flags_of("mbpo", model="probabilistic")["mbpo_propagation"] == "random_member"
     given = {"model": "probabilistic", "mbpo_propagation": "mean"}
@@ -124,34 +135,34 @@ def test_a_probabilistic_model_draws_in_rollouts_where_there_are_some() -> None:
 
 
 @pytest.mark.parametrize("name", ["pets_cheetah", "pets_reacher"])
-def test_pets_is_fitted_after_each_episode(name: str) -> None:
+def test_pets_presets_fit_after_each_episode(name: str) -> None:
     run = from_flat(MBConfig, presets.expand("mb", MBConfig, {"preset": name})).run
     assert run.batch_size == inspect_task(run.env_name).ep_len
     steps = run.batch_size_initial + (run.n_iter - 1) * run.batch_size
     assert f", {steps // 1000}k env steps;" in presets.read(name)["about"]
 
 
-def test_particles_of_a_preset_go_with_its_members() -> None:
+def test_a_preset_sets_the_particles_only_for_its_own_number_of_members() -> None:
     for given in ({"ensemble_size": 3}, {"ensemble_size": 4, "num_elites": 3}):
         flags = flags_of("mb", preset="pets_cheetah", **given)
         assert flags["mpc_particles"] is None
     assert flags_of("mb", preset="pets_cheetah", size=9)["mpc_particles"] == 20
 
 
-def test_a_given_length_takes_the_schedules_place() -> None:
+def test_a_given_rollout_length_replaces_the_schedule_of_a_preset() -> None:
     flags = flags_of("mbpo", preset="mbpo_hopper", mbpo_rollout_length=5)
     assert (flags["mbpo_rollout_schedule"], flags["mbpo_rollout_length"]) == (None, 5)
     assert flags_of("mbpo", preset="mbpo_hopper", mbpo_rollout_length=0)["mbpo_rollout_length"] == 0
 
 
-def test_a_given_sac_batch_size_goes_before_the_presets_batch_size() -> None:
+def test_a_given_sac_batch_size_overrides_the_batch_size_of_a_preset() -> None:
     given = {"preset": "mbpo_hopper", "sac_batch_size": 10}
     assert expand_flags(find_agent("mbpo"), given)["batch_size"] == 10
     both = {**given, "batch_size": 20}
     assert expand_flags(find_agent("mbpo"), both)["batch_size"] == 20
 
 
-def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_uses_of_preset_give_errors(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         (["--preset", "mbpo_hopper"], "--preset mbpo_hopper: must be one of pets_cheetah"),
         (
@@ -167,19 +178,19 @@ def test_unknown_presets_are_refused(capsys: pytest.CaptureFixture[str]) -> None
         assert message in capsys.readouterr().err
 
 
-def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_preset_list_prints_the_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_hw4_mb.main(["--preset", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == presets.names("mb")
 
 
-def test_a_preset_that_is_none() -> None:
-    for name in ("nonsense", presets.LIST):  # of a sweep, which has nothing to list
+def test_unknown_preset_gives_an_error() -> None:
+    for name in ("nonsense", presets.LIST):  # a sweep cannot list presets
         with pytest.raises(UsageError, match=f"--preset {name}: must be one of pets_cheetah"):
             presets.expand("mb", MBConfig, {"preset": name})
 
 
-def test_experiments_of_research_are_what_the_programs_take() -> None:
-    """Their presets are expanded as the programs do it."""
+def test_research_experiments_are_valid_runs() -> None:
+    """Expand the presets of each experiment in the same way as the scripts do."""
     for experiment in read_experiments(RESEARCH_FILE):
         job = run_of(experiment, 1)
         if "--preset" in experiment.flags:

@@ -1,4 +1,4 @@
-"""How planners carry states on: by one member, by another at each step, by the mean."""
+"""Propagation in planners: one member (tsinf), a random member per step (ts1), or the mean."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ BOX = np.ones(1, np.float32)
 
 
 class Drift(DynamicsModel):
-    """s' = s + the member's drift + std * noise, and `pushed` the action. One dimension."""
+    """s' = s + the member's drift + std * noise, in one dimension; if `pushed`, plus the action."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Drift(DynamicsModel):
 
 
 def square(obs: Any, acs: Any) -> tuple[Any, Any]:
-    """Reward the square of the state: the mean over particles then shows their spread."""
+    """Reward the square of the state, so that the mean over particles shows their spread."""
     return obs[..., 0] ** 2, obs[..., 0] > 1e9
 
 
@@ -64,20 +64,20 @@ def returns(planner: MPCPolicy, N: int = 4, B: int = 1, seed: int = 0) -> Tensor
     return planner.evaluate_sequences(states, sequences, planner.draw(memories))
 
 
-def test_tsinf_stays_with_its_member() -> None:
-    """Members that drift by 1 and by -1 both reach distance 3: 1 + 4 + 9 each."""
+def test_tsinf_particles_keep_their_member() -> None:
+    """Members that drift by 1 and by -1 both reach distance 3, with a return of 1 + 4 + 9."""
     assert returns(policy(Drift([1.0, -1.0]))).tolist() == [[14.0] * 4]
 
 
-def test_mean_follows_the_mean() -> None:
+def test_mean_propagation_follows_the_mean() -> None:
     planner = policy(Drift([1.0, -1.0]), mpc_propagation="mean")
     assert returns(planner).tolist() == [[0.0] * 4]
     planner = policy(Drift([1.0, 2.0], std=1.0), mpc_propagation="mean")
     assert returns(planner).tolist() == [[1.5**2 * 14] * 4]
 
 
-def test_ts1_draws_a_member_at_each_step() -> None:
-    """A symmetric random walk: E[s_t^2] = t, in sum 6; each step deals the members out evenly."""
+def test_ts1_draws_a_random_member_at_each_step() -> None:
+    """The particles are a symmetric random walk: E[s_t^2] = t, so the expected return is 6."""
     planner = policy(Drift([1.0, -1.0]), mpc_propagation="ts1", mpc_particles=10_000)
     found = returns(planner, N=2)
     assert found.mean().item() == pytest.approx(6, abs=0.3)
@@ -85,15 +85,15 @@ def test_ts1_draws_a_member_at_each_step() -> None:
 
 
 @pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
-def test_particles_draw_from_their_members_distribution(propagation: str) -> None:
+def test_particles_sample_from_the_distribution_of_their_member(propagation: str) -> None:
     planner = policy(Drift([0.0, 0.0], std=0.5), mpc_propagation=propagation, mpc_particles=10_000)
     found = returns(planner, N=2)
     assert found.mean().item() == pytest.approx(0.25 * 6, rel=0.05)
 
 
 @pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
-def test_candidates_differ_by_their_actions_alone(propagation: str) -> None:
-    """Pushed by 0.01 a step under noise of 1: however few particles, the better one is found."""
+def test_candidates_differ_only_by_their_actions(propagation: str) -> None:
+    """All candidates share the noise, so small action effects show even with two particles."""
     model = Drift([0.5, -0.5], std=1.0, pushed=True)
     task = TaskModel(lambda obs, acs: (obs[..., 0], obs[..., 0] > 1e9))
     planner = policy(model, task, mpc_propagation=propagation, mpc_particles=2)
@@ -106,7 +106,7 @@ def test_candidates_differ_by_their_actions_alone(propagation: str) -> None:
 
 
 @pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
-def test_every_particle_is_computed_by_one_member(propagation: str) -> None:
+def test_one_member_computes_each_particle(propagation: str) -> None:
     model = Drift([0.0, 1.0, 2.0], std=0.1)
     planner = policy(model, mpc_propagation=propagation, mpc_particles=12)
     returns(planner, N=7, B=2)
@@ -114,7 +114,7 @@ def test_every_particle_is_computed_by_one_member(propagation: str) -> None:
 
 
 @pytest.mark.parametrize("propagation", ["tsinf", "ts1"])
-def test_environments_in_a_batch_do_not_influence_each_other(propagation: str) -> None:
+def test_environments_in_a_batch_are_independent(propagation: str) -> None:
     planner = policy(Drift([0.3, -0.8], std=0.2), mpc_propagation=propagation)
     together = returns(planner, B=3)
     for row in range(3):
@@ -123,26 +123,26 @@ def test_environments_in_a_batch_do_not_influence_each_other(propagation: str) -
 
 def test_default_particles() -> None:
     assert policy(Drift([0.0] * 3)).particles == 1
-    assert policy(Drift([0.0] * 3, std=1.0)).particles == 7  # 21 are at least 20
+    assert policy(Drift([0.0] * 3, std=1.0)).particles == 7  # 3 * 7 = 21, at least 20
     assert policy(Drift([0.0] * 5, std=1.0)).particles == 4
     assert policy(Drift([0.0] * 3, std=1.0), mpc_propagation="mean").particles == 1
     with pytest.raises(UsageError, match="--mpc_particles 7: must be a multiple of 3"):
         policy(Drift([0.0] * 3), mpc_particles=7, mpc_propagation="ts1")
-    assert policy(Drift([0.0] * 3), mpc_particles=7).particles == 1  # all alike
+    assert policy(Drift([0.0] * 3), mpc_particles=7).particles == 1  # deterministic
 
 
-def test_swapping_moves_whole_particles() -> None:
+def test_swap_members_moves_whole_particles() -> None:
     particles = torch.arange(2 * 3 * 4 * 2).view(2, 3, 4, 2)
     order = torch.rand(6, 4).argsort(0)
-    dealt = swap_members(particles, order)
+    swapped = swap_members(particles, order)
     for candidate in range(4):
         before = particles.flatten(0, 1)[:, candidate]
-        assert torch.equal(dealt.flatten(0, 1)[:, candidate], before[order[:, candidate]])
+        assert torch.equal(swapped.flatten(0, 1)[:, candidate], before[order[:, candidate]])
 
 
 @pytest.mark.parametrize("propagation", ["tsinf", "mean", "ts1"])
-def test_plans_count_nothing_after_the_end(propagation: str) -> None:
-    """Drifts by 1 from 0; the episode ends beyond 1.5, with the step to 2: 1 + 4."""
+def test_plans_ignore_rewards_after_termination(propagation: str) -> None:
+    """States drift by 1 from 0 and terminate beyond 1.5, in the step to 2: the return is 1 + 4."""
     flags = {"mpc_propagation": propagation}
 
     def beyond(obs: Any) -> Any:
@@ -160,8 +160,8 @@ def test_plans_count_nothing_after_the_end(propagation: str) -> None:
 
 
 @pytest.mark.parametrize("propagation", ["tsinf", "mean", "ts1"])
-def test_a_state_that_diverges_is_no_early_end(propagation: str) -> None:
-    """Rewards of -1 for ever: to leave for infinity, where a task sees its end, would be better."""
+def test_a_diverged_state_is_not_a_termination(propagation: str) -> None:
+    """Each step costs 1, so a diverged state that counted as terminated would look better."""
     task = TaskModel(
         lambda obs, acs: (-torch.ones_like(obs[..., 0]), None),
         get_termination=lambda obs: ~obs.isfinite().all(-1),
@@ -170,9 +170,9 @@ def test_a_state_that_diverges_is_no_early_end(propagation: str) -> None:
     assert found.tolist() == [[-torch.inf] * 4]
 
 
-def test_ts1_takes_a_terminated_particle_along() -> None:
-    """Members drift by 2 and by 0, beyond 1 it ends: the first step to 2 is the only reward."""
+def test_ts1_moves_terminations_with_their_particles() -> None:
+    """Members drift by 2 and by 0, and states terminate beyond 1, so only one step to 2 counts."""
     task = TaskModel(square, get_termination=lambda obs: obs[..., 0] > 1)
     planner = policy(Drift([2.0, 0.0]), task, mpc_propagation="ts1", mpc_particles=2000)
-    # Of the particles 1/2, 1/4, 1/8 get there with the first, second, third step: 4 each.
+    # 1/2, 1/4 and 1/8 of the particles reach 2 in steps 1, 2 and 3, with a reward of 4 each.
     assert returns(planner, N=3).mean().item() == pytest.approx(4 * 7 / 8, rel=0.05)

@@ -1,4 +1,4 @@
-"""Gradient steps: by Adam as torch has it, and on the optimiser's own parameters only."""
+"""Tests of gradient steps, Adam, and seeded streams."""
 
 import copy
 from typing import Any
@@ -23,7 +23,7 @@ def make_parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
 
 
 def loss_of(parameters: list[nn.Parameter], step: int) -> Tensor:
-    """A loss whose gradients change in size and sign from step to step, with some at zero."""
+    """Return a loss whose gradients vary in size and sign by step; some are zero."""
     total = torch.zeros((), dtype=torch.float64)
     for number, parameter in enumerate(parameters):
         scale = 10.0 ** ((step + number) % 5 - 2)
@@ -40,7 +40,7 @@ def plain_adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Adam:
 def learn(step_of: Any, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
     for step in range(30):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-2 * (30 - step)  # a rate that a schedule sets
+            group["lr"] = 1e-2 * (30 - step)  # as a schedule does
         optimizer.zero_grad()
         loss_of(parameters, step).backward()
         step_of(optimizer)
@@ -55,7 +55,7 @@ def assert_same_state(found: torch.optim.Optimizer, expected: torch.optim.Optimi
             torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-6)
 
 
-def test_adam_step_is_that_of_torch() -> None:
+def test_adam_step_equals_torch_adam() -> None:
     ours, theirs = make_parameters(), make_parameters()
     optimizer, expected = make_adam(ours, 1e-2), plain_adam(theirs, 1e-2)
     learn(adam_step, optimizer, ours)
@@ -65,7 +65,7 @@ def test_adam_step_is_that_of_torch() -> None:
     assert_same_state(optimizer, expected)
 
 
-def test_made_adam_is_torchs_from_its_first_step() -> None:
+def test_make_adam_equals_torch_adam_from_the_first_step() -> None:
     ours, theirs = make_parameters(), make_parameters()
     optimizer, expected = make_adam(ours, 1e-2), plain_adam(theirs, 1e-2)
     for adam, parameters in ((optimizer, ours), (expected, theirs)):
@@ -76,7 +76,7 @@ def test_made_adam_is_torchs_from_its_first_step() -> None:
     assert_same_state(optimizer, expected)
 
 
-def test_a_restored_adam_goes_on_as_the_original() -> None:
+def test_restored_adam_takes_the_same_steps() -> None:
     ours, theirs = make_parameters(), make_parameters()
     original, restored = make_adam(ours, 1e-2), make_adam(theirs, 1e-2)
     take_step(original, loss_of(ours, 0))
@@ -90,16 +90,16 @@ def test_a_restored_adam_goes_on_as_the_original() -> None:
         assert torch.equal(found, wanted)
 
 
-def test_a_step_touches_its_optimisers_parameters_only() -> None:
+def test_step_changes_only_the_parameters_of_its_optimiser() -> None:
     mine, others = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((3,), 2.0))
     fixed = torch.ones(3)
     take_step(make_adam([mine], 0.1), (mine * others * fixed).sum())
     torch.testing.assert_close(mine.detach(), torch.full((3,), 0.9))
     assert others.tolist() == [2, 2, 2]
-    assert others.grad is None  # nothing piles up there for its own optimiser's next step
+    assert others.grad is None  # no gradient accumulates for another optimiser
 
 
-def test_two_steps_in_a_row_do_not_add_their_gradients() -> None:
+def test_gradients_do_not_accumulate_over_steps() -> None:
     parameter = nn.Parameter(torch.zeros(2))
     sgd = torch.optim.SGD([parameter], 1.0)
     for _ in range(2):
@@ -118,6 +118,6 @@ def test_streams_differ_by_seed_purpose_and_counters() -> None:
 
 
 @pytest.mark.parametrize("counters", [(), (3,), (3, 4)])
-def test_a_stream_is_the_same_however_often_it_is_made(counters: tuple[int, ...]) -> None:
+def test_stream_is_reproducible(counters: tuple[int, ...]) -> None:
     first, second = (torch.randn(5, generator=make_generator(1, "x", *counters)) for _ in range(2))
     assert torch.equal(first, second)

@@ -10,7 +10,7 @@ from cs285.infrastructure.recording import rendering
 
 @pytest.fixture
 def probes(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Replace the probe by a machine on which only the `working` backends render."""
+    """Replace the probe: only the `working` backends can render."""
     monkeypatch.setattr(rendering.sys, "platform", "linux")
     tried: list[str | None] = []
 
@@ -26,7 +26,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> Any:
     return install
 
 
-def test_egl_first_then_osmesa(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_egl_is_tried_before_osmesa(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     tried = probes("osmesa")
     rendering.choose_renderer("cheetah-cs285-v0", rendering.disable_renderer())
@@ -34,14 +34,14 @@ def test_egl_first_then_osmesa(probes: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["MUJOCO_GL"] == "osmesa"
 
 
-def test_users_choice_comes_first(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_of_the_user_is_tried_first(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     tried = probes("egl", "osmesa")
     rendering.choose_renderer("cheetah-cs285-v0", rendering.disable_renderer())
     assert tried == ["osmesa"]
 
 
-def test_no_gl_names_what_to_install(probes: Any) -> None:
+def test_error_without_opengl_names_the_packages(probes: Any) -> None:
     tried = probes()
     with pytest.raises(UsageError, match=r"no library.*install libegl1 or libosmesa6") as caught:
         rendering.choose_renderer("cheetah-cs285-v0", None)
@@ -49,22 +49,22 @@ def test_no_gl_names_what_to_install(probes: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_macos_draws_with_glfw(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_macos_uses_glfw(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = probes("glfw")
     monkeypatch.setattr(rendering.sys, "platform", "darwin")
     rendering.choose_renderer("cheetah-cs285-v0", None)
     assert tried == ["glfw"]
 
 
-def test_probe_says_why_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_includes_why_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "LINUX_BACKENDS", ())
     monkeypatch.setattr(rendering, "OTHER_BACKENDS", ())
-    with pytest.raises(UsageError, match=r"nonsense: .*nonsense.*; install") as caught:
+    with pytest.raises(UsageError, match=r"nonsense: .*nonsense.*; must be -1") as caught:
         rendering.choose_renderer("cheetah-cs285-v0", "nonsense")
     assert "\n" not in str(caught.value)
 
 
-def test_run_without_videos_needs_no_gl(run_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_videos_needs_no_opengl(run_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     run_tiny(n_iter=1)
     assert os.environ["MUJOCO_GL"] == rendering.DISABLED

@@ -8,7 +8,7 @@ from cs285.infrastructure.utils import add_noise, return_statistics
 
 
 def numbered(first: int, count: int) -> Transitions:
-    """Rows whose every entry is their number."""
+    """Return `count` transitions whose entries are their number."""
     column = torch.arange(first, first + count, dtype=torch.float32)
     table = column[:, None].expand(-1, 3)
     return Transitions(table, table[:, :2], column, table + 0.5, column % 2 == 0)
@@ -16,13 +16,13 @@ def numbered(first: int, count: int) -> Transitions:
 
 def make_path(length: int, reward: float = 1.0, terminated: bool = False) -> Path:
     obs = np.arange(3 * length, dtype=np.float32).reshape(length, 3)
-    ends = np.zeros(length, bool)
-    ends[-1] = terminated
-    return Path(obs, obs[:, :2], np.full(length, reward, np.float32), obs + 1, ends)
+    flags = np.zeros(length, bool)
+    flags[-1] = terminated
+    return Path(obs, obs[:, :2], np.full(length, reward, np.float32), obs + 1, flags)
 
 
 @pytest.mark.parametrize("sizes", [[3], [10], [4, 4, 4], [25], [7, 9, 1, 1], [10, 10, 3]])
-def test_ring_keeps_exactly_the_newest(sizes: list[int]) -> None:
+def test_ring_keeps_the_newest_rows(sizes: list[int]) -> None:
     buffer, added = ReplayBuffer(10, 3, 2), 0
     for size in sizes:
         buffer.add(numbered(added, size))
@@ -34,7 +34,7 @@ def test_ring_keeps_exactly_the_newest(sizes: list[int]) -> None:
     assert torch.equal(rows.terminated, rows.rewards % 2 == 0)
 
 
-def test_restored_ring_goes_on_as_the_original() -> None:
+def test_restored_ring_continues_like_the_original() -> None:
     original, restored = ReplayBuffer(10, 3, 2), ReplayBuffer(10, 3, 2)
     original.add(numbered(0, 13))
     restored.load_state_dict(original.state_dict())
@@ -44,11 +44,11 @@ def test_restored_ring_goes_on_as_the_original() -> None:
         assert torch.equal(left, right)
 
 
-def piece(first: int, length: int, goes_on: bool = False) -> Path:
-    """A path of numbered steps: observation t leads to observation t + 1."""
+def piece(first: int, length: int, is_continuation: bool = False) -> Path:
+    """Return a path of numbered steps: observation t leads to observation t + 1."""
     steps = np.arange(first, first + length, dtype=np.float32)
     obs = steps[:, None].repeat(3, 1)
-    return Path(obs, obs[:, :2], steps, obs + 1, np.zeros(length, bool), goes_on)
+    return Path(obs, obs[:, :2], steps, obs + 1, np.zeros(length, bool), is_continuation)
 
 
 def add_pieces(buffer: ReplayBuffer, *pieces: Path) -> None:
@@ -56,14 +56,14 @@ def add_pieces(buffer: ReplayBuffer, *pieces: Path) -> None:
 
 
 def sequences(buffer: ReplayBuffer, length: int, count: int = 2000) -> set[tuple[int, ...]]:
-    """Return the sequences of step numbers that are sampled."""
+    """Return the sampled sequences of step numbers."""
     rows = buffer.sample_sequences((count,), length, make_generator(1, "sequences"))
     assert rows.shape == (count, length)
     return {tuple(steps) for steps in buffer.all().rewards[rows].int().tolist()}
 
 
 def within(length: int, *episodes: range) -> set[tuple[int, ...]]:
-    """Return every sequence of `length` steps of these episodes."""
+    """Return every sequence of `length` steps within one of these episodes."""
     return {
         tuple(range(first, first + length))
         for episode in episodes
@@ -71,7 +71,7 @@ def within(length: int, *episodes: range) -> set[tuple[int, ...]]:
     }
 
 
-def test_sequences_are_of_one_episode_and_any_of_it() -> None:
+def test_sequences_lie_within_one_episode_and_cover_it() -> None:
     buffer = ReplayBuffer(100, 3, 2)
     add_pieces(buffer, piece(0, 5), piece(10, 3))
     add_pieces(buffer, piece(20, 2), piece(30, 6))
@@ -81,8 +81,8 @@ def test_sequences_are_of_one_episode_and_any_of_it() -> None:
 
 
 @pytest.mark.parametrize("capacity", [14, 13, 12, 11])
-def test_sequences_do_not_cross_the_place_where_the_ring_wrapped(capacity: int) -> None:
-    """The newest steps lie before the oldest in memory; an episode may lie on both sides."""
+def test_sequences_do_not_cross_the_wrap_of_the_ring(capacity: int) -> None:
+    """In memory the newest rows precede the oldest ones, and an episode may wrap around."""
     buffer = ReplayBuffer(capacity, 3, 2)
     add_pieces(buffer, piece(0, 6), piece(10, 4))
     add_pieces(buffer, piece(20, 7))  # overwrites the oldest
@@ -96,30 +96,30 @@ def test_sequences_do_not_cross_the_place_where_the_ring_wrapped(capacity: int) 
         assert sequences(buffer, length) == within(length, *episodes)
 
 
-def test_a_batch_larger_than_the_ring_leaves_its_newest_sequences() -> None:
+def test_batch_larger_than_the_ring_keeps_the_newest_sequences() -> None:
     buffer = ReplayBuffer(6, 3, 2)
     add_pieces(buffer, piece(0, 7), piece(10, 4))
     assert sequences(buffer, 2) == {(5, 6), (10, 11), (11, 12), (12, 13)}
     assert sequences(buffer, 4) == {(10, 11, 12, 13)}
 
 
-def test_sequences_go_over_pieces_of_an_episode() -> None:
+def test_sequences_span_pieces_of_an_episode() -> None:
     buffer = ReplayBuffer(100, 3, 2)
     add_pieces(buffer, piece(0, 3))
-    add_pieces(buffer, piece(3, 2, goes_on=True), piece(10, 2))
-    add_pieces(buffer, piece(12, 1, goes_on=True))
-    add_pieces(buffer, piece(13, 2, goes_on=True), piece(20, 2))
+    add_pieces(buffer, piece(3, 2, is_continuation=True), piece(10, 2))
+    add_pieces(buffer, piece(12, 1, is_continuation=True))
+    add_pieces(buffer, piece(13, 2, is_continuation=True), piece(20, 2))
     assert sequences(buffer, 4) == within(4, range(0, 5), range(10, 15))
     assert sequences(buffer, 5) == within(5, range(0, 5), range(10, 15))
 
 
-def test_sequences_are_the_same_after_a_resume_which_may_be_within_an_episode() -> None:
+def test_sequences_are_equal_after_a_resume_within_an_episode() -> None:
     buffer, restored = ReplayBuffer(12, 3, 2), ReplayBuffer(12, 3, 2)
     add_pieces(buffer, piece(0, 4), piece(10, 3))
     add_pieces(buffer, piece(20, 6))
     restored.load_state_dict(buffer.state_dict())
     for each in (buffer, restored):
-        add_pieces(each, piece(26, 2, goes_on=True), piece(30, 2))
+        add_pieces(each, piece(26, 2, is_continuation=True), piece(30, 2))
     for length in (2, 3, 4, 8):
         drawn = [
             each.sample_sequences((5, 2), length, make_generator(1, "s"))
@@ -131,14 +131,14 @@ def test_sequences_are_the_same_after_a_resume_which_may_be_within_an_episode() 
     assert sequences(restored, 8) == within(8, *episodes)
 
 
-def test_rows_without_paths_are_an_episode_of_their_own() -> None:
+def test_rows_without_paths_count_as_one_episode() -> None:
     buffer = ReplayBuffer(100, 3, 2)
     buffer.add(numbered(0, 4))
     buffer.add(numbered(10, 3))
     assert sequences(buffer, 3) == within(3, range(0, 4), range(10, 13))
 
 
-def test_sequences_have_the_shape_that_is_asked_for_and_are_uniform() -> None:
+def test_sequences_have_the_requested_shape_and_are_uniform() -> None:
     buffer = ReplayBuffer(100, 3, 2)
     add_pieces(buffer, piece(0, 6), piece(10, 3))
     rows = buffer.sample_sequences((400, 3, 5), 3, make_generator(1, "s"))
@@ -148,7 +148,7 @@ def test_sequences_have_the_shape_that_is_asked_for_and_are_uniform() -> None:
     assert counts.float().div(6000).sub(0.2).abs().max() < 0.02
 
 
-def test_sequences_longer_than_any_episode_are_refused() -> None:
+def test_sequences_longer_than_every_episode_are_rejected() -> None:
     buffer = ReplayBuffer(100, 3, 2)
     add_pieces(buffer, piece(0, 4), piece(10, 5))
     for length in (6, 10):
@@ -156,21 +156,21 @@ def test_sequences_longer_than_any_episode_are_refused() -> None:
             buffer.sample_sequences((2,), length, make_generator(1, "s"))
 
 
-def test_too_many_saved_rows_are_refused() -> None:
+def test_too_many_saved_rows_are_rejected() -> None:
     large = ReplayBuffer(20, 3, 2)
     large.add(numbered(0, 15))
     with pytest.raises(ValueError, match="15 rows do not fit"):
         ReplayBuffer(10, 3, 2).load_state_dict(large.state_dict())
 
 
-def test_paths_are_stacked_in_order_and_termination_is_kept_apart() -> None:
+def test_paths_are_stacked_in_order_with_their_termination() -> None:
     data = stack_paths([make_path(2, terminated=True), make_path(3)])
     assert data.obs.shape == (5, 3)
     assert data.obs.dtype == torch.float32
     assert data.terminated.tolist() == [False, True, False, False, False]
 
 
-def test_return_statistics_by_hand() -> None:
+def test_return_statistics_equal_hand_computed_values() -> None:
     paths = [make_path(2, 1.0), make_path(4, 2.0)]
     assert return_statistics("Eval", paths) == {
         "Eval_AverageReturn": 5.0,
@@ -181,7 +181,7 @@ def test_return_statistics_by_hand() -> None:
     }
 
 
-def test_noise_is_one_percent_of_each_dimensions_mean() -> None:
+def test_noise_std_is_one_percent_of_the_mean_per_dimension() -> None:
     rows = 50000
     obs = torch.randn(rows, 3) * 0.1 + torch.tensor([-4.0, 0.0, 20.0])
     data = Transitions(obs, obs[:, :2], obs[:, 0], obs + 1, torch.zeros(rows, dtype=torch.bool))
@@ -194,4 +194,4 @@ def test_noise_is_one_percent_of_each_dimensions_mean() -> None:
     correlation = torch.corrcoef(
         torch.stack([(noisy.obs - data.obs)[:, 2], (noisy.next_obs - data.next_obs)[:, 2]])
     )
-    assert correlation[0, 1].abs() < 0.02  # the two are drawn apart
+    assert correlation[0, 1].abs() < 0.02  # the two draws are independent

@@ -1,4 +1,4 @@
-"""Model rollouts in a known linear system, terminal and non-finite rows included."""
+"""Model rollouts in a known linear system, including terminal and non-finite rows."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from cs285.models.rollouts import roll_out
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy
 
-OFFSETS = (0.0, 0.3, 0.9)  # of the members' predictions
+OFFSETS = (0.0, 0.3, 0.9)  # one per member
 
 
 class LinearModel(DynamicsModel):
@@ -39,7 +39,7 @@ class LinearModel(DynamicsModel):
 
 
 class Counting(LinearModel):
-    """The same, but each member counts its steps: its state is (obs, count)."""
+    """A LinearModel with memory: each member counts its steps, and its state is (obs, count)."""
 
     has_memory = True
 
@@ -73,12 +73,12 @@ def imagine(starts: Tensor, length: int, **options: Any) -> Any:
     return roll_out(start=starts, length=length, **options)
 
 
-def stops_right_of(limit: float) -> Any:
-    """Reward the first coordinate of the post-step state; the episode ends beyond `limit`."""
+def terminates_beyond(limit: float) -> Any:
+    """Reward the first coordinate of the post-step state, and terminate beyond `limit`."""
     return TaskModel(lambda obs, acs: (obs[..., 0], obs[..., 0] > limit))
 
 
-def test_mean_follows_the_known_system_step_by_step() -> None:
+def test_mean_rollouts_follow_the_known_system() -> None:
     starts = torch.randn(50, 2)
     rollouts = imagine(starts, 4)
     data = rollouts.data
@@ -88,15 +88,15 @@ def test_mean_follows_the_known_system_step_by_step() -> None:
     assert not data.terminated.any()
     obs, next_obs = data.obs.view(50, 4, 2), data.next_obs.view(50, 4, 2)
     assert torch.equal(obs[:, 0], starts)
-    assert torch.equal(obs[:, 1:], next_obs[:, :-1])  # each goes on where it was
+    assert torch.equal(obs[:, 1:], next_obs[:, :-1])  # each step continues from the last
     assert data.acs.abs().max() <= 1
-    assert data.acs.std() > 0.1  # drawn from the policy, not its mode
+    assert data.acs.std() > 0.1  # sampled from the policy, not its mode
     assert float(rollouts.mean_length) == 4
     assert float(rollouts.mean_reward) == pytest.approx(0.4)
     assert float(rollouts.dropped) == 0
 
 
-def test_actions_are_in_the_tasks_box() -> None:
+def test_actions_are_within_the_action_bounds() -> None:
     data = imagine(torch.randn(100, 2), 3, acs_of=policy(2, 10).draw).data
     assert data.acs.min() >= 2
     assert data.acs.max() <= 10
@@ -104,17 +104,17 @@ def test_actions_are_in_the_tasks_box() -> None:
     torch.testing.assert_close(data.next_obs, data.obs + data.acs + 0.4)
 
 
-def test_policy_sees_scaled_observations() -> None:
-    acting, starts = policy(), 100 + 5 * torch.randn(50, 2)
-    acting.obs_scaler.fit(starts)
-    data = imagine(starts, 1, acs_of=acting.draw).data
+def test_policy_receives_scaled_observations() -> None:
+    actor, starts = policy(), 100 + 5 * torch.randn(50, 2)
+    actor.obs_scaler.fit(starts)
+    data = imagine(starts, 1, acs_of=actor.draw).data
     noise = torch.randn((50, 2), generator=make_generator(3, "r"))
-    expected = acting.to_task(acting.sample((starts - starts.mean(0)) / starts.std(0), noise).acs)
+    expected = actor.to_task(actor.sample((starts - starts.mean(0)) / starts.std(0), noise).acs)
     torch.testing.assert_close(data.acs, expected, atol=0.02, rtol=0)
-    assert (data.acs - acting.to_task(acting.sample(starts, noise).acs)).abs().max() > 0.1
+    assert (data.acs - actor.to_task(actor.sample(starts, noise).acs)).abs().max() > 0.1
 
 
-def test_random_members_steps_are_drawn_from_its_distribution() -> None:
+def test_random_member_samples_from_its_distribution() -> None:
     starts = torch.zeros(4000, 2)
     model = LinearModel((0.4,) * 3, std=0.5)
     drawn = imagine(starts, 2, model=model, propagation="random_member").data
@@ -124,14 +124,14 @@ def test_random_members_steps_are_drawn_from_its_distribution() -> None:
     torch.testing.assert_close(mean.next_obs, mean.obs + mean.acs + 0.4)
 
 
-def test_reward_is_of_the_post_step_observation() -> None:
-    data = imagine(torch.randn(20, 2), 2, task=stops_right_of(1e9)).data
+def test_reward_uses_the_post_step_observation() -> None:
+    data = imagine(torch.randn(20, 2), 2, task=terminates_beyond(1e9)).data
     assert torch.equal(data.rewards, data.next_obs[:, 0])
 
 
-def test_learned_reward_keeps_the_known_end() -> None:
+def test_learned_reward_keeps_the_known_termination() -> None:
     starts = torch.tensor([[0.0, 0.0], [9.0, 0.0]])
-    task = replace(stops_right_of(5), learns_reward=True)
+    task = replace(terminates_beyond(5), learns_reward=True)
     data = imagine(starts, 2, task=task).data
     torch.testing.assert_close(data.rewards, torch.full((3,), 0.4))
     assert data.terminated.tolist() == [False, False, True]
@@ -139,14 +139,15 @@ def test_learned_reward_keeps_the_known_end() -> None:
 
 def test_terminal_rows_are_kept_and_end_their_rollout() -> None:
     starts = torch.tensor([[-50.0, 0.0], [2.5, 0.0], [9.0, 0.0]])
-    rollouts = imagine(starts, 3, task=stops_right_of(3.7), model=LinearModel((2.0,) * 3))
+    rollouts = imagine(starts, 3, task=terminates_beyond(3.7), model=LinearModel((2.0,) * 3))
     data = rollouts.data
     torch.testing.assert_close(data.terminated, data.next_obs[:, 0] > 3.7)
-    of_each = [(data.obs[:, 0] < -30), (data.obs[:, 0] > -30) & (data.obs[:, 0] < 8)]
-    assert int(of_each[0].sum()) == 3  # never ends
-    assert data.terminated[data.obs[:, 0] > 8].tolist() == [True]  # ends at once
+    first = data.obs[:, 0] < -30
+    second = (data.obs[:, 0] > -30) & (data.obs[:, 0] < 8)
+    assert int(first.sum()) == 3  # does not terminate
+    assert data.terminated[data.obs[:, 0] > 8].tolist() == [True]  # terminates in the first step
     assert int(data.terminated.sum()) == 2
-    assert len(data.rewards) == 3 + 1 + int(of_each[1].sum())
+    assert len(data.rewards) == 3 + 1 + int(second.sum())
     assert float(rollouts.mean_length) == pytest.approx(len(data.rewards) / 3)
 
 
@@ -162,7 +163,7 @@ def test_non_finite_rows_are_dropped_and_counted_once() -> None:
     assert (float(nothing.dropped), float(nothing.mean_reward)) == (4, 0)
 
 
-def test_non_finite_reward_drops_the_row_too() -> None:
+def test_non_finite_reward_drops_the_row() -> None:
     def reward(obs: Tensor, acs: Tensor) -> tuple[Tensor, Tensor]:
         rewards = torch.where(obs[..., 0] > 100, torch.inf, 1.0)
         return rewards, torch.zeros_like(rewards, dtype=torch.bool)
@@ -174,19 +175,19 @@ def test_non_finite_reward_drops_the_row_too() -> None:
 
 
 @pytest.mark.parametrize("B", [1, 2, 3, 300, 301, 302])
-def test_random_member_gives_each_row_one_member_and_each_member_its_share(B: int) -> None:
+def test_random_member_assigns_one_member_per_row_in_equal_shares(B: int) -> None:
     model, obs, acs = LinearModel(), torch.randn(B, 2), torch.randn(B, 2)
     state, generator = model.initial_state(obs), make_generator(0, "m")
     next_state, prediction = step_with_random_member(model.step, state, acs, generator)
     next_obs, rewards, _ = prediction
-    assert torch.equal(next_state, next_obs.expand(3, -1, -1))  # any member may carry it on
-    torch.testing.assert_close(next_obs, obs + acs + rewards[:, None])  # one member, both outputs
+    assert torch.equal(next_state, next_obs.expand(3, -1, -1))  # any member may continue
+    torch.testing.assert_close(next_obs, obs + acs + rewards[:, None])  # both are of one member
     counts = [int(torch.isclose(rewards, torch.tensor(offset)).sum()) for offset in OFFSETS]
     assert sum(counts) == B
     if B >= 300:
         assert max(counts) - min(counts) <= 2
         _, again = step_with_random_member(model.step, state, acs, generator)
-        assert not torch.equal(rewards, again.rewards)  # drawn anew at each step
+        assert not torch.equal(rewards, again.rewards)  # a new draw in each step
 
 
 def test_random_member_is_uniform_for_every_row() -> None:
@@ -201,7 +202,7 @@ def test_random_member_is_uniform_for_every_row() -> None:
         torch.testing.assert_close(shares, torch.full((4,), 1 / 3), atol=0.06, rtol=0)
 
 
-def test_mean_propagation_is_the_mean_of_members() -> None:
+def test_mean_propagation_averages_the_members() -> None:
     model = LinearModel()
     state, (next_obs, rewards, _) = step_with_mean(
         model, model.step, model.initial_state(torch.ones(4, 2)), torch.ones(4, 2)
@@ -211,7 +212,7 @@ def test_mean_propagation_is_the_mean_of_members() -> None:
     torch.testing.assert_close(rewards, torch.full((4,), 0.4))
 
 
-def test_same_generator_same_rollouts() -> None:
+def test_rollouts_are_deterministic_for_a_seed() -> None:
     starts = torch.randn(7, 2)
     first, second = imagine(starts, 3), imagine(starts, 3)
     assert torch.equal(first.data.next_obs, second.data.next_obs)
@@ -219,8 +220,8 @@ def test_same_generator_same_rollouts() -> None:
     assert not torch.equal(first.data.next_obs, other.data.next_obs)
 
 
-def test_each_member_keeps_what_it_remembers() -> None:
-    """The members go on from their mean observation, each with its own count."""
+def test_each_member_keeps_its_memory() -> None:
+    """The members continue from their mean observation, and each keeps its own count."""
     model = Counting()
     obs, acs = torch.ones(4, 2), torch.ones(4, 2)
     state, prediction = step_with_mean(model, model.step, model.initial_state(obs), acs)
@@ -233,6 +234,6 @@ def test_each_member_keeps_what_it_remembers() -> None:
         torch.testing.assert_close(left, right)
 
 
-def test_members_do_not_share_memories() -> None:
+def test_random_member_with_memory_is_rejected() -> None:
     with pytest.raises(UsageError, match="--mbpo_propagation random_member: must be mean"):
         imagine(torch.ones(4, 2), 2, model=Counting(), propagation="random_member")

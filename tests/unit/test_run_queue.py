@@ -1,4 +1,4 @@
-"""Jobs are started, watched, retried and ended, whatever machine they run on."""
+"""Tests of the run queue, its jobs and the local launcher."""
 
 import fcntl
 import json
@@ -34,7 +34,7 @@ from tests.cli.processes import wait_until
 
 
 class FakeProcess:
-    """Ends with its code after some polls."""
+    """A process that ends with an exit code after a number of polls."""
 
     lost_because = "no shared folder"
 
@@ -53,7 +53,7 @@ class FakeProcess:
 
 
 class FakeLauncher:
-    """Notes what is started; a run's exit code goes by its name."""
+    """A launcher that records the commands. The name of a run determines its exit code."""
 
     name = "nothing"
 
@@ -103,7 +103,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cs285.experiments.queue.POLL_SECONDS", 0.001)
 
 
-def test_at_most_so_many_at_once_and_failures_stop_no_other(tmp_path: Path) -> None:
+def test_number_of_parallel_runs_is_limited_and_failures_stop_no_other_run(tmp_path: Path) -> None:
     jobs = [make_job(name) for name in ("a", "b", "c")]
     launcher = FakeLauncher({"a": 0, "b": 2, "c": -9})
     running, done = list[int](), list[str]()
@@ -118,11 +118,11 @@ def test_at_most_so_many_at_once_and_failures_stop_no_other(tmp_path: Path) -> N
     assert launcher.commands["a"] == ["module", "--flag", "1", "--data_dir", str(tmp_path)]
 
 
-def test_the_furthest_run_is_resumed_and_a_done_one_left(tmp_path: Path) -> None:
+def test_run_with_the_most_iterations_is_resumed_and_a_finished_run_skipped(tmp_path: Path) -> None:
     make_run(tmp_path, "half", "1", 0)
     furthest = make_run(tmp_path, "half", "2", 2)
     make_run(tmp_path, "half", "3", 1)
-    make_run(tmp_path, "half_of_another", "4", 3)  # its folder's name begins likewise
+    make_run(tmp_path, "half_of_another", "4", 3)  # the folder name has the same prefix
     make_run(tmp_path, "whole", "1", 3)
     jobs, launcher = [make_job("half"), make_job("whole")], FakeLauncher({"half": 0})
     queue_of(jobs, tmp_path, launcher, 2).run(lambda: None, lambda job: None)
@@ -131,7 +131,7 @@ def test_the_furthest_run_is_resumed_and_a_done_one_left(tmp_path: Path) -> None
     assert iterations_done(furthest) == 2
 
 
-def test_done_runs_are_told_before_there_is_a_place_for_them(tmp_path: Path) -> None:
+def test_finished_runs_are_reported_before_they_get_a_place(tmp_path: Path) -> None:
     make_run(tmp_path, "done", "1", 3)
     jobs, events = [make_job("new"), make_job("done")], list[str]()
     queue = queue_of(jobs, tmp_path, FakeLauncher({"new": 0}))
@@ -139,8 +139,8 @@ def test_done_runs_are_told_before_there_is_a_place_for_them(tmp_path: Path) -> 
     assert events[:2] == ["done", RUNNING] and events[-2:] == ["new", DONE]
 
 
-def test_done_run_of_other_flags_is_not_this_one(tmp_path: Path) -> None:
-    """A flag that the version it was run by did not have tells nothing."""
+def test_finished_run_with_other_flags_is_an_error(tmp_path: Path) -> None:
+    """A flag that the version of that run did not have is ignored."""
     folder = make_run(tmp_path, "a", "1", 3)
     (folder / "config.json").write_text(json.dumps({"flags": {"exp_name": "a", "size": 16}}))
     job = make_job("a")
@@ -149,14 +149,14 @@ def test_done_run_of_other_flags_is_not_this_one(tmp_path: Path) -> None:
     assert job.state == FAILED and "--size 32: " in job.error
 
 
-def test_longer_run_is_not_this_one(tmp_path: Path) -> None:
+def test_run_with_more_iterations_is_an_error(tmp_path: Path) -> None:
     make_run(tmp_path, "a", "1", 5)
     job = make_job("a")
     queue_of([job], tmp_path, FakeLauncher({}), 1).run(lambda: None, lambda job: None)
     assert job.state == FAILED and job.error.startswith(f"--n_iter {job.n_iter}: ")
 
 
-def test_what_cannot_be_exported_stops_no_other(tmp_path: Path) -> None:
+def test_failed_export_stops_no_other_run(tmp_path: Path) -> None:
     jobs, launcher = [make_job("a"), make_job("b")], FakeLauncher({"a": 0, "b": 0})
 
     def export(job: Job) -> None:
@@ -167,7 +167,7 @@ def test_what_cannot_be_exported_stops_no_other(tmp_path: Path) -> None:
     assert [job.state for job in jobs] == [FAILED, DONE] and "No space" in jobs[0].error
 
 
-def test_run_that_is_held_elsewhere_has_its_share_of_the_machine(tmp_path: Path) -> None:
+def test_run_of_another_process_occupies_a_place(tmp_path: Path) -> None:
     jobs, launcher = [make_job("a"), make_job("b")], FakeLauncher({"a": 0, "b": 0})
     lock = lock_folder(make_run(tmp_path, "a", "1", 1))
     started = list[int]()
@@ -184,7 +184,7 @@ def test_run_that_is_held_elsewhere_has_its_share_of_the_machine(tmp_path: Path)
 def test_local_process_has_its_threads_holds_the_lock_and_can_be_interrupted(
     tmp_path: Path,
 ) -> None:
-    """Also where it is started with SIGINT ignored, as by a shell in the background."""
+    """The parent ignores SIGINT, like a background job of a shell."""
     log, lock = tmp_path / "log", (tmp_path / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     code = "import os, time; print(os.environ['OMP_NUM_THREADS'], flush=True); time.sleep(60)"
@@ -202,7 +202,7 @@ def test_local_process_has_its_threads_holds_the_lock_and_can_be_interrupted(
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_checkpoint_that_is_none_fails_the_job_alone(tmp_path: Path) -> None:
+def test_invalid_checkpoint_fails_only_its_job(tmp_path: Path) -> None:
     (make_run(tmp_path, "bad", "1", 0) / "checkpoint.pt").write_bytes(b"nothing")
     jobs = [make_job("bad"), make_job("good")]
     queue_of(jobs, tmp_path, FakeLauncher({"good": 0}), 2).run(lambda: None, lambda job: None)
@@ -210,8 +210,8 @@ def test_checkpoint_that_is_none_fails_the_job_alone(tmp_path: Path) -> None:
     assert "checkpoint.pt" in jobs[0].error
 
 
-def test_run_started_by_hand_is_waited_for(tmp_path: Path) -> None:
-    """While it is held nothing is started; when it has ended, it is gone on with or done."""
+def test_queue_waits_for_a_run_started_by_hand(tmp_path: Path) -> None:
+    """The queue starts nothing while the run is active, and resumes the run afterwards."""
     folder = make_run(tmp_path, "a", "1", 1)
     job, launcher, states = make_job("a"), FakeLauncher({"a": 0}), list[str]()
     lock = lock_folder(folder)
@@ -227,8 +227,8 @@ def test_run_started_by_hand_is_waited_for(tmp_path: Path) -> None:
     assert "--resume" in launcher.commands["a"]
 
 
-def test_killed_run_is_tried_again_while_it_gets_further(tmp_path: Path) -> None:
-    """It fails after three tries in a row that came to nothing."""
+def test_killed_run_is_retried_while_it_makes_progress(tmp_path: Path) -> None:
+    """The job fails after KILLS kills in a row without progress."""
     job, launcher = make_job("a"), FakeLauncher({"a": -9})
     queue_of([job], tmp_path, launcher).run(lambda: None, lambda job: None)
     assert (job.state, job.error) == (FAILED, "killed by signal 9")
@@ -245,15 +245,15 @@ def test_killed_run_is_tried_again_while_it_gets_further(tmp_path: Path) -> None
     assert job.state == DONE
 
 
-def test_lost_run_begins_again_until_too_many_machines_are_lost(tmp_path: Path) -> None:
+def test_run_is_restarted_until_too_many_machines_are_lost(tmp_path: Path) -> None:
     job, launcher = make_job("a"), FakeLauncher({"a": LOST})
     queue_of([job], tmp_path, launcher).run(lambda: None, lambda job: None)
     assert job.state == FAILED and len(launcher.starts) == LOSSES
     assert job.error == f"the machine it ran on was lost {LOSSES} times: no shared folder"
 
 
-def test_jobs_come_one_by_one_when_a_place_is_free(tmp_path: Path) -> None:
-    """The next one is asked for when earlier ones are known, and jobs given at first go first."""
+def test_next_job_is_called_when_a_place_is_free(tmp_path: Path) -> None:
+    """The results of earlier jobs are then known. The initial jobs are started first."""
     jobs, launcher = [make_job("a")], FakeLauncher({"a": 0, "b": 2, "c": 0})
     coming, ended = [make_job("b"), make_job("c")], list[str]()
     known = list[list[str]]()
@@ -269,8 +269,8 @@ def test_jobs_come_one_by_one_when_a_place_is_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "state"), [(130, STOPPED), (-9, STOPPED), (0, DONE)])
-def test_run_is_ended_early(code: int, state: str, tmp_path: Path) -> None:
-    """Unless it has come to its end meanwhile. Its place is taken by the next one."""
+def test_watch_may_stop_a_run_early(code: int, state: str, tmp_path: Path) -> None:
+    """A run that finishes before the interrupt counts as done. The next run gets the place."""
     jobs, launcher = [make_job("a"), make_job("b")], FakeLauncher({"a": code, "b": 0})
     watched = list[str]()
 
@@ -284,7 +284,7 @@ def test_run_is_ended_early(code: int, state: str, tmp_path: Path) -> None:
     assert watched.count("a") == 1 and launcher.starts == ["a", "b"]
 
 
-def test_run_that_does_not_heed_an_interrupt_is_killed(
+def test_run_that_ignores_an_interrupt_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cs285.experiments.job.PATIENCE_SECONDS", 0.01)
@@ -312,13 +312,13 @@ def test_interrupt_stops_every_run(tmp_path: Path) -> None:
     assert [job.state for job in jobs] == [DONE, WAITING]
 
 
-def test_display_tells_where_each_run_is(
+def test_display_shows_the_state_of_each_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = make_job("a")
     display = RunDisplay([job])
     display.show()
-    display.show()  # nothing new: no line
+    display.show()  # prints nothing, because nothing has changed
     job.state, job.folder, job.first_iteration = RUNNING, tmp_path, 0
     (tmp_path / "progress.csv").write_text("Iteration,Eval_AverageReturn\n0,1.25\n1,2.5\n2,")
     display.show()
@@ -342,7 +342,7 @@ def test_last_line_and_row(tmp_path: Path) -> None:
     [
         ([Node(8, 0)], Share(1), 8),
         ([Node(8, 0)], Share(3, 0), 2),
-        ([Node(1, 0)], Share(4), 1),  # what is asked for by name goes, if only one at a time
+        ([Node(1, 0)], Share(4), 1),  # at least one run fits
         ([Node(8, 2)], Share(1, 1.0), 2),
         ([Node(8, 2)], Share(1, 0.5), 4),
         ([Node(8, 2)], Share(1, 0.7), 2),
@@ -360,10 +360,10 @@ def test_places(nodes: list[Node], share: Share, expected: int) -> None:
 def launch_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[LocalLauncher, Share], str]]:
-    """A function that starts a run, and returns the GPUs that it sees and its flags."""
-    program = "import os, sys, time\n"
-    program += "print(os.environ.get('CUDA_VISIBLE_DEVICES'), *sys.argv[1:], flush=True)\n"
-    (tmp_path / "shown.py").write_text(f"{program}time.sleep(60)\n")
+    """Return a function that starts a run, and returns its visible GPUs and its flags."""
+    code = "import os, sys, time\n"
+    code += "print(os.environ.get('CUDA_VISIBLE_DEVICES'), *sys.argv[1:], flush=True)\n"
+    (tmp_path / "shown.py").write_text(f"{code}time.sleep(60)\n")
     processes, count = list[Any](), iter(range(100))
 
     def launch(launcher: LocalLauncher, share: Share) -> str:
@@ -383,7 +383,7 @@ def test_runs_share_gpus(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """GPUs are those that this process may use, by their names, the least used first."""
+    """Runs get the visible GPUs by name, the least used GPU first."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     launcher, half = LocalLauncher(cwd=tmp_path), Share(2, 0.5)
@@ -395,10 +395,10 @@ def test_runs_share_gpus(
     assert launch_shown(launcher, half) == "GPU-7"
     assert launch_shown(LocalLauncher(cwd=tmp_path), Share(2, 2.0)) == "4,GPU-7"
     assert launch_shown(launcher, Share(2, 0)) == "--num_workers 2"
-    assert launch_shown(launcher, Share(2)) == "4,GPU-7"  # unassigned
+    assert launch_shown(launcher, Share(2)) == "4,GPU-7"  # every visible GPU
 
 
-def test_runs_without_gpus_collect_in_workers(
+def test_runs_without_gpus_get_workers(
     launch_shown: Callable[[LocalLauncher, Share], str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

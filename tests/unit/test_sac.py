@@ -1,4 +1,4 @@
-"""SAC's pieces against hand-computed cases, torch.distributions and known optima."""
+"""Test the parts of SAC against hand-computed cases, torch.distributions and known optima."""
 
 import copy
 import math
@@ -52,11 +52,11 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def test_target_by_hand_terminated_against_truncated() -> None:
-    """Both steps pay 1 and lead to a state of twin values 5 and 3, log pi -2, temperature 0.5."""
+def test_td_target_bootstraps_a_truncated_but_not_a_terminated_step() -> None:
+    """Both rewards are 1. The next state has the Q values 5 and 3, and log pi -2."""
     target = td_target(
         rewards=torch.ones(2),
-        terminated=torch.tensor([True, False]),  # the second was cut by the time limit
+        terminated=torch.tensor([True, False]),  # the second step is truncated
         next_values=torch.tensor([[5.0, 5.0], [3.0, 3.0]]),
         next_log_probs=torch.full((2,), -2.0),
         temperature=torch.tensor(0.5),
@@ -65,7 +65,7 @@ def test_target_by_hand_terminated_against_truncated() -> None:
     torch.testing.assert_close(target, torch.tensor([1.0, 1.0 + 0.9 * (3.0 + 0.5 * 2.0)]))
 
 
-def test_non_finite_value_beyond_a_terminal_state_does_no_harm() -> None:
+def test_td_target_ignores_a_non_finite_value_after_termination() -> None:
     next_values = torch.tensor([[math.inf], [math.nan]])
     target = td_target(
         torch.ones(1), torch.tensor([True]), next_values, torch.zeros(1), torch.tensor(1.0), 0.9
@@ -73,14 +73,14 @@ def test_non_finite_value_beyond_a_terminal_state_does_no_harm() -> None:
     assert target.tolist() == [1.0]
 
 
-def test_log_probabilities_are_those_of_torch_distributions() -> None:
+def test_log_probabilities_match_torch_distributions() -> None:
     policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t")).double()
     obs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
     acs, log_probs, *_ = policy.sample(obs, noise)
     mean, log_std = policy(obs)
     squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
     torch.testing.assert_close(log_probs, squashed.log_prob(acs).sum(-1), rtol=1e-6, atol=1e-8)
-    # In the task's units the density is that of the affine transform, apart by a constant.
+    # In the task's units, the log density differs by the constant of the affine transform.
     scale = policy.ac_half_range
     in_task = TransformedDistribution(
         squashed, [AffineTransform(policy.ac_center, scale)]
@@ -88,7 +88,7 @@ def test_log_probabilities_are_those_of_torch_distributions() -> None:
     torch.testing.assert_close(log_probs - scale.log().sum(), in_task.sum(-1), rtol=1e-4, atol=1e-4)
 
 
-def test_log_probability_stays_finite_where_tanh_saturates() -> None:
+def test_log_probability_stays_finite_if_tanh_saturates() -> None:
     policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=16), make_generator(0, "t"))
     obs = torch.randn(4, 3, requires_grad=True)
     acs, log_probs, *_ = policy.sample(obs, torch.full((4, 2), 60.0))
@@ -112,7 +112,7 @@ def test_actions_are_scaled_per_dimension() -> None:
     assert drawn[:, 1].max() > 8
 
 
-def test_evaluation_is_deterministic_and_collection_is_not() -> None:
+def test_evaluation_is_deterministic_and_collection_is_random() -> None:
     agent = make_agent()
     obs = np.ones((1, 3), np.float32)
 
@@ -125,8 +125,9 @@ def test_evaluation_is_deterministic_and_collection_is_not() -> None:
 
 
 @pytest.mark.parametrize(("target_entropy", "direction"), [(50.0, 1), (-50.0, -1)])
-def test_temperature_moves_the_right_way(target_entropy: float, direction: int) -> None:
-    """With less entropy than asked for it rises, with more it falls."""
+def test_temperature_rises_below_the_target_entropy_and_falls_above(
+    target_entropy: float, direction: int
+) -> None:
     agent = make_agent(sac_target_entropy=target_entropy)
     agent.add_to_replay_buffer([random_path(20)], 0)
     agent.train(0)
@@ -138,7 +139,7 @@ def test_default_target_entropy_is_minus_the_action_dimension() -> None:
     assert make_agent(sac_init_temperature=0.1).log_temperature.exp().item() == pytest.approx(0.1)
 
 
-def test_twins_start_apart_and_learn_apart() -> None:
+def test_twins_have_different_weights_and_separate_gradients() -> None:
     critic = SACCritic(3, 2, SACConfig(sac_size=16), make_generator(0, "t"))
     values = critic(torch.randn(5, 3), torch.randn(5, 2))
     assert values.shape == (2, 5)
@@ -149,7 +150,7 @@ def test_twins_start_apart_and_learn_apart() -> None:
         assert part[1].abs().sum() == 0
 
 
-def test_initialisation_is_that_of_torch_linear() -> None:
+def test_initialisation_matches_torch_linear() -> None:
     critic = SACCritic(60, 4, SACConfig(sac_size=64), make_generator(0, "t"))
     for weight, bias in [[part.detach() for part in layer] for layer in critic.network.layers]:
         bound = weight.shape[1] ** -0.5
@@ -157,7 +158,7 @@ def test_initialisation_is_that_of_torch_linear() -> None:
         assert float(bias.abs().max()) <= bound
 
 
-def test_observations_are_seen_in_units_of_their_std_and_clipped() -> None:
+def test_observations_are_normalised_and_clipped() -> None:
     agent = make_agent(sac_n_iter=1)
     path = random_path(20)
     obs = path.obs * np.array([1, 100, 0], np.float32) + np.array([0, 50, 3], np.float32)
@@ -166,10 +167,10 @@ def test_observations_are_seen_in_units_of_their_std_and_clipped() -> None:
     scaled = agent.policy.scale_obs(torch.as_tensor(obs))
     torch.testing.assert_close(scaled[:, :2].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled[:, :2].std(0, correction=0), torch.ones(2))
-    assert (scaled[:, 2] == 0).all()  # a constant says nothing
+    assert (scaled[:, 2] == 0).all()  # a constant dimension carries no information
     far = agent.policy.scale_obs(torch.full((1, 3), 1e6))
     assert far[0, :2].tolist() == [5, 5]
-    # Taken anew with 10% more data, not before.
+    # The statistics are recomputed after 10% more data, not earlier.
     before = agent.policy.obs_scaler.mean.clone()
     agent.add_to_replay_buffer([random_path(1, seed=1)], 1)
     agent.train(1)
@@ -179,7 +180,7 @@ def test_observations_are_seen_in_units_of_their_std_and_clipped() -> None:
     assert not torch.equal(agent.policy.obs_scaler.mean, before)
 
 
-def test_observations_as_they_are_where_asked() -> None:
+def test_observation_scaling_can_be_switched_off() -> None:
     agent = make_agent(sac_obs_scaling="none")
     agent.add_to_replay_buffer([random_path(20)], 0)
     agent.train(0)
@@ -187,8 +188,8 @@ def test_observations_as_they_are_where_asked() -> None:
     assert torch.equal(agent.policy.scale_obs(obs), obs)
 
 
-def test_update_counts_and_frequencies() -> None:
-    """Counted over the run, as the homework's training_step is: due at 0, f, 2f ..."""
+def test_update_frequencies() -> None:
+    """Updates are counted over the whole run, as in the homework: due at 0, f, 2f, ..."""
     agent = make_agent(
         sac_n_iter=1,
         sac_actor_update_frequency=2,
@@ -215,7 +216,7 @@ def test_update_counts_and_frequencies() -> None:
         ("sac_num_agent_train_steps_per_iter", "actor_optimizer", 9),
     ],
 )
-def test_each_count_multiplies_its_gradient_steps(flag: str, part: str, steps: int) -> None:
+def test_each_count_multiplies_the_gradient_steps(flag: str, part: str, steps: int) -> None:
     agent = make_agent(**{flag: 3})
     agent.add_to_replay_buffer([random_path(20)], 0)
     agent.train(0)  # 3 SAC iterations
@@ -223,7 +224,7 @@ def test_each_count_multiplies_its_gradient_steps(flag: str, part: str, steps: i
         assert int(state["step"]) == steps
 
 
-def test_target_networks_move_by_their_rate() -> None:
+def test_target_networks_move_by_the_target_rate() -> None:
     agent = make_agent(sac_n_iter=1, sac_target_rate=0.25)
     agent.add_to_replay_buffer([random_path(20)], 0)
     before = weights(agent.target_critic)
@@ -234,8 +235,8 @@ def test_target_networks_move_by_their_rate() -> None:
         torch.testing.assert_close(new, old + 0.25 * (source - old))
 
 
-def test_target_networks_are_what_the_target_is_of() -> None:
-    """Their values at 100 above the critic's make the loss about the square of 99, twice."""
+def test_td_target_uses_the_target_networks() -> None:
+    """Target values of about 100 and a discount of 0.99 give errors of about 99 in both twins."""
     agent = make_agent(sac_n_iter=1)
     agent.add_to_replay_buffer([random_path(50)], 0)
     with torch.no_grad():
@@ -244,10 +245,10 @@ def test_target_networks_are_what_the_target_is_of() -> None:
     assert loss == pytest.approx(2 * 99**2, rel=0.1)
 
 
-def test_stds_are_clipped_and_pass_no_gradient_there() -> None:
+def test_clipped_stds_have_no_gradient() -> None:
     policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=32), make_generator(0, "p")).double()
     with torch.no_grad():
-        policy.network.layers[-1][1][..., -1] += 2.0  # some of the second action's are clipped
+        policy.network.layers[-1][1][..., -1] += 2.0  # clips some stds of the second action
     obs = torch.randn(200, 3).double()
     _, log_std = policy(obs)
     raw = policy.network(obs[None])[0, :, 3]
@@ -259,19 +260,19 @@ def test_stds_are_clipped_and_pass_no_gradient_there() -> None:
     assert not slopes.any()
 
 
-def test_a_samples_gradient_is_that_of_finite_differences() -> None:
-    """Of actions and log-probabilities by observations and weights, through the squashing."""
+def test_gradients_of_samples_match_finite_differences() -> None:
+    """Check actions and log-probabilities with respect to observations and weights."""
     policy = SACPolicy(3, LOW, HIGH, SACConfig(sac_size=8), make_generator(0, "p")).double()
     obs, noise = torch.randn(5, 3).double().requires_grad_(), torch.randn(5, 2).double()
 
     def sample(obs: torch.Tensor, vector: torch.Tensor) -> Any:
-        assert vector is policy.network.vector  # which gradcheck changes
+        assert vector is policy.network.vector  # gradcheck changes it in place
         return tuple(policy.sample(obs, noise))
 
     assert torch.autograd.gradcheck(sample, (obs, policy.network.vector))
 
 
-def test_each_step_leaves_the_others_networks_alone() -> None:
+def test_each_step_changes_only_its_own_networks() -> None:
     agent = make_agent()
     parts = ("policy", "critic", "target_critic")
 
@@ -292,8 +293,8 @@ def test_each_step_leaves_the_others_networks_alone() -> None:
     assert torch.equal(agent.log_temperature.detach(), temperature)
 
 
-def test_updates_do_not_depend_on_how_they_are_divided_into_iterations() -> None:
-    """Where they are drawn in the same portions."""
+def test_updates_do_not_depend_on_their_division_into_iterations() -> None:
+    """This needs batches that are drawn in equal parts."""
     one, two = make_agent(sac_n_iter=4), make_agent(sac_n_iter=2)
     for agent in (one, two):
         agent.add_to_replay_buffer([random_path(20)], 0)
@@ -303,14 +304,14 @@ def test_updates_do_not_depend_on_how_they_are_divided_into_iterations() -> None
     assert same(weights(one.policy), weights(two.policy))
 
 
-def test_batch_larger_than_the_replay_repeats_rows() -> None:
+def test_batch_larger_than_the_replay_buffer_repeats_rows() -> None:
     agent = make_agent(sac_train_batch_size=64)
     agent.add_to_replay_buffer([random_path(2)], 0)
     assert agent.draw_real(0, 1).shape == (1, 64, 3 + 2 + 3 + 2)
     assert all(metric.isfinite().all() for metric in agent.train(0).values())
 
 
-def test_state_restores_bit_for_bit() -> None:
+def test_restored_agent_continues_bit_for_bit() -> None:
     agent, other = make_agent(), make_agent(sac_init_temperature=0.3)
     agent.add_to_replay_buffer([random_path(20)], 0)
     agent.train(0)
@@ -322,10 +323,11 @@ def test_state_restores_bit_for_bit() -> None:
     assert same(weights(agent.target_critic), weights(other.target_critic))
 
 
-def test_two_state_toy_terminated_against_truncated() -> None:
-    """Both pay 1. One ends the episode: Q = 1. The other, cut by the time limit, leads to itself.
+def test_q_values_of_a_terminated_and_a_truncated_state() -> None:
+    """Both states have a reward of 1. The first terminates the episode, so Q = 1.
 
-    There Q = 1 + 0.5 Q = 2, since next to nothing is paid for entropy.
+    The second leads to itself and is truncated, so Q = 1 + 0.5 Q = 2. The temperature is so low
+    that the entropy hardly counts.
     """
     low, high = np.array([-1], np.float32), np.array([1], np.float32)
     agent = make_agent(
@@ -335,19 +337,20 @@ def test_two_state_toy_terminated_against_truncated() -> None:
     )  # fmt: skip
     obs = np.eye(2, dtype=np.float32).repeat(100, 0)
     acs = np.random.default_rng(0).uniform(-1, 1, (200, 1)).astype(np.float32)
-    ends = np.arange(200) < 100
-    agent.add_to_replay_buffer([Path(obs, acs, np.ones(200, np.float32), obs, ends)], 0)
+    terminated = np.arange(200) < 100
+    agent.add_to_replay_buffer([Path(obs, acs, np.ones(200, np.float32), obs, terminated)], 0)
     agent.train(0)
-    seen = agent.policy.scale_obs(torch.eye(2).repeat_interleave(5, 0))
-    values = agent.critic(seen, torch.linspace(-0.8, 0.8, 5)[:, None].repeat(2, 1)).detach()
+    scaled = agent.policy.scale_obs(torch.eye(2).repeat_interleave(5, 0))
+    values = agent.critic(scaled, torch.linspace(-0.8, 0.8, 5)[:, None].repeat(2, 1)).detach()
     expected = torch.tensor([1.0] * 5 + [2.0] * 5).expand(2, -1)
     torch.testing.assert_close(values, expected, atol=0.1, rtol=0)
 
 
-def test_bandit_optimum_is_found() -> None:
-    """One state, every step terminal, actions in [5, 10], reward -(a - 8.75)^2 / 6.25.
+def test_sac_finds_the_optimum_of_a_bandit() -> None:
+    """There is one state, and every step terminates. Actions a are in [5, 10].
 
-    With actions scaled to [-1, 1] that is -(a - 0.5)^2, which Q is to be.
+    The reward is -(a - 8.75)^2 / 6.25. For actions scaled to [-1, 1], it is -(a - 0.5)^2, which Q
+    must approximate.
     """
     low, high = np.array([5], np.float32), np.array([10], np.float32)
     agent = make_agent(

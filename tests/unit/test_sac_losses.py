@@ -1,4 +1,4 @@
-"""The losses of SAC against the paper's equations, computed by hand, and who learns from which."""
+"""Test the SAC losses against the paper's equations, and which parameters each loss trains."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ DISCOUNT = 0.9
 
 
 class Case(NamedTuple):
-    """Networks in double precision, all of different weights, and a batch."""
+    """Networks in double precision with different weights, and a batch."""
 
     policy: SACPolicy
     critic: SACCritic
@@ -48,7 +48,7 @@ def make_case() -> Case:
     return Case(policy, critic, target, batch, normal(B, A), log_temperature)
 
 
-def test_critics_loss_is_the_squared_td_error_of_both_twins() -> None:
+def test_critic_loss_is_the_squared_td_error_of_both_twins() -> None:
     policy, critic, target_critic, batch, noise, log_temperature = make_case()
     drawn = policy.sample(batch.next_obs, noise)
     least = target_critic(batch.next_obs, drawn.acs).amin(0)
@@ -60,7 +60,7 @@ def test_critics_loss_is_the_squared_td_error_of_both_twins() -> None:
     torch.testing.assert_close(found.loss, expected)
     torch.testing.assert_close(found.mean_value, values.detach().mean())
     assert not found.mean_value.requires_grad
-    # The target is a number: nothing but the twin Q learns from it.
+    # Only the twin Q learns from this loss.
     others = [policy.network.vector, target_critic.network.vector, log_temperature]
     parameters = [critic.network.vector, *others]
     first, *rest = torch.autograd.grad(found.loss, parameters, allow_unused=True)
@@ -68,27 +68,25 @@ def test_critics_loss_is_the_squared_td_error_of_both_twins() -> None:
     assert rest == [None] * 3
 
 
-def test_actors_loss_is_that_of_the_entropy_and_the_lesser_twin() -> None:
+def test_actor_loss_is_the_entropy_term_minus_the_smaller_q_value() -> None:
     policy, critic, _, batch, noise, log_temperature = make_case()
     drawn = policy.sample(batch.obs, noise)
     values = critic(batch.obs, drawn.acs)
-    assert 0 < int((values[0] < values[1]).sum()) < B  # each twin is the lesser one somewhere
+    assert 0 < int((values[0] < values[1]).sum()) < B  # each twin is the smaller one in some rows
     temperature = log_temperature.detach().exp()
     expected = (temperature * drawn.log_probs - values.amin(0)).mean()
     found = actor_loss(policy, critic, batch.obs, noise, log_temperature, -2.0)
     torch.testing.assert_close(found.loss, expected)
     torch.testing.assert_close(found.entropy, -drawn.log_probs.mean().detach())
-    gradient, of_temperature = torch.autograd.grad(
+    gradient, temperature_gradient = torch.autograd.grad(
         found.loss, [policy.network.vector, log_temperature], allow_unused=True
     )
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, policy.network.vector)[0])
-    assert of_temperature is None  # it has a loss of its own
+    assert temperature_gradient is None  # the temperature has a separate loss
 
 
 @pytest.mark.parametrize("target_entropy", [-2.0, 5.0])
-def test_temperatures_loss_is_of_what_the_entropy_is_more_than_asked_for(
-    target_entropy: float,
-) -> None:
+def test_temperature_loss_is_proportional_to_the_excess_entropy(target_entropy: float) -> None:
     policy, critic, _, batch, noise, log_temperature = make_case()
     found = actor_loss(policy, critic, batch.obs, noise, log_temperature, target_entropy)
     excess = found.entropy - target_entropy
@@ -99,11 +97,11 @@ def test_temperatures_loss_is_of_what_the_entropy_is_more_than_asked_for(
     assert others == [None] * 2
 
 
-def test_losses_by_hand() -> None:
-    """Two rows, one terminal; Q' is 3, of the twin 5; log pi and Q are those of given weights.
+def test_losses_match_values_computed_by_hand() -> None:
+    """The batch has two rows, and the first one terminates.
 
-    All networks return constants, as all weights are 0 and the last biases are given: the Gaussian
-    is standard, and Q is 1 and 2.
+    All weights are 0, so the networks return their last biases: the Gaussian is standard, the twins
+    are 1 and 2, and the target twins are 5 and 3.
     """
     policy, critic, target_critic, batch, _, log_temperature = make_case()
     with torch.no_grad():
@@ -117,15 +115,15 @@ def test_losses_by_hand() -> None:
         log_temperature.fill_(float(np.log(0.5)))
     batch = Transitions(*(column[:2] for column in batch))
     batch = batch._replace(rewards=torch.ones(2), terminated=torch.tensor([True, False]))
-    noise = torch.zeros(2, A).double()  # actions 0, of density 1 / sqrt(2 pi) in each dimension
+    noise = torch.zeros(2, A).double()  # actions of 0, with density 1 / sqrt(2 pi) per dimension
     log_prob = -A * 0.5 * np.log(2 * np.pi)
     target = 1 + 0.5 * (3 - 0.5 * log_prob)
     found = critic_loss(policy, critic, target_critic, batch, noise, log_temperature, 0.5)
     by_hand = ((1 - 1) ** 2 + (1 - target) ** 2 + (2 - 1) ** 2 + (2 - target) ** 2) / 2
     assert float(found.loss.detach()) == pytest.approx(by_hand)
     assert float(found.mean_value) == 1.5
-    of_actor = actor_loss(policy, critic, batch.obs, noise, log_temperature, -2.0)
-    assert float(of_actor.loss.detach()) == pytest.approx(0.5 * log_prob - 1)
-    assert float(of_actor.entropy) == pytest.approx(-log_prob)
+    actor = actor_loss(policy, critic, batch.obs, noise, log_temperature, -2.0)
+    assert float(actor.loss.detach()) == pytest.approx(0.5 * log_prob - 1)
+    assert float(actor.entropy) == pytest.approx(-log_prob)
     expected = np.log(0.5) * (-log_prob + 2)
-    assert float(of_actor.temperature_loss.detach()) == pytest.approx(expected)
+    assert float(actor.temperature_loss.detach()) == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""iCEM, MPPI and warm starts, against independent implementations and by hand."""
+"""Test iCEM, MPPI and warm starts against independent implementations and by hand."""
 
 from typing import Any
 
@@ -35,18 +35,18 @@ def context(strategy: str, memories: list[Memory] | None = None, **flags: Any) -
 
 
 def returns_of(sequences: Tensor) -> Tensor:
-    """Best where every action is TARGET."""
+    """Return the negative squared distance to TARGET, summed over actions."""
     return -(sequences - TARGET).square().sum((-1, -2))
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.25, 1.0, 2.0, 3.5])
 @pytest.mark.parametrize("horizon", [1, 2, 7, 30])
-def test_colored_noise_is_that_of_the_reference(horizon: int, beta: float) -> None:
-    """The same correlation over time, and a variance of 1, to which the reference adds some."""
+def test_coloured_noise_matches_the_reference(horizon: int, beta: float) -> None:
+    """The correlation over time is the same. Our variance is 1; the reference's is larger."""
     basis = noise_basis(horizon, beta).double()
     covariance = (basis.T @ basis).numpy()
     np.testing.assert_allclose(np.diag(covariance), 1, rtol=1e-5)
-    if horizon > 2:  # the reference is not made for less
+    if horizon > 2:  # the reference does not support shorter horizons
         drawn = colorednoise.powerlaw_psd_gaussian(beta, (40000, horizon), random_state=0)
         np.testing.assert_allclose(np.corrcoef(drawn.T), covariance, atol=0.04)
     if beta == 0:
@@ -55,8 +55,8 @@ def test_colored_noise_is_that_of_the_reference(horizon: int, beta: float) -> No
 
 @pytest.mark.parametrize("mean", [[0.0, 0.0], [0.4, -1.0]])
 @pytest.mark.parametrize("temperature", [0.5, 5.0])
-def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) -> None:
-    """Of the same noise, and without the reference's cost of it, which ours does not have."""
+def test_mppi_matches_the_reference(mean: list[float], temperature: float) -> None:
+    """Both get the same noise. The reference's cost of the noise is off, because ours has none."""
     N, std = 300, 0.5 * (HIGH - LOW) / 2
     plan = torch.tensor(mean).expand(H, A).clone()
     noise = torch.randn(N, H, A, generator=torch.Generator().manual_seed(0))
@@ -78,7 +78,7 @@ def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) ->
     reference.command(start, shift_nominal_trajectory=False)
 
     memory = Memory(torch.Generator().manual_seed(0))
-    before = torch.cat([plan[:1], plan[:-1]])  # moved on by a step it is `plan`, as it is constant
+    before = torch.cat([plan[:1], plan[:-1]])  # shifted by one step, it is `plan`
     memory.kept["mean"] = before
 
     def costs(sequences: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def test_mppi_is_that_of_the_reference(mean: list[float], temperature: float) ->
 
 
 @pytest.mark.parametrize("temperature", [1e-9, 1e-300])
-def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold(temperature: float) -> None:
+def test_mppi_is_the_mean_at_high_and_the_best_at_low_temperature(temperature: float) -> None:
     hot = PLANNERS["mppi"](returns_of, context("mppi", mppi_temperature=1e9, mpc_init_std=0.5))
     torch.testing.assert_close(hot[0], ((LOW + HIGH) / 2).expand(H, A), atol=0.2, rtol=0)
     cold = context("mppi", mppi_temperature=temperature)
@@ -102,8 +102,7 @@ def test_mppi_becomes_the_mean_when_hot_and_the_best_when_cold(temperature: floa
     torch.testing.assert_close(PLANNERS["mppi"](returns_of, cold)[0], best)
 
 
-def test_every_name_is_a_planner_and_every_setting_stands_with_its_own() -> None:
-    """PlannerConfig is made of the planners' settings, each with the rules that concern it."""
+def test_planner_config_combines_the_settings_and_rules_of_all_planners() -> None:
     assert tuple(PLANNERS) == SAMPLING_STRATEGIES
     parts = (SharedSettings, CEMSettings, ICEMSettings, MPPISettings)
     assert [name for part in parts for name in names_of(part)] == list(names_of(PlannerConfig))
@@ -113,7 +112,7 @@ def test_every_name_is_a_planner_and_every_setting_stands_with_its_own() -> None
 
 
 class Recording:
-    """Returns that remember what they were asked for."""
+    """Computes returns and records the populations."""
 
     def __init__(self) -> None:
         self.populations: list[Tensor] = []
@@ -132,7 +131,7 @@ ICEM: dict[str, Any] = {
 }
 
 
-def test_icem_populations_shrink_and_take_elites_along() -> None:
+def test_icem_populations_shrink_and_reuse_elites() -> None:
     recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
     plan = PLANNERS["icem"](recording, context("icem", [memory], **ICEM))
     sizes = [population.shape[1] for population in recording.populations]
@@ -144,18 +143,18 @@ def test_icem_populations_shrink_and_take_elites_along() -> None:
         assert all(row in rows for row in best.flatten(1).tolist())
     last = recording.populations[-1]
     best = last[0, returns_of(last)[0].topk(8).indices]
-    torch.testing.assert_close(plan[0], best[0])  # the best is executed, not the mean
+    torch.testing.assert_close(plan[0], best[0])  # the best candidate, not the mean
     torch.testing.assert_close(memory.kept["elites"], best[:reused])
-    torch.testing.assert_close(memory.kept["mean"], best.mean(0))  # alpha is 1
+    torch.testing.assert_close(memory.kept["mean"], best.mean(0))  # because alpha is 1
 
 
 @pytest.mark.parametrize("beta", [0.0, 2.0])
-def test_first_candidates_of_icem_go_together_in_time(beta: float) -> None:
-    """Also those that stand in for the elites that a first decision has not yet."""
+def test_first_icem_population_has_coloured_noise(beta: float) -> None:
+    """This includes the candidates that replace the missing elites of a first decision."""
     flags = {"mpc_num_action_sequences": 3000, "cem_num_elites": 3000, "icem_reuse": 1.0}
     recording = Recording()
-    of_beta = context("icem", **flags, cem_iterations=1, icem_noise_beta=beta, mpc_init_std=0.1)
-    PLANNERS["icem"](recording, of_beta)
+    ours = context("icem", **flags, cem_iterations=1, icem_noise_beta=beta, mpc_init_std=0.1)
+    PLANNERS["icem"](recording, ours)
     basis = noise_basis(H, beta)
     for candidates in recording.populations[0][0, :6000].split(3000):
         for column, std in zip(candidates.unbind(-1), (0.1, 0.3), strict=True):
@@ -163,20 +162,20 @@ def test_first_candidates_of_icem_go_together_in_time(beta: float) -> None:
             torch.testing.assert_close(covariance, basis.T @ basis, rtol=0, atol=0.12)
 
 
-def test_icem_goes_on_from_the_last_decision() -> None:
+def test_icem_continues_from_the_previous_decision() -> None:
     recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
     PLANNERS["icem"](recording, context("icem", [memory], **ICEM))
     elites, mean = memory.kept["elites"], memory.kept["mean"]
     recording = Recording()
     PLANNERS["icem"](recording, context("icem", [memory], **ICEM, mpc_init_std=1e-6))
     first = recording.populations[0][0]
-    moved = torch.cat([elites[:2, 1:], elites[:2, -1:]], 1)
-    torch.testing.assert_close(first[-2:], moved)
-    moved_mean = torch.cat([mean[1:], mean[-1:]])
-    torch.testing.assert_close(first[:-2], moved_mean.expand(40, H, A), rtol=0, atol=1e-4)
+    shifted = torch.cat([elites[:2, 1:], elites[:2, -1:]], 1)
+    torch.testing.assert_close(first[-2:], shifted)
+    shifted_mean = torch.cat([mean[1:], mean[-1:]])
+    torch.testing.assert_close(first[:-2], shifted_mean.expand(40, H, A), rtol=0, atol=1e-4)
 
 
-def test_cem_refits_its_first_population_like_the_others_from_a_warm_start() -> None:
+def test_alpha_applies_to_the_first_cem_population_after_a_warm_start() -> None:
     memory = Memory(torch.Generator().manual_seed(0))
     memory.kept["mean"] = torch.full((H, A), 0.25)
     ours = context("cem", [memory], mpc_warm_start="on", cem_alpha=0.0, cem_iterations=1)
@@ -184,7 +183,7 @@ def test_cem_refits_its_first_population_like_the_others_from_a_warm_start() -> 
 
 
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
-def test_search_finds_the_best_plan_better_from_a_warm_start(strategy: str) -> None:
+def test_warm_start_improves_the_plan(strategy: str) -> None:
     few = {"mpc_num_action_sequences": 30, "cem_iterations": 2, "mpc_init_std": 0.5}
     few["mppi_temperature"] = 0.3
     gaps = {}
@@ -203,20 +202,23 @@ def test_search_finds_the_best_plan_better_from_a_warm_start(strategy: str) -> N
 
 @pytest.mark.parametrize("strategy", ["random", "cem", "icem", "mppi"])
 def test_rows_of_a_batch_do_not_influence_each_other(strategy: str) -> None:
-    """Also where one has a memory and another has none yet."""
+    """This includes batches in which some rows have memories of earlier decisions."""
 
-    def of(seeds: list[int], times: dict[int, int]) -> list[Memory]:
+    def memories_of(seeds: list[int], decisions: dict[int, int]) -> list[Memory]:
         found = [Memory(torch.Generator().manual_seed(seed)) for seed in seeds]
         for seed, memory in zip(seeds, found, strict=True):
-            for _ in range(times[seed]):
+            for _ in range(decisions[seed]):
                 PLANNERS[strategy](returns_of, context(strategy, [memory], mpc_warm_start="on"))
         return found
 
-    times = {1: 3, 2: 0, 3: 1}
-    options = {"mpc_warm_start": "on"}
-    together = PLANNERS[strategy](returns_of, context(strategy, of([1, 2, 3], times), **options))
-    for row, seed in enumerate(times):
-        alone = PLANNERS[strategy](returns_of, context(strategy, of([seed], times), **options))
+    def plan(seeds: list[int]) -> Tensor:
+        memories = memories_of(seeds, decisions)
+        return PLANNERS[strategy](returns_of, context(strategy, memories, mpc_warm_start="on"))
+
+    decisions = {1: 3, 2: 0, 3: 1}
+    together = plan([1, 2, 3])
+    for row, seed in enumerate(decisions):
+        alone = plan([seed])
         torch.testing.assert_close(together[row], alone[0], rtol=1e-6, atol=1e-6)
 
 
@@ -236,12 +238,12 @@ def test_plans_stay_in_the_box(strategy: str, warm: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["icem", "mppi"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_diverging_candidates_never_steer(strategy: str, bad: float) -> None:
-    def some_diverge(sequences: Tensor) -> Tensor:
+def test_non_finite_candidates_are_never_executed(strategy: str, bad: float) -> None:
+    def partly_non_finite(sequences: Tensor) -> Tensor:
         first = sequences[..., 0, 0]
         return torch.where(first > 0, bad, -10 + first)
 
-    plan = PLANNERS[strategy](some_diverge, context(strategy))
+    plan = PLANNERS[strategy](partly_non_finite, context(strategy))
     assert plan.isfinite().all()
     assert plan[0, 0, 0] <= 0
 

@@ -1,4 +1,4 @@
-"""Seconds by phase: nested ones do not count twice, and those of earlier sittings stay."""
+"""Tests of the stopwatch: nested phases do not count twice, and a resume keeps the seconds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from cs285.infrastructure.recording import stopwatch
 from cs285.scripts import run_hw4_mb
 
 
-def test_inner_phases_do_not_count_for_outer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nested_phases_do_not_count_for_outer_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
     watch = stopwatch.Stopwatch()
@@ -28,7 +28,7 @@ def test_inner_phases_do_not_count_for_outer_ones(monkeypatch: pytest.MonkeyPatc
     assert stopwatch.describe_phases(watch.seconds) == "rollouts 66%, SAC 22%, other 11%"
 
 
-def test_a_run_tells_where_its_time_went(
+def test_run_prints_its_time_by_phase(
     run_tiny: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def phases() -> dict[str, float]:
@@ -39,5 +39,5 @@ def test_a_run_tells_where_its_time_went(
     assert set(before) >= {"collect at random", "collect", "fit", "evaluate", "log", "figures"}
     assert run_hw4_mb.main(["--resume", str(folder), "--n_iter", "3"]) == 0
     assert all(phases()[name] >= seconds for name, seconds in before.items())
-    assert phases()["collect at random"] == before["collect at random"]  # of the first sitting
+    assert phases()["collect at random"] == before["collect at random"]  # from the first session
     assert "time: " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a sweep's flags come to: values, trials, their names, and what is refused."""
+"""Tests of the plan of a sweep: values, trials, names, errors, search and early stopping."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ def choice(name: str, text: str, config_class: Any = MBConfig) -> Choice:
 
 
 def plan(script: str = "mb", **options: Any) -> Sweep:
-    """Return a sweep; strings are flags of the program, all else is the sweep's."""
+    """Return a sweep. String options are flags of the agent, other options are fields of Sweep."""
     config_class = MBPOConfig if script == "mbpo" else MBConfig
     flags = {"env_name": "obstacles-cs285-v0"}
     flags |= {name: text for name, text in options.items() if isinstance(text, str)}
@@ -45,27 +45,27 @@ def plan(script: str = "mb", **options: Any) -> Sweep:
         ("weight_decay", "0;1e-5,1e-4,1e-4", ["0", "1e-5,1e-4,1e-4"]),
     ],
 )
-def test_values(name: str, text: str, expected: Choice) -> None:
+def test_parsed_values(name: str, text: str, expected: Choice) -> None:
     found = choice(name, text)
     assert found == expected if isinstance(expected, Range) else list(found) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("size", "200,0", "--size 0: must be"),
-        ("size", "200,200", "--size 200,200: 200 is there twice"),
-        ("size", "10:5", "--size 10:5: allowed are LOW:HIGH"),
+        ("size", "200,200", "--size 200,200: 200 is repeated"),
+        ("size", "10:5", "--size 10:5: must be LOW:HIGH or LOW:HIGH:log"),
         ("learning_rate", "0:1:log", "--learning_rate 0"),
-        ("add_sl_noise", "yes", "--add_sl_noise yes: allowed are true and false"),
+        ("add_sl_noise", "yes", "--add_sl_noise yes: must be true or false"),
     ],
 )
-def test_values_that_are_refused(name: str, text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_values(name: str, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         choice(name, text)
 
 
-def test_grid_is_every_combination_by_readable_names() -> None:
+def test_grid_has_every_combination_with_readable_names() -> None:
     sweep = plan(size="16,32", seed="1,2", n_iter="3")
     sweep.check()
     names = [sweep.name_of(values) for values in sweep.values()]
@@ -75,7 +75,7 @@ def test_grid_is_every_combination_by_readable_names() -> None:
     assert {"--size=32", "--seed=2", "--exp_name=s_size32_seed2"} <= set(job.flags)
 
 
-def test_search_draws_from_all_that_is_allowed() -> None:
+def test_search_draws_from_all_values() -> None:
     sweep = plan(size="16:64", learning_rate="1e-4:1e-2:log", n_layers="1,2", search=200)
     sweep.check()
     drawn = sweep.values()
@@ -83,72 +83,72 @@ def test_search_draws_from_all_that_is_allowed() -> None:
     assert {values["n_layers"] for values in drawn} == {1, 2}
     rates = [values["learning_rate"] for values in drawn]
     assert min(rates) >= 1e-4 and max(rates) <= 1e-2
-    assert 80 <= sum(rate < 1e-3 for rate in rates) <= 120  # even by the logarithm
+    assert 80 <= sum(rate < 1e-3 for rate in rates) <= 120  # log-uniform
     assert sweep.values() == drawn
     assert len({sweep.name_of(values) for values in drawn}) == 200
     assert plan(size="16:64", search=5, sampler_seed=2).values() != drawn[:5]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"cem_alpha": "0.5,1"}, "--cem_alpha 0.5,1.0: without effect, as "),
+        ({"cem_alpha": "0.5,1"}, "--cem_alpha 0.5,1.0: no effect because "),
         ({"script": "mbpo", "mbpo_rollout_length": "0", "mbpo_model_buffer_size": "10000,20000"},
-         "--mbpo_model_buffer_size 10000,20000: without effect, as "),
+         "--mbpo_model_buffer_size 10000,20000: no effect because "),
         ({"mpc_action_sampling_strategy": "cem", "cem_iterations": "1", "cem_alpha": "0.5,1"},
-         "--cem_alpha 0.5,1.0: without effect, as --cem_iterations is 1"),
+         "--cem_alpha 0.5,1.0: no effect because --cem_iterations is 1"),
         ({"script": "mbpo", "mbpo_rollout_length": "0", "num_agent_train_steps_per_iter": "0",
-          "mbpo_refit_every": "1,2"}, "--mbpo_refit_every 1,2: without effect"),
+          "mbpo_refit_every": "1,2"}, "--mbpo_refit_every 1,2: no effect"),
         ({"script": "mbpo", "mbpo_rollout_length": "0", "num_agent_train_steps_per_iter": "0",
-          "add_sl_noise": "true,false"}, "--add_sl_noise true,false: without effect"),
-        ({"video_log_freq": "1,2"}, "--video_log_freq: allowed is one value"),
-        ({"size": "16:32"}, "--size: ranges are drawn from; allowed with --search"),
-        ({"size": "16", "search": 3}, "--search 3: allowed where a flag has values"),
-        ({"size": "16,32", "search": 3}, "--search 3: the flags have only 2 combinations"),
-        ({"size": "16,32", "sampler": "optuna", "search": 3}, "--search 3: the flags have only 2"),
+          "add_sl_noise": "true,false"}, "--add_sl_noise true,false: no effect"),
+        ({"video_log_freq": "1,2"}, "--video_log_freq: must be a single value"),
+        ({"size": "16:32"}, "--size: must be a list of values; a range needs --search"),
+        ({"size": "16", "search": 3}, "--search 3: no values to draw; give a flag several values"),
+        ({"size": "16,32", "search": 3}, "--search 3: must be at most 2, the number of combin"),
+        ({"size": "16,32", "sampler": "optuna", "search": 3}, "--search 3: must be at most 2, "),
         ({"script": "mbpo", "batch_size": "1000", "sac_batch_size": "500,1000"},
-         "--sac_batch_size 500,1000: without effect"),
+         "--sac_batch_size 500,1000: no effect"),
         ({"mpc_action_sampling_strategy": "icem", "mpc_warm_start": "on,auto"},
-         "--mpc_warm_start on,auto: without effect"),
-        ({"ensemble_size": "1", "mpc_propagation": "ts1,mean"}, "--mpc_propagation ts1,mean: with"),
-        ({"weight_decay": "1e-4;0.0001"}, "--weight_decay 1e-4,0.0001: without effect"),
+         "--mpc_warm_start on,auto: no effect"),
+        ({"ensemble_size": "1", "mpc_propagation": "ts1,mean"}, "--mpc_propagation ts1,mean: no e"),
+        ({"weight_decay": "1e-4;0.0001"}, "--weight_decay 1e-4,0.0001: no effect"),
         ({"num_elites": "1,4", "ensemble_size": "3"}, "--num_elites"),
     ],
 )  # fmt: skip
-def test_plans_that_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_plans(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         plan(**options).check()
 
 
-def test_flag_that_has_an_effect_in_some_trials_only() -> None:
-    """CEM's flags beside both strategies would make the same random-shooting run twice."""
+def test_flag_with_an_effect_in_some_trials_only() -> None:
+    """With random shooting, two values of a CEM flag would give the same run twice."""
     both = plan(mpc_action_sampling_strategy="random,cem", cem_num_elites="5,10")
-    with pytest.raises(UsageError, match="--cem_num_elites 5,10: without effect"):
+    with pytest.raises(UsageError, match="--cem_num_elites 5,10: no effect"):
         both.check()
 
 
-def test_false_wins_over_a_preset() -> None:
+def test_false_overrides_a_preset() -> None:
     sweep = plan("mbpo", preset="mbpo_hopper", continue_episodes="true,false")
     sweep.check()
-    given, refused = (sweep.job(values) for values in sweep.values())
-    assert "--continue_episodes" in given.flags and given.settings["continue_episodes"] is True
-    assert "--no-continue_episodes" in refused.flags
-    assert refused.settings["continue_episodes"] is False
+    on, off = (sweep.job(values) for values in sweep.values())
+    assert "--continue_episodes" in on.flags and on.settings["continue_episodes"] is True
+    assert "--no-continue_episodes" in off.flags
+    assert off.settings["continue_episodes"] is False
 
 
-def test_names_that_would_be_the_same_are_not() -> None:
+def test_similar_values_give_different_names() -> None:
     sweep = plan(env_name="a:b,a/b")
     assert len({sweep.name_of(values) for values in sweep.values()}) == 2
 
 
-def test_flag_that_sets_another_one_may_be_varied() -> None:
+def test_flag_that_sets_another_flag_may_be_varied() -> None:
     sweep = plan("mbpo", sac_batch_size="500,1000")
     sweep.check()
     assert [sweep.job(values).settings["batch_size"] for values in sweep.values()] == [500, 1000]
 
 
 def log(trial: sweep_folder.Trial, folder: Path, metrics: list[float], state: str) -> None:
-    """Give a trial a log folder with one row per iteration, and a state."""
+    """Give a trial a state, and a log folder with one row per metric."""
     trial.job.folder = folder / f"hw4_{trial.job.name}_task"
     trial.job.folder.mkdir(exist_ok=True)
     rows = "".join(f"{index},{metric}\n" for index, metric in enumerate(metrics))
@@ -157,7 +157,7 @@ def log(trial: sweep_folder.Trial, folder: Path, metrics: list[float], state: st
 
 
 def drawn(trials: Trials, number: int) -> list[sweep_folder.Trial]:
-    """Draw trials, and mark them as running."""
+    """Draw new trials, mark them as running and return them."""
     jobs = [trials.next_job() for _ in range(number)]
     found = [trials.by_name[job.name] for job in jobs if job]
     for trial in found:
@@ -165,8 +165,8 @@ def drawn(trials: Trials, number: int) -> list[sweep_folder.Trial]:
     return found
 
 
-def test_optuna_tries_all_that_goes_together_once(tmp_path: Path) -> None:
-    """Five elites of three members are not allowed, and no size is tried twice."""
+def test_optuna_tries_each_valid_combination_once(tmp_path: Path) -> None:
+    """Five elites of three members are invalid, and no size is tried twice."""
     pytest.importorskip("optuna")
     sweep = plan(size="16,32", ensemble_size="3,6", num_elites="5", holdout_ratio="0.2", search=4)
     sweep = dataclasses.replace(sweep, sampler="optuna")
@@ -186,7 +186,7 @@ def test_optuna_tries_all_that_goes_together_once(tmp_path: Path) -> None:
 
 
 def test_optuna_learns_which_values_are_better(tmp_path: Path) -> None:
-    """After trials whose return falls with their distance from 500, it looks near 500."""
+    """The return decreases with the distance of the size from 500. Later trials are near 500."""
     pytest.importorskip("optuna")
     sweep = dataclasses.replace(plan(size="1:1000", search=60), sampler="optuna")
     trials, sizes = Trials(sweep, tmp_path), list[int]()
@@ -200,7 +200,7 @@ def test_optuna_learns_which_values_are_better(tmp_path: Path) -> None:
 
 
 def test_killed_search_draws_the_same_trials(tmp_path: Path) -> None:
-    """A trial is in sweep.csv before it begins; the draws after a resume go on from there."""
+    """A trial is in sweep.csv before it starts, and a resumed search continues its draws."""
     pytest.importorskip("optuna")
     sweep = dataclasses.replace(
         plan(size="16:64", learning_rate="1e-4:1e-2:log", search=5), sampler="optuna"
@@ -226,7 +226,7 @@ def asha_sweep(n_iter: int) -> Sweep:
     ("n_iter", "rungs"), [(2, [1]), (4, [1, 3]), (9, [1, 3]), (20, [2, 6]), (90, [10, 30])]
 )
 def test_asha_judges_at_a_ninth_and_a_third(n_iter: int, rungs: list[int], tmp_path: Path) -> None:
-    """Six trials of different returns: the best third continues, as far as they are known."""
+    """Six trials have different returns. The best third of the returns so far continues."""
     pytest.importorskip("optuna")
     trials = Trials(asha_sweep(n_iter), tmp_path)
     stopped: dict[int, int] = {}
@@ -240,11 +240,11 @@ def test_asha_judges_at_a_ninth_and_a_third(n_iter: int, rungs: list[int], tmp_p
                 assert trial.job.asked_to_end == (STOPPED, "")
                 stopped[rank] = iterations
                 break
-    # The first one has nobody to be behind; the others are behind the best third until it has two.
+    # The first trial has no competitor. Each later one is below the best third, which is the first.
     assert stopped == dict.fromkeys(range(1, 6), rungs[0])
 
 
-def test_asha_asks_again_at_the_second_rung(tmp_path: Path) -> None:
+def test_asha_judges_again_at_the_second_rung(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     trials = Trials(asha_sweep(9), tmp_path)
     first, second = list(trials.by_name.values())[:2]
@@ -252,7 +252,7 @@ def test_asha_asks_again_at_the_second_rung(tmp_path: Path) -> None:
         (first, [1.0, 9.0, 5.0], False),
         (second, [2.0, 0.0], False),
         (second, [2.0, 0.0, 4.0], True),
-        (first, [1.0, 9.0, 5.0, *[0.0] * 6], False),  # no other rung
+        (first, [1.0, 9.0, 5.0, *[0.0] * 6], False),  # there is no third rung
     ):
         trial.job.process = FakeProcess(130)
         log(trial, tmp_path, metrics, RUNNING)
@@ -260,8 +260,8 @@ def test_asha_asks_again_at_the_second_rung(tmp_path: Path) -> None:
         assert bool(trial.job.asked_to_end) == is_stopped
 
 
-def test_asha_of_a_resumed_sweep_knows_what_was_logged(tmp_path: Path) -> None:
-    """Rows of earlier sittings count for others, but stop no trial any more."""
+def test_asha_of_a_resumed_sweep_uses_the_logged_rows(tmp_path: Path) -> None:
+    """Rows that a trial logged before it was resumed count for other trials, but do not stop it."""
     pytest.importorskip("optuna")
     sweep = asha_sweep(9)
     before = Trials(sweep, tmp_path)
@@ -278,10 +278,10 @@ def test_asha_of_a_resumed_sweep_knows_what_was_logged(tmp_path: Path) -> None:
     assert not half.job.asked_to_end
     log(half, tmp_path, [4.5, 4.5, 4.9], RUNNING)
     trials.watch(half.job)
-    assert half.job.asked_to_end == (STOPPED, "")  # at the second rung, behind 5.0
+    assert half.job.asked_to_end == (STOPPED, "")  # at the second rung, below 5.0
     log(fresh, tmp_path, [4.7], RUNNING)
     trials.watch(fresh.job)
-    assert fresh.job.asked_to_end == (STOPPED, "")  # behind 5.0: of four, one continues
+    assert fresh.job.asked_to_end == (STOPPED, "")  # below 5.0; one of four trials continues
     assert trials.by_name[stopped.job.name].job.state == STOPPED
 
 
@@ -292,7 +292,7 @@ def test_trial_without_the_metric_fails(tmp_path: Path) -> None:
     running.job.process = FakeProcess(130)
     log(running, tmp_path, [1.0], RUNNING)
     trials.watch(running.job)
-    error = "--metric Foo: the run logs none; allowed are Iteration, Eval_AverageReturn"
+    error = "--metric Foo: the run does not log it; must be one of Iteration, Eval_AverageReturn"
     assert running.job.asked_to_end == (FAILED, error)
     log(ended, tmp_path, [1.0], DONE)
     trials.on_end(ended.job)
@@ -307,10 +307,10 @@ def test_trial_without_the_metric_fails(tmp_path: Path) -> None:
         (Node(4, 2), (1, None, "true"), Share(1, 0)),
         (Node(4, 2), (1, 0.5, "false"), Share(1, 0.5)),
         (Node(4, 2), (1, 2.0, "false"), Share(1, 2)),
-        (Node(4, 0), (1, 0.5, "false"), "--cpus_per_trial 1 --gpus_per_trial 0.5: allowed is what "
-         "nothing has: 4 cores and 0 GPUs"),
-        (Node(4, 2), (1, 3.0, "false"), "--cpus_per_trial 1 --gpus_per_trial 3: allowed is what"),
-        (Node(4, 0), (5, None, "false"), "--cpus_per_trial 5: allowed is what nothing has: 4 cor"),
+        (Node(4, 0), (1, 0.5, "false"), "--cpus_per_trial 1 --gpus_per_trial 0.5: must be at most "
+         "what nothing has: 4 cores and 0 GPUs"),
+        (Node(4, 2), (1, 3.0, "false"), "--cpus_per_trial 1 --gpus_per_trial 3: must be at most"),
+        (Node(4, 0), (5, None, "false"), "--cpus_per_trial 5: must be at most what nothing has: 4"),
     ],
 )  # fmt: skip
 def test_share_of_a_trial(
@@ -330,7 +330,7 @@ def test_share_of_a_trial(
 
 
 @pytest.mark.parametrize("search", [0, 3])
-def test_folder_gives_back_sweep_and_trials(search: int, tmp_path: Path) -> None:
+def test_sweep_and_trials_are_read_back_from_the_folder(search: int, tmp_path: Path) -> None:
     sizes = "16:32" if search else "16,32"
     sweep = plan(
         size=sizes, add_sl_noise="true,false", weight_decay="0;1e-5,1e-4,1e-4", search=search
@@ -355,5 +355,5 @@ def test_folder_with_a_flag_of_an_older_version(tmp_path: Path) -> None:
     folder = sweep_folder.create(plan(size="16,32"), tmp_path, "sweep.py")
     file = folder / "sweep.json"
     file.write_text(file.read_text().replace('"size"', '"breadth"'))
-    with pytest.raises(UsageError, match="mb has no flag --breadth any more"):
+    with pytest.raises(UsageError, match="mb no longer has the flag --breadth"):
         sweep_folder.read(folder)

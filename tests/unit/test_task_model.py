@@ -1,4 +1,4 @@
-"""Which of a task's functions an imagined step uses, by what is known and what is asked for."""
+"""The sources of rewards and terminations in imagined steps, by task and flags."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def task(reward: bool = True, rule: bool = False, **flags: Any) -> TaskModel:
 @pytest.mark.parametrize(
     ("options", "rewards", "terminated", "ends_plans"),
     [
-        ({}, [-1, -5], [False, True], False),  # the homework's planner looks beyond
+        ({}, [-1, -5], [False, True], False),  # the homework's planner ignores termination
         ({"rule": True}, [-1, -5], [True, True], True),
         ({"reward": False, "rule": True}, [7, 8], [True, True], True),
         ({"reward": False}, [7, 8], None, False),
@@ -44,18 +44,20 @@ def task(reward: bool = True, rule: bool = False, **flags: Any) -> TaskModel:
         ({"termination": "learned", "rule": True}, [-1, -5], [True, False], True),
     ],
 )
-def test_outcomes(options: dict[str, Any], rewards: Any, terminated: Any, ends_plans: bool) -> None:
+def test_outcome_uses_the_selected_functions(
+    options: dict[str, Any], rewards: Any, terminated: Any, ends_plans: bool
+) -> None:
     found = task(**options)
     is_learned = options.get("termination") == "learned"
     outcome = found.outcome(LEARNED if is_learned else PREDICTED, ACS)
     assert outcome.rewards.tolist() == rewards
-    found_ends = None if outcome.terminated is None else outcome.terminated.tolist()
-    assert found_ends == terminated
+    found_terminated = None if outcome.terminated is None else outcome.terminated.tolist()
+    assert found_terminated == terminated
     assert found.ends_plans == ends_plans
 
 
-def test_rewards_come_as_the_model_has_them() -> None:
-    """A task's own arithmetic may make float64 of them, or whole numbers."""
+def test_rewards_have_the_dtype_of_the_prediction() -> None:
+    """The task's reward function may return float64 or integers."""
     for kind in (torch.float64, torch.int64):
         found = TaskModel(lambda obs, acs, kind=kind: (obs[..., 0].to(kind), obs[..., 0] > 3))
         assert found.outcome(PREDICTED, ACS).rewards.dtype == torch.float32

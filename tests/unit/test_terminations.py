@@ -1,4 +1,4 @@
-"""The known terminations against Gymnasium's simulators, at random and next to their limits."""
+"""Termination functions against Gymnasium's simulators, at random states and near limits."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from cs285.envs import inspect_task
 from cs285.envs.terminations import TERMINATIONS
 
 STATES = 150
-# Positions that the limits are of, and where they are: (index in qpos, limits).
+# The positions with limits, and the limits: (index in qpos, limits).
 NEAR: dict[str, list[tuple[int, tuple[float, ...]]]] = {
     "Hopper-v5": [(1, (0.7,)), (2, (-0.2, 0.2))],
     "Walker2d-v5": [(1, (0.8, 2.0)), (2, (-1.0, 1.0))],
@@ -20,13 +20,13 @@ NEAR: dict[str, list[tuple[int, tuple[float, ...]]]] = {
     "Humanoid-v5": [(2, (1.0, 2.0))],
     "HumanoidTruncatedObs-v5": [(2, (1.0, 2.0))],
     "InvertedPendulum-v5": [(1, (-0.2, 0.2))],
-    # The tip is at 1 m with both angles at +-(0.585, 0), and at other pairs.
+    # The tip is at 1 m for angles of +-(0.585, 0), and for other pairs.
     "InvertedDoublePendulum-v5": [(1, (-0.585, 0.585))],
 }
 
 
 def states_to_try(env: Any, env_id: str, rng: np.random.Generator) -> Any:
-    """Yield states (qpos, qvel): random ones, and ones next to each limit."""
+    """Yield states (qpos, qvel): random states, and states near each limit."""
     base = env.unwrapped
     for number in range(STATES):
         qpos = base.init_qpos + 0.3 * rng.normal(size=base.model.nq)
@@ -39,12 +39,12 @@ def states_to_try(env: Any, env_id: str, rng: np.random.Generator) -> Any:
         yield qpos, qvel
 
 
-def test_every_known_termination_is_tried_here() -> None:
+def test_every_termination_function_is_tested() -> None:
     assert set(NEAR) == set(TERMINATIONS)
 
 
 @pytest.mark.parametrize("env_id", NEAR)
-def test_known_termination_is_the_simulators(env_id: str) -> None:
+def test_termination_function_equals_the_simulator(env_id: str) -> None:
     env, rng = gym.make(env_id), np.random.default_rng(0)
     env.reset(seed=0)
     seen: list[tuple[np.ndarray, bool]] = []
@@ -54,7 +54,7 @@ def test_known_termination_is_the_simulators(env_id: str) -> None:
         for _ in range(3):
             obs, _, terminated, _, _ = env.step(env.action_space.sample())
             if not np.isfinite(obs).all() or np.abs(env.unwrapped.state_vector()).max() > 100:
-                break  # what an observation does not show
+                break  # the observation does not contain this
             seen.append((obs, bool(terminated)))
             if terminated:
                 break
@@ -64,16 +64,16 @@ def test_known_termination_is_the_simulators(env_id: str) -> None:
     assert len(expected) > STATES
     function = TERMINATIONS[env_id]
     assert np.array_equal(function(obs), expected)
-    # As the model has them: float32, torch, with more leading dims.
+    # The model calls it with float32 tensors and more leading dims.
     tensor = torch.as_tensor(obs, dtype=torch.float32)
     found = function(tensor[None].expand(2, -1, -1))
     assert found.shape == (2, len(obs))
     assert found.dtype == torch.bool
-    assert (found[0].numpy() == expected).mean() > 0.99  # a rounded state may cross a limit
+    assert (found[0].numpy() == expected).mean() > 0.99  # rounding may move a state across a limit
 
 
 def states_at_the_limits(base: Any, env_id: str) -> Any:
-    """Yield states (qpos, qvel) on each limit and a rounding error beside it, and broken ones."""
+    """Yield states (qpos, qvel) at each limit, one ulp away from it, and non-finite states."""
     limits = [(index, limit) for index, several in NEAR[env_id] for limit in several]
     if env_id == "Hopper-v5":
         limits += [(index, limit) for index in (3, 5) for limit in (-100.0, 100.0)]
@@ -82,30 +82,30 @@ def states_at_the_limits(base: Any, env_id: str) -> Any:
             qpos = base.init_qpos.copy()
             qpos[index] = value
             yield qpos, base.init_qvel
-    for broken in (np.nan, np.inf):
+    for non_finite in (np.nan, np.inf):
         qvel = base.init_qvel.copy()
-        qvel[-1] = broken
+        qvel[-1] = non_finite
         yield base.init_qpos, qvel
 
 
 @pytest.mark.parametrize("env_id", NEAR)
-def test_limits_are_on_the_side_that_the_simulator_has_them_on(env_id: str) -> None:
+def test_limits_are_inclusive_or_exclusive_as_in_the_simulator(env_id: str) -> None:
     env = gym.make(env_id, disable_env_checker=True)
     env.reset(seed=0)
     base: Any = env.unwrapped
-    base.do_simulation = lambda *_: None  # a step then ends where it begins
+    base.do_simulation = lambda *_: None  # a step does not change the state
     for qpos, qvel in states_at_the_limits(base, env_id):
         env.reset()
         base.set_state(qpos, qvel)
         assert np.array_equal(base.data.qpos, qpos)
         obs, _, terminated, _, _ = env.step(np.zeros(env.action_space.shape))  # type: ignore[arg-type]
         if env_id == "Hopper-v5" and not np.isfinite(qvel).all():
-            continue  # what its observation, clipped, does not show
+            continue  # the clipped observation does not contain this
         assert bool(TERMINATIONS[env_id](obs)) == terminated, (qpos, qvel, obs)
 
 
 @pytest.mark.parametrize("env_id", NEAR)
-def test_a_state_that_is_not_finite_has_ended(env_id: str) -> None:
+def test_non_finite_state_is_terminated(env_id: str) -> None:
     obs = np.full((2, gym.make(env_id).observation_space.shape[0]), np.nan)  # type: ignore[index]
     assert TERMINATIONS[env_id](obs).all()
 
@@ -113,7 +113,7 @@ def test_a_state_that_is_not_finite_has_ended(env_id: str) -> None:
 @pytest.mark.parametrize(
     ("env_id", "dims"), [("AntTruncatedObs-v5", 27), ("HumanoidTruncatedObs-v5", 45)]
 )
-def test_truncated_observations_are_the_papers(env_id: str, dims: int) -> None:
+def test_truncated_observations_have_the_dimensions_of_the_paper(env_id: str, dims: int) -> None:
     task = inspect_task(env_id)
     assert (task.ob_dim, task.ep_len) == (dims, 1000)
     assert task.get_termination is TERMINATIONS[env_id]

@@ -1,4 +1,4 @@
-"""Idle cores take part, and change nothing but the time."""
+"""Helper threads use idle cores without changing the results."""
 
 import threading
 from typing import Any
@@ -16,18 +16,18 @@ ITEMS = list(torch.arange(12.0).split(1))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_results_come_in_the_order_of_the_items(threads: int) -> None:
+def test_results_are_in_the_order_of_the_items(threads: int) -> None:
     with one_thread(planning_threads=threads):
         assert map_on_threads(lambda item: item + 1, ITEMS) == [item + 1 for item in ITEMS]
         assert map_on_threads(lambda item: item, []) == []
 
 
-def test_helpers_take_part_and_compute_alone_under_the_callers_modes() -> None:
-    both_are_here = threading.Barrier(2, timeout=20)
+def test_helpers_use_one_torch_thread_and_the_modes_of_the_caller() -> None:
+    both_threads = threading.Barrier(2, timeout=20)
     seen: dict[str, Any] = {}
 
     def look(item: Tensor) -> Tensor:
-        both_are_here.wait()
+        both_threads.wait()
         seen[threading.current_thread().name] = (
             torch.get_num_threads(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         )  # fmt: skip
@@ -41,7 +41,7 @@ def test_helpers_take_part_and_compute_alone_under_the_callers_modes() -> None:
         assert set(seen.values()) == {(1, False, mode is torch.inference_mode)}
 
 
-def test_an_error_of_any_thread_is_raised() -> None:
+def test_error_in_any_thread_is_raised() -> None:
     def fail(item: Tensor) -> Tensor:
         raise ValueError(f"item {int(item)}")
 
@@ -49,7 +49,7 @@ def test_an_error_of_any_thread_is_raised() -> None:
         map_on_threads(fail, ITEMS)
 
 
-def test_the_number_of_threads_is_restored() -> None:
+def test_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -65,12 +65,12 @@ def test_the_number_of_threads_is_restored() -> None:
         return item
 
     map_on_threads(note, ITEMS)
-    assert names == {threading.current_thread().name}  # outside, no helper takes part
+    assert names == {threading.current_thread().name}  # no helpers outside one_thread
 
 
 @pytest.mark.parametrize("rows", [1, 511, 513, 2000, 4100])
 @pytest.mark.parametrize(("activation", "size", "members"), [("tanh", 250, 3), ("swish", 200, 5)])
-def test_plans_are_the_same_to_the_last_bit_on_any_number_of_threads(
+def test_outputs_are_bit_identical_for_any_number_of_threads(
     rows: int, activation: str, size: int, members: int
 ) -> None:
     generator = make_generator(1, "test")
@@ -84,7 +84,7 @@ def test_plans_are_the_same_to_the_last_bit_on_any_number_of_threads(
     assert all(torch.equal(outputs, found[0]) for outputs in found)
 
 
-def test_set_planning_threads_of_a_worker_may_change_at_any_time() -> None:
+def test_planning_threads_can_change_at_any_time() -> None:
     with one_thread():
         for threads in (2, 1, 4, 3):
             set_planning_threads(threads)

@@ -1,4 +1,4 @@
-"""Fits until convergence: what is held out, which weights are kept, who is an elite."""
+"""Fits with early stopping: validation sets, best weights, elites and epochs."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ from cs285.models.training import (
 )
 
 O, A = 2, 1
-STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise: of the states, and of the reward
+STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise of the two observations and the reward
 SMALL = {
     "model": "probabilistic",
     "model_loss": "nll",
@@ -44,7 +44,7 @@ def make_model(learns_reward: bool = True, seed: int = 1, **flags: Any) -> FFMod
 
 
 def make_data(rows: int = 1500, seed: int = 0) -> Transitions:
-    """s' - s and the reward are known functions, with noise of std STD."""
+    """Return transitions with a known change and reward, plus noise of std STD."""
     generator = torch.Generator().manual_seed(seed)
     obs = torch.randn(rows, O, generator=generator)
     acs = torch.rand(rows, A, generator=generator) * 2 - 1
@@ -60,7 +60,7 @@ def fit(model: FFModel, data: Transitions, seed: int = 3) -> dict[str, torch.Ten
 
 
 def predict(model: FFModel, data: Transitions, noise: torch.Tensor | None = None) -> Prediction:
-    """Return the prediction of a planning step of every elite."""
+    """Return every elite's prediction of a planning step."""
     acs = data.acs.expand(model.members, -1, -1)
     return model.planning_step()(model.initial_state(data.obs), acs, noise)[1]
 
@@ -85,12 +85,12 @@ def test_means_and_variances_are_learned_and_calibrated() -> None:
         assert metrics[f"Coverage {level}"].item() == pytest.approx(share, abs=0.08)
 
 
-def test_best_weights_of_each_member_are_kept_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held-out losses are scripted: each member must end with the weights of its own best epoch."""
+def test_members_end_with_the_weights_of_their_best_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation losses are scripted, so the best epoch of each member is known."""
     script = torch.tensor(
         [
             [4.0, 9.0, 5.0, 1.0],
-            [3.0, 8.0, 4.99, 2.0],  # 4.99 is better by less than 1%
+            [3.0, 8.0, 4.99, 2.0],  # 4.99 improves by less than 1%
             [5.0, 7.0, 6.0, 2.0],
             [5.0, 7.0, 6.0, math.nan],
         ]
@@ -109,7 +109,7 @@ def test_best_weights_of_each_member_are_kept_as_copies(monkeypatch: pytest.Monk
         for member, epoch in enumerate([1, 2, 0, 0]):
             assert torch.equal(tensor[member], seen[epoch][index][member])
         assert not torch.equal(seen[0][index], seen[3][index])
-    assert model.elites.tolist() == [3, 0]  # losses 1 and 3
+    assert model.elites.tolist() == [3, 0]  # validation losses 1 and 3
     assert metrics["Validation Loss"].item() == 2
 
 
@@ -126,8 +126,8 @@ def test_only_elites_predict() -> None:
     assert predict(make_model(num_elites=4), data).next_obs.shape == (4, 100, O)
 
 
-def test_elites_have_their_own_bounds_and_their_intervals_alone_are_measured() -> None:
-    """Members 3 and 1 are the elites; each member's variance is held at a value of its own."""
+def test_elites_use_their_own_bounds_and_coverage_measures_only_elites() -> None:
+    """Members 3 and 1 are the elites, and the bounds fix a different variance per member."""
     model, data = make_model(), make_data(50)
     model.fit_statistics(data)
     model.elites.copy_(torch.tensor([3, 1]))
@@ -146,7 +146,7 @@ def test_elites_have_their_own_bounds_and_their_intervals_alone_are_measured() -
     assert model.coverage(data) == measured
 
 
-def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_set_is_not_used_for_training(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Transitions] = []
 
     def recorded(model: FFModel, data: Transitions) -> torch.Tensor:
@@ -165,17 +165,17 @@ def test_held_out_rows_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> 
     fit_until_converged(model, adam, data, model.config, make_generator(3, "fit"), spy)
     held_out = torch.cat([seen[0].obs, seen[0].acs], -1)
     assert len(held_out) == 100
-    for stats, columns, held in (
+    for stats, columns, validation in (
         (model.input_stats.mean[:O], data.obs, seen[0].obs),
         (model.target_stats.mean[O:], data.rewards[:, None], seen[0].rewards[:, None]),
     ):
-        torch.testing.assert_close(stats, (columns.sum(0) - held.sum(0)) / 300)
+        torch.testing.assert_close(stats, (columns.sum(0) - validation.sum(0)) / 300)
     learned = {tuple(row) for row in torch.cat(taken).tolist()}
     assert len(learned) > 250
     assert not learned & {tuple(row) for row in held_out.tolist()}
 
 
-def test_no_more_is_held_out_than_there_is_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_set_has_a_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
     def recorded(model: FFModel, data: Transitions) -> torch.Tensor:
@@ -183,13 +183,13 @@ def test_no_more_is_held_out_than_there_is_use_for(monkeypatch: pytest.MonkeyPat
         return torch.zeros(4)
 
     monkeypatch.setattr(FFModel, "validation_errors", recorded)
-    monkeypatch.setattr(training, "MOST_HELD_OUT", 30)
+    monkeypatch.setattr(training, "MAX_HELD_OUT", 30)
     fit(make_model(), make_data(400))
     assert set(seen) == {30}
 
 
-def test_columns_that_never_change_do_not_count() -> None:
-    """Sixty of them beside one that is learned: its error is the whole."""
+def test_constant_columns_do_not_affect_errors_and_coverage() -> None:
+    """With 60 constant columns and one that varies, the error is that column's error."""
 
     def with_constants(data: Transitions, count: int) -> Transitions:
         still = torch.ones(len(data.rewards), count)
@@ -209,8 +209,8 @@ def test_columns_that_never_change_do_not_count() -> None:
     assert measured.item() == pytest.approx(within[:2].float().mean().item(), abs=1e-3)
 
 
-def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None:
-    """The first column cannot be learned; an error of the second that halves must count."""
+def test_noise_column_does_not_hide_the_error_of_other_columns() -> None:
+    """Column 0 is noise with error 1, so the error is the root of the MSE of column 1."""
     model, data = make_model(learns_reward=False), make_data(4000)
     noise = 1e3 * torch.randn(4000, generator=make_generator(0, "noise"))
     data = data._replace(next_obs=torch.stack([noise, data.next_obs[:, 1]], 1))
@@ -218,13 +218,13 @@ def test_a_column_of_noise_does_not_hide_what_is_learned_of_the_others() -> None
     before = model.validation_errors(data)
     with torch.no_grad():
         targets = model.target_stats.normalize(data.next_obs - data.obs)
-        half = model.outputs(data)[0][..., 1]
-    expected = ((half - targets[:, 1]).square().mean(1) + 1e-3).sqrt()  # noise has variance 1
+        means = model.outputs(data)[0][..., 1]
+    expected = ((means - targets[:, 1]).square().mean(1) + 1e-3).sqrt()  # noise has variance 1
     torch.testing.assert_close(before, expected, rtol=0.05, atol=0)
 
 
-def test_a_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
-    """Its batches are (E, B, T, ...), where an FFModel's are (E, B, ...)."""
+def test_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
+    """Batches are (E, B, T, ...) for a model with memory, and (E, B, ...) for FFModel."""
 
     class WithMemory(FFModel):
         sequence_length = 3  # type: ignore[assignment]
@@ -232,7 +232,7 @@ def test_a_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
     flags = {"holdout_ratio": 0.0, "num_elites": None, "num_agent_train_steps_per_iter": 5}
     config = ModelConfig(**{**SMALL, **flags})  # type: ignore[arg-type]
     replay, episodes = ReplayBuffer(100, O, A), 4
-    for number in range(episodes):  # the rewards are numbers of steps, from 10 * number
+    for number in range(episodes):  # rewards count the steps, from 10 * number
         data = make_data(6, number)
         replay.add(data._replace(rewards=10.0 * number + torch.arange(6.0)))
     for kind, shape in ((WithMemory, (4, 32, 3)), (FFModel, (4, 32))):
@@ -255,35 +255,35 @@ def test_a_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
             assert all((rewards.diff(dim=-1) == 1).all() for rewards in seen)
 
 
-def test_steps_are_capped() -> None:
+def test_gradient_steps_have_a_maximum() -> None:
     assert len(fit(make_model(num_agent_train_steps_per_iter=7), make_data())["Training Loss"]) == 7
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_very_little_data_is_enough_to_go_on(rows: int) -> None:
+def test_fit_to_very_few_rows_stays_finite(rows: int) -> None:
     model = make_model()
     fit(model, make_data(rows))
     assert all(tensor.isfinite().all() for tensor in model.member_tensors())
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(4, 15), (70, 16), (700, 21)])
-def test_an_epoch_of_few_rows_is_several_passes_over_them(rows: int, steps: int) -> None:
-    """Batches are of 32, of 4 rows of 4; what is left over of a pass is left out."""
+def test_epoch_of_few_rows_is_several_passes(rows: int, steps: int) -> None:
+    """A batch has 32 rows, or all 4. Rows that do not fill a batch are left out of the pass."""
     epochs = _bootstrap_epochs(3, rows, ModelConfig(**SMALL), make_generator(0, "epochs"))
     first, second = next(epochs), next(epochs)
     assert first.shape == second.shape == (steps, 3, min(rows, 32))
     assert not torch.equal(first, second)
-    in_a_pass = rows // min(rows, 32)
-    whole = first[:in_a_pass].transpose(0, 1).flatten(1)  # (E, rows of a pass)
-    again = first[-in_a_pass:].transpose(0, 1).flatten(1)
-    if rows == 4:  # nothing is left over: a pass is the member's sample
-        assert torch.equal(whole.sort(1).values, again.sort(1).values)
+    batches_per_pass = rows // min(rows, 32)
+    first_pass = first[:batches_per_pass].transpose(0, 1).flatten(1)  # (E, rows of a pass)
+    last_pass = first[-batches_per_pass:].transpose(0, 1).flatten(1)
+    if rows == 4:  # no row is left out: a pass is the member's bootstrap sample
+        assert torch.equal(first_pass.sort(1).values, last_pass.sort(1).values)
 
 
-def test_an_epoch_of_many_rows_is_a_part_of_a_pass() -> None:
-    """75 batches are three equal parts of at most 32, which together are the members' samples.
+def test_epoch_of_many_rows_is_a_part_of_a_pass() -> None:
+    """A pass of 75 batches is three epochs of 25 batches (the maximum is 32).
 
-    A sample is with replacement, and each member's own: it has 1 - 1/e of the rows.
+    Each member draws its own bootstrap sample with replacement, which has 1 - 1/e of the rows.
     """
     epochs = _bootstrap_epochs(3, 2400, ModelConfig(**SMALL), make_generator(0, "epochs"))
     parts = [next(epochs) for _ in range(6)]
@@ -292,13 +292,13 @@ def test_an_epoch_of_many_rows_is_a_part_of_a_pass() -> None:
     assert not torch.equal(first, second)
     samples = [rows.transpose(0, 1).flatten(1).sort(1).values for rows in (first, second)]
     assert torch.equal(*samples)
-    of_members = [set(sample.tolist()) for sample in samples[0]]
-    for sample in of_members:
+    by_member = [set(sample.tolist()) for sample in samples[0]]
+    for sample in by_member:
         assert len(sample) / 2400 == pytest.approx(1 - math.exp(-1), abs=0.03)
-    assert of_members[0] != of_members[1] != of_members[2] != of_members[0]
+    assert by_member[0] != by_member[1] != by_member[2] != by_member[0]
 
 
-def test_same_generator_same_fit() -> None:
+def test_fit_is_deterministic_for_a_seed() -> None:
     models = [make_model() for _ in range(3)]
     for model, seed in zip(models, (3, 3, 4), strict=True):
         fit(model, make_data(300), seed)
@@ -306,7 +306,7 @@ def test_same_generator_same_fit() -> None:
     assert not torch.equal(models[0].network.vector, models[2].network.vector)
 
 
-def test_weight_decay_is_each_layers_own_and_spares_biases() -> None:
+def test_weight_decay_is_per_layer_and_skips_biases() -> None:
     plain, decayed = make_model(), make_model(weight_decay="0.1,0,0.5")
     data, rows = make_data(), torch.zeros(1, 4, 32, dtype=torch.long)
     gradients = []
@@ -317,13 +317,13 @@ def test_weight_decay_is_each_layers_own_and_spares_biases() -> None:
         fit_ensemble(model, sgd, data, rows)
         gradients.append(before - model.network.vector.detach())
     network = make_model().network
-    more = network.views_of(gradients[1] - gradients[0])
-    for (weight, bias), of_weight, of_bias, share in zip(
-        network.layers, more[::2], more[1::2], (0.1, 0.0, 0.5), strict=True
+    decay = network.views_of(gradients[1] - gradients[0])
+    for (weight, bias), weight_change, bias_change, factor in zip(
+        network.layers, decay[::2], decay[1::2], (0.1, 0.0, 0.5), strict=True
     ):
-        taken = PEAK_RATE / 2 * share * weight.detach()  # the rate of a fit's only step
-        torch.testing.assert_close(of_weight, taken, rtol=1e-3, atol=1e-6)
-        torch.testing.assert_close(of_bias, torch.zeros_like(bias), rtol=0, atol=1e-6)
+        expected = PEAK_RATE / 2 * factor * weight.detach()  # the rate is PEAK_RATE / 2
+        torch.testing.assert_close(weight_change, expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(bias_change, torch.zeros_like(bias), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["deterministic", "probabilistic"])
@@ -347,6 +347,6 @@ def test_termination_is_learned(kind: str) -> None:
         ({"weight_decay": "-1"}, "--weight_decay -1"),
     ],
 )
-def test_what_cannot_be_is_said(flags: dict[str, Any], message: str) -> None:
+def test_invalid_flags_are_rejected(flags: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_model(**flags)

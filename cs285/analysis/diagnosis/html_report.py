@@ -1,4 +1,4 @@
-"""The diagnosis as one HTML file that needs nothing else: no script, no other file, no network."""
+"""The diagnosis as one self-contained HTML file, without scripts or external files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cs285.analysis.diagnosis.figures import (
     draw_spread,
 )
 from cs285.analysis.diagnosis.model_error import rms
-from cs285.analysis.diagnosis.plan_check import ACTED_OUT, Findings
+from cs285.analysis.diagnosis.plan_check import ACTED_OUT, REPLANNED, Findings
 
 STYLE = """
 :root { color-scheme: light; }
@@ -41,52 +41,59 @@ th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem 0.25rem 
 Rows = Sequence[Sequence[str]]
 
 
-_HOW_FAR = """From {} states of fresh episodes each member of the ensemble imagines the actions
-that were really taken there, without a look at the simulator in between. An error is in units of
-each dimension's standard deviation in the data that the model was fitted to: at 1 a prediction is
-no better than always saying the mean of the data.
+_BY_HORIZON = """The model predicts open-loop: starting in a state of a new episode, each ensemble
+member predicts the states that follow the actions of that episode. It never sees a later real
+state. The number of start states is {}. The error in each dimension is divided by the standard
+deviation of that dimension in the model's training data. With an error of 1, the prediction is no
+better than always predicting the mean of the training data.
 
-Blue: the error of the members' mean, and thin those of single members (root mean square over
-starts and dimensions); four of five starts lie in the band. Dotted: the error of saying that
-nothing changes; a model above it is worse than none. Dashed: the spread, that is the standard
-deviation over members; where it is far below the error, the members agree on something wrong. The
-vertical line is the horizon of the plans."""
-_WHICH_PART = """The same error by observation dimension, over members and starts. Bright rows are
-dimensions that the model cannot follow that far. White rows are constant in the model's data, and
-have no unit."""
-_SPREAD = """Above: Spearman's rank correlation of spread and error over the starts, by horizon.
-At 1 the members disagree most just where they are most wrong, and their spread can be used as a
-warning; at 0 it says nothing. Below: the starts themselves, at the horizon of the plans."""
-_PROMISES = """At {} states of the policy's episodes: the return over {} steps that the model
-predicts for {}, against what came of it when these very actions were acted out in the simulator
-from there (left), and against what the agent really got in these steps, deciding anew at each
-(right).
+Thick blue line: the error of the mean of the members (root mean square over start states and
+dimensions). Thin blue lines: the error of each member. Blue band: the range that holds the middle
+80% of the start states. Dotted line, the no-change baseline: the error of predicting that the state
+does not change. If the model's error is above it, the model is worse than no model. Dashed red
+line: the spread, which is the standard deviation over the members. If the spread is far below the
+error, the members agree on a wrong prediction. Vertical line: the length of the plans."""
+_BY_DIMENSION = """The same error for each observation dimension, as the root mean square over the
+members and start states. Bright colours mark dimensions that the model cannot predict that far
+ahead. White rows are dimensions that are constant in the training data or in these episodes, so
+their error has no unit."""
+_SPREAD = """Top: Spearman's rank correlation of spread and error over the start states, for each
+number of env steps ahead. With a correlation of 1, the members disagree most in the states in which
+their mean is most wrong, so the spread warns of errors. With a correlation of 0, the spread says
+nothing about the error. Bottom: spread and error of each start state, after the number of env
+steps in the title."""
+_RETURNS = """For {} states of the policy's episodes, the model predicts the return over {} env
+steps of {}. The actual return is measured in two ways. "{}" (left): the simulator starts in the
+same state and executes the same actions. "{}" (right): the agent continued its episode from that
+state and chose each action in the real state.
 
-On the line the model keeps its word; below it, it promised too much (a positive bias: predicted
-less realised). A planner looks for the plans that the model thinks most of, and so finds its
-errors. The correlation says whether the better promise is the better plan."""
+A point on the diagonal is a correct prediction. Below the diagonal, the model predicted too much.
+The bias is the mean of predicted minus actual return, so a positive bias means that the model
+predicts too much. A planner searches for the plans with the highest predicted return, so it also
+finds plans that the model overestimates. The correlation shows whether plans with a higher
+predicted return also get a higher actual return."""
 
 
 class Section(NamedTuple):
-    """A part of the page, from top to bottom."""
+    """A section of the page."""
 
     title: str
-    text: str  # paragraphs between empty lines
-    table: Rows = ()  # the first row is its head
+    text: str  # paragraphs, separated by empty lines
+    table: Rows = ()  # the first row is the header
     medium: Figure | bytes | None = None  # bytes: an mp4
-    notes: Sequence[str] = ()  # what was left out or cut, and why
+    notes: Sequence[str] = ()  # what was skipped or cut, and why; shown above the text
 
 
 def page(
     title: str, facts: Rows, sections: Sequence[Section], settings: Mapping[str, object]
 ) -> str:
-    """Return the whole file: key figures, the sections, and every flag of the run."""
+    """Return the content of the HTML file: key figures, the sections, and all flags of the run."""
     flags = [(f"--{name}", str(value)) for name, value in settings.items()]
     body = [
         f"<h1>{escape(title)}</h1>",
         _pairs(facts),
         *map(_section, sections),
-        f"<details><summary>All settings of the run</summary>{_pairs(flags)}</details>",
+        f"<details><summary>All flags of the run</summary>{_pairs(flags)}</details>",
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -121,13 +128,13 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 def _pairs(rows: Rows) -> str:
-    """Return a table of names and what they stand for."""
+    """Return a table with a name and a value in each row."""
     lines = (f"<tr>{_cells('th', row[:1])}{_cells('td', row[1:])}</tr>" for row in rows)
     return f'<table class="pairs">{"".join(lines)}</table>'
 
 
 def _table(rows: Rows) -> str:
-    """Return a table of rows under a head."""
+    """Return a table; the first row is the header."""
     cells = [_cells("th", rows[0]), *(_cells("td", row) for row in rows[1:])]
     lines = "".join(f"<tr>{row}</tr>" for row in cells)
     return f'<div class="wide"><table>{lines}</table></div>'
@@ -138,80 +145,95 @@ def _cells(tag: str, texts: Sequence[str]) -> str:
 
 
 def facts(found: Findings) -> list[tuple[str, str]]:
-    """Return the key figures by name, for the page and the terminal alike."""
+    """Return the key figures as (name, text), for the page and the terminal."""
     rows = []
     for name, paths in found.paths.items():
         returns = np.array([path.total_reward for path in paths])
-        spelled = f"{show(returns.mean())} ± {show(returns.std())} ({len(paths)} episodes)"
-        rows.append((f"return, {name}", spelled))
+        text = f"mean {show(returns.mean())}, std {show(returns.std())}, {len(paths)} episodes"
+        rows.append((f"return, {name}", text))
     for name, *cells in error_table(found)[1:]:
-        text = "{1} (spread {2}, no change {3}, rank correlation {4})".format(*cells)
-        rows.append((f"error after {cells[0]} step{'s' * (cells[0] != '1')}, {name}", text))
+        text = "{1} (spread {2}, no-change baseline {3}, rank correlation {4})".format(*cells)
+        steps = f"{cells[0]} env step{'s' * (cells[0] != '1')}"
+        rows.append((f"model error after {steps}, {name}", text))
     for name, each in found.agreements.items():
-        text = f"{show(_mean(each.predicted))} against {show(_mean(each.realised))}"
+        text = f"{show(_mean(each.predicted))} predicted, {show(_mean(each.actual))} actual"
         text += f", bias {show(each.bias)}, correlation {show(each.correlation)}"
-        rows.append((f"predicted return, {name}", text))
+        rows.append((f"predicted and actual return, {name}", text))
     return rows
 
 
 def error_table(found: Findings) -> list[Sequence[str]]:
-    """Return the errors after some numbers of steps, by the kind of data; a head comes first."""
+    """Return the errors at three horizons for each kind of episode; the first row is the header."""
     rows: list[Sequence[str]] = []
     for name, loop in found.loops.items():
         sizes = (loop.errors_of_mean(), loop.spreads(), loop.errors_of_no_change())
         curves = [*(rms(each, 0) for each in sizes), loop.rank_correlation()]
         for step in sorted({1, min(found.plan_horizon, loop.horizon), loop.horizon}):
             rows.append((name, str(step), *(show(float(curve[step - 1])) for curve in curves)))
-    return [("data", "steps", "error", "spread", "no change", "rank correlation"), *rows]
+    header = (
+        "episodes",
+        "env steps ahead",
+        "error of the mean",
+        "spread",
+        "no-change baseline",
+        "rank correlation of spread and error",
+    )
+    return [header, *rows]
 
 
 def sections(found: Findings, is_planned: bool, picture: Picture) -> list[Section]:
-    """Return the page's sections, of a policy that plans or of one that just acts."""
-    plans_are = "the policy acting in the model (next states are the members' mean)"
+    """Return the sections of the page; `is_planned` tells whether the policy is a planner."""
+    plans_are = "the policy acting in the model (the next state is the mean of the members)"
     if is_planned:
-        plans_are = "the plan whose first action the planner took there"
+        plans_are = "the plan that the planner made there"
     loops = found.loops
     starts = " and ".join(f"{len(each.starts)} ({name})" for name, each in loops.items())
-    promises = _PROMISES.format(*found.check.replanned.shape, plans_are)
+    returns = _RETURNS.format(*found.check.replanned.shape, plans_are, ACTED_OUT, REPLANNED)
     return [
         Section(
-            "How far can the model look ahead?",
-            _HOW_FAR.format(starts),
+            "Model error by horizon",
+            _BY_HORIZON.format(starts),
             error_table(found),
             draw_errors(loops, found.plan_horizon),
             _error_notes(found),
         ),
-        Section("Which part goes wrong?", _WHICH_PART, medium=draw_dimensions(loops)),
+        Section(
+            "Model error by observation dimension", _BY_DIMENSION, medium=draw_dimensions(loops)
+        ),
         _spread_section(found),
         Section(
-            "Does the model keep its promises?",
-            promises,
+            "Predicted and actual returns",
+            returns,
             _returns_table(found),
             draw_returns(found.agreements),
             _plan_notes(found),
         ),
-        Section("Imagined and real", picture.text, medium=picture.medium, notes=picture.notes),
+        Section(
+            "Imagined and real states", picture.text, medium=picture.medium, notes=picture.notes
+        ),
     ]
 
 
 def _spread_section(found: Findings) -> Section:
-    title, loops = "Does the spread tell where the model is wrong?", found.loops
+    title, loops = "Ensemble spread as a warning of model error", found.loops
     if all(len(loop.imagined) == 1 for loop in loops.values()):
-        return Section(title, "", notes=["A model of one member has no spread."])
+        return Section(title, "", notes=["An ensemble with one member has no spread."])
     return Section(title, _SPREAD, medium=draw_spread(loops, found.plan_horizon))
 
 
 def _returns_table(found: Findings) -> Rows:
-    rows = [["outcome", "plans", "predicted", "realised", "bias", "correlation"]]
+    header = ["actual return from", "plans", "predicted", "actual", "bias", "correlation"]
+    rows = [header]
     for name, each in found.agreements.items():
-        numbers = (_mean(each.predicted), _mean(each.realised), each.bias, each.correlation)
+        numbers = (_mean(each.predicted), _mean(each.actual), each.bias, each.correlation)
         rows.append([name, str(len(each.predicted)), *map(show, numbers)])
     return rows
 
 
 def _error_notes(found: Findings) -> list[str]:
     return [
-        f"No episode ({name}) has {found.horizon} steps: its errors go up to {loop.horizon}."
+        f"All episodes ({name}) have fewer than {found.horizon} env steps, so errors are shown up "
+        f"to env step {loop.horizon}."
         for name, loop in found.loops.items()
         if loop.horizon < found.horizon
     ]
@@ -222,17 +244,19 @@ def _plan_notes(found: Findings) -> list[str]:
     lost = S - len(found.agreements[ACTED_OUT].predicted)
     notes = []
     if found.plan_horizon > H:
-        notes.append(f"No episode has {found.plan_horizon} steps: plans are cut to {H}.")
+        notes.append(
+            f"All episodes have fewer than {found.plan_horizon} env steps, so plans are cut to {H}."
+        )
     if lost:
         notes.append(
-            f"{lost} of {S} plans could not be acted out: by the same seed and actions the "
-            "simulator did not come back to the same state."
+            f"{lost} of {S} plans could not be executed: with the same seed and actions, the "
+            "simulator did not return to the same state."
         )
     return notes
 
 
 def show(value: float) -> str:
-    """Return a number as people read it, a dash where there is none."""
+    """Return a number with three significant digits, or as an integer from 1000 on; NaN as "-"."""
     if math.isnan(value):
         return "-"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

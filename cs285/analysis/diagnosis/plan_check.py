@@ -1,8 +1,8 @@
-"""What the model promises of a plan, against what comes of it.
+"""Comparison of the returns that the model predicts for plans with actual returns.
 
-At S states of the policy's own episodes: the plan of H actions that it makes there, the rewards
-that the model predicts for it, those of acting the very plan out in the simulator, and those that
-the agent really got, deciding anew at each step.
+The policy makes plans of H actions at S states of its episodes, and the model predicts their
+rewards. They are compared with the rewards of executing the plan in the simulator, and with the
+rewards of the episode itself, in which the policy decides again at every env step.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory, Policy, is_planner
 from cs285.policies.MPC_policy import MPCPolicy
 
-ACTED_OUT, REPLANNED = "plan acted out", "replanning"
+ACTED_OUT, REPLANNED = "plan executed", "real episode"
 
 
 class Plans(NamedTuple):
-    """B plans of H actions, and what the model expects of them."""
+    """B plans of H actions, with the states and rewards that the model predicts."""
 
     acs: NDArray[np.float32]  # (B, H, A)
-    states: NDArray[np.float32]  # (B, H + 1, O), the given ones first, then those expected
-    rewards: NDArray[np.float32]  # (B, H), of the post-step states
+    states: NDArray[np.float32]  # (B, H + 1, O), the start state and the predicted states
+    rewards: NDArray[np.float32]  # (B, H), for the post-step states
 
 
-# (paths, starts (B, 2): number of the path, env step in it) -> the B plans there
+# (paths, starts (B, 2): index of the path, env step in the path) -> the B plans at the starts
 MakePlans = Callable[[Sequence[Path], NDArray[np.int64]], Plans]
 
 
 class RecordedMPC:
-    """An MPC policy that keeps the plans it acts on, of one episode after the other."""
+    """Record the plans of an MPC policy, which runs one episode after another."""
 
     def __init__(self, policy: MPCPolicy) -> None:
         self.policy, self.device = policy, policy.device
-        self.plans: list[NDArray[np.float32]] = []  # (1, H, A) each, in the order of decisions
+        self.plans: list[NDArray[np.float32]] = []  # (1, H, A) each, one per env step
 
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        """obs (1, O) -> the plan's first action (1, A)."""
+        """Return the first action (1, A) of the plan for obs (1, O)."""
         self.plans.append(to_numpy(self.policy.plan(obs, memories)))
         return self.plans[-1][:, 0]
 
     def plans_at(self, paths: Sequence[Path], starts: NDArray[np.int64]) -> Plans:
-        """Return the plans that were made at `starts` of `paths`, all that it has acted in.
+        """Return the recorded plans at `starts` of `paths`, which must be all recorded episodes.
 
-        States and rewards are members' means.
+        States and rewards are means over the members.
         """
         first = np.cumsum([0, *(path.length for path in paths)])
         acs = np.concatenate([self.plans[first[number] + step] for number, step in starts])
@@ -80,10 +80,9 @@ def policy_plans(
     paths: Sequence[Path],
     starts: NDArray[np.int64],
 ) -> Plans:
-    """Act `policy` out in the model for `horizon` steps from the states at `starts` of `paths`.
+    """Run `policy` in the model for `horizon` env steps from the states at `starts` of `paths`.
 
-    The next state is the mean over the members, as in MBPO's rollouts. Rewards are
-    those of `task`.
+    The next state is the mean over the members, as in MBPO's rollouts. `task` gives the rewards.
     """
     step, device = model.planning_step(), model.device
     obs = observations_at(paths, starts)
@@ -101,7 +100,10 @@ def policy_plans(
 
 
 def plans_of(subject: Diagnosed, seed: int) -> tuple[Policy, MakePlans]:
-    """Return the policy to run, and what makes its plans: its own, or its acts in the model."""
+    """Return the policy to run and the function that makes its plans.
+
+    A planner returns its own plans. The plans of other policies are their actions in the model.
+    """
     if is_planner(subject.policy):
         recorded = RecordedMPC(cast(MPCPolicy, subject.policy))
         return recorded, recorded.plans_at
@@ -112,7 +114,7 @@ def plans_of(subject: Diagnosed, seed: int) -> tuple[Policy, MakePlans]:
 
 
 def observations_at(paths: Sequence[Path], starts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the observations at `starts` (B, 2) of `paths`, (B, O)."""
+    """Return the observations at `starts` (B, 2) of `paths`: (B, O)."""
     return np.stack([paths[number].obs[step] for number, step in starts])
 
 
@@ -123,10 +125,10 @@ def _memories(seed: int, count: int, device: torch.device) -> list[Memory]:
 def execute_plan(
     env: gym.Env, key: EpisodeKey, path: Path, step: int, acs: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return to env step `step` of `path`, the episode of `key`, and act out `acs` (H, A) there.
+    """Replay `path`, the episode of `key`, up to env step `step`, and execute `acs` (H, A) there.
 
-    Returns the rewards (H,): NaN after the episode's end, and all NaN where the simulator does not
-    come back to that state, since it is not a function of seed and actions.
+    Return the rewards (H,), with NaN after the end of the episode. All are NaN if the replay does
+    not lead to the same state, because the simulator is not determined by its seed and actions.
     """
     episode = Episode(env, key)
     rewards = np.full(len(acs), np.nan, np.float32)
@@ -144,12 +146,12 @@ def execute_plan(
 
 
 class PlanCheck(NamedTuple):
-    """S plans, and the rewards at each step of what came of them."""
+    """S plans, and the actual rewards at their env steps."""
 
-    starts: NDArray[np.int64]  # (S, 2): number of the path, env step in it
-    plans: Plans  # of S
-    acted_out: NDArray[np.float32]  # (S, H), see execute_plan
-    replanned: NDArray[np.float32]  # (S, H)
+    starts: NDArray[np.int64]  # (S, 2): index of the path, env step in the path
+    plans: Plans  # B = S
+    acted_out: NDArray[np.float32]  # (S, H), of the executed plans, see execute_plan
+    replanned: NDArray[np.float32]  # (S, H), of the real episodes
 
 
 def check_plans(
@@ -160,10 +162,10 @@ def check_plans(
     paths: Sequence[Path],
     at_most: int,
 ) -> PlanCheck:
-    """Plan at about `at_most` states of `paths`, the policy's episodes of `keys`, evenly spaced.
+    """Plan at up to `at_most` evenly spaced states of `paths`, the policy's episodes of `keys`.
 
-    They are states with `horizon` steps ahead, the plans' H; where there are none, the plans are
-    cut to the longest path: compare `acted_out.shape`.
+    Each state has H env steps ahead. H is `horizon`, or the length of the longest path if that is
+    shorter; the plans are then cut to H.
     """
     H = min(horizon, max(path.length for path in paths))
     starts = window_starts(paths, H)
@@ -179,46 +181,45 @@ def check_plans(
 
 
 class Agreement(NamedTuple):
-    """Predicted returns against realised ones, of S' plans over the steps that both have."""
+    """Predicted and actual returns of S' plans, over the env steps that both have."""
 
     predicted: NDArray[np.float64]  # (S',)
-    realised: NDArray[np.float64]  # (S',)
+    actual: NDArray[np.float64]  # (S',)
 
     @property
     def bias(self) -> float:
-        """The mean of predicted less realised: positive where the model promises too much."""
-        return float((self.predicted - self.realised).mean()) if len(self.predicted) else np.nan
+        """The mean of predicted minus actual; it is positive if the model overestimates."""
+        return float((self.predicted - self.actual).mean()) if len(self.predicted) else np.nan
 
     @property
     def correlation(self) -> float:
-        """Pearson's; NaN where one of the two is constant."""
-        return correlation(self.predicted, self.realised)
+        """Pearson's correlation; NaN if one of the two is constant."""
+        return correlation(self.predicted, self.actual)
 
 
-def agreement(predicted: NDArray[np.floating], realised: NDArray[np.floating]) -> Agreement:
-    """Sum rewards (S, H) over the steps at which the realised are not NaN; without any: left out.
+def agreement(predicted: NDArray[np.floating], actual: NDArray[np.floating]) -> Agreement:
+    """Sum both rewards (S, H) over the env steps whose actual reward is not NaN.
 
-    The model does not end an episode, so what it predicts beyond the real end is not counted.
+    Plans without any such step are left out. The model does not end episodes, so its predictions
+    after the real end of an episode do not count.
     """
-    happened = ~np.isnan(realised)
-    returns = (
-        np.where(happened, rewards, 0).sum(1, np.float64) for rewards in (predicted, realised)
-    )
+    happened = ~np.isnan(actual)
+    returns = (np.where(happened, rewards, 0).sum(1, np.float64) for rewards in (predicted, actual))
     return Agreement(*(each[happened.any(1)] for each in returns))
 
 
 class Findings(NamedTuple):
-    """All that a diagnosis measured, by the kind of data: that of the policy comes first."""
+    """The measurements of a diagnosis. The keys name the kind of episodes, the policy's first."""
 
     paths: dict[str, list[Path]]
     loops: dict[str, OpenLoop]
-    check: PlanCheck  # on the policy's paths
-    horizon: int  # of the open loops, as asked for, env steps
-    plan_horizon: int  # of the plans, likewise
+    check: PlanCheck  # on the paths of the policy
+    horizon: int  # requested for `loops`, in env steps
+    plan_horizon: int  # requested for `check`, in env steps
 
     @property
     def agreements(self) -> dict[str, Agreement]:
-        """Predicted against realised returns, by how they were realised."""
+        """Predicted and actual returns, by the source of the actual returns."""
         check = self.check
         return {
             ACTED_OUT: agreement(check.plans.rewards, check.acted_out),
@@ -226,7 +227,7 @@ class Findings(NamedTuple):
         }
 
     def npz(self) -> bytes:
-        """Return the arrays as an .npz file; their shapes are those of the classes they are of."""
+        """Return the arrays as an .npz file, with the shapes given in OpenLoop and PlanCheck."""
         check = self.check
         arrays: dict[str, Any] = {
             "plan_starts": check.starts,

@@ -1,4 +1,4 @@
-"""A run with a model as its checkpoint has it: from its log folder alone, to look at it."""
+"""Rebuilding a run and its agent from the checkpoint in its log folder, for analysis."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
 
-ALLOWED = "allowed: the log folder of a run with a checkpoint"
+MUST_BE = "must be the log folder of a run with a checkpoint"
 
 
 class Rebuilt(NamedTuple):
-    """A run at its checkpoint."""
+    """A run in the state of its checkpoint."""
 
-    config: Any  # the agent's
+    config: Any  # of the agent
     task: Any  # TaskSpec
     env: Any
     agent: Any  # BaseAgent
@@ -26,7 +26,10 @@ class Rebuilt(NamedTuple):
 
 
 def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
-    """Return the run in `folder` as its checkpoint has it. Raises UsageError."""
+    """Return the run in the log folder `folder`, restored from its checkpoint.
+
+    Raises UsageError: see read_run; or the checkpoint cannot be loaded.
+    """
     from cs285.envs import inspect_task, make_env
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.cpu_tuning import tune_cpu
@@ -42,32 +45,37 @@ def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
 
 
 def read_run(folder: Path) -> tuple[AgentEntry, Any]:
-    """Return the agent of the run in `folder`, and its config.
+    """Return the agent entry and the config of the run in the log folder `folder`.
 
-    Raises UsageError: it is no log folder, has no checkpoint, or its run has no model.
+    Raises UsageError: `folder` is not a log folder, or has no checkpoint, or its run has no model.
     """
     try:
         content = json.loads((folder / CONFIG).read_text())
         entry, flags = agent_of_run(content), translate_flags(content["flags"])
-        # Any GPU will do, and what it is rebuilt for is too short for compiling.
+        # Analysis may run on any GPU, and is too short to be worth compiling.
         flags |= {"compile": False, "which_gpu": 0}
         config: Any = flag_tools.from_flat(entry.config_class, flags)
     except OSError as error:
-        raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {ALLOWED}") from error
+        raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {MUST_BE}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"LOGDIR {folder}: its {CONFIG} is of no run; {ALLOWED}") from error
+        raise UsageError(
+            f"LOGDIR {folder}: its {CONFIG} does not describe a run; {MUST_BE}"
+        ) from error
     if flags.get("num_agent_train_steps_per_iter") == 0:
         raise UsageError(
-            f"LOGDIR {folder}: its run has no model (--num_agent_train_steps_per_iter 0); allowed: "
-            "the log folder of a run with 1 or more"
+            f"LOGDIR {folder}: its run has no model; must be the log folder of a run with "
+            "--num_agent_train_steps_per_iter 1 or more"
         )
     if not (folder / CHECKPOINT).exists():
-        raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {ALLOWED}")
+        raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {MUST_BE}")
     return entry, config
 
 
 def _restore(folder: Path, agent: Any, device: Any) -> dict[str, Any]:
-    """Bring the agent to the run's checkpoint, and return its counters. Raises UsageError."""
+    """Load the checkpoint into the agent, and return the counters of the run.
+
+    Raises UsageError: the checkpoint is unreadable, or does not match the agent.
+    """
     from cs285.infrastructure.checkpoint import load_checkpoint
 
     try:
@@ -78,5 +86,5 @@ def _restore(folder: Path, agent: Any, device: Any) -> dict[str, Any]:
         raise UsageError(str(error).replace("--resume", f"LOGDIR {folder}")) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"LOGDIR {folder}: its {CHECKPOINT} is of another run than its {CONFIG}; {ALLOWED}"
+            f"LOGDIR {folder}: its {CHECKPOINT} and {CONFIG} belong to different runs; {MUST_BE}"
         ) from error

@@ -1,4 +1,4 @@
-"""The report's figures: one for each question, from exported runs."""
+"""The figures of results/README.md, drawn from exported runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cs285.config.toml import read_toml
 from cs285.infrastructure.recording.figures import draw_predictions, new_figure
 
 LOSS = "Training Loss"
-# Figure -> panel's title -> line's label -> experiment; of "q1" and "study" it is one figure
 CONTENTS = read_toml(Path(__file__).with_name("figures.toml"))
+CAPTIONS = {figure: " ".join(text.split()) for figure, text in CONTENTS["captions"].items()}
 Q1: Mapping[str, str] = CONTENTS["q1"]
 
 
 def figures(results: Path) -> dict[str, Figure]:
-    """Return the report's figures by name; what has not been run is left out."""
+    """Return the figures by name, without the figures whose experiments have not been run."""
     drawn = {"q1_losses": q1_losses(results), "q1_predictions": q1_predictions(results)}
     for name, panels in CONTENTS["curves"].items():
         if groups := _panels(results, panels):
@@ -32,7 +32,7 @@ def figures(results: Path) -> dict[str, Figure]:
 
 
 def q1_losses(results: Path) -> Figure:
-    """Return question 1's training losses against gradient steps."""
+    """Draw question 1's training losses against gradient steps."""
     figure = new_figure(6, 4)
     groups = _groups(results, Q1)
     if groups:
@@ -43,7 +43,7 @@ def q1_losses(results: Path) -> Figure:
 
 
 def q1_predictions(results: Path) -> Figure:
-    """Return question 1's open-loop predictions of four observations, an experiment a row."""
+    """Draw question 1's open-loop predictions of four observations, one row per experiment."""
     files = {
         label: file
         for label, name in Q1.items()
@@ -61,9 +61,10 @@ def q1_predictions(results: Path) -> Figure:
 
 
 def study(results: Path) -> Figure:
-    """Return what docs/model_error.md says of rollout length and ensemble size.
+    """Draw the study of rollout length and ensemble size, see docs/model_error.md.
 
-    From above: returns as they come, what SAC believes them to be, and the last ones.
+    From top to bottom: learning curves, the mean Q value, and the mean of the last three
+    evaluations.
     """
     groups = _panels(results, CONTENTS["study"])
     figure = new_figure(5 * max(len(groups), 1), 11)
@@ -71,7 +72,7 @@ def study(results: Path) -> Figure:
         returns, values, last = (
             figure.add_subplot(3, len(groups), row * len(groups) + place) for row in range(3)
         )
-        draw_curves(returns, runs, title=f"MBPO on the cheetah: {title[0].lower()}{title[1:]}")
+        draw_curves(returns, runs, title=f"MBPO, cheetah: {title[0].lower()}{title[1:]}")
         draw_curves(values, runs, "Q Mean")
         draw_last_values(last, runs)
         last.set_xlabel(title)
@@ -79,7 +80,7 @@ def study(results: Path) -> Figure:
 
 
 def _panels(results: Path, panels: Mapping[str, Mapping[str, str]]) -> dict[str, Groups]:
-    """Return the panels that have any run, by title."""
+    """Return the panels that have at least one run, by title."""
     found = {title: _groups(results, lines) for title, lines in panels.items()}
     return {title: groups for title, groups in found.items() if groups}
 

@@ -1,4 +1,4 @@
-"""The report's table: what the experiments reached, beside what is stated and wanted."""
+"""The tables of results/README.md: what each experiment reached, next to the stated figures."""
 
 from __future__ import annotations
 
@@ -10,33 +10,40 @@ from pathlib import Path
 import numpy as np
 
 from cs285.analysis.plots import last_value
+from cs285.analysis.report.study import markdown_table
 from cs285.analysis.runs import EVAL_RETURN, Run, exported_runs
 from cs285.experiments.suites import Experiment, Result
 
-PREDICTION_ERROR = "mean prediction error"  # of question 1's picture; in the JSON, not the CSV
+PREDICTION_ERROR = "mean prediction error"  # of question 1; in the exported JSON, not in the CSV
+HEADER = (
+    "experiment",
+    "metric",
+    "value by seed",
+    "stated figure",
+    "project target",
+    "time here",
+    "stated time",
+)
 
 
 def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
-    """Return the report's table as lines of Markdown; experiments without a run say so."""
-    lines = [
-        "| experiment | value | stated | wanted | reached, by seed | | time here | stated time |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the table as lines of Markdown, also with the experiments that have not been run."""
+    rows: list[Sequence[str]] = [HEADER]
     for experiment in experiments:
         runs = exported_runs(results, experiment.name)
         for index, result in enumerate(_bounded(results, r) for r in experiment.results):
-            what = result.column + (f", last {result.last}" * (result.last > 1))
-            time = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
-            cells = [experiment.name, what, result.stated, _wanted(result), *_values(runs, result)]
-            lines.append("| " + " | ".join([*cells, *time]) + " |")
-        if perfect := through_simulator(results, experiment.name):
-            cells = [f"the same, planned through the simulator: {experiment.name}", EVAL_RETURN]
-            lines.append("| " + " | ".join([*cells, "", "", _by_seed(perfect), "", "", ""]) + " |")
-    return lines
+            metric = result.column + (f", mean of last {result.last}" * (result.last > 1))
+            times = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
+            cells = [experiment.name, metric, _values(runs, result), *_judge(runs, result)]
+            rows.append([*cells, *times])
+        if perfect := returns_with_perfect_model(results, experiment.name):
+            name = f"{experiment.name}, with a perfect model"
+            rows.append([name, EVAL_RETURN, _by_seed(perfect), "", "", "", ""])
+    return markdown_table(rows)
 
 
-def through_simulator(results: Path, experiment: str) -> list[float]:
-    """Return what the planner reached with a perfect model, by seed: results/perfect_model.py."""
+def returns_with_perfect_model(results: Path, experiment: str) -> list[float]:
+    """Return the planner's return with a perfect model, by seed (results/perfect_model.py)."""
     files = sorted(results.glob(f"*/{experiment}_seed*_perfect.json"))
     return [float(json.loads(file.read_text())["mean"]) for file in files]
 
@@ -49,44 +56,71 @@ def reached(run: Run, result: Result) -> float:
 
 
 def _bounded(results: Path, result: Result) -> Result:
-    """Return it with what the experiment it names has reached as the bound, if that is done."""
+    """Return the result with the mean of the experiment that it names as the lower bound.
+
+    Return it unchanged if it names none, or if that experiment has not finished.
+    """
     others = exported_runs(results, result.at_least_that_of) if result.at_least_that_of else []
     if not others or any(map(_progress_of, others)):
         return result
     return replace(result, at_least=float(np.mean([reached(run, result) for run in others])))
 
 
-def _values(runs: Sequence[Run], result: Result) -> tuple[str, str]:
-    """Return the cells of what was reached, and of whether that is what is wanted."""
+def _values(runs: Sequence[Run], result: Result) -> str:
+    """Return the cell of the values, with the progress of unfinished runs."""
     if not runs:
-        return "not run", ""
-    values = [reached(run, result) for run in runs]
-    if unfinished := list(filter(None, map(_progress_of, runs))):
-        return f"{_by_seed(values)}; {', '.join(unfinished)}", "not done"
-    met = result.is_met(float(np.mean(values)))
-    verdict = {True: "met", False: "**missed**", None: ""}[met]
-    return _by_seed(values), verdict
+        return "not run"
+    values = _by_seed([reached(run, result) for run in runs])
+    return "; ".join([values, *filter(None, map(_progress_of, runs))])
+
+
+def _judge(runs: Sequence[Run], result: Result) -> tuple[str, str]:
+    """Return the cells of the stated figure and the target, with a verdict on the mean over seeds.
+
+    There is no verdict if there are no runs, or no number to compare with.
+    """
+    stated = result.stated or _bounds(result.stated_at_least, result.stated_at_most)
+    target = _target(result)
+    if not runs:
+        return stated, target
+    mean = float(np.mean([reached(run, result) for run in runs]))
+    reaches_stated, is_met = result.reaches_stated(mean), result.is_met(mean)
+    is_unfinished = any(map(_progress_of, runs))
+    if reaches_stated is not None:
+        verdict = "reached" if reaches_stated else "not reached"
+        stated += ": unfinished" if is_unfinished else f": {verdict}"
+    if is_met is not None:
+        verdict = "met" if is_met else "missed"
+        target += ": unfinished" if is_unfinished else f": {verdict}"
+    return stated, target
 
 
 def _progress_of(run: Run) -> str:
-    """Return how far a run came that was exported before its end; nothing of one that is done."""
+    """Return the progress of a run that was exported before its end, or "" if it has finished."""
     done = run.config.get("run", {}).get("iterations")
-    wanted = run.config.get("flags", {}).get("n_iter")
-    if None in (done, wanted) or done >= wanted:
+    n_iter = run.config.get("flags", {}).get("n_iter")
+    if None in (done, n_iter) or done >= n_iter:
         return ""
-    return f"seed {run.seed} at iteration {done} of {wanted}"
+    return f"seed {run.seed} at iteration {done} of {n_iter}"
 
 
 def _by_seed(values: Sequence[float]) -> str:
-    several = f" (mean {np.mean(values):.4g})" if len(values) > 1 else ""
-    return ", ".join(f"{value:.4g}" for value in values) + several
+    mean = f" (mean {np.mean(values):.4g})" if len(values) > 1 else ""
+    return ", ".join(f"{value:.4g}" for value in values) + mean
 
 
-def _wanted(result: Result) -> str:
-    bounds = (("≥", result.at_least), ("≤", result.at_most))
-    said = ", ".join(f"{sign} {bound:.4g}" for sign, bound in bounds if bound is not None)
-    other = f" (that of {result.at_least_that_of})" if result.at_least_that_of else ""
-    return (said or "≥" * bool(other)) + other
+def _target(result: Result) -> str:
+    """Return the project's target as text; it may be another experiment's mean."""
+    numbers = _bounds(result.at_least, result.at_most)
+    if not result.at_least_that_of:
+        return numbers
+    mean = f"mean of {result.at_least_that_of}"
+    return f"{numbers} ({mean})" if numbers else f"≥ {mean}"
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    bounds = (("≥", low), ("≤", high))
+    return ", ".join(f"{sign} {bound:.4g}" for sign, bound in bounds if bound is not None)
 
 
 def _time_of(runs: Sequence[Run]) -> str:

@@ -1,4 +1,4 @@
-"""What the studies in results/ measured: as they write it, and in a figure and tables."""
+"""The output of the study scripts in results/: writing it, and the report's figure and tables."""
 
 from __future__ import annotations
 
@@ -16,23 +16,30 @@ from cs285.infrastructure.run_folder import provenance
 
 HORIZONS = (1, 10, 50)
 Row = dict[str, str]
+# The labels of files written before 2026-12 and their current form.
+FORMER_LABELS = {
+    "Gaussians, --model_loss nll": "probabilistic, --model_loss nll",
+    "Gaussians, --model_loss column_nll": "probabilistic, --model_loss column_nll",
+    "error on what was learned": "training error",
+    "error": "held-out error",
+}
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown; the first row is its head."""
+    """Return a table as lines of Markdown; the first row is the header."""
     head, *others = [f"| {' | '.join(row)} |" for row in rows]
     return [head, "|---" * len(rows[0]) + "|", *others]
 
 
 def write_study(target: Path, script: str, run: str, found: dict[str, Any]) -> None:
-    """Write what a script of results/ found of the run of this name, with commit and machine."""
+    """Write the findings of a study script about the named run, with commit and machine."""
     about = provenance() | {"command": f"python results/{script} ({run})"} | found
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Return the rows of the study's CSV; [] where there is none."""
+    """Return the rows of a CSV, or [] if the file does not exist."""
     if not file.exists():
         return []
     with file.open(newline="") as stream:
@@ -40,12 +47,12 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def sizes_of(rows: Sequence[Row]) -> list[int]:
-    """Return the training set sizes, env steps, from the smallest."""
+    """Return the training set sizes in env steps, in increasing order."""
     return sorted({int(row["env_steps"]) for row in rows})
 
 
 def mean_over_seeds(rows: Sequence[Row], env_steps: int, data: str, column: str) -> np.ndarray:
-    """Return a column against the horizon, (H,): the mean over the seeds of the fits."""
+    """Return the mean of a column over the seeds of the fit, at each horizon: (H,)."""
     by_horizon: dict[int, list[float]] = {}
     for row in rows:
         if int(row["env_steps"]) == env_steps and row["data"] == data:
@@ -54,7 +61,7 @@ def mean_over_seeds(rows: Sequence[Row], env_steps: int, data: str, column: str)
 
 
 def error_figure(file: Path) -> Figure:
-    """Return error against horizon, a line per size of the training set, by data judged on."""
+    """Draw error against horizon: one line per training set size, one panel per kind of episode."""
     rows, figure = read_rows(file), new_figure(10, 3.8)
     if not rows:
         return figure
@@ -67,22 +74,25 @@ def error_figure(file: Path) -> Figure:
             spread = mean_over_seeds(rows, env_steps, data, "spread")
             axes.plot(range(1, len(error) + 1), spread, "--", color=line.get_color(), lw=0.8)
         still = mean_over_seeds(rows, sizes_of(rows)[-1], data, "no_change")
-        axes.plot(range(1, len(still) + 1), still, ":", color="grey", label="no change")
+        axes.plot(range(1, len(still) + 1), still, ":", color="grey", label="no-change baseline")
         axes.set(
-            title=f"Cheetah: {title}", xlabel="steps imagined", ylabel="error, stds", yscale="log"
+            title=f"Cheetah: {title}",
+            xlabel="env steps ahead",
+            ylabel="error (std of the observations)",
+            yscale="log",
         )
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small", title="fitted to (dashed: spread)")
+    figure.axes[0].legend(fontsize="small", title="training data (dashed: spread)")
     return figure
 
 
 def error_table(file: Path) -> list[str]:
-    """Return errors and spreads at some horizons as lines of Markdown; [] if none was measured."""
+    """Return a Markdown table of errors and spreads at HORIZONS; [] if nothing was measured."""
     rows = read_rows(file)
     if not rows:
         return []
     kinds = [(data, horizon) for data in ("policy", "random") for horizon in HORIZONS]
-    table = [["fitted to", *(f"{data}, {h} step{'s' * (h > 1)}" for data, h in kinds)]]
+    table = [["training data", *(f"{data}, {h} step{'s' * (h > 1)}" for data, h in kinds)]]
     for env_steps in sizes_of(rows):
         errors, spreads = (
             [mean_over_seeds(rows, env_steps, data, column)[h - 1] for data, h in kinds]
@@ -94,7 +104,7 @@ def error_table(file: Path) -> list[str]:
 
 
 def planner_table(folder: Path) -> list[str]:
-    """Return what each planner reached through one model, by run, as lines of Markdown; or []."""
+    """Return a Markdown table of each planner's mean return, one column per run; or []."""
     returns = {
         file.stem.removeprefix("planners_"): json.loads(file.read_text())["returns"]
         for file in sorted(folder.glob("planners_*.json"))
@@ -109,15 +119,20 @@ def planner_table(folder: Path) -> list[str]:
 
 
 def model_loss_table(folder: Path) -> list[str]:
-    """Return what each loss of the means came to, means over seeds, as lines of Markdown; or []."""
+    """Return a Markdown table of the fits with each model loss, averaged over seeds; or []."""
     table: list[list[str]] = []
     for file in sorted(folder.glob("model_loss_*.json")):
         run, fits = file.stem.removeprefix("model_loss_"), json.loads(file.read_text())["fits"]
         names = list(dict.fromkeys(name for by_seed in fits.values() for name in by_seed[0]))
-        table = table or [["run", "ensemble", *names]]
+        table = table or [["run", "ensemble", *map(_current_label, names)]]
         for kind, by_seed in fits.items():
-            table.append([run, kind, *(_mean_of(by_seed, name) for name in names)])
+            cells = (_mean_of(by_seed, name) for name in names)
+            table.append([run, _current_label(kind), *cells])
     return markdown_table(table) if table else []
+
+
+def _current_label(label: str) -> str:
+    return FORMER_LABELS.get(label, label)
 
 
 def _mean_of(by_seed: Sequence[dict[str, float]], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Half-cheetah as homework 4 defines it: run forward, and keep the front leg low."""
+"""The half-cheetah of homework 4: run forward and keep the front leg low."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class HalfCheetahEnv(MujocoTask):
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
-        """Score post-step observations (..., 21): rewards (...) and dones (...), never done.
+        """Return rewards (...) and terminated (...), always False, of observations (..., 21).
 
-        Forward speed, less 10 for each of the front thigh, shin and foot that is raised beyond
-        its limit (radians); without the penalty, a planner makes the cheetah roll on its back.
+        The observations are post-step. The reward is the forward speed (m/s), minus 10 for each of
+        front thigh, shin and foot whose angle exceeds its limit (radians). Without this penalty, a
+        planner makes the cheetah roll on its back.
         """
         forward_speed = observations[..., 9]
         front_thigh = observations[..., 6] > 0.2

@@ -1,4 +1,4 @@
-"""The obstacle map as a picture, drawn on its own canvas: no global pyplot state."""
+"""Images of the obstacle map, drawn without global pyplot state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cs285.envs.obstacles.obstacles_env import BOUNDARY, GOAL_RADIUS, RECTANGLES
 
 
 def draw_map(trail: NDArray[np.float64], goal: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the map with the path `trail` (T, 2) and the `goal` (2,) as pixels (400, 400, 3)."""
+    """Return pixels (400, 400, 3) of the map with the path `trail` (T, 2) and `goal` (2,)."""
     figure = Figure(figsize=(4, 4), dpi=100, layout="tight")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")

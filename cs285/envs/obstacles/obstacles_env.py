@@ -1,4 +1,4 @@
-"""A point mass that finds its way around rectangles to a goal."""
+"""The obstacles task: a point mass moves around rectangles to a goal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_LOW, START_HIGH = (-0.99, 0.26), (0.59, 0.99)
 
 
 class Rectangle(NamedTuple):
-    """An axis-parallel obstacle, by its left and top edges."""
+    """An axis-parallel obstacle, given by its left and top edges."""
 
     left: float
     top: float
@@ -27,7 +27,7 @@ class Rectangle(NamedTuple):
     height: float
 
     def contains(self, point: NDArray[np.float64]) -> bool:
-        """Whether the point lies strictly inside; the edges are free."""
+        """Return whether the point (2,) lies strictly inside; the edges are free."""
         x, y = point
         inside_x = self.left < x < self.left + self.width
         return bool(inside_x and self.top - self.height < y < self.top)
@@ -65,9 +65,10 @@ class Obstacles(gym.Env):
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
-        """Score post-step observations (..., 4): rewards (...) and dones (...).
+        """Return rewards (...) and terminated (...) of post-step observations (..., 4).
 
-        The reward is minus the distance to the goal; done within 0.1 of it, or outside the square.
+        The reward is the negative distance to the goal. An episode terminates at a distance below
+        0.1, or outside the square.
         """
         position, goal = observations[..., :2], observations[..., 2:4]
         distance = ((position - goal) ** 2).sum(-1) ** 0.5
@@ -93,17 +94,17 @@ class Obstacles(gym.Env):
             self.current = candidate
         self._trail.append(self.current)
         observation = self._get_obs()
-        reward, done = self.get_reward(observation, action)
-        return observation, float(reward), bool(done), False, {}
+        reward, terminated = self.get_reward(observation, action)
+        return observation, float(reward), bool(terminated), False, {}
 
     @staticmethod
     def is_valid(point: NDArray[np.float64]) -> bool:
-        """Whether the mass may be at `point` (2,): in the square, and in no obstacle."""
+        """Return whether `point` (2,) is inside the square and outside all obstacles."""
         in_square = bool((np.abs(point) < BOUNDARY).all())
         return in_square and not any(rectangle.contains(point) for rectangle in RECTANGLES)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Draw the map and the path so far: (400, 400, 3) uint8, or None without a render mode."""
+        """Return the map with the path, (400, 400, 3) uint8, or None without a render mode."""
         if self.render_mode is None:
             return None
         from cs285.envs.obstacles.drawing import draw_map

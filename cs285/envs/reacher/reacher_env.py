@@ -1,4 +1,4 @@
-"""A 7-joint arm that brings its fingertip to a fixed point."""
+"""The reacher task: a 7-joint arm moves its fingertip to a fixed target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ TARGET = (0.1, 0.1, 0.1)  # metres
 
 
 class Reacher7DOFEnv(MujocoTask):
-    """Observation (20,): qpos, qvel / 10, fingertip, target. Action (7,) in [-1, 1]; 0.02 s."""
+    """Observation (20,): qpos, qvel / 10, fingertip, target. Action (7,) in [-1, 1].
+
+    One env step is 0.02 s.
+    """
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": 50}
 
@@ -27,9 +30,10 @@ class Reacher7DOFEnv(MujocoTask):
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
-        """Score post-step observations (..., 20): rewards (...) and dones (...), never done.
+        """Return rewards (...) and terminated (...), always False, of observations (..., 20).
 
-        The reward is -10 times the distance (metres) from fingertip to target.
+        The observations are post-step. The reward is -10 times the distance (metres) from the
+        fingertip to the target.
         """
         gap = observations[..., 14:17] - observations[..., 17:20]
         return -10 * (gap**2).sum(-1) ** 0.5, never(observations)

@@ -1,4 +1,4 @@
-"""Where runs go: processes of this machine, or a Ray cluster with --address."""
+"""Launchers: they start runs as local processes, or on a Ray cluster (--address)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cs285.experiments.launchers.local import LocalLauncher
 
 @contextlib.contextmanager
 def open_launcher(address: str | None, die_with_us: bool = False) -> Iterator[Launcher]:
-    """Give the launcher for an --address (None: this machine) until the block ends.
+    """Yield the launcher for an --address. None means this machine.
 
-    Local runs that do not `die_with_us` finish on their own when this process is killed. Runs on a
-    cluster always end with it. Raises UsageError: Ray is not installed, or no cluster answers.
+    If this process is killed, local runs end with it only if `die_with_us` is true. Runs on a
+    cluster always end with it. Raises UsageError: Ray is not installed.
     """
     if address is None:
         yield LocalLauncher(die_with_us)
         return
-    from cs285.experiments.launchers.ray import RayLauncher, connect  # Ray is an extra
+    from cs285.experiments.launchers.ray import RayLauncher, connect  # Ray is optional
 
     with connect(address):
         yield RayLauncher()
 
 
 def check_address(address: str | None) -> None:
-    """Raise UsageError if Ray is not installed, or no cluster answers at the address."""
+    """Raise UsageError if Ray is not installed, or if no cluster answers at `address`."""
     if address is not None:
-        from cs285.experiments.launchers import ray  # Ray is an extra
+        from cs285.experiments.launchers import ray  # Ray is optional
 
         ray.check_address(address)

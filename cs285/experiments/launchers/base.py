@@ -1,4 +1,4 @@
-"""What a queue needs of the machines that its runs go to."""
+"""The interface between a queue and the machines that execute its runs."""
 
 from __future__ import annotations
 
@@ -6,61 +6,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO
 
-LOST = 1000  # in place of an exit code: the run was lost together with its machine
-EPSILON = 1e-9  # three shares of 1/3 fill a GPU
+LOST = 1000  # returned instead of an exit code if the machine of a run was lost
+EPSILON = 1e-9  # rounding error: three shares of 1/3 must fit on one GPU
 
 
 class Share(NamedTuple):
-    """What each run gets of a machine."""
+    """The cores and GPUs that each run gets."""
 
     cpus: int
-    gpus: float | None = None  # part of one, or several; None: all that is visible, unassigned
+    gpus: float | None = None  # a fraction of one GPU, or several GPUs; None: every visible GPU
 
 
 class Node(NamedTuple):
-    """What a machine has."""
+    """The cores and GPUs of a machine."""
 
     cpus: float
     gpus: float
 
 
 class Process(Protocol):
-    """A run under way, wherever it is."""
+    """A started run, on any machine."""
 
-    lost_because: str  # with LOST, as far as it is known
+    lost_because: str  # the reason for LOST, or "" if unknown
 
     def poll(self) -> int | None:
-        """Return the exit code, None while it runs, or LOST."""
+        """Return the exit code, LOST, or None while the run is active."""
 
     def interrupt(self) -> None:
-        """Ask it to stop so that it can be resumed."""
+        """Ask the run to write a checkpoint and stop."""
 
     def kill(self) -> None:
-        """End it at once; it can be resumed from its last checkpoint."""
+        """Kill the run. It can be resumed from its last checkpoint."""
 
 
 class Launcher(Protocol):
-    """Starts runs on one or more machines."""
+    """Start runs on one or more machines."""
 
-    name: str  # for errors
+    name: str  # used in error messages
 
     def nodes(self) -> list[Node]:
-        """Return the machines there are now."""
+        """Return the machines that are currently available."""
 
     def places(self, share: Share) -> int:
-        """Return how many runs may be started at a time, as things are now."""
+        """Return how many runs may currently be active in parallel."""
 
     def start(
         self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
     ) -> Process:
-        """Start `python -m module words` with its share of a machine.
+        """Start `python -m module words` with a share of a machine.
 
-        It prints to `log`, and on this machine holds `lock` while it lives.
+        The run writes its output to `log`. A local run holds `lock` until it ends.
         """
 
 
 def places(nodes: Sequence[Node], share: Share) -> int:
-    """Return how many runs have room at a time; at least one if they are assigned no GPU."""
+    """Return how many runs fit on the nodes in parallel, at least one for runs without a GPU."""
     room = sum(_places_of(node, share) for node in nodes)
     return room if share.gpus else max(1, room)
 

@@ -1,4 +1,4 @@
-"""Runs as processes of this machine, each with its threads and its share of the GPUs."""
+"""Runs as local processes, each with its own threads and share of the GPUs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import TextIO
 
 from cs285.experiments.launchers.base import EPSILON, Node, Process, Share, places
 
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalProcess:
-    """A process of this machine, in a session of its own: the terminal's Ctrl-C misses it."""
+    """A local process. Its own session keeps it from receiving Ctrl-C from the terminal."""
 
     lost_because = ""
 
@@ -42,7 +42,7 @@ class LocalProcess:
                 cwd=cwd,
                 start_new_session=True,
                 preexec_fn=functools.partial(_prepare_child, dies_with_us),
-                pass_fds=[lock.fileno()],  # held as long as the run lives, even if we do not
+                pass_fds=[lock.fileno()],  # the run holds the lock even if it outlives us
             )
 
     def poll(self) -> int | None:
@@ -56,9 +56,9 @@ class LocalProcess:
 
 
 class LocalLauncher:
-    """Starts runs here, in the folder `cwd` if this machine has it.
+    """Start runs on this machine, in the folder `cwd` if it exists here.
 
-    On Linux a run that `dies_with_us` is killed when the thread that started it ends.
+    If `dies_with_us` is true, Linux kills a run when the thread that started it ends.
     """
 
     name = "this machine"
@@ -70,15 +70,15 @@ class LocalLauncher:
 
     @functools.cached_property
     def gpus(self) -> list[str]:
-        """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-        import torch  # takes seconds; a Ray worker that assigns no GPU does without
+        """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
+        import torch  # importing it takes seconds, and a Ray worker without a GPU does not need it
 
         count = torch.cuda.device_count()
         named = os.environ.get(VISIBLE)
         return named.split(",")[:count] if named is not None else [str(i) for i in range(count)]
 
     def nodes(self) -> list[Node]:
-        from cs285.collection.collector import available_cores  # imports torch, too
+        from cs285.collection.collector import available_cores  # also imports torch
 
         return [Node(available_cores(), len(self.gpus))]
 
@@ -93,7 +93,7 @@ class LocalLauncher:
         if share.gpus is not None:
             environment[VISIBLE] = ",".join(devices)
         has_gpu = bool(self.gpus) if share.gpus is None else share.gpus > 0
-        # With a GPU a run collects in lockstep: there --num_workers would change its numbers.
+        # With a GPU a run collects in lockstep, and --num_workers would change its results.
         workers = [] if has_gpu else ["--num_workers", str(share.cpus)]
         command = [sys.executable, "-m", module, *words, *workers]
         process = LocalProcess(command, log, lock, environment, self.dies_with_us, self.cwd)
@@ -102,7 +102,7 @@ class LocalLauncher:
         return process
 
     def _free_gpus(self, wanted: float) -> list[str]:
-        """Return the GPUs for a run that wants a part of one, or several whole ones."""
+        """Return GPUs for a run that needs a fraction of one GPU, or several whole GPUs."""
         self._on_gpus = [entry for entry in self._on_gpus if entry[0].poll() is None]
         used = dict.fromkeys(self.gpus, 0.0)
         for _, devices, part in self._on_gpus:
@@ -110,13 +110,12 @@ class LocalLauncher:
                 used[device] += part
         fits = [device for device in used if used[device] + min(wanted, 1.0) <= 1 + EPSILON]
         number = max(1, round(wanted))
-        assert len(fits) >= number, "more runs than places"
+        assert len(fits) >= number, "no GPU is free for this run"
         return sorted(fits, key=used.__getitem__)[:number]
 
 
 def _prepare_child(dies_with_us: bool) -> None:
-    # A shell that starts us in the background has SIGINT ignored, and Ray has it blocked, also for
-    # children.
+    # Children inherit signal settings. A background shell ignores SIGINT, and Ray blocks it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     if dies_with_us and sys.platform == "linux":

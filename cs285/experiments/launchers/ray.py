@@ -1,4 +1,4 @@
-"""Runs on the nodes of a Ray cluster, which share a folder. Imported only for --address."""
+"""Runs on the nodes of a Ray cluster that share a folder. Imported only for --address."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONNECT_SECONDS = 12
 
 
 class RayLauncher:
-    """Sends runs to whichever node has their share free; they wait until one has."""
+    """Start each run on a node with a free share. Until there is one, the run waits."""
 
     name = "a node"
 
@@ -39,7 +39,7 @@ class RayLauncher:
         return [Node(node.get("CPU", 0), node.get("GPU", 0)) for node in found]
 
     def places(self, share: Share) -> int:
-        # One more waits in Ray's queue: a cluster that grows on demand adds nodes for what waits.
+        # One more run waits in Ray's queue, so that an autoscaling cluster adds a node for it.
         return places(self.nodes(), share) + 1
 
     def start(
@@ -49,7 +49,7 @@ class RayLauncher:
 
 
 class RayProcess:
-    """A run on a node: it ends with the node, with this process, and with the connection to it."""
+    """A run on a node. It ends if the node, this process or the connection to the node ends."""
 
     def __init__(self, share: Share, module: str, words: Sequence[str], log: Path) -> None:
         runner: Any = ray.remote(_Runner)
@@ -62,7 +62,7 @@ class RayProcess:
 
     def poll(self) -> int | None:
         if self._code is None:
-            # Of the start first: it knows why a run could not begin.
+            # Read the result of start() first: it contains the reason if the run could not start.
             self._answer = self._answer or self._started
             if ray.wait([self._answer], timeout=0)[0]:
                 answer, self._answer = self._answer, self._actor.poll.remote()
@@ -72,7 +72,7 @@ class RayProcess:
     def interrupt(self) -> None:
         if ray.wait([self._started], timeout=0)[0]:
             self._actor.interrupt.remote()
-        else:  # it waits for a node
+        else:  # the run is still waiting for a node
             self.kill()
 
     def kill(self) -> None:
@@ -86,26 +86,26 @@ class RayProcess:
     def _value_of(self, answer: Any) -> int | None:
         try:
             return ray.get(answer)
-        except ray.exceptions.RayError as error:  # the node is gone, or lacks the shared folder
+        except ray.exceptions.RayError as error:  # lost the node, or it lacks the shared folder
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             self.lost_because = lines[-1] if lines else type(error).__name__
             return LOST
 
 
 class _Runner:
-    """The actor: it has a run's process on its node, which dies with it."""
+    """The Ray actor that starts a run as a process of its node. The process dies with the actor."""
 
     def __init__(self, share: Share, cwd: Path) -> None:
         self._share, self._launcher = share, LocalLauncher(dies_with_us=True, cwd=cwd)
 
     def start(self, module: str, words: Sequence[str], log: Path) -> None:
         try:
-            with Path(os.devnull).open() as no_lock:  # the driver holds it
+            with Path(os.devnull).open() as no_lock:  # the driver holds the lock
                 self._process = self._launcher.start(module, words, log, no_lock, self._share)
         except OSError as error:
             raise OSError(
-                f"{log.parent}: {error.strerror} on {platform.node()}; allowed: a folder that all "
-                "nodes share and can write to"
+                f"{log.parent}: {error.strerror} on {platform.node()}; must be a writable folder "
+                "that all nodes share"
             ) from error
 
     def poll(self) -> int | None:
@@ -117,8 +117,8 @@ class _Runner:
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[None]:
-    """Join the cluster at an address until the block ends."""
-    on_terminate = signal.getsignal(signal.SIGTERM)  # Ray replaces it
+    """Connect to the cluster at `address` until the block ends."""
+    on_terminate = signal.getsignal(signal.SIGTERM)  # Ray replaces the handler
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         signal.signal(signal.SIGTERM, on_terminate)
@@ -128,7 +128,10 @@ def connect(address: str) -> Iterator[None]:
 
 
 def check_address(address: str) -> None:
-    """Raise UsageError if no cluster answers; another process asks, as Ray would wait for long."""
+    """Raise UsageError if no cluster answers at `address`.
+
+    A subprocess with a timeout connects to it, because Ray itself would wait for minutes.
+    """
     host, _, port = address.rpartition(":")
     code = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR')"
     try:
@@ -142,6 +145,6 @@ def check_address(address: str) -> None:
         )
     except (ValueError, OverflowError, OSError, subprocess.SubprocessError) as error:
         raise UsageError(
-            f"--address {address}: no cluster of Ray answers there; allowed: auto, or HOST:PORT of "
-            "its head node"
+            f"--address {address}: no Ray cluster answers there; must be auto, or HOST:PORT of a "
+            "cluster's head node"
         ) from error

@@ -1,6 +1,6 @@
-"""A sweep's folder: sweep.json describes the sweep, sweep.csv lists its trials.
+"""The folder of a sweep. sweep.json describes the sweep, and sweep.csv lists its trials.
 
-It also has the trials' log folders, and NAME.log with what each trial prints.
+The folder also contains the log folder of each trial, and its output as NAME.log.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import describe_run
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
-FINISHED = (DONE, STOPPED)  # trials that have failed are tried again on --resume
-RESULTS = ("iterations", "metric")  # the last values
+FINISHED = (DONE, STOPPED)  # --resume runs failed trials again
+RESULTS = ("iterations", "metric")  # after the last logged iteration
 COLUMNS = ("state", *RESULTS, "folder", "error")
 
 
 class Trial:
-    """A run of a sweep: the values that set it apart from the others, and how far it is."""
+    """A run of a sweep: its values of the varied flags, its job and its results."""
 
     def __init__(self, sweep: Sweep, values: dict[str, Any]) -> None:
         self.values, self.job = values, sweep.job(values)
         self.result: dict[str, Any] = {}
-        self.reported = 0  # iterations whose metric was taken in
-        self.stamp: tuple[Path, int, int] | None = None  # of its progress.csv then
+        self.reported = 0  # iterations whose metric has been read
+        self.stamp: tuple[Path, int, int] | None = None  # identifies the progress.csv last read
 
 
 def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
-    """Make `sweep_<name>_<time>/` with its sweep.json. Raises UsageError: it cannot be made."""
+    """Create the folder `sweep_<name>_<time>` with its sweep.json, and return it.
+
+    Raises UsageError: the data folder is not writable.
+    """
     choices = {
         name: choice._asdict() if isinstance(choice, Range) else list(choice)
         for name, choice in sweep.choices.items()
     }
     description = {**dataclasses.asdict(sweep), "choices": choices}
     about = {"sweep": description, **describe_run(script, {})}
-    del about["flags"]  # only a run has them
+    del about["flags"]  # describe_run() adds the flags of a run, which a sweep does not have
     while True:
         folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
         try:
@@ -55,12 +58,15 @@ def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
             time.sleep(0.2)
         except OSError as error:
             raise UsageError(
-                f"--data_dir {data_dir}: {error.strerror}; allowed: a folder that can be written to"
+                f"--data_dir {data_dir}: {error.strerror}; must be a writable folder"
             ) from error
 
 
 def read(folder: Path) -> Sweep:
-    """Return the sweep of a folder. Raises UsageError if it holds none that can be resumed."""
+    """Return the sweep in a folder.
+
+    Raises UsageError: the folder has no valid sweep.json, or this version cannot resume the sweep.
+    """
     try:
         content = dict(json.loads((folder / DESCRIPTION).read_text())["sweep"])
         choices = {
@@ -70,38 +76,41 @@ def read(folder: Path) -> Sweep:
         sweep = Sweep(choices=choices, **content)
     except OSError as error:
         raise UsageError(
-            f"--resume {folder}: {error.strerror} ({DESCRIPTION}); allowed: the folder of a sweep"
+            f"--resume {folder}: {error.strerror} ({DESCRIPTION}); must be the folder of a sweep"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"--resume {folder}: its {DESCRIPTION} is not one of this program"
+            f"--resume {folder}: its {DESCRIPTION} is invalid; must be the folder of a sweep"
         ) from error
     known = varied_fields(find_agent(sweep.script).config_class)
     for name in sweep.choices:
-        if name not in known:  # an older version had it
-            raise UsageError(f"--resume {folder}: {sweep.script} has no flag --{name} any more")
+        if name not in known:  # an older version had the flag
+            raise UsageError(
+                f"--resume {folder}: {sweep.script} no longer has the flag --{name}; start a new "
+                "sweep"
+            )
     return sweep
 
 
 def check_same(folder: Path, name: str, there: Any, here: Any) -> None:
-    """Raise UsageError where a flag of the sweep in `folder` is not as it is given now."""
+    """Raise UsageError if the sweep in `folder` has another value of the flag `name`."""
     if there != here:
         raise UsageError(
-            f"--resume {folder}: it belongs to another sweep, of --{name} {_typed(there)}, not "
-            f"{_typed(here)}; allowed: the same flags, or none"
+            f"--{name} {_typed(here)}: the sweep in {folder} has {_typed(there)}; must be the same "
+            "or left out"
         )
 
 
 def _typed(choice: Any) -> str:
     if choice is None:
-        return "(not given)"
+        return "none"
     if isinstance(choice, Range):
         return f"{choice.low}:{choice.high}" + ":log" * choice.log
     return ",".join(map(word_of, choice)) if isinstance(choice, list | tuple) else word_of(choice)
 
 
 def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) -> None:
-    """Write sweep.csv, a line per trial."""
+    """Write sweep.csv, one line per trial."""
     temporary = folder / f".{TABLE}.tmp"
     with temporary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ["trial", *varied, *COLUMNS], lineterminator="\n")
@@ -116,7 +125,7 @@ def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) ->
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
-    """Return the trials in sweep.csv; none if it does not exist yet."""
+    """Return the trials in sweep.csv, or [] if the file does not exist yet."""
     if not (folder / TABLE).exists():
         return []
     trials = []

@@ -1,4 +1,7 @@
-"""What a sweep runs: a grid, or drawn values; each trial is an ordinary run with its own name."""
+"""The plan of a sweep: a grid of flag values, or a search that draws them.
+
+Each trial of a sweep is an ordinary run with its own --exp_name.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ from cs285.experiments.sweeps.values import Choice, Range, parse_one, varied_fie
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.progress import silent
 
-ATTEMPTS = 1000  # to draw values that were not drawn before
+ATTEMPTS = 1000  # draws per trial, because combinations that were drawn before are skipped
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which flags of which agent are varied, and how."""
+    """The agent, its flags and their values, and the search settings."""
 
     name: str
     script: str  # the agent
-    choices: dict[str, Choice]  # by flag, in the order given
-    search: int = 0  # trials with values drawn; 0: a grid
-    sampler: str = "random"  # or optuna
+    choices: dict[str, Choice]  # the values of each flag, in the order of the command line
+    search: int = 0  # number of trials of a search; 0: a grid
+    sampler: str = "random"  # or "optuna"
     sampler_seed: int = 1
     metric: str = "Eval_AverageReturn"
     mode: str = "max"
@@ -38,7 +41,7 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """The flags with more than one value."""
+        """The names of the flags with more than one value."""
         return [
             name
             for name, choice in self.choices.items()
@@ -47,7 +50,7 @@ class Sweep:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The flags with one value, and that value."""
+        """The flags with a single value, and that value."""
         return {name: choice[0] for name, choice in self.choices.items() if name not in self.varied}
 
     @property
@@ -57,11 +60,15 @@ class Sweep:
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether the values of a trial depend on the results of earlier ones."""
+        """Whether the values of a trial depend on the results of earlier trials."""
         return self.search > 0 and self.sampler == "optuna"
 
     def values(self) -> list[dict[str, Any]]:
-        """Return the varied flags of each trial; of an adaptive sweep, those of its corners."""
+        """Return the values of the varied flags, one dict per trial.
+
+        The trials of an adaptive sweep are not known in advance. For such a sweep, return every
+        combination of the listed values and of the ends of the ranges.
+        """
         choices = {name: self.choices[name] for name in self.varied}
         if self.search and not self.is_adaptive:
             return list(itertools.islice(self._draws(choices), self.search))
@@ -69,19 +76,20 @@ class Sweep:
         return [dict(zip(choices, point, strict=True)) for point in itertools.product(*ends)]
 
     def read_values(self, row: dict[str, str]) -> dict[str, Any]:
-        """Return a trial's values from their words."""
+        """Return the values of a trial from a row of sweep.csv."""
         fields = varied_fields(find_agent(self.script).config_class)
         return {name: parse_one(*fields[name], row[name]) for name in self.varied}
 
     def job(self, values: dict[str, Any]) -> Job:
-        """Return the run with these values of the varied flags."""
+        """Return the job of the trial with these values of the varied flags."""
         given = {**self.fixed, **values, "exp_name": self.name_of(values)}
         return job_of(self.script, given)
 
     def name_of(self, values: dict[str, Any]) -> str:
-        """Return a trial's --exp_name: by its values, or by a hash of them where they are drawn.
+        """Return the --exp_name of a trial.
 
-        The seed is at the end, so that trials that differ in nothing else are one setting.
+        The name contains the values, or a hash of them in a search or if they would make the name
+        invalid. The seed comes last, so that the analysis groups trials that differ only in it.
         """
         words = [f"{flag}{word_of(value)}" for flag, value in values.items() if flag != "seed"]
         seed = [f"seed{values['seed']}"] if "seed" in values else []
@@ -93,38 +101,42 @@ class Sweep:
         return "_".join([self.name, digest, *seed])
 
     def check(self) -> None:
-        """Raise UsageError if a trial is not allowed, or a varied flag makes no difference."""
+        """Raise UsageError if a trial is invalid, or if a varied flag has no effect."""
         if "which_gpu" in self.choices:
-            raise UsageError("--which_gpu: allowed in a run by hand; a trial is given its GPU")
+            raise UsageError(
+                "--which_gpu: must be left out; a sweep assigns the GPUs to its trials"
+            )
         if -1 in self.choices.get("checkpoint_freq", ()):
             raise UsageError(
-                "--checkpoint_freq -1: allowed in a sweep are whole numbers from 1, as trials are "
-                "resumed"
+                "--checkpoint_freq -1: must be a positive integer in a sweep, because trials are "
+                "resumed from checkpoints"
             )
         entry = find_agent(self.script)
         for flag in self.varied:
-            # An without_effect_on_curve flag may still set another one, as --sac_batch_size does.
+            # Some of these flags set another flag, for example --sac_batch_size sets --batch_size.
             if flag in flags_without_effect_on_curve(entry.config_class) and set(
                 expand_flags(entry, {flag: self.choices[flag][0]}, silent)
             ) == {flag}:
                 raise UsageError(
-                    f"--{flag}: allowed is one value in a sweep, as no curve depends on it"
+                    f"--{flag}: must be a single value in a sweep, because it does not change the "
+                    "learning curve"
                 )
             if isinstance(self.choices[flag], Range) and not self.search:
-                raise UsageError(f"--{flag}: ranges are drawn from; allowed with --search")
+                raise UsageError(f"--{flag}: must be a list of values; a range needs --search")
         if self.search and not self.varied:
             raise UsageError(
-                f"--search {self.search}: allowed where a flag has values to draw from"
+                f"--search {self.search}: no values to draw; give a flag several values or a range"
             )
         combinations = math.prod(map(_count, self.choices.values()))
         if combinations < self.search:
             raise UsageError(
-                f"--search {self.search}: the flags have only {combinations:g} combinations"
+                f"--search {self.search}: must be at most {combinations:g}, the number of "
+                "combinations of the flags' values"
             )
         self._check_ineffective(self.values())
 
     def _check_ineffective(self, trials: list[dict[str, Any]]) -> None:
-        """Raise UsageError: two trials are the same run, or no trial depends on a varied flag."""
+        """Raise UsageError if two trials are the same run, or a varied flag never has an effect."""
         always_ineffective = set(self.varied)
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
         for values in trials:
@@ -134,20 +146,20 @@ class Sweep:
             counts = signature(config)
             if counts in seen:
                 flag = next(name for name in values if values[name] != seen[counts][name])
-                reason = f", as {ineffective[flag]}" if flag in ineffective else ""
+                reason = f" because {ineffective[flag]}" if flag in ineffective else ""
                 raise UsageError(
-                    f"--{flag} {word_of(seen[counts][flag])},{word_of(values[flag])}: without "
-                    f"effect{reason}; allowed: values that make a difference to each trial"
+                    f"--{flag} {word_of(seen[counts][flag])},{word_of(values[flag])}: no effect"
+                    f"{reason}; must be values that make every trial a different run"
                 )
             seen[counts] = values
         for flag in self.varied:
             if flag in always_ineffective:
                 raise UsageError(
-                    f"--{flag}: without effect, as {ineffective[flag]}; allowed: one value"
+                    f"--{flag}: no effect because {ineffective[flag]}; must be a single value"
                 )
 
     def _draws(self, choices: dict[str, Choice]) -> Iterator[dict[str, Any]]:
-        """Yield values drawn for the flags, no combination twice."""
+        """Yield random values of the flags without repeating a combination."""
         generator = random.Random(self.sampler_seed)
         seen: set[tuple[Any, ...]] = set()
         for _ in range(ATTEMPTS * self.search):
@@ -158,7 +170,7 @@ class Sweep:
 
 
 def _count(choice: Choice) -> float:
-    """Return how many values there are to draw from."""
+    """Return the number of possible values."""
     if not isinstance(choice, Range):
         return len(choice)
     return choice.high - choice.low + 1 if choice.whole else math.inf

@@ -1,6 +1,6 @@
-"""Optuna in a sweep, for --sampler optuna and --asha; imported for them only.
+"""Optuna search for --sampler optuna and --asha. Imported only for these flags.
 
-TPE (Bergstra et al. 2011) proposes values, ASHA (Li et al. 2020) stops trials that fall behind.
+TPE (Bergstra et al. 2011) proposes values. ASHA (Li et al. 2020) stops unpromising trials early.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ except ImportError as error:
         "pip install -e '.[search]'"
     ) from error
 
-ATTEMPTS = 200  # to propose values that are allowed and were not tried before
-REDUCTION = 3  # of ASHA: a third of the trials continues at each rung
+ATTEMPTS = 200  # proposals per trial, because invalid or repeated values are rejected
+REDUCTION = 3  # ASHA's reduction factor: a third of the trials continues at each rung
 
 
 class Search:
-    """A study of Optuna's: it proposes trials, and judges them by what they log.
+    """An Optuna study that proposes trials, and stops trials based on the metric they log.
 
-    It is held in memory. A resumed sweep adds its earlier trials again and reports their rows.
+    The study is held in memory. A resumed sweep therefore adds its earlier trials again and reports
+    their logged rows.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -43,7 +44,7 @@ class Search:
             self._first_rung = max(1, longest // REDUCTION**2)
             pruner = optuna.pruners.SuccessiveHalvingPruner(self._first_rung, REDUCTION)
         self.study = optuna.create_study(
-            # The same draws after a resume: those that were tried already are passed over.
+            # A resumed sweep repeats the same draws. propose() skips those that were tried already.
             sampler=optuna.samplers.TPESampler(seed=sweep.sampler_seed),
             pruner=pruner,
             direction="maximize" if sweep.mode == "max" else "minimize",
@@ -51,15 +52,15 @@ class Search:
         self._trials: dict[str, optuna.Trial] = {}  # by --exp_name
 
     def add(self, name: str, values: dict[str, Any]) -> None:
-        """Add a trial whose values are known."""
+        """Add a trial with known values."""
         self.study.enqueue_trial(values)
         self._trials[name] = self.study.ask(self._space)
 
     def propose(self) -> dict[str, Any] | None:
-        """Add another trial and return its values; None if no allowed new values are found."""
+        """Add a new trial and return its values, or None if no valid new values were found."""
         for _ in range(ATTEMPTS):
             trial = self.study.ask(self._space)
-            with contextlib.suppress(UsageError):  # flags that do not go together
+            with contextlib.suppress(UsageError):  # an invalid combination of flags
                 name = self.sweep.job(trial.params).name
                 if name not in self._trials:
                     self._trials[name] = trial
@@ -68,12 +69,12 @@ class Search:
         return None
 
     def report(self, name: str, iterations: int, metric: float) -> bool:
-        """Take in what a trial logged after `iterations`; return whether it falls behind.
+        """Record the metric of a trial after `iterations`, and return whether to stop the trial.
 
-        Each trial is judged once per rung, at a ninth and at a third of the iterations, against all
-        metrics that were reported there: it continues if it is among the best third of them.
+        ASHA judges each trial at two rungs, after a ninth and after a third of the iterations. The
+        trial continues if its metric is among the best third of those reported at the rung.
         """
-        # The pruner alone would add a rung at nine ninths, where stopping saves next to nothing.
+        # The pruner alone would add a third rung near the end, where stopping saves almost nothing.
         if not self.sweep.asha or iterations >= self._first_rung * REDUCTION**2:
             return False
         trial = self._trials[name]
@@ -81,7 +82,7 @@ class Search:
         return trial.should_prune()
 
     def close(self, name: str, state: str, metric: float | None) -> None:
-        """End a trial: TPE learns from its last metric, unless it failed."""
+        """End a trial. TPE learns from its last metric unless the trial failed."""
         trial = self._trials[name]
         is_known = metric is not None and math.isfinite(metric)
         if state == DONE and is_known:
@@ -93,7 +94,7 @@ class Search:
 
 
 def distribution(choice: Choice) -> optuna.distributions.BaseDistribution:
-    """Return what values are drawn from."""
+    """Return the Optuna distribution of a flag's values."""
     if not isinstance(choice, Range):
         return optuna.distributions.CategoricalDistribution(list(choice))
     if choice.whole:

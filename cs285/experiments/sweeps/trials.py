@@ -1,4 +1,4 @@
-"""The trials of a sweep as jobs of the run queue: which come next, which stop, what is recorded."""
+"""The trials of a sweep as jobs of the run queue."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ SHOW_SECONDS = 0.5
 
 
 def share_of(sweep: Sweep, launcher: Launcher, cpus: int, gpus: float | None) -> Share:
-    """Return what each trial gets; None: a GPU, if there is one and the sweep does not refuse it.
+    """Return the cores and GPUs of each trial.
 
-    Raises UsageError: no machine has that much.
+    If `gpus` is None, each trial gets one GPU if there is one and the sweep does not use --no_gpu.
+    Raises UsageError: no machine has that many cores or GPUs.
     """
     nodes = launcher.nodes()
     if gpus is None:
@@ -39,13 +40,13 @@ def share_of(sweep: Sweep, launcher: Launcher, cpus: int, gpus: float | None) ->
         flags = f"--cpus_per_trial {cpus}" + f" --gpus_per_trial {gpus:g}" * (gpus > 0)
         most = [f"{node.cpus:g} cores and {node.gpus:g} GPUs" for node in nodes]
         raise UsageError(
-            f"{flags}: allowed is what {launcher.name} has: {' or '.join(dict.fromkeys(most))}"
+            f"{flags}: must be at most what {launcher.name} has: {' or '.join(dict.fromkeys(most))}"
         )
     return share
 
 
 def wanted(sweep: Sweep, folder: Path) -> list[Trial]:
-    """Return the trials of a sweep that are known so far; those still to run are WAITING."""
+    """Return the trials of a sweep that are known so far. Unfinished trials are WAITING."""
     trials = {trial.job.name: trial for trial in read_trials(folder, sweep)}
     for trial in trials.values():
         if trial.job.state not in FINISHED:
@@ -57,37 +58,40 @@ def wanted(sweep: Sweep, folder: Path) -> list[Trial]:
 
 
 def is_finished(sweep: Sweep, trials: Sequence[Trial]) -> bool:
-    """Return whether nothing is left to run."""
+    """Return whether all trials of the sweep have finished."""
     return len(trials) == sweep.size and all(trial.job.state in FINISHED for trial in trials)
 
 
 def start_search(sweep: Sweep) -> Search | None:
-    """Return the sweep's search; None if it needs none. Raises UsageError: no Optuna."""
+    """Return the Optuna search of a sweep, or None if the sweep does not use Optuna.
+
+    Raises UsageError: Optuna is not installed.
+    """
     if not (sweep.is_adaptive or sweep.asha):
         return None
-    from cs285.experiments.sweeps.search import Search  # Optuna is an extra
+    from cs285.experiments.sweeps.search import Search  # Optuna is optional
 
     return Search(sweep)
 
 
 class Trials:
-    """The trials of the sweep in a folder, for the queue that runs them."""
+    """The trials of the sweep in `folder`, with the callbacks of the queue that runs them."""
 
     def __init__(self, sweep: Sweep, folder: Path) -> None:
         self.sweep, self.folder = sweep, folder
         self.search = start_search(sweep)
         self.by_name = {trial.job.name: trial for trial in wanted(sweep, folder)}
-        self.jobs = [trial.job for trial in self.by_name.values()]  # the queue adds new ones
-        self.is_exhausted = False  # the search has found no other values
+        self.jobs = [trial.job for trial in self.by_name.values()]  # the queue appends new jobs
+        self.is_exhausted = False  # whether the search found no further values
         self._display, self._shown = RunDisplay(self.jobs), -math.inf
         if self.search:
             for trial in self.by_name.values():
                 self.search.add(trial.job.name, trial.values)
-                with contextlib.suppress(UsageError):  # it failed for that, and will again
+                with contextlib.suppress(UsageError):  # watch() or on_end() reports the error
                     list(self._new_rows(trial))
 
     def run(self, launcher: Launcher, share: Share, at_most: int | None) -> None:
-        """Run the trials that have not finished. Raises OSError, KeyboardInterrupt."""
+        """Run the unfinished trials, at most `at_most` in parallel. Raises OSError."""
 
         def free() -> int:
             room = launcher.places(share)
@@ -100,7 +104,7 @@ class Trials:
             self._show()
 
     def next_job(self) -> Job | None:
-        """Draw another trial of a search."""
+        """Draw the next trial of an adaptive search, or return None if there is none."""
         is_full = len(self.by_name) >= self.sweep.size
         if self.search is None or not self.sweep.is_adaptive or is_full or self.is_exhausted:
             return None
@@ -110,14 +114,15 @@ class Trials:
             return None
         trial = Trial(self.sweep, values)
         self.by_name[trial.job.name] = trial
-        self._write()  # first: its values were drawn just now, and a kill must not lose them
+        self._write()  # before the trial starts, so that a kill does not lose its values
         return trial.job
 
     def watch(self, job: Job) -> None:
-        """Stop a running trial that falls behind, or does not log the metric."""
+        """Stop a running trial if ASHA rejects it, or if it does not log the metric."""
         try:
             for iterations, is_behind in self._new_rows(self.by_name[job.name]):
-                # Rows of earlier sittings were judged then; the last one comes with the end.
+                # Earlier processes of the trial judged their own rows. After the last iteration
+                # there is nothing to stop.
                 if is_behind and job.first_iteration < iterations < job.n_iter:
                     end(job, STOPPED)
                     return
@@ -125,7 +130,7 @@ class Trials:
             end(job, FAILED, str(error))
 
     def on_end(self, job: Job) -> None:
-        """Take in how a trial ended."""
+        """Record the result of a trial that has ended."""
         trial = self.by_name[job.name]
         try:
             list(self._new_rows(trial))
@@ -137,7 +142,7 @@ class Trials:
             self.search.close(job.name, job.state, None if metric is None else float(metric))
 
     def show(self) -> None:
-        """Bring sweep.csv and the terminal up to date, about twice a second."""
+        """Update sweep.csv and the display, at most twice a second."""
         if time.monotonic() - self._shown >= SHOW_SECONDS:
             self._show()
 
@@ -150,10 +155,10 @@ class Trials:
         write_table(self.folder, self.sweep.varied, list(self.by_name.values()))
 
     def _new_rows(self, trial: Trial) -> Iterator[tuple[int, bool]]:
-        """Take in the rows that a trial has logged since the last call.
+        """Read the rows that a trial has logged since the last call.
 
-        Yields its iterations so far, and whether it falls behind. Raises UsageError if a row lacks
-        the metric.
+        For each row, yield the number of iterations and whether ASHA rejects the trial. Raises
+        UsageError: a row lacks the metric.
         """
         metric = self.sweep.metric
         if trial.job.folder is None:
@@ -161,11 +166,11 @@ class Trials:
         file = trial.job.folder / PROGRESS
         try:
             found = file.stat()
-            stamp = (file, found.st_mtime_ns, found.st_size)  # changes when it is written to
+            stamp = (file, found.st_mtime_ns, found.st_size)  # changes when the file is written
             if stamp == trial.stamp:
                 return
             rows = read_rows(file)
-        except FileNotFoundError:  # there is none yet, or a resumed run is just replacing it
+        except FileNotFoundError:  # not written yet, or a resumed run is replacing it
             return
         for row in rows:
             iterations = int(row[ITERATION]) + 1
@@ -173,7 +178,7 @@ class Trials:
                 continue
             if not row.get(metric):
                 raise UsageError(
-                    f"--metric {metric}: the run logs none; allowed are {', '.join(row)}"
+                    f"--metric {metric}: the run does not log it; must be one of {', '.join(row)}"
                 )
             value = float(row[metric])
             trial.reported = iterations

@@ -1,4 +1,4 @@
-"""The values of a sweep's flags: one value, several, or a range to draw from."""
+"""The values of a flag in a sweep: a single value, several values, or a range."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ TRUTH = {"true": True, "false": False}
 
 
 class Range(NamedTuple):
-    """Numbers from `low` to `high`, both included; drawn evenly, or evenly in their logarithm."""
+    """A uniform or log-uniform distribution of numbers from `low` to `high`, both inclusive."""
 
     low: float
     high: float
-    log: bool
-    whole: bool
+    log: bool  # log-uniform
+    whole: bool  # integers only
 
 
-Choice = Sequence[Any] | Range  # one value or several, or a range
+Choice = Sequence[Any] | Range  # one or more values, or a range
 
 
-PRESET: Any = flag_tools.flag(None, "named setting")  # not a field of a config, but varied like one
+# --preset is not a field of a config, but a sweep can vary it like one.
+PRESET: Any = flag_tools.flag(None, "named setting")
 PRESET.name = "preset"
 
 
 def varied_fields(config_class: type) -> dict[str, tuple[dataclasses.Field, type]]:
-    """Return the flags of an agent that a sweep accepts, and the types of their values."""
+    """Return the flags of an agent that a sweep accepts, as {name: (field, type of its values)}."""
     typed: list[tuple[dataclasses.Field, type]] = [(PRESET, str)]
     for group in flag_tools.groups(config_class).values():
         typed += flag_tools.typed_fields(group)
@@ -38,10 +39,10 @@ def varied_fields(config_class: type) -> dict[str, tuple[dataclasses.Field, type
 
 
 def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
-    """Return the values of a flag's text: VALUE, VALUE,VALUE ..., LOW:HIGH or LOW:HIGH:log.
+    """Parse the text of a flag: VALUE, VALUE,VALUE,..., LOW:HIGH or LOW:HIGH:log.
 
-    Values that contain commas are separated by semicolons. Raises UsageError if a value is not
-    allowed, or given twice.
+    Flags whose values may contain commas use semicolons as separators. Raises UsageError: a value
+    is invalid or repeated.
     """
     if kind in (int, float) and ":" in text:
         return _range(field, kind, text)
@@ -49,15 +50,15 @@ def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
     values = [parse_one(field, kind, word.strip()) for word in text.split(separator)]
     twice = [value for index, value in enumerate(values) if value in values[:index]]
     if twice:
-        raise UsageError(f"--{field.name} {text}: {twice[0]} is there twice; allowed: once")
+        raise UsageError(f"--{field.name} {text}: {twice[0]} is repeated; values must be unique")
     return values
 
 
 def parse_one(field: dataclasses.Field, kind: type, word: str) -> Any:
-    """Return the value of a word. Raises UsageError if it is not allowed."""
+    """Parse one value of a flag. Raises UsageError: the value is invalid."""
     if kind is bool:
         if word not in TRUTH:
-            raise UsageError(f"--{field.name} {word}: allowed are true and false")
+            raise UsageError(f"--{field.name} {word}: must be true or false")
         return TRUTH[word]
     value = flag_tools.converter(kind, field)(word)
     check = field.metadata["check"]
@@ -72,12 +73,12 @@ def _range(field: dataclasses.Field, kind: type, text: str) -> Range:
     log = how == ["log"]
     if not (low < high < math.inf) or (how and not log) or (log and low <= 0):
         raise UsageError(
-            f"--{field.name} {text}: allowed are LOW:HIGH and LOW:HIGH:log, LOW below HIGH, with "
-            "log above 0"
+            f"--{field.name} {text}: must be LOW:HIGH or LOW:HIGH:log with LOW < HIGH, and LOW > 0 "
+            "for log"
         )
     return Range(low, high, log, kind is int)
 
 
 def word_of(value: Any) -> str:
-    """Return a value as it is typed, and as a trial's name contains it."""
+    """Return a value as text, as on the command line and in the name of a trial."""
     return str(value).lower() if isinstance(value, bool) else f"{value}"

@@ -1,4 +1,4 @@
-"""One TensorBoard event file: written record by record, read, and copied without its videos."""
+"""TensorBoard event files: write one, read one, and copy one without its videos."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
-_HEADER = struct.Struct("<QI")  # length, checksum of the length
+_HEADER = struct.Struct("<QI")  # length of the data, checksum of the length
 _FOOTER = struct.Struct("<I")  # checksum of the data
-_MEDIA = ("image", "audio")  # tensorboardX's videos are images too: animated GIFs
-_MEDIA_PLUGINS = ("images", "audio")  # TensorFlow 2 writes them as tensors
+_MEDIA = ("image", "audio")  # tensorboardX stores videos as images, too: animated GIFs
+_MEDIA_PLUGINS = ("images", "audio")  # TensorFlow 2 stores their media as tensors
 
 
 class CorruptRecordError(Exception):
-    """A record's checksum or content is wrong; nothing after it can be trusted."""
+    """A record has a wrong checksum or content, so the rest of the file is unreliable."""
 
 
 class Record(NamedTuple):
-    """A record as it stands in the file, and what was understood of it."""
+    """A record of an event file."""
 
-    raw: bytes
-    event: Event  # without the media, if they were not wanted
-    dropped: int  # values that were left out of `event`
+    raw: bytes  # as in the file
+    event: Event  # without its media, if the reader drops media
+    dropped: int  # number of media values that were dropped from `event`
 
     def is_empty(self) -> bool:
-        """Return whether all that the event held was left out."""
+        """Return whether all values of the event were dropped."""
         return self.dropped > 0 and not self.event.summary.value
 
 
 class Copied(NamedTuple):
-    """What `copy_without_media` did."""
+    """The result of `copy_without_media`."""
 
-    dropped: int  # values left out
-    is_corrupt: bool  # what stands behind a corrupt record was not copied
+    dropped: int  # number of media values that were not copied
+    is_corrupt: bool  # the copy ends before a corrupt record
 
 
 class EventFile:
-    """Appends to the folder's event file; tensorboardX's own writer can only start a new one."""
+    """Appends to the folder's event file; tensorboardX's writer always starts a new one."""
 
     def __init__(self, folder: Path, first_iteration: int) -> None:
-        """Open the folder's file, keeping the events of iterations before `first_iteration`."""
+        """Open the folder's file, and keep only the events before `first_iteration`."""
         old = sorted(folder.glob("events.out.tfevents.*"))
         self.path = old[-1] if old else folder / f"events.out.tfevents.{int(time.time())}.cs285"
         kept = [event for event in read_events(self.path) if event.step < first_iteration]
@@ -61,12 +61,12 @@ class EventFile:
         temporary.replace(self.path)  # the open file follows its new name
 
     def add_scalars(self, scalars: dict[str, float], step: int) -> None:
-        """Append one event with every scalar of this step."""
+        """Append one event with all scalars of this step."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(values, step)
 
     def add_video(self, tag: str, gif: bytes, frames: NDArray[np.uint8], step: int) -> None:
-        """Append an animated GIF of `frames` (T, height, width, 3) as TensorBoard shows videos."""
+        """Append the animated GIF of `frames` (T, height, width, 3), TensorBoard's video format."""
         _, height, width, _ = frames.shape
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
         self._write([Summary.Value(tag=tag, image=image)], step)
@@ -81,14 +81,14 @@ class EventFile:
 
 
 def is_event_file(path: Path) -> bool:
-    """Return whether a path has the name of an event file, as TensorBoard sees it."""
+    """Return whether TensorBoard would read this path as an event file."""
     return "tfevents" in path.name and not path.name.startswith(".") and path.is_file()
 
 
 def read_events(path: Path, media: bool = True) -> Iterator[Event]:
-    """Yield the events of a file up to its end, or to the first record that is cut or corrupt.
+    """Yield the events of a file up to its end or to the first incomplete or corrupt record.
 
-    Without `media`, images, videos and audio are left out, and reading past them takes no time.
+    Without `media`, the events have no images, videos or audio, and reading is much faster.
     """
     if not path.exists():
         return
@@ -99,16 +99,16 @@ def read_events(path: Path, media: bool = True) -> Iterator[Event]:
 
 
 def read_records(path: Path, media: bool = True) -> Iterator[Record]:
-    """Yield the records of a file up to its end, or to one that is cut there.
+    """Yield the records of a file up to its end or to an incomplete last record.
 
-    Without `media`, images, videos and audio are left out of the events. Raises
-    CorruptRecordError where the file is corrupt, but not for media that were not wanted.
+    Without `media`, the events have no images, videos or audio. Raises CorruptRecordError: a
+    record is corrupt. The data of dropped media are not checked.
     """
     media_tags: set[str] = set()
     with path.open("rb") as stream:
         while len(header := stream.read(_HEADER.size)) == _HEADER.size:
             length, checksum = _HEADER.unpack(header)
-            _check(header[:-4], checksum)  # else a wrong length would be read, however large
+            _check(header[:-4], checksum)  # a corrupt length may be huge
             data, footer = stream.read(length), stream.read(_FOOTER.size)
             if len(footer) < _FOOTER.size:
                 return
@@ -117,13 +117,13 @@ def read_records(path: Path, media: bool = True) -> Iterator[Record]:
             except DecodeError as error:
                 raise CorruptRecordError from error
             record = Record(header + data + footer, event, 0 if media else _drop(event, media_tags))
-            if not record.is_empty():  # the checksum of 100 MB of videos takes Python 10 s
+            if not record.is_empty():  # Python takes 10 s to check 100 MB of videos
                 _check(data, *_FOOTER.unpack(footer))
             yield record
 
 
 def copy_without_media(source: Path, target: IO[bytes]) -> Copied:
-    """Copy an event file without images, videos and audio; all else stays as it was to the byte."""
+    """Copy an event file without images, videos and audio; copy other records byte for byte."""
     dropped = 0
     try:
         for record in read_records(source, media=False):
@@ -149,17 +149,20 @@ def _frame(data: bytes) -> bytes:
 
 
 def _drop(event: Event, media_tags: set[str]) -> int:
-    """Take the media out of an event and return how many they were; `media_tags` remembers tags."""
+    """Remove the media values from an event and return their number.
+
+    `media_tags` collects the tags of media across the events of a file.
+    """
     values = event.summary.value
     kept = [value for value in values if not _is_media(value, media_tags)]
     dropped = len(values) - len(kept)
-    if dropped:  # else an event that is no summary would become one
+    if dropped:  # CopyFrom would turn any other event into a summary
         event.summary.CopyFrom(Summary(value=kept))
     return dropped
 
 
 def _is_media(value: Summary.Value, media_tags: set[str]) -> bool:
     if value.metadata.plugin_data.plugin_name in _MEDIA_PLUGINS:
-        media_tags.add(value.tag)  # TensorFlow may say it only with a tag's first value
+        media_tags.add(value.tag)  # TensorFlow may name the plugin only in a tag's first value
     kind = value.WhichOneof("value")
     return kind in _MEDIA or (kind == "tensor" and value.tag in media_tags)

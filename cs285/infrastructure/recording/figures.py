@@ -1,4 +1,4 @@
-"""Question 1's pictures, drawn without global pyplot state."""
+"""The figures of question 1, drawn without global pyplot state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-MOST_PANELS = 60  # more take minutes to draw
+MOST_PANELS = 60  # more panels take minutes to draw
 
 
 def save_predictions(
@@ -21,16 +21,18 @@ def save_predictions(
 ) -> None:
     """Write itr_0_predictions.npz and .png: true (T, O) in green, predicted (T, O) in red.
 
-    There is one panel per dimension. Of wide observations the first MOST_PANELS are drawn; `error`
-    is of all.
+    There is one panel per dimension, up to MOST_PANELS. `error` is the mean over all dimensions.
     """
     steps, ob_dim = true.shape
     panels = min(ob_dim, MOST_PANELS)
     columns = min(panels, 3)
     rows = -(-panels // columns)
     figure = new_figure(4 * columns, 1.9 * rows + 0.8)
-    left_out = f" (of all {ob_dim} dimensions)" if ob_dim > panels else ""
-    figure.suptitle(f"Open-loop prediction over {steps - 1} steps, MPE: {error:.4g}{left_out}")
+    scope = f" over all {ob_dim} dimensions" if ob_dim > panels else ""
+    figure.suptitle(
+        f"Open-loop prediction over {steps - 1} env steps\n"
+        f"mean prediction error{scope}: {error:.4g}"
+    )
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     draw_predictions(all_axes[:panels], true, predicted, range(panels))
     for axes in all_axes[: panels - columns]:
@@ -50,7 +52,7 @@ def draw_predictions(
     predicted: NDArray[np.float32],
     dims: Iterable[int],
 ) -> None:
-    """Draw some dimensions of true (T, O) in green against predicted (T, O) in red."""
+    """Plot the dimensions `dims` of true (T, O) in green and of predicted (T, O) in red."""
     for index, (axes, dim) in enumerate(zip(all_axes, dims, strict=True)):
         axes.plot(true[:, dim], color="green", label="true")
         axes.plot(predicted[:, dim], color="red", label="predicted")
@@ -60,26 +62,26 @@ def draw_predictions(
 
 
 def save_losses(folder: Path, losses: NDArray[np.float32]) -> None:
-    """Write itr_0_losses.npy and .png: the losses (steps,) of a fit on a logarithmic axis."""
+    """Write itr_0_losses.npy and .png: the losses (steps,) of a fit, on a log axis."""
     write_through_memory(folder / "itr_0_losses.npy", lambda file: np.save(file, losses))
     figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.plot(losses)
     axes.set(xlabel="gradient step", ylabel="training loss (normalised MSE)", yscale="log")
-    axes.set_title(f"Dynamics model, last loss {losses[-1]:.4g}")
+    axes.set_title(f"Dynamics model, final loss {losses[-1]:.4g}")
     axes.grid(alpha=0.3)
     figure.savefig(folder / "itr_0_losses.png")
 
 
 def write_through_memory(file: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Have numpy write into memory first: into a file, it reports a full disk without its errno."""
+    """Write through memory, because numpy reports a full disk without its errno."""
     buffer = io.BytesIO()
     write(buffer)
     file.write_bytes(buffer.getvalue())
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches, which belongs to no window."""
+    """Return an empty figure without a window; the size is in inches."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

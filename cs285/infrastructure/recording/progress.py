@@ -1,4 +1,4 @@
-"""What is said meanwhile: remarks, and how far a collection is."""
+"""Progress output: callbacks for messages, and the progress of a collection."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 15.0
-Notify = Callable[[str], None]  # where a function's remarks go, a line each
+Notify = Callable[[str], None]  # receives a function's messages, one line each
 
 
 def silent(line: str) -> None:
-    """Notify nothing."""
+    """Ignore the message."""
 
 
 class CollectionProgress:
-    """Shows env steps, env steps per second and the time left; call it with the steps so far.
+    """Shows env steps, env steps per second and the remaining time; call it with the steps so far.
 
-    A bar on a terminal, elsewhere a plain line now and then.
+    On a terminal it shows a progress bar. Elsewhere it prints a line every PLAIN_LINE_SECONDS.
     """
 
     def __init__(self, label: str, total: int) -> None:
@@ -33,13 +33,13 @@ class CollectionProgress:
 
     def __call__(self, steps: int) -> None:
         if self._bar is not None:
-            self._bar.update(min(steps, self.total) - self._bar.n)  # draws at most ten a second
+            self._bar.update(min(steps, self.total) - self._bar.n)  # tqdm limits the redraws
         elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
             print(self.plain_line(steps, self._last_line - self._start), flush=True)
 
     def plain_line(self, steps: int, seconds: float) -> str:
-        """Return the line that says how far `steps` env steps after `seconds` are."""
+        """Return the progress line for `steps` env steps after `seconds`."""
         rate = max(steps, 1) / seconds
         left = format_duration(max(self.total - steps, 0) / rate)
         return (
@@ -55,7 +55,7 @@ class CollectionProgress:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as a person reads them: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Return seconds as readable text: 42 s, 3 min 05 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Which OpenGL MuJoCo draws with: none unless videos are asked for, else whatever works here."""
+"""MuJoCo's OpenGL backend: none without videos, else the first one that works here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 from cs285.infrastructure.errors import UsageError
 
 VARIABLE, DISABLED = "MUJOCO_GL", "disabled"
-LINUX_BACKENDS = ("egl", "osmesa")  # EGL first: it uses a GPU where there is one
+LINUX_BACKENDS = ("egl", "osmesa")  # EGL first, because it uses a GPU if there is one
 OTHER_BACKENDS = ("glfw",)
 PROBE_SECONDS = 120
-# Ends by os._exit: the destructors of a renderer that failed have complaints of their own.
+# The probe ends with os._exit, because the destructors of a failed renderer print more errors.
 _PROBE = """
 import os, sys
 try:
@@ -28,9 +28,9 @@ os._exit(0)
 
 
 def disable_renderer() -> str | None:
-    """Have MuJoCo load no OpenGL, and return what the user had chosen.
+    """Prevent MuJoCo from loading OpenGL, and return the user's backend.
 
-    At its import it would load what MUJOCO_GL names, and fail where that is missing.
+    MuJoCo's import loads the backend in MUJOCO_GL, and fails if that backend is missing.
     """
     chosen = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = DISABLED
@@ -38,14 +38,14 @@ def disable_renderer() -> str | None:
 
 
 def choose_renderer(env_name: str, chosen: str | None) -> None:
-    """Set MUJOCO_GL to a backend that renders `env_name` here, the user's `chosen` one first.
+    """Set MUJOCO_GL to a backend that renders `env_name`; try the user's `chosen` backend first.
 
-    Tried in processes of their own: a backend that fails leaves OpenGL unusable in its process.
-    Raises UsageError, naming what to install, where nothing renders.
+    Each backend is tried in a separate process, because a failed one leaves OpenGL unusable.
+    Raises UsageError: no backend renders. The message names the packages to install.
     """
-    usual = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
+    defaults = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
-    for backend in dict.fromkeys([*([chosen] if chosen else []), *usual]):
+    for backend in dict.fromkeys([*([chosen] if chosen else []), *defaults]):
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, env_name],
             env={**os.environ, VARIABLE: backend},
@@ -58,6 +58,6 @@ def choose_renderer(env_name: str, chosen: str | None) -> None:
             return
         reasons.append(f"{backend}: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
     raise UsageError(
-        f"--video_log_freq: {env_name} cannot be rendered here ({'; '.join(reasons)}); install "
-        "libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control), or give -1"
+        f"--video_log_freq: {env_name} cannot be rendered here ({'; '.join(reasons)}); must be -1 "
+        "unless you install libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control)"
     )

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""The stopwatch: seconds of a run by phase."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up seconds by phase; those of a phase within another one count for the inner one."""
+    """Sums the seconds of each phase; a nested phase does not count for the outer phase."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._inner = [0.0]  # seconds of the phases within each of those that are under way
+        self._inner = [0.0]  # seconds of nested phases, one entry per open phase
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Have the block count as this phase.
+        """Count the time of the block as this phase.
 
-        Nobody waits for a GPU: what it has still to do then counts for the phase that needs it.
+        GPU work is asynchronous: it counts for the phase that waits for its result.
         """
         self._inner.append(0.0)
         start = time.perf_counter()
@@ -32,7 +32,7 @@ class Stopwatch:
 
 
 def describe_phases(seconds: Mapping[str, float]) -> str:
-    """Return the phases' shares of the time, the largest first; of less than 1% nothing."""
+    """Return the share of each phase in the time, largest first; omit shares below 1%."""
     whole = sum(seconds.values()) or 1.0
     shares = sorted(((own / whole, name) for name, own in seconds.items()), reverse=True)
     return ", ".join(f"{name} {share:.0%}" for share, name in shares if share >= 0.01)

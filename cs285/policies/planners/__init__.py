@@ -1,8 +1,8 @@
-"""The planners by name: each is a function from returns to plans (B, H, A), in a file of its own.
+"""The planners by name. Each planner is one function in one file.
 
-A new planner is a function with this signature and an entry in PLANNERS. Its name goes to
-SAMPLING_STRATEGIES and its settings to a class in cs285/config/planner.py, where --help finds them
-without torch.
+To add a planner, write a function with the signature `Planner` and add it to PLANNERS. Add its name
+to SAMPLING_STRATEGIES and its settings to a class in cs285/config/planner.py. They live there
+because --help must not import torch.
 """
 
 from __future__ import annotations

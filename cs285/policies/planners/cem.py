@@ -1,4 +1,4 @@
-"""CEM, the cross-entropy method: Gaussian populations, refitted to their elites."""
+"""The cross-entropy method (CEM) planner: Gaussian populations, refitted to their elites."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cs285.policies.planners.sampling import Returns, SamplingContext, elite_sta
 
 
 def cross_entropy(returns_of: Returns, context: SamplingContext) -> Tensor:
-    """Return the mean of the last elites, (B, H, A); NaN where no return is finite.
+    """Return the mean (B, H, A) after the last refit; NaN if no return is finite.
 
-    The homework's CEM: a uniform population, then Gaussian ones refitted to the elites by
-    mean = alpha * elite mean + (1 - alpha) * mean, and the std likewise. With a warm start the
-    first population is Gaussian, too, around the last plan, and refitted like the others.
+    As in the homework, the first population is uniform and the others are Gaussian. A refit sets
+    mean = alpha * elite mean + (1 - alpha) * mean, and the std in the same way. With a warm start
+    the first population is Gaussian as well, around the previous plan.
     """
     config = context.config
 

@@ -1,4 +1,4 @@
-"""iCEM: CEM with coloured noise, populations that shrink, and elites that are kept."""
+"""The iCEM planner: CEM with coloured noise, shrinking populations and reused elites."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cs285.policies.planners.sampling import (
 
 
 def improved_cross_entropy(returns_of: Returns, context: SamplingContext) -> Tensor:
-    """Return the best sequence of the last population, (B, H, A); NaN where no return is finite.
+    """Return the best sequence (B, H, A) of the last population; NaN if no return is finite.
 
-    Pinneri et al. 2020, arXiv:2008.06389, algorithm 1: temporally correlated noise, populations
-    that shrink, elites that enter the next population and, moved on by a step, the next decision's
-    first one, the mean among the last candidates, the best one executed.
+    The noise is temporally correlated, and the populations shrink. Some elites enter the next
+    population. Shifted by one step, they also enter the first population of the next decision. The
+    mean is a candidate in the last population. Pinneri et al. 2020, arXiv:2008.06389, algorithm 1.
     """
     config, count = context.config, context.candidates
     mean = context.recall_mean()
     std = context.first_std.expand_as(mean)
     reused = int(config.icem_reuse * config.cem_num_elites)
-    # A first decision has no elites yet: it draws more candidates in their place.
+    # A decision without kept elites draws additional candidates instead.
     elites = context.recall("elites", _draw(context, mean, std, reused))
     for iteration in range(config.cem_iterations):
         if iteration > 0:
@@ -49,7 +49,7 @@ def improved_cross_entropy(returns_of: Returns, context: SamplingContext) -> Ten
 
 
 def _draw(context: SamplingContext, mean: Tensor, std: Tensor, count: int) -> Tensor:
-    """Draw (B, count, H, A) with coloured noise around the mean (B, H, A)."""
+    """Draw sequences (B, count, H, A) with coloured noise around the mean (B, H, A)."""
     noise, beta = context.noise(count), context.config.icem_noise_beta
     if beta:
         basis = noise_basis(context.config.mpc_horizon, beta).to(noise)
@@ -58,14 +58,14 @@ def _draw(context: SamplingContext, mean: Tensor, std: Tensor, count: int) -> Te
 
 
 @functools.lru_cache
-@torch.inference_mode(False)  # what is kept is also for planners with gradients
+@torch.inference_mode(False)  # planners with gradients use the cached matrix, too
 def noise_basis(horizon: int, beta: float) -> Tensor:
-    """Return the matrix (H, H) that makes white noise (..., H) coloured, by `white @ it`.
+    """Return the matrix (H, H) that turns white noise (..., H) into coloured noise: `white @ it`.
 
-    Each step has a variance of 1; the power at frequency f falls with f^-beta: 0 is white noise, 1
-    pink, 2 red. The rows are sines and cosines, scaled by f^(-beta/2); the constant has the scale
-    of the lowest frequency. Timmer & Koenig 1995; Pinneri et al. 2020, arXiv:2008.06389, section
-    3.1.
+    Each step has a variance of 1. The power at frequency f is proportional to f^-beta: beta 0 is
+    white noise, 1 pink, 2 red. The rows are sines and cosines scaled by f^(-beta/2). The constant
+    row has the scale of the lowest frequency. Timmer & Koenig 1995; Pinneri et al. 2020,
+    arXiv:2008.06389, section 3.1.
     """
     steps = torch.arange(horizon, dtype=torch.float64)
     rows = []

@@ -1,4 +1,4 @@
-"""Random shooting: the best of many random sequences."""
+"""The random shooting planner: the best of many random sequences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cs285.policies.planners.sampling import (
 
 
 def random_shooting(returns_of: Returns, context: SamplingContext) -> Tensor:
-    """Return the best of N uniform sequences, (B, H, A); NaN where no return is finite.
+    """Return the best (B, H, A) of N uniform sequences; NaN if no return is finite.
 
-    With a warm start the last plan takes the place of one of them.
+    With a warm start, the previous plan replaces one of them.
     """
     sequences = context.uniform()
     if context.config.is_warm_started:

@@ -1,4 +1,4 @@
-"""What the planners draw from, what they keep from one decision to the next, and their elites."""
+"""The parts that planners share: sampling, memory between decisions, and elites."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Returns = Callable[[Tensor], Tensor]  # sequences (B, N, H, A) -> returns (B, N)
 
 @dataclass(frozen=True)
 class SamplingContext:
-    """What a planner may use in a decision of B environments: the settings, and draws."""
+    """The settings, random draws and memories for one decision in B environments."""
 
-    ac_low: Tensor  # (A,), of the box of legal actions
-    ac_high: Tensor  # (A,)
+    ac_low: Tensor  # (A,), lower bounds of the actions
+    ac_high: Tensor  # (A,), upper bounds
     config: PlannerConfig
     memories: Sequence[Memory]  # one per environment
-    proposals: Tensor | None = None  # (B, M, H, A), of a policy prior
+    proposals: Tensor | None = None  # (B, M, H, A), from a policy prior
 
     @property
     def candidates(self) -> int:
-        """N, the sequences to draw for a population."""
+        """N, the number of sequences to draw for a population."""
         return self.config.mpc_num_action_sequences
 
     @property
     def first_std(self) -> Tensor:
-        """The std (H, A) of a first population that is Gaussian."""
-        half = (self.ac_high - self.ac_low) / 2
-        return (self.config.mpc_init_std * half).expand(self.config.mpc_horizon, -1)
+        """The standard deviation (H, A) of the first Gaussian population."""
+        half_width = (self.ac_high - self.ac_low) / 2
+        return (self.config.mpc_init_std * half_width).expand(self.config.mpc_horizon, -1)
 
     def uniform(self) -> Tensor:
-        """Draw sequences (B, N, H, A) uniformly in the box."""
+        """Draw sequences (B, N, H, A) uniformly in the action box."""
         shape = (self.candidates, self.config.mpc_horizon, len(self.ac_low))
         device = self.ac_low.device
         draws = [torch.rand(shape, generator=m.generator, device=device) for m in self.memories]
@@ -50,39 +50,46 @@ class SamplingContext:
         return torch.stack(draws)
 
     def around(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
-        """Return mean + std * noise, clipped to the box: (B, H, A) twice, and (B, N, H, A)."""
+        """Return mean + std * noise, (B, N, H, A), clipped to the action box.
+
+        `mean` and `std` are (B, H, A), `noise` (B, N, H, A).
+        """
         sequences = torch.addcmul(mean[:, None], noise, std[:, None])
         return sequences.clamp_(self.ac_low, self.ac_high)
 
     def gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
-        """Draw sequences (B, N, H, A) from N(mean, std) of (B, H, A), clipped to the box."""
+        """Draw sequences (B, N, H, A) from Gaussians with mean and std (B, H, A), and clip them."""
         return self.around(mean, std, self.noise(self.candidates))
 
     def with_proposals(self, sequences: Tensor) -> Tensor:
-        """Return sequences (B, N, H, A) and after them those that a policy prior proposes."""
+        """Return the sequences (B, N, H, A), followed by the proposals of the policy prior."""
         if self.proposals is None:
             return sequences
         return torch.cat([sequences, self.proposals.clamp(self.ac_low, self.ac_high)], 1)
 
     def keep(self, name: str, sequences: Tensor) -> None:
-        """Keep sequences (B, ..., H, A) for the next decision of each environment."""
+        """Keep sequences (B, ..., H, A) for the next decision, if it has a warm start."""
         if self.config.is_warm_started:
-            for memory, own in zip(self.memories, sequences, strict=True):
-                memory.kept[name] = own.clone()
+            for memory, row in zip(self.memories, sequences, strict=True):
+                memory.kept[name] = row.clone()
 
-    def recall(self, name: str, otherwise: Tensor) -> Tensor:
-        """Return what was kept, moved on by a step, (B, ..., H, A).
+    def recall(self, name: str, default: Tensor) -> Tensor:
+        """Return the kept sequences (B, ..., H, A), shifted by one step.
 
-        At an episode's start nothing is: a row of `otherwise`, of the same shape, takes its place.
+        An environment for which nothing is kept gets its row of `default` (B, ..., H, A). Nothing
+        is kept at the start of an episode, and without a warm start.
         """
         rows = [
-            shifted(memory.kept[name]) if name in memory.kept else own
-            for memory, own in zip(self.memories, otherwise, strict=True)
+            shifted(memory.kept[name]) if name in memory.kept else row
+            for memory, row in zip(self.memories, default, strict=True)
         ]
         return torch.stack(rows)
 
     def recall_mean(self) -> Tensor:
-        """Return the last decision's mean (B, H, A), moved on by a step, or the box's centre."""
+        """Return the previous mean (B, H, A), shifted by one step.
+
+        An environment without a previous mean gets the centre of the action box.
+        """
         centre = (self.ac_low + self.ac_high) / 2
         return self.recall("mean", centre.expand(len(self.memories), self.config.mpc_horizon, -1))
 
@@ -91,16 +98,16 @@ Planner = Callable[[Returns, SamplingContext], Tensor]  # -> the best plans (B, 
 
 
 def shifted(sequences: Tensor) -> Tensor:
-    """Return sequences (..., H, A) from their second step on, the last action repeated."""
+    """Return sequences (..., H, A) without their first action, and with the last one repeated."""
     return torch.cat([sequences[..., 1:, :], sequences[..., -1:, :]], -2)
 
 
 def best_sequences(returns_of: Returns, sequences: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the best of (B, N, H, A), (B, count, H, A), best first, and their weights (B, count).
+    """Return the `count` best sequences (B, count, H, A), best first, and weights (B, count).
 
-    Weights are equal and sum to 1, but a sequence whose return is not finite has weight 0; such
-    sequences are among the best only where fewer than `count` others are left. Where no other is
-    left, the weights are NaN.
+    `sequences` are (B, N, H, A). Sequences with a finite return have equal weights that sum to 1.
+    The others have weight 0; they are returned only if too few returns are finite. If no return is
+    finite, the weights are NaN.
     """
     top = rank_non_finite_last(returns_of(sequences)).topk(count, dim=1)
     rows = torch.arange(len(sequences), device=sequences.device)[:, None]
@@ -111,16 +118,16 @@ def best_sequences(returns_of: Returns, sequences: Tensor, count: int) -> tuple[
 def elite_statistics(
     returns_of: Returns, sequences: Tensor, num_elites: int
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and std, (B, H, A) each, of the best sequences of (B, N, H, A).
+    """Return mean and std, (B, H, A) each, of the elites among sequences (B, N, H, A).
 
-    A candidate whose return is not finite is never an elite, even if fewer than `num_elites` are
-    left; where none is left the result is NaN.
+    A candidate with a non-finite return is never an elite, even if fewer than `num_elites` remain.
+    If none remains, the result is NaN.
     """
     return weighted_statistics(*best_sequences(returns_of, sequences, num_elites))
 
 
 def weighted_statistics(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and std, (B, H, A) each, of (B, n, H, A) with weights (B, n)."""
+    """Return the weighted mean and std, (B, H, A) each, of (B, n, H, A) with weights (B, n)."""
     weights = weights[..., None, None]
     mean = (weights * sequences).sum(1)
     variance = (weights * (sequences - mean[:, None]).square()).sum(1)
@@ -128,10 +135,10 @@ def weighted_statistics(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Ten
 
 
 def best_or_nan(best: Tensor, weights: Tensor) -> Tensor:
-    """Return the first (B, H, A) of `best_sequences`, NaN where no return was finite."""
+    """Return the best sequence (B, H, A) of `best_sequences`; NaN if no return was finite."""
     return torch.where(weights[:, 0].isfinite()[:, None, None], best[:, 0], torch.nan)
 
 
 def rank_non_finite_last(returns: Tensor) -> Tensor:
-    """Return (B, N) with -inf for every return that is not finite, also for +inf."""
+    """Replace every non-finite return (B, N) by -inf, including +inf."""
     return torch.where(returns.isfinite(), returns, -torch.inf)
