@@ -107,7 +107,7 @@ check_variables() {
     case $name in
       MB_* | MBPO_* | SAC_*)
         [[ $known == *" $name "* ]] ||
-          fail "$name=${!name}: unknown variable; ./run_hw4.sh --help lists all variables" ;;
+          fail "$name=${!name}: must be a variable that ./run_hw4.sh --help lists" ;;
     esac
   done
 }

@@ -1,4 +1,4 @@
-"""Time of each phase and peak memory of complete runs: cheetah of questions 3, 5 and 6.
+"""Time of each phase and peak memory of complete runs of questions 3, 5 and 6 on the cheetah.
 
 Run `python -m benchmarks.end_to_end` on an idle machine.
 

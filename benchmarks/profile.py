@@ -3,8 +3,8 @@
 Run `python -m benchmarks.profile` on an idle machine.
 
 The shares of the time come from torch's profiler. The script also compares the rate of the matrix
-products with the sgemm peak, which it measures just before. The upper bound is the rate at which
-the products would run at that peak and everything else would take no time.
+products with the sgemm peak, which it measures just before. The upper bound is the rate that
+would be reached if the products ran at that peak and nothing else took time.
 """
 
 from __future__ import annotations

@@ -27,15 +27,15 @@ SECTIONS = {  # benchmark -> heading and introduction
         'processes. mbrl-lib always uses CEM, in the "random" tables with one iteration. It '
         "predicts each candidate with one random member per particle, so it makes a third of the "
         "predictions with 1 particle and the same number with 3 particles. The share of the sgemm "
-        "peak divides the operations per second of the network predictions by the operations per "
-        "second of a large float32 matrix product in the same round. The last table collects one "
-        "PETS episode on Pendulum on one core and on all cores.",
+        "peak is the operations per second of the network predictions divided by the operations "
+        "per second of a large float32 matrix product in the same round. The last table collects "
+        "one PETS episode on Pendulum on one core and on all cores.",
     ),
     "sac_updates": (
         "SAC updates",
-        "SAC updates per second with the observation and action dims of cheetah. The baseline is "
-        "Stable-Baselines3. SBX is its JAX version. The homework-style learner updates as the "
-        "homework does.",
+        "SAC updates per second with the observation and action dimensions of cheetah. The "
+        "baseline is Stable-Baselines3. SBX is its JAX version. The homework-style learner updates "
+        "as the homework does.",
     ),
     "dynamics_fit": (
         "Dynamics fit",
@@ -105,18 +105,18 @@ HEAD = (
     "in this folder, which also record package versions, commit and machine.",
     "[docs/performance.md](../../docs/performance.md) explains what limits the speed.",
     "",
-    "Contenders take turns, each in its own process, so that a slow minute of the machine affects",
+    "Contenders take turns, each in its own process, so that a slow period of the machine affects",
     'all of them. "here" is this repository. The columns show the median and the quartiles of the',
-    "rounds. The ratio to the baseline divides the rate of a contender by the rate of the baseline",
-    "in the same round; the table shows the median ratio. All contenders use the CPU settings of",
-    '`tune_cpu`, except in tables with "default torch settings".',
+    "rounds. The ratio to the baseline is the rate of a contender divided by the rate of the",
+    "baseline in the same round; the table shows the median ratio. All contenders use the CPU",
+    'settings of `tune_cpu`, except in tables with "default torch settings".',
     "",
-    "Shapes: N candidates, horizon H, E members, observation dim O, action dim A. 2x250 means two",
-    "hidden layers of 250 units.",
+    "Shapes: N candidates, horizon H, E members, observation dimension O, action dimension A.",
+    "2x250 means two hidden layers of 250 units.",
 )
 TARGETS_INTRODUCTION = (
-    '"vs." divides the first speed by the second. The last column shows whether the measured value '
-    "meets the bound."
+    '"A vs. B" is the speed of A divided by the speed of B. The last column shows whether the '
+    "measured value meets the bound."
 )
 
 
@@ -237,7 +237,8 @@ TARGETS = (
         for env in ("cheetah-cs285-v0", "reacher-cs285-v0")
     ),
     Target(
-        "Time of a sweep trial / time of the same run started by hand, without start-up",
+        "Time of a sweep trial divided by the time of the same run started by hand, without "
+        "start-up",
         "sweeps",
         ("ratios", "trial / manual run, without start-up", "median"),
         1.03,

@@ -3,7 +3,8 @@
 Run `python -m benchmarks.sac_updates` on an idle machine. First install the peer libraries with
 `pip install -r requirements-peers.txt`.
 
-All contenders use the observation and action dims of cheetah and the same network and batch sizes.
+All contenders use the observation and action dimensions of cheetah and the same network and batch
+sizes.
 """
 
 from __future__ import annotations

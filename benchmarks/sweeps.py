@@ -26,7 +26,7 @@ from cs285.experiments.job import DONE
 from cs285.experiments.launchers.base import Process, Share
 from cs285.experiments.launchers.local import LocalLauncher
 from cs285.experiments.sweeps import folder as sweep_folder
-from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.trials import Trials
 from cs285.infrastructure.logger import read_rows
 from cs285.scripts.sweep import main as sweep

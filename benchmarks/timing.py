@@ -1,6 +1,6 @@
 """Timing of contenders and writing of the results.
 
-The contenders take turns, each in its own process. A slow minute of the machine therefore affects
+The contenders take turns, each in its own process. A slow period of the machine therefore affects
 all of them.
 """
 

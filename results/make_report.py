@@ -59,10 +59,11 @@ A run is one experiment with one seed. Its CSV holds the logged metrics, and its
 flags, command, commit, machine and wall-clock time. `scripts/reproduce.py --export_to results` runs
 the experiments and writes these files; `results/sb3_sac.py` does so for Stable-Baselines3.
 
-## How to read the tables
+## Columns of the tables
 
 - **metric**: the column of the CSV, explained in [docs/metrics.md](../docs/metrics.md). "mean of
-  last 3" is the mean of the last three logged values. The mean prediction error is in the JSON.
+  last 3" is the mean of the last three logged values. The mean prediction error is stored in the
+  JSON.
 - **value by seed**: the value of each run, and the mean over the seeds.
 - **stated figure**: the figure that the assignment states. Beyond the homework it is the figure of
   a paper. "reached" or "not reached" tells whether the mean over the seeds reaches it. A mean that
@@ -74,7 +75,7 @@ the experiments and writes these files; `results/sb3_sac.py` does so for Stable-
   source for speed.
 - **stated time**: the time that the assignment or the paper states.
 
-Figures without a number to compare with, such as "a trend", have no verdict. "unfinished" marks
+A stated figure that is not a number, such as "a trend", has no verdict. "unfinished" marks
 experiments with a run that was exported before its end.
 
 A row "with a perfect model" shows the same planner with the simulator as its model
@@ -90,7 +91,7 @@ cheetah, two of the reacher, and at least four of the obstacles.
 
 ## Beyond the homework
 
-These experiments are run with `scripts/reproduce.py --experiments research`.
+`python scripts/reproduce.py --experiments research` runs these experiments.
 
 {research_rows}
 
@@ -104,17 +105,17 @@ interval.
 
 ## Model error
 
-The median error of the ensemble's mean state, with the spread of the members in brackets. Both are
-in units of the observations' standard deviation. The ensembles are fitted to the first env steps of
-a run of question 6, and evaluated on episodes of its final policy and of random actions. The script
-is `results/model_error_study.py`; [docs/model_error.md](../docs/model_error.md) explains the
-results.
+The table shows the median error of the ensemble's mean state, with the spread of the members in
+brackets. Both are in units of the observations' standard deviation. The ensembles are fitted to the
+first env steps of a run of question 6, and evaluated on episodes of its final policy and of random
+actions. The script is `results/model_error_study.py`; [docs/model_error.md](../docs/model_error.md)
+explains the results.
 
 {model_error}
 
 ## Planners through one model
 
-The mean return of each planner with the final model of a run, on the same episodes
+The table shows the mean return of each planner with the final model of a run, on the same episodes
 (`results/planner_study.py`). The first MPPI row and the first iCEM row use the default flags; the
 other MPPI and iCEM rows change one flag each.
 
@@ -122,11 +123,12 @@ other MPPI and iCEM rows change one flag each.
 
 ## Model losses
 
-Ensembles with a run's settings, fitted once to its transitions without the newest fifth
-(`results/model_loss_study.py`). The newest fifth is the held-out data. An error is the geometric
-mean over columns of the mean squared error, in units of the targets' variance, averaged over the
-members and three seeds. Coverage is the share of held-out targets inside the predicted 50%, 80% and
-95% intervals. [docs/dynamics_model.md](../docs/dynamics_model.md) explains the losses.
+The table compares ensembles with a run's settings. They are fitted once to its transitions without
+the newest fifth (`results/model_loss_study.py`). The newest fifth is the held-out data. An error is
+the geometric mean over columns of the mean squared error, in units of the targets' variance,
+averaged over the members and three seeds. Coverage is the share of held-out targets inside the
+predicted 50%, 80% and 95% intervals. [docs/dynamics_model.md](../docs/dynamics_model.md) explains
+the losses.
 
 {model_losses}
 

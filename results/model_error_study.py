@@ -5,8 +5,8 @@
 LOGDIR is the log folder of a finished run of question 6 (q6_cheetah_rlen10_seed1). The script fits
 new ensembles to the first 5000, 10000, 20000 and 50000 env steps of the run's replay buffer. The
 first 5000 env steps are random actions; the others come from an improving policy. Each ensemble is
-evaluated on new episodes of the final policy and of random actions. Writes
-results/study/model_error.csv and model_error.json.
+evaluated on new episodes of the final policy and of random actions. It
+writes results/study/model_error.csv and model_error.json.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rows_of(loop: OpenLoop, env_steps: int, seed: int, data: str) -> list[list[A
 
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
     config, task, env, agent, _ = rebuild(folder, no_gpu=True)
     replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model

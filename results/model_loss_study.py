@@ -5,7 +5,8 @@
 LOGDIR is the log folder of a run of run_hw4_mb.py or run_hw4_mbpo.py. The script fits new ensembles
 with the run's settings: a deterministic one, and a probabilistic one with each --model_loss. They
 are fitted once to the run's replay buffer without its newest fifth. The newest fifth, which the
-later policies collected, is the held-out data. Writes results/study/model_loss_NAME.json.
+later policies collected, is the held-out data. The script writes
+results/study/model_loss_NAME.json.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def fit_and_evaluate(
 
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     config, task, _, agent, _ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
     data = getattr(agent, "mb_agent", agent).replay_buffer.all()
     found: dict[str, list[dict[str, float]]] = {}

@@ -6,8 +6,8 @@ LOGDIR is the log folder of a run of questions 2 to 5, of a planner experiment, 
 Pendulum-v1. The script repeats the run's last three evaluations with the same planner and the same
 initial states, but evaluates every candidate in a copy of the simulator. If the run's model is
 deterministic, the planner also draws the same random numbers. The gap between the run's return and
-this return is model error; the gap from there to the best possible return is planner error. Writes
-NAME_perfect.json next to the run's export.
+this return is model error; the gap from there to the best possible return is planner error. The
+script writes NAME_perfect.json next to the run's export.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PerfectMPC:
     device = torch.device("cpu")
 
     def __init__(self, real: Any, imagined: Any, config: PlannerConfig) -> None:
-        """Act in `real`, and plan in `imagined`, a second instance of the same task."""
+        """Store `real`, the env of the episode, and `imagined`, a copy to try candidates in."""
         self.real, self.imagined, self.config = real.unwrapped, imagined.unwrapped, config
         box = real.action_space
         self.limits = torch.from_numpy(box.low), torch.from_numpy(box.high)
@@ -58,14 +58,14 @@ class PerfectMPC:
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
         """Return the best plan's first action (1, A) for obs (1, O)."""
-        search = SamplingContext(*self.limits, self.config, memories)
-        plan = PLANNERS[self.config.mpc_action_sampling_strategy](self.returns_of, search)
+        context = SamplingContext(*self.limits, self.config, memories)
+        plan = PLANNERS[self.config.mpc_action_sampling_strategy](self.returns_of, context)
         return plan[:, 0].numpy()
 
     def returns_of(self, sequences: Tensor) -> Tensor:
         """Return the returns (1, N) of sequences (1, N, H, A).
 
-        A plan continues after the end of an episode.
+        Rewards after a termination count, too.
         """
         state = get_state(self.real)
         returns = np.zeros(sequences.shape[:2])
@@ -96,9 +96,9 @@ def set_state(env: Any, state: NDArray[np.float64]) -> None:
         mujoco.mj_setState(env.model, env.data, state, STATE)
 
 
-def replay_actions(argv: Sequence[str]) -> int:
+def repeat_evaluations(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
     _, config = read_run(folder)
     run = config.run
@@ -121,4 +121,4 @@ def replay_actions(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(SCRIPT, replay_actions, None))
+    sys.exit(run_script(SCRIPT, repeat_evaluations, None))

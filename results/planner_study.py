@@ -4,7 +4,7 @@
 
 LOGDIR is the log folder of a finished run of run_hw4_mb.py on a homework task. Every planner uses
 the run's final model and runs the same number of new episodes from the same initial states, so only
-the planner differs. Writes results/study/planners_NAME.json.
+the planner differs. The script writes results/study/planners_NAME.json.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PLANNERS: Mapping[str, Mapping[str, Any]] = {
 
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
     config, task, env, agent, _ = rebuild(folder, no_gpu=True)
     horizon = config.planner.mpc_horizon

@@ -61,7 +61,7 @@ class RewardOnly(LinearReach):
         return -(observations**2).sum(-1)
 
 
-class EndsSomewhere(LinearReach):
+class TerminatesAfterTwoSteps(LinearReach):
     """A task without get_reward whose episodes terminate after two env steps."""
 
     get_reward = None  # type: ignore[assignment]
@@ -76,7 +76,9 @@ class EndsSomewhere(LinearReach):
         return super().reset(seed=seed)
 
 
-gym.register("EndsSomewhere-v0", entry_point=EndsSomewhere, max_episode_steps=20)
+gym.register(
+    "TerminatesAfterTwoSteps-v0", entry_point=TerminatesAfterTwoSteps, max_episode_steps=20
+)
 gym.register("NanReward-v0", entry_point=NanReward, max_episode_steps=20)
 gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)
 

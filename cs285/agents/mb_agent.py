@@ -77,7 +77,8 @@ class MBAgent(BaseAgent):
         """Fit the model to the whole replay buffer and return the metrics.
 
         From the second fit on, "New Data Loss" measures the previous model on the transitions
-        collected since its fit. So does "Coverage", for a probabilistic ensemble.
+        collected since its fit. For a probabilistic ensemble, "Coverage" is measured on the same
+        transitions.
         """
         new_data_metrics: dict[str, Tensor] = {}
         with self.stopwatch.phase("fit"):

@@ -42,8 +42,8 @@ class MBPOAgent(BaseAgent):
         self.stopwatch = self.mb_agent.stopwatch  # it already times the fits
         self.env_steps = 0  # collected since the run began
         self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)
-        self.block = range(0)  # the SAC iterations that the last batch of rollouts serves
-        self.next_fit = 0  # the SAC iteration before which the model is fitted next
+        self.block = range(0)  # the SAC iterations that use the last batch of rollouts
+        self.next_fit = 0  # first SAC iteration after the next fit
         self.rows_drawn = self.real_rows_drawn = 0  # SAC batch rows of this iteration
         self.metrics: dict[str, Tensor] = {}  # last values of the metrics of fits and rollouts
         self.actor: Policy = self.sac_agent.actor
@@ -51,7 +51,7 @@ class MBPOAgent(BaseAgent):
 
     @property
     def eval_policies(self) -> dict[str, Policy]:
-        """The SAC policy, and with --mbpo_eval_planner also the planner."""
+        """The SAC policy; with --mbpo_eval_planner, also the planner."""
         policies = self.sac_agent.eval_policies
         if self.config.mbpo_eval_planner:
             return {**policies, "Planner_Eval": self.mb_agent.actor}
@@ -176,7 +176,7 @@ class MBPOAgent(BaseAgent):
         if self.model is None:
             return None
         horizon = max(self.config.mbpo_rollout_length, PLAN_HORIZON)
-        policy = self.sac_agent.evaluated
+        policy = self.sac_agent.eval_policy
         return Diagnosed(self.model, self.mb_agent.task_model, policy, horizon, ERROR_HORIZON)
 
     def state_dict(self) -> dict[str, Any]:

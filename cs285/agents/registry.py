@@ -31,10 +31,10 @@ class AgentEntry:
     """What the scripts need to know about an agent."""
 
     name: str  # its name for --script and in the lists of experiments
-    module: str  # registers the agent on import; `python -m` of it trains the agent
+    module: str  # registers the agent on import; `python -m MODULE` trains it
     config_class: type  # its groups are the agent's flags; one must be `run` (RunConfig)
     build: Callable[[Any, TaskSpec, torch.device], BaseAgent]  # from an instance of config_class
-    # {flag: value} of the given flags -> {flag: value} to run with; reports changes by Notify
+    # maps the given {flag: value} to the flags of the run, and reports changes by Notify
     resolve: Callable[[dict[str, Any], Notify], dict[str, Any]] = lambda given, notify: given
     presets: Path = presets.FOLDER  # folder of its presets, as TOML files
 
@@ -66,7 +66,7 @@ def register(entry: AgentEntry) -> AgentEntry:
     return entry
 
 
-def find_own_modules() -> None:
+def add_current_folder_to_path() -> None:
     """Make the modules of the current folder importable, as `python -m` does."""
     here = str(Path.cwd())
     if here not in sys.path:

@@ -32,7 +32,7 @@ from cs285.networks.compilation import compiled
 from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
-UPDATES_AT_ONCE = 100  # their batches are drawn together, which is faster
+UPDATES_AT_ONCE = 100  # updates whose batches are drawn in one call, for speed
 
 # (first SAC iteration, most SAC iterations) -> packed rows (updates, B, D) of one or more of them
 DrawBatches = Callable[[int, int], Tensor]
@@ -69,12 +69,12 @@ class SACAgent(BaseAgent):
         self.iterations_done = 0  # SAC iterations since the run began
         self.metrics: dict[str, Tensor] = {}  # the last value of each metric
         self.actor: Policy = SACActor(self.policy, device, deterministic=False)
-        self.evaluated: Policy = SACActor(self.policy, device, deterministic=True)
+        self.eval_policy: Policy = SACActor(self.policy, device, deterministic=True)
 
     @property
     def eval_policies(self) -> dict[str, Policy]:
         """The policy's mode, without sampling."""
-        return {"Eval": self.evaluated}
+        return {"Eval": self.eval_policy}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths."""

@@ -1,4 +1,4 @@
-"""Grouping runs into settings: the seeds of one setting form one curve."""
+"""Group runs into settings: the seeds of one setting form one curve."""
 
 from __future__ import annotations
 
@@ -51,12 +51,15 @@ def with_column(flag: str, name: str, runs: Sequence[Run], notify: Notify = sile
         raise UsageError(f"{flag} {name}: no run has values of it; must be one of {known}")
     for run in runs:
         if not any(run is other for other in found):
-            notify(f"{run.path}: skipped because it has no values of {name}")
+            notify(
+                f"{run.path}: skipped because it has no values of {name}; choose another column, "
+                "or wait until the run has logged it"
+            )
     return found
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Return what identifies the setting of a run, if known: its script, then its flags."""
+    """Return the script and the flags that identify the setting of a run, if known."""
     script = {"script": run.config["script"]} if "script" in run.config else {}
     flags = run.config.get("flags", {})
     return script | {name: value for name, value in flags.items() if name not in VARY_WITHIN}
@@ -103,6 +106,9 @@ def _one_of_each_seed(members: Sequence[Run], notify: Notify) -> list[Run]:
         key = run.path if run.seed is None else run.seed
         shorter, longer = sorted([run, chosen.get(key, run)], key=len)
         if longer is not shorter:
-            notify(f"{shorter.path}: skipped because {longer.path} has the same seed")
+            notify(
+                f"{shorter.path}: skipped because {longer.path} has the same seed; pass only one "
+                "of the two runs"
+            )
         chosen[key] = longer
     return list(chosen.values())

@@ -73,7 +73,7 @@ def last_value(run: Run, column: str, last: int = 3) -> float:
     values = run.column(column)
     values = values[np.isfinite(values)]
     if not len(values):
-        raise UsageError(f"{run.path}: {column} was not logged; must be a run that has logged it")
+        raise UsageError(f"{run.path}: must be a run that has logged {column}")
     return float(np.mean(values[-last:]))
 
 

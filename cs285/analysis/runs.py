@@ -1,4 +1,4 @@
-"""Loading the logs of runs as arrays: from progress.csv, exported CSVs or event files."""
+"""Load the logs of runs as arrays: from progress.csv, exported CSVs or event files."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _runs_below(folder: Path, notify: Notify) -> list[Run]:
         except NothingLoggedError:
             pass
         except UsageError as error:
-            notify(f"skipped: {error}")
+            notify(f"skipped {error}; repair or remove it")
     return runs
 
 

@@ -83,7 +83,7 @@ def aggregate(
     begin, end = max(xs[0] for xs, _ in pairs), min(xs[-1] for xs, _ in pairs)
     if begin > end:
         raise UsageError(
-            f"{runs[0].setting}: its seeds have no range of {x} in common; choose another axis"
+            f"--x {x}: must be a column with a range that all seeds of {runs[0].setting} share"
         )
     grid = np.unique([*(value for value in pairs[0][0] if begin <= value <= end), end])
     if len(grid) > MOST_POINTS:
@@ -100,7 +100,9 @@ def points(run: Run, y: str, x: str) -> tuple[Array, Array]:
     xs, ys = run.column(x), run.column(y)
     both = np.isfinite(xs) & np.isfinite(ys)
     if not both.any():
-        raise UsageError(f"{run.path}: no {y} yet; must be a run that has logged it")
+        raise UsageError(f"{run.path}: must be a run that has logged {y}")
     if (np.diff(xs[both]) < 0).any():
-        raise UsageError(f"{run.path}: {x} decreases; the axis must not decrease")
+        raise UsageError(
+            f"--x {x}: must be a column that never decreases; it decreases in {run.path}"
+        )
     return xs[both], ys[both]

@@ -29,7 +29,7 @@ def describe_compiling(config: Any, device: torch.device) -> str | None:
 
 
 class Advice:
-    """Warns about flags that do not fit the collected data. It is RL_Trainer's `advise`."""
+    """Warns about flags that do not fit the data. RL_Trainer calls it after each collection."""
 
     def __init__(self, config: Any, task: TaskSpec) -> None:
         model: Any = getattr(config, "model", None)

@@ -1,12 +1,13 @@
 """Launch a run from a command line. Every expected failure is a one-line error.
 
-Torch and the simulators are imported only after the flags are parsed. So --help and flag errors
-appear at once, and the fork server of the workers can import torch in parallel.
+Torch and the simulators are imported only after the flags are parsed. Therefore, --help and flag
+errors appear without delay, and the fork server of the workers can import torch in parallel.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import multiprocessing
 import shutil
@@ -73,7 +74,7 @@ def start_run(entry: AgentEntry, config: Any) -> None:
     """Check the config, create the log folder and run. Raises RunError: one of these fails."""
     run = config.run
     if not run.env_name:
-        raise UsageError("--env_name is required; must be the id of an environment (see --help)")
+        raise UsageError("--env_name: must be the id of an environment (see --help)")
     parts = _prepare(config)
     from cs285.cli.advice import describe_compiling
 
@@ -125,7 +126,7 @@ def resume(entry: AgentEntry, folder: Path, given: dict[str, Any]) -> None:
 
 
 def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
-    description = entry.config_class.__doc__
+    description = importlib.import_module(entry.module).__doc__
     parser = flag_tools.OneLineParser(prog=entry.script, description=description)
     parser.add_argument(
         "--resume",

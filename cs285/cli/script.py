@@ -36,9 +36,9 @@ def fail(script: str, message: str, exit_code: int) -> int:
     return exit_code
 
 
-def warn(script: str, message: str) -> None:
+def warn(message: str) -> None:
     """Print a one-line warning on stderr."""
-    print(f"{script}: warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
 
 
 def describe(error: OSError) -> str:

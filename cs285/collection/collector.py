@@ -27,7 +27,7 @@ class InProcess:
     On a CPU, planning uses `cores` threads. The data do not depend on their number.
     """
 
-    can_cancel = False  # `wait` runs every submitted episode to its end
+    can_cancel = False  # `wait` completes every submitted episode
 
     def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
         self.capacity, self.cores = capacity, cores
@@ -86,9 +86,9 @@ class Collector:
     ) -> Collection:
         """Return episodes with at least `min_steps` env steps in total.
 
-        These are the fewest episodes 0, 1, 2, … that are long enough, so the choice does not
-        depend on the speed of the workers. The collector starts more episodes at once if episodes
-        tend to finish early. It drops the episodes that it does not need.
+        They are the shortest prefix of episodes 0, 1, 2, … with enough env steps, so the result
+        does not depend on the speed of the workers. The collector starts more episodes at once if
+        episodes tend to finish early. It drops the episodes that it does not need.
         """
         self.backend.start(policy, progress)
         results: dict[int, Path | RunError] = {}
@@ -123,7 +123,9 @@ class Collector:
 
 
 def _shortest_prefix(results: dict[int, Path | RunError], min_steps: int) -> list[Path] | None:
-    """Return episodes 0, 1, 2, … with `min_steps` in total, or None if one has not finished yet.
+    """Return episodes 0, 1, 2, … with `min_steps` env steps in total.
+
+    Return None if one of them has not finished yet.
 
     Raises RunError: one of these episodes failed. Errors of later episodes are ignored.
     """

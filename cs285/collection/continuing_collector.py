@@ -46,7 +46,7 @@ class ContinuingCollector:
     ) -> Collection:
         """Take exactly `min_steps` env steps.
 
-        All random draws depend only on seed, purpose, iteration and the piece of an episode.
+        All random draws depend only on seed, purpose, iteration and the index of the piece.
         """
         pieces: list[Path] = []
         finished: list[Path] = []

@@ -87,9 +87,9 @@ def decide(
     actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), memories)
     if not np.isfinite(actions).all():
         raise DivergedError(
-            "the policy returned a non-finite action; either the model or the policy diverged (try "
-            "a smaller learning rate or more data), or the task's get_reward is non-finite on "
-            "imagined states (fix get_reward)"
+            "the policy returned a non-finite action; if learning diverged, lower the learning "
+            "rate or collect more data; if the task's get_reward is non-finite on imagined states, "
+            "fix get_reward"
         )
     return actions
 

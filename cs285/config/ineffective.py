@@ -68,7 +68,7 @@ def describe_ineffective(given: Flat, config: Any, defaults: Flat) -> list[str]:
             by_reason.setdefault(reason, []).append(name)
     return [
         f"warning: --{', --'.join(names)} {'has' if len(names) == 1 else 'have'} no effect because "
-        f"{reason}"
+        f"{reason}; omit {'it' if len(names) == 1 else 'them'}"
         for reason, names in by_reason.items()
     ]
 

@@ -30,7 +30,7 @@ def check_particles(model: ModelConfig, planner: PlannerConfig) -> None:
 
 
 def require_model(model: ModelConfig, reason: str) -> None:
-    """Check that the run has a model, which `reason` needs. Raises UsageError: it has none."""
+    """Check that the run has a model; `reason` says why. Raises UsageError: there is none."""
     if model.num_agent_train_steps_per_iter == 0:
         raise UsageError(
             f"--num_agent_train_steps_per_iter 0: must be a positive integer, because {reason}"

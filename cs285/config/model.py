@@ -34,7 +34,7 @@ class ModelConfig:
     model_loss: str = flag(
         "column_nll",
         "loss of the predicted means: column_nll (log of each column's mean squared error) or nll "
-        "(Gaussian negative log-likelihood; only for a probabilistic ensemble, which sets it)",
+        "(Gaussian negative log-likelihood; only with --model probabilistic, whose default it is)",
         check=one_of("column_nll", "nll"),
     )
     ensemble_size: int = flag(3, "number of members of the ensemble", "-e", check=COUNT)
@@ -89,9 +89,7 @@ class ModelConfig:
         "the standard deviation is 1% of each dimension's absolute mean",
         "-noise",
     )
-    learned_reward: bool = flag(
-        False, "use the learned reward even if the task's reward function is known"
-    )
+    learned_reward: bool = flag(False, "learn the reward even if the task has a get_reward")
     termination: str | None = flag(
         None,
         "when imagined episodes terminate; known: by the task's function, if it has one; learned: "

@@ -114,7 +114,7 @@ class CEMSettings:
     cem_iterations: int = flag(4, "cem and icem: populations per decision", check=COUNT)
     cem_num_elites: int = flag(
         DEFAULT_ELITES,
-        "cem and icem: number of elites, the best candidates that the Gaussian is refitted to",
+        "cem and icem: number of elites, the best candidates, to which the Gaussian is refitted",
         check=COUNT,
     )
     cem_alpha: float = flag(
@@ -141,8 +141,8 @@ class ICEMSettings:
     )
     icem_decay: float = flag(
         1.25,
-        "icem: factor by which the population shrinks from one to the next, down to twice the "
-        "elites",
+        "icem: factor by which each population is smaller than the previous one, but not below "
+        "twice the number of elites",
         check=Check(lambda value: 1 <= value < float("inf"), "a finite number of at least 1"),
     )
     icem_reuse: float = flag(

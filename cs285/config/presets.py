@@ -115,7 +115,7 @@ def _with_preset_flags(
     cause: str, flags: dict[str, Any], values: dict[str, Any], notify: Notify
 ) -> dict[str, Any]:
     """Return `values` and the applicable `flags` of a preset that they lack; report what is set."""
-    inapplicable = _inapplicable(values)
+    inapplicable = _inapplicable(flags, values)
     added = {flag: flags[flag] for flag in flags if flag not in values and flag not in inapplicable}
     words = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in added.items()]
     notify(f"{cause} sets {' '.join(words)}")
@@ -130,14 +130,16 @@ def _with_preset_flags(
     return values | added
 
 
-def _inapplicable(values: dict[str, Any]) -> dict[str, str]:
-    """Return {flag: reason} for the flags that a preset must not add to `values`."""
+def _inapplicable(flags: dict[str, Any], values: dict[str, Any]) -> dict[str, str]:
+    """Return {flag: reason} for those `flags` of a preset that must not be added to `values`."""
     inapplicable = {
         dependent: f"--{flag} is already set"
         for flag, dependents in DEPENDENT_FLAGS.items()
         if flag in values
         for dependent in dependents
     }
+    if flags.get("model_loss") == "nll" and values.get("model", PROBABILISTIC) != PROBABILISTIC:
+        inapplicable["model_loss"] = f"--model is {values['model']}"
     if values.get("holdout_ratio") == 0:
         inapplicable |= dict.fromkeys(
             ("num_elites", "num_agent_train_steps_per_iter"), "--holdout_ratio is 0"

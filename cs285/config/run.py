@@ -89,7 +89,7 @@ class RunConfig:
         changes_curve=False,
     )
     scalar_log_freq: int = flag(
-        1, "iterations between two evaluations with logging; -1: no logs", check=FREQUENCY
+        1, "iterations between two evaluations, which are logged; -1: never", check=FREQUENCY
     )
     save_params: bool = flag(
         False,

@@ -24,10 +24,12 @@ class SACConfig:
         check=COUNT,
     )
     sac_actor_update_frequency: int = flag(
-        1, "the policy and the temperature are trained once per this many updates", check=COUNT
+        1,
+        "number of updates between two trainings of the policy and the temperature",
+        check=COUNT,
     )
     sac_critic_target_update_frequency: int = flag(
-        1, "the target networks move once per this many updates", check=COUNT
+        1, "number of updates between two moves of the target networks", check=COUNT
     )
     sac_train_batch_size: int = flag(256, "transitions in the batch of an update", check=COUNT)
     sac_batch_size: int = flag(
@@ -57,7 +59,7 @@ class SACConfig:
     )
     sac_target_entropy: float | None = flag(
         None,
-        "entropy to which the temperature is tuned, for actions scaled to [-1, 1] (default: minus "
-        "the number of action dimensions)",
+        "target of the entropy, to which the temperature is tuned, for actions scaled to [-1, 1] "
+        "(default: minus the number of action dimensions)",
         check=FINITE,
     )

@@ -36,9 +36,9 @@ def td_target(
 ) -> Tensor:
     """Return r + discount * (1 - terminated) * (min Q' - temperature * log pi), (B,).
 
-    `rewards`, `terminated` and `next_log_probs` are (B,), `next_values` (2, B). Only a terminated
-    transition does not bootstrap. A truncated one does, because the time limit does not end the
-    task. Haarnoja et al. 2018, arXiv:1812.05905, equations 2 and 3.
+    `rewards`, `terminated` and `next_log_probs` are (B,), `next_values` (2, B). Terminated
+    transitions do not bootstrap. Truncated transitions do, because a time limit does not terminate
+    the task. Haarnoja et al. 2018, arXiv:1812.05905, equations 2 and 3.
     """
     soft_values = next_values.amin(0) - temperature * next_log_probs
     return rewards + discount * torch.where(terminated, 0.0, soft_values)

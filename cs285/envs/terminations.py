@@ -20,7 +20,7 @@ def never(obs: Array) -> Array:
 
 
 def hopper(obs: Array) -> Array:
-    """Terminate at height <= 0.7 m, |angle| >= 0.2 rad, or a coordinate outside (-100, 100).
+    """Return whether height <= 0.7 m, |angle| >= 0.2 rad, or a coordinate is outside (-100, 100).
 
     The simulator also tests the velocities, but the observation has them clipped to [-10, 10].
     """
@@ -30,32 +30,32 @@ def hopper(obs: Array) -> Array:
 
 
 def walker2d(obs: Array) -> Array:
-    """Terminate at a height outside (0.8, 2) m, or |angle| >= 1 rad."""
+    """Return whether the height is outside (0.8, 2) m, or |angle| >= 1 rad."""
     height, angle = obs[..., 0], obs[..., 1]
     return ~((height > 0.8) & (height < 2.0) & (abs(angle) < 1.0))
 
 
 def ant(obs: Array) -> Array:
-    """Terminate at a height outside [0.2, 1] m, or a non-finite coordinate."""
+    """Return whether the height is outside [0.2, 1] m, or a coordinate is non-finite."""
     height = obs[..., 0]
     is_finite = (abs(obs) < INFINITY).all(-1)
     return ~((height >= 0.2) & (height <= 1.0) & is_finite)
 
 
 def humanoid(obs: Array) -> Array:
-    """Terminate at a height outside (1, 2) m."""
+    """Return whether the height is outside (1, 2) m."""
     height = obs[..., 0]
     return ~((height > 1.0) & (height < 2.0))
 
 
 def inverted_pendulum(obs: Array) -> Array:
-    """Terminate at |pole angle| > 0.2 rad, or a non-finite coordinate."""
+    """Return whether |pole angle| > 0.2 rad, or a coordinate is non-finite."""
     is_finite = (abs(obs) < INFINITY).all(-1)
     return ~((abs(obs[..., 1]) <= 0.2) & is_finite)
 
 
 def inverted_double_pendulum(obs: Array) -> Array:
-    """Terminate if the tip of the two poles, 0.6 m each, is at most 1 m above the cart."""
+    """Return whether the tip of the two poles, 0.6 m each, is at most 1 m above the cart."""
     sin_1, sin_2, cos_1, cos_2 = (obs[..., column] for column in (1, 2, 3, 4))
     height = 0.6 * cos_1 + 0.6 * (cos_1 * cos_2 - sin_1 * sin_2)
     return ~(height > 1.0)

@@ -1,4 +1,4 @@
-"""Jobs: runs that a queue starts or resumes. One process at a time executes a job."""
+"""Jobs: runs that a queue starts or resumes. At most one process executes a job at a time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cs285.config.ineffective import flags_without_effect_on_curve
 from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.recording.progress import silent
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
 
@@ -67,16 +68,16 @@ def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
     """
     entry, config = find_agent(agent), resolve(agent, given)
     free, flat = flag_tools.flags_free_on_resume(entry.config_class), flag_tools.to_flat(config)
-    again = {name: value for name, value in given.items() if name in free}
-    passing = {*flags_without_effect_on_curve(entry.config_class), *free}
+    free_flags_given = {name: value for name, value in given.items() if name in free}
+    not_compared = {*flags_without_effect_on_curve(entry.config_class), *free}
     return Job(
         name=given["exp_name"],
         module=entry.module,
         flags=tuple(words_of(given)),
-        resume_flags=tuple(words_of({**again, "n_iter": config.run.n_iter})),
+        resume_flags=tuple(words_of({**free_flags_given, "n_iter": config.run.n_iter})),
         minutes=minutes,
         n_iter=config.run.n_iter,
-        settings={name: flat[name] for name in flat if name not in passing},
+        settings={name: flat[name] for name in flat if name not in not_compared},
     )
 
 
@@ -190,7 +191,7 @@ def iterations_done(folder: Path) -> int:
     """
     if not (folder / CHECKPOINT).exists():
         return 0
-    state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)
+    state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True, argument="log folder")
     return int(state["counters"]["next_iteration"])
 
 
@@ -239,6 +240,6 @@ def locate(job: Job, folders: Sequence[Path]) -> None:
 
 def _flags_of(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / CONFIG).read_text())["flags"])
+        return translate_flags(json.loads((folder / CONFIG).read_text())["flags"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -29,9 +29,9 @@ BUSY = (RUNNING, HELD)
 
 @dataclass
 class RunQueue:
-    """Run jobs, as many in parallel as there are places.
+    """Run jobs in parallel, up to `capacity()` at a time.
 
-    `next_job` may supply further jobs. The queue calls it when a place is free and no job is
+    `next_job` may supply further jobs. The queue calls it when there is capacity and no job is
     waiting; it returns None if there is currently no further job. `watch` is called with each
     running job at every poll, and may `end` the job early.
     """
@@ -40,7 +40,7 @@ class RunQueue:
     data_dir: Path
     launcher: Launcher
     share: Share
-    places: Callable[[], int]  # called at every poll, because a cluster may grow and shrink
+    capacity: Callable[[], int]  # called at every poll, because a cluster may grow and shrink
     next_job: Callable[[], Job | None] = lambda: None
     watch: Callable[[Job], None] = lambda job: None
     _reported: set[str] = field(default_factory=set, init=False)  # jobs passed to on_end
@@ -48,13 +48,14 @@ class RunQueue:
     def run(self, show: Callable[[], None], on_end: Callable[[Job], None]) -> None:
         """Run all jobs, and call `show` at every poll.
 
-        `on_end` is called once with each job that has ended, also if it had ended before the call.
+        `on_end` is called once for each job that has ended, including jobs that ended before this
+        call.
         If a job fails, or `on_end` raises OSError or RunError for it, the other jobs continue. On
         KeyboardInterrupt all running jobs are stopped so that they can be resumed. Raises OSError:
         the data folder is not writable.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        for job in self.jobs:  # report finished runs now, before they would get a place
+        for job in self.jobs:  # report finished runs before the others start
             if job.state == WAITING:
                 locate(job, folders_of(self.data_dir, job.name))
         try:
@@ -85,15 +86,15 @@ class RunQueue:
                     job.state, job.error = FAILED, str(error)
 
     def _start_jobs(self) -> None:
-        """Start jobs while places are free. A run that another process holds occupies a place."""
-        places = self.places()
+        """Start jobs while there is capacity. A run that another process holds counts, too."""
+        capacity = self.capacity()
         taken = sum(job.state in BUSY for job in self.jobs)
         for job in self.jobs:
             others = taken - (job.state == HELD)
-            if job.state in (WAITING, HELD) and others < places:
+            if job.state in (WAITING, HELD) and others < capacity:
                 begin(job, self.data_dir, self.launcher, self.share)
                 taken = others + (job.state in BUSY)
-        while taken < places and (new := self.next_job()):
+        while taken < capacity and (new := self.next_job()):
             self.jobs.append(new)
             begin(new, self.data_dir, self.launcher, self.share)
             taken += new.state in BUSY

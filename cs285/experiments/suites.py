@@ -109,7 +109,7 @@ def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
         ) from error
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"--experiments {file}: {error}; see {EXPERIMENTS_FILE.name} for an example"
+            f"--experiments {file}: {error}; see {EXPERIMENTS_FILE} for an example"
         ) from error
     names = [experiment.name for experiment in experiments]
     twice = {name for name in names if names.count(name) > 1}
@@ -123,12 +123,12 @@ def _experiment(number: int, entry: Any, groups: dict[str, str]) -> Experiment:
     try:
         values = dict(entry)
         group = values.pop("group", None)
-        _check_keys(values, Experiment)
+        _check_keys(values, Experiment, "group")
         if not isinstance(values["name"], str):
             raise ValueError(f"name {values['name']}: must be a string")
         if group is not None and group not in groups:
             raise ValueError(f"group {group}: must be in [groups]")
-        find_agent(values["script"])
+        _check_script(values["script"])
         words = f"{groups.get(group, '')} {values.get('flags', '')}"
         values["flags"] = tuple(shlex.split(words))
         for result in (results := values.get("results", ())):
@@ -144,14 +144,26 @@ def _experiment(number: int, entry: Any, groups: dict[str, str]) -> Experiment:
         raise ValueError(f"experiment {name or number}: {error}") from error
 
 
-def _check_keys(table: dict[str, Any], config_class: Any) -> None:
-    """Raise ValueError if a required field of a dataclass is missing, or a key is unknown."""
+def _check_script(name: str) -> None:
+    """Raise ValueError if there is no such agent."""
+    try:
+        find_agent(name)
+    except UsageError as error:
+        raise ValueError(f"script {str(error).removeprefix('agent ')}") from error
+
+
+def _check_keys(table: dict[str, Any], config_class: Any, *others: str) -> None:
+    """Raise ValueError if a required field of a dataclass is missing, or a key is unknown.
+
+    Keys in `others` are known, too.
+    """
     for field in fields(config_class):
         if field.default is MISSING and field.name not in table:
-            raise ValueError(f"the key {field.name} is required")
+            raise ValueError(f"key {field.name}: must be given")
+    known = [*(field.name for field in fields(config_class)), *others]
     for key in table:
-        if key not in (field.name for field in fields(config_class)):
-            raise ValueError(f"unknown key {key}")
+        if key not in known:
+            raise ValueError(f"key {key}: must be one of {', '.join(known)}")
 
 
 def select(

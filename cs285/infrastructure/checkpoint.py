@@ -77,28 +77,32 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def load_checkpoint(file: Path, device: torch.device | str, lazily: bool = False) -> dict[str, Any]:
+def load_checkpoint(
+    file: Path, device: torch.device | str, lazily: bool = False, argument: str = "--resume"
+) -> dict[str, Any]:
     """Read the state that `save_checkpoint` wrote; `lazily` reads a tensor only when it is used.
 
-    Raises UsageError: `file` is unreadable, truncated, corrupt, or not a checkpoint of this format.
+    An error names the folder as the value of `argument`. Raises UsageError: `file` is unreadable,
+    truncated, corrupt, or not a checkpoint of this format.
     """
     try:
         file.open("rb").close()
     except OSError as error:
         raise UsageError(
-            f"--resume: cannot read {file} ({error.strerror}); must be the checkpoint of a run"
+            f"{argument} {file.parent}: cannot read its {file.name} ({error.strerror}); must be "
+            "the log folder of a run with a checkpoint"
         ) from error
     try:
         content = torch.load(file, map_location=device, weights_only=True, mmap=lazily)
     except Exception as error:  # torch.load raises errors of many types
         raise UsageError(
-            f"--resume: {file} is truncated, corrupt or not a cs285 checkpoint; must be the "
-            "checkpoint.pt of a run"
+            f"{argument} {file.parent}: its {file.name} is truncated, corrupt or not a cs285 "
+            "checkpoint; must be the log folder of a run with an intact checkpoint"
         ) from error
     written = content.get("format", "no format") if isinstance(content, dict) else "no format"
     if written != FORMAT:
         raise UsageError(
-            f"--resume: {file} is from another version ({written}); must be a {FORMAT}; to resume "
-            "this run, check out the commit in its config.json"
+            f"{argument} {file.parent}: its {file.name} is from another version ({written}); must "
+            f"be a {FORMAT}; to use this run, check out the commit in its config.json"
         )
     return content["state"]

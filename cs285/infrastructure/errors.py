@@ -56,4 +56,7 @@ def as_no_memory(error: BaseException) -> NoMemoryError | None:
     if not (isinstance(error, MemoryError) or is_of_torch):
         return None
     reason = (str(error) or "MemoryError").splitlines()[0]
-    return NoMemoryError(f"not enough memory ({reason}); try smaller networks, batches or buffers")
+    return NoMemoryError(
+        f"not enough memory ({reason}); start a run with a smaller network, batch or buffer, for "
+        "example --size, --train_batch_size or --mbpo_model_buffer_size"
+    )

@@ -14,6 +14,11 @@ METRICS = {
 }
 
 
+def current_metric(name: str) -> str:
+    """Return the current name of a metric, which may be an old one."""
+    return METRICS.get(name, name)
+
+
 def translate_flags(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags of a run's config.json with their current names and values."""
     flags = dict(flags)

@@ -45,7 +45,7 @@ class Counters:
     seconds: float = 0.0  # over all sessions: the first start and every resume
     seconds_by_phase: dict[str, float] = field(default_factory=dict)
     initial_return: float | None = None  # mean over the episodes that finished in iteration 0
-    # Of the last iteration in which an episode finished.
+    # Statistics of the last iteration in which an episode finished.
     train_statistics: dict[str, float] = field(default_factory=dict)
 
 
@@ -102,7 +102,7 @@ class RL_Trainer:
             )
         for iteration in range(counters.next_iteration, config.n_iter):
             is_logged = _due(config.scalar_log_freq, iteration)
-            if is_logged or not config.continue_episodes:  # not a line per env step
+            if is_logged or not config.continue_episodes:  # avoid one line per env step
                 self._announce(iteration, time.monotonic() - session_start)
             with self.stopwatch.phase("other"):
                 self._iterate(iteration, is_logged)
@@ -165,8 +165,8 @@ class RL_Trainer:
             if not math.isfinite(value):
                 has_checkpoint = (self.folder / CHECKPOINT).exists()
                 raise DivergedError(
-                    f"{name} is {value} in iteration {iteration}: learning diverged; try a smaller "
-                    "learning rate in a new run"
+                    f"{name} is {value} in iteration {iteration}: learning diverged; start a new "
+                    "run with a smaller --learning_rate or --sac_learning_rate"
                     + (f"; {self.folder / CHECKPOINT} is intact" if has_checkpoint else "")
                 )
         if iteration == 0 and self.agent.model is not None and "Training Loss" in losses:
@@ -249,7 +249,8 @@ class RL_Trainer:
         completed = iteration - self._first_iteration
         left = seconds / completed * (self.config.n_iter - iteration) if completed else 0.0
         estimate = f", about {format_duration(left)} left" if completed else ""
-        print(f"Iteration {iteration} of {self.config.n_iter}{estimate}", flush=True)
+        count = f"{iteration + 1} of {self.config.n_iter}"
+        print(f"Iteration {iteration} ({count}){estimate}", flush=True)
 
 
 def _due(frequency: int, iteration: int) -> bool:

@@ -14,11 +14,11 @@ from cs285.infrastructure.replay_buffer import Transitions
 
 
 class Prediction(NamedTuple):
-    """One imagined step: per member (E, B, ...) or for the whole ensemble (B, ...)."""
+    """One imagined step: per elite (M, B, ...) or for the whole ensemble (B, ...)."""
 
-    next_obs: Tensor  # (E, B, O)
-    rewards: Tensor  # (E, B); 0 if the model does not learn rewards
-    terminated: Tensor | None  # (E, B) bool; None if the model does not learn terminations
+    next_obs: Tensor  # (M, B, O)
+    rewards: Tensor  # (M, B); 0 if the model does not learn rewards
+    terminated: Tensor | None  # (M, B) bool; None if the model does not learn terminations
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Prediction:
         """Return a prediction with `change` applied to each tensor."""
@@ -27,10 +27,10 @@ class Prediction(NamedTuple):
 
 
 class Step(Protocol):
-    """Take one imagined step with every member that predicts.
+    """Take one imagined step with each of M elites.
 
-    state (E, B, S), acs (E, B, A) and `noise` (E, B, noise_dim), standard normal or None -> the
-    next state (E, B, S) and the prediction. A model that predicts distributions uses the noise to
+    state (M, B, S), acs (M, B, A) and `noise` (M, B, noise_dim), standard normal or None -> the
+    next state (M, B, S) and the prediction. A model that predicts distributions uses the noise to
     sample from them. Without noise, it returns their means.
     """
 
@@ -55,7 +55,7 @@ class DynamicsModel(nn.Module):
     has weights. The other defaults suit a model with one member and no memory.
     """
 
-    members = 1  # E, the number of members that predict
+    members = 1  # M, the number of elites, the members that predict
     noise_dim = 0  # noise values per sampled step; 0: the model is deterministic
     has_memory = False  # True: states hold more than the observation, and policies store them
     sequence_length: int | None = None  # steps per training sequence; None: single transitions
@@ -68,7 +68,7 @@ class DynamicsModel(nn.Module):
 
     @property
     def fitted_members(self) -> int:
-        """The number of members that a fit trains, including those that do not predict."""
+        """E, the number of all members. A fit also trains members that are not elites."""
         return self.members
 
     @property
@@ -77,9 +77,9 @@ class DynamicsModel(nn.Module):
         return None
 
     def initial_state(self, obs: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Return each member's state (E, B, S) after it has observed obs (B, O).
+        """Return each elite's state (M, B, S) after it has observed obs (B, O).
 
-        `previous` (E, B, S) is the state that each member predicted for this step, or None at the
+        `previous` (M, B, S) is the state that each elite predicted for this step, or None at the
         start of an episode. A model without memory ignores it.
         """
         return obs.expand(self.members, *obs.shape)
@@ -102,7 +102,7 @@ class DynamicsModel(nn.Module):
         raise NotImplementedError
 
     def validation_errors(self, data: Transitions) -> Tensor:
-        """Return the validation error (E,) of each fitted member on held-out `data` (B rows).
+        """Return each member's error (E,) on the validation set `data` (B rows).
 
         Raises UsageError: the model does not implement it, but --holdout_ratio needs it.
         """
@@ -116,7 +116,7 @@ class DynamicsModel(nn.Module):
         raise UsageError("--holdout_ratio: must be 0 for a model without weights per member")
 
     def choose_members(self, errors: Tensor) -> Tensor:
-        """Choose the members with the lowest errors (E,) to predict; return their indices."""
+        """Choose the M members with the lowest errors (E,) as elites; return their indices (M,)."""
         return errors.argsort()[: self.members]
 
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:

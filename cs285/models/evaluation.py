@@ -17,13 +17,13 @@ LEARNED = TaskModel(learns_reward=True)
 
 
 class Imagined(NamedTuple):
-    """Open-loop predictions of E members for B sequences of H actions.
+    """Open-loop predictions of M elites for B sequences of H actions.
 
-    Each member follows its own predicted states.
+    Each elite follows its own predicted states.
     """
 
-    observations: NDArray[np.float32]  # (E, B, H + 1, O), the initial ones first
-    rewards: NDArray[np.float32]  # (E, B, H), of the post-step observations
+    observations: NDArray[np.float32]  # (M, B, H + 1, O), the initial ones first
+    rewards: NDArray[np.float32]  # (M, B, H), of the post-step observations
 
 
 @torch.no_grad()
@@ -33,18 +33,18 @@ def imagine(
     acs: NDArray[np.float32],
     task: TaskModel = LEARNED,
 ) -> Imagined:
-    """Predict the action sequences `acs` (B, H, A) from `obs` (B, O) with every member.
+    """Predict the action sequences `acs` (B, H, A) from `obs` (B, O) with every elite.
 
     `task` defines the rewards. By default, they are the learned rewards, or 0 if the model learns
     none.
     """
-    E, step = model.members, model.planning_step()
+    M, step = model.members, model.planning_step()
     first = from_numpy(obs, model.device)
     state = model.initial_state(first)
-    observations: list[Tensor] = [first.expand(E, -1, -1)]
+    observations: list[Tensor] = [first.expand(M, -1, -1)]
     rewards: list[Tensor] = []
     for actions in from_numpy(acs, model.device).unbind(1):
-        actions = actions.expand(E, -1, -1)
+        actions = actions.expand(M, -1, -1)
         state, predicted = step(state, actions)
         observations.append(predicted.next_obs)
         rewards.append(task.outcome(predicted, actions).rewards)

@@ -28,7 +28,7 @@ class FFModel(DynamicsModel):
     imagined steps; by default, all members are elites. The state is the observation.
     """
 
-    elites: Tensor  # (members,), the indices of the networks that predict
+    elites: Tensor  # (M,), the indices of the members that predict
     weight_decay: Tensor  # (P,) with 0 for biases, or (1,) zero
 
     def __init__(
@@ -75,14 +75,16 @@ class FFModel(DynamicsModel):
     ) -> tuple[Tensor, Prediction]:
         """Take one step with every elite (see Step), differentiable in all inputs and weights."""
         inputs = self.input_stats.normalize(_inputs(state, acs))
-        tensors, bounds = self.network.of_members(self._members()), self._bounds()
+        tensors, bounds = self.network.of_members(self._elite_indices()), self._bounds()
         return self._predict(state, self.network.apply_tensors(tensors, inputs), noise, bounds)
 
     @torch.no_grad()
     def planning_step(self) -> Step:
         """Return the fastest form of `step`, with the current weights and without gradients."""
         stats = self.input_stats
-        outputs_of = planning_form(self.network, self._members(), stats.mean, stats.inverse_std)
+        outputs_of = planning_form(
+            self.network, self._elite_indices(), stats.mean, stats.inverse_std
+        )
         bounds = self._bounds()
 
         @torch.no_grad()
@@ -95,11 +97,11 @@ class FFModel(DynamicsModel):
 
     @property
     def fitted_members(self) -> int:
-        """The number of all members, including those that are not elites."""
+        """E, the number of all members, including those that are not elites."""
         return self.ensemble_size
 
     def choose_members(self, errors: Tensor) -> Tensor:
-        """Make the members with the lowest errors (E,) the elites; return their indices."""
+        """Make the M members with the lowest errors (E,) the elites; return their indices (M,)."""
         self.elites.copy_(errors.argsort()[: self.members])
         return self.elites
 
@@ -167,7 +169,7 @@ class FFModel(DynamicsModel):
 
     @torch.no_grad()
     def validation_errors(self, data: Transitions) -> Tensor:
-        """Return each member's validation error (E,) on held-out `data` (B rows).
+        """Return each member's error (E,) on the validation set `data` (B rows).
 
         The error is the geometric mean over columns of MSE + NOISE_FLOOR. The MBPO code uses the
         arithmetic mean, but columns that cannot be learned then dominate and hide progress on the
@@ -245,11 +247,11 @@ class FFModel(DynamicsModel):
         """Return the elites' log-variance bounds, or None in a deterministic ensemble."""
         if not self.is_probabilistic:
             return None
-        members = self._members()
-        return self.log_var_bounds if members is None else self.log_var_bounds[members]
+        elites = self._elite_indices()
+        return self.log_var_bounds if elites is None else self.log_var_bounds[elites]
 
-    def _members(self) -> Tensor | None:
-        """Return the elites' indices, or None if all members predict."""
+    def _elite_indices(self) -> Tensor | None:
+        """Return the elites' indices (M,), or None if all members are elites."""
         return None if self.members == self.ensemble_size else self.elites
 
     def _decay_by_weight(self) -> Tensor:

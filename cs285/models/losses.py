@@ -41,7 +41,7 @@ def gaussian_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tens
 
 
 def column_nll_with_variances(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Fit the means by `column_nll`, and the variances by `gaussian_nll` to the remaining errors.
+    """Return the loss that fits the means by `column_nll` and the variances by `gaussian_nll`.
 
     With `gaussian_nll` alone, means learn least where their errors are largest, because the
     variance is large there (Seitzer et al. 2022, arXiv:2203.09168). Stirn et al. 2023,

@@ -1,7 +1,7 @@
-"""Propagation: how the members' predictions become the next imagined state of each row.
+"""Propagation: how the elites' predictions become the next imagined state of each row.
 
-A step takes states (E, B, S) and returns states (E, B, S) and one prediction per row. A row has a
-state for each member, because any member may predict its next step.
+A step takes states (M, B, S) and returns states (M, B, S) and one prediction per row. A row has a
+state for each elite, because any elite may predict its next step.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from cs285.models.base_model import DynamicsModel, Prediction, Step
 
 
 def mean_of_members(prediction: Prediction) -> Prediction:
-    """Return the mean of the predictions of E members: (1, B, ...).
+    """Return the mean of the predictions of M elites: (1, B, ...).
 
-    `terminated` is true if at least half of the members predict a termination.
+    `terminated` is true if at least half of the elites predict a termination.
     """
     mean = prediction.each(lambda part: part.float().mean(0, keepdim=True))
     terminated = None if mean.terminated is None else mean.terminated >= 0.5
@@ -25,10 +25,10 @@ def mean_of_members(prediction: Prediction) -> Prediction:
 def step_with_mean(
     model: DynamicsModel, step: Step, state: Tensor, acs: Tensor
 ) -> tuple[Tensor, Prediction]:
-    """Take one step with all members, and continue from their mean observation.
+    """Take one step with all elites, and continue from their mean observation.
 
-    state (E, B, S), acs (B, A) -> states (E, B, S) and the mean prediction, rows (B, ...). Each
-    member keeps its own memory.
+    state (M, B, S), acs (B, A) -> states (M, B, S) and the mean prediction, rows (B, ...). Each
+    elite keeps its own memory.
     """
     state, prediction = step(state, acs.expand(len(state), -1, -1))
     mean = mean_of_members(prediction).each(lambda part: part[0])
@@ -42,34 +42,34 @@ def step_with_random_member(
     generator: torch.Generator,
     noise_dim: int = 0,
 ) -> tuple[Tensor, Prediction]:
-    """Take one step in which a random member predicts each row.
+    """Take one step in which a random elite predicts each row.
 
-    state (E, B, S), acs (B, A) -> states (E, B, S) and one prediction per row (B, ...). A random
-    partition gives every member an equal share of the rows, so each row is computed once instead
-    of E times. With `noise_dim` (noise values per row), the prediction is sampled from the member's
+    state (M, B, S), acs (B, A) -> states (M, B, S) and one prediction per row (B, ...). A random
+    partition gives every elite an equal share of the rows, so each row is computed once instead
+    of M times. With `noise_dim` (noise values per row), the prediction is sampled from the elite's
     distribution: trajectory sampling TS1 of Chua et al. 2018, arXiv:1805.12114. The model must have
     no memory, because members do not share memories.
     """
-    E, B = state.shape[:2]
-    share, device = -(-B // E), acs.device
-    slots = torch.randperm(E * share, generator=generator, device=device)[:B]
-    rows = torch.zeros(E * share, dtype=torch.long, device=device)  # a spare slot repeats row 0
+    M, B = state.shape[:2]
+    share, device = -(-B // M), acs.device
+    slots = torch.randperm(M * share, generator=generator, device=device)[:B]
+    rows = torch.zeros(M * share, dtype=torch.long, device=device)  # a spare slot repeats row 0
     rows[slots] = torch.arange(B, device=device)
-    rows = rows.view(E, share)
+    rows = rows.view(M, share)
     noise = None
     if noise_dim:
-        noise = torch.randn((E, share, noise_dim), generator=generator, device=device)
+        noise = torch.randn((M, share, noise_dim), generator=generator, device=device)
     _, prediction = step(state[0][rows], acs[rows], noise)
     per_row = prediction.each(lambda part: part.flatten(0, 1)[slots])
-    return per_row.next_obs.expand(E, -1, -1), per_row
+    return per_row.next_obs.expand(M, -1, -1), per_row
 
 
 def swap_members(particles: Tensor, order: Tensor) -> Tensor:
-    """Reassign the E K particles of each of R rows to the members, as TS1 does at each step.
+    """Reassign the M K particles of each of R rows to the elites, as TS1 does at each step.
 
-    particles (E, K, R, ...) -> the same shape. `order` (E K, R) is a permutation in each column.
+    particles (M, K, R, ...) -> the same shape. `order` (M K, R) is a permutation in each column.
     """
-    E, K, R = particles.shape[:3]
-    index = order.view(E * K, R, *[1] * (particles.dim() - 3))
-    dealt = particles.flatten(0, 1).gather(0, index.expand(E * K, R, *particles.shape[3:]))
+    M, K, R = particles.shape[:3]
+    index = order.view(M * K, R, *[1] * (particles.dim() - 3))
+    dealt = particles.flatten(0, 1).gather(0, index.expand(M * K, R, *particles.shape[3:]))
     return dealt.view(particles.shape)

@@ -19,9 +19,9 @@ ActionsOf = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Rollouts(NamedTuple):
-    """M imagined transitions, and statistics of their rollouts."""
+    """R imagined transitions, and statistics of their rollouts."""
 
-    data: Transitions  # (M, ...)
+    data: Transitions  # (R, ...)
     mean_length: Tensor  # (), steps
     mean_reward: Tensor  # (), per step
     dropped: Tensor  # (), rollouts cut short by a non-finite state or reward

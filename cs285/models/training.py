@@ -78,7 +78,7 @@ def fit(
     generator: torch.Generator,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
-    """Fit a model to the whole replay buffer as `config` says, and return the fit's metrics."""
+    """Fit a model to the whole replay buffer with the settings in `config`; return the metrics."""
     data = replay.all()
     if config.holdout_ratio > 0:
         return fit_until_converged(model, optimizer, data, config, generator, update)
@@ -123,7 +123,7 @@ def fit_until_converged(
     generator: torch.Generator,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
-    """Fit to a part of `data`, with early stopping by the validation losses on the rest.
+    """Fit to a part of `data`, with early stopping by the validation losses on the other part.
 
     The fit stops after more than `fit_patience` epochs in which no member improved, and at the
     latest after `num_agent_train_steps_per_iter` gradient steps. Each member learns from its own
@@ -166,9 +166,9 @@ def _bootstrap_epochs(
 
     Each member draws one bootstrap sample, and shuffles it for each pass. Rows that do not fill a
     batch are left out of the pass. An epoch is one pass, within the limits EPOCH_STEPS. With few
-    rows, an epoch is several passes, because some epochs of one or two batches do not show that a
-    fit has converged. With many rows, an epoch is a part of a pass. A refit can then stop before it
-    has gone through all data six times (the default patience of 5, plus 1).
+    rows, an epoch is several passes, because a few epochs of one or two batches each do not show
+    that a fit has converged. With many rows, an epoch is a part of a pass. A refit can then stop
+    before it has gone through all data six times (the default patience of 5, plus 1).
     """
     least, most = EPOCH_STEPS
     sample = torch.randint(rows, (E, rows), generator=generator)

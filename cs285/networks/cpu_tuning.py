@@ -13,7 +13,7 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 disables the tuning
-FLOAT32_ERROR = 1e-3  # limit for sums of 256 products of normal numbers; bfloat16 errs by 0.1
+FLOAT32_ERROR = 1e-3  # limit for sums of 256 products of normal numbers; bfloat16 is off by 0.1
 
 
 def tune_cpu() -> None:

@@ -2,7 +2,7 @@
 
 The last bits of a sum depend on the number of threads that share the operation. Collection
 therefore limits torch to one thread. If cores are idle, operations on different blocks of rows run
-in parallel. The blocks do not depend on the number of threads, so the results do not either.
+in parallel. The blocks do not depend on the number of threads, so the results do not depend on it.
 """
 
 from __future__ import annotations

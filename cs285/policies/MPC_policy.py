@@ -21,25 +21,25 @@ from cs285.policies.base_policy import Memory
 from cs285.policies.planners import PLANNERS
 from cs285.policies.planners.sampling import Planner, SamplingContext
 
-TerminalValue = Callable[[Tensor], Tensor]  # obs (E, R, O) -> values (E, R)
-# (obs (B, O), memory of each row's episode) -> additional candidate sequences (B, M, H, A)
+TerminalValue = Callable[[Tensor], Tensor]  # obs (M, R, O) -> values (M, R)
+# (obs (B, O), memory of each row's episode) -> candidates to add (B, any number, H, A)
 PolicyPrior = Callable[[Tensor, Sequence[Memory]], Tensor]
-MODEL_STATE = "model state"  # the state (E, S) that a model with memory predicts for the next step
+MODEL_STATE = "model state"  # the state (M, S) that a model with memory predicts for the next step
 
 
 class Draws(NamedTuple):
     """The random numbers that evaluate candidates in B environments.
 
-    Each of E members has K particles. All candidates of a population use the same random numbers
-    (common random numbers). Their returns then differ because of their actions and not by luck.
+    Each of M elites has K particles. All candidates of a population use the same random numbers
+    (common random numbers). Differences between returns are then caused by the actions only.
     """
 
-    noise: Tensor | None = None  # (H, E, K, B, D), standard normal, for a probabilistic model
-    orders: Tensor | None = None  # (H, E K, B), permutations of the particles, for TS1
+    noise: Tensor | None = None  # (H, M, K, B, D), standard normal, for a probabilistic model
+    orders: Tensor | None = None  # (H, M K, B), permutations of the particles, for TS1
 
 
 class MPCPolicy:
-    """Plans through the model for B environments, E members and N candidates at once.
+    """Plans through the model for B environments, M elites and N candidates at once.
 
     The default planner is the one that `config` names. A `terminal_value` is added to the return of
     a candidate whose imagined episode has not terminated. A `policy_prior` proposes additional
@@ -77,7 +77,7 @@ class MPCPolicy:
     ) -> NDArray[np.float32]:
         """Return the first actions (B, A) of the best plans for obs (B, O).
 
-        An environment without a candidate of finite return gets NaN.
+        If no candidate has a finite return in an environment, its action is NaN.
         """
         return to_numpy(self.plan(obs, memories)[:, 0])
 
@@ -85,7 +85,7 @@ class MPCPolicy:
     def plan(self, obs: NDArray[np.float32], memories: Sequence[Memory]) -> Tensor:
         """Return the best plans (B, H, A) for obs (B, O).
 
-        An environment without a candidate of finite return gets NaN.
+        If no candidate has a finite return in an environment, its plan is NaN.
         """
         obs_tensor = from_numpy(obs, self.device)
         states = self._recall_states(obs_tensor, memories)
@@ -101,16 +101,16 @@ class MPCPolicy:
 
     def draw(self, memories: Sequence[Memory]) -> Draws:
         """Draw the random numbers of one evaluation in B environments."""
-        E, D = self.model.members, self.model.noise_dim
+        M, D = self.model.members, self.model.noise_dim
         K, H = self.particles, self.config.mpc_horizon
         generators = [memory.generator for memory in memories]
         noise = orders = None
         if D and self.config.mpc_propagation != "mean":
-            noise_shape = (H, E, K, D)
+            noise_shape = (H, M, K, D)
             draws = [torch.randn(noise_shape, generator=g, device=self.device) for g in generators]
             noise = torch.stack(draws, 3)
         if self.config.mpc_propagation == "ts1":
-            orders_shape = (H, E * K)
+            orders_shape = (H, M * K)
             draws = [torch.rand(orders_shape, generator=g, device=self.device) for g in generators]
             orders = torch.stack(draws, 2).argsort(1)
         return Draws(noise, orders)
@@ -118,20 +118,20 @@ class MPCPolicy:
     def evaluate_sequences(self, states: Tensor, sequences: Tensor, draws: Draws) -> Tensor:
         """Return the imagined returns (B, N) of sequences (B, N, H, A).
 
-        `states` (E, B, S) are the model's states. A return is the sum of the rewards of the H
+        `states` (M, B, S) are the model's states. A return is the sum of the rewards of the H
         post-step observations, plus the terminal value. If `task.ends_plans`, nothing counts after
-        a termination. A return is averaged over K particles for each of E members. A particle stays
-        with one member (tsinf), switches members at each step (ts1), or follows the mean over all
-        members (mean). Chua et al. 2018, arXiv:1805.12114, section 5.1.
+        a termination. A return is averaged over K particles for each of M elites. A particle stays
+        with one elite (tsinf), switches elites at each step (ts1), or follows the mean over the
+        elites (mean). Chua et al. 2018, arXiv:1805.12114, section 5.1.
         """
         B, N, H, A = sequences.shape
-        E, K = self.model.members, self.particles
-        states = states[:, None, :, None].expand(E, K, B, N, -1).reshape(E, K * B * N, -1)
-        returns = torch.zeros(E, K * B * N, device=states.device)
+        M, K = self.model.members, self.particles
+        states = states[:, None, :, None].expand(M, K, B, N, -1).reshape(M, K * B * N, -1)
+        returns = torch.zeros(M, K * B * N, device=states.device)
         alive = torch.ones_like(returns, dtype=torch.bool)
         predict = self.model.planning_step()
         for step in range(H):
-            acs = _repeated(sequences[:, :, step].reshape(B * N, A), K).expand(E, -1, -1)
+            acs = _repeated(sequences[:, :, step].reshape(B * N, A), K).expand(M, -1, -1)
             noise = None
             if draws.noise is not None:
                 noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
@@ -156,7 +156,7 @@ class MPCPolicy:
         return returns.mean(0).view(K, B, N).mean(0)
 
     def _recall_states(self, obs: Tensor, memories: Sequence[Memory]) -> Tensor:
-        """Return the model's states (E, B, S) at obs (B, O), with the memory of each episode."""
+        """Return the model's states (M, B, S) at obs (B, O), with the memory of each episode."""
         if not self.model.has_memory:
             return self.model.initial_state(obs)
         states = []
@@ -179,5 +179,5 @@ def _repeated(rows: Tensor, K: int) -> Tensor:
 
 
 def _swap(particles: Tensor, K: int, order: Tensor) -> Tensor:
-    """Reassign the particles (E, K R, ...) to members by `order` (E K, R)."""
+    """Reassign the particles (M, K R, ...) to elites by `order` (M K, R)."""
     return swap_members(particles.unflatten(1, (K, -1)), order).flatten(1, 2)

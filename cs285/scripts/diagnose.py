@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cs285.agents.registry import find_own_modules
+from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.diagnosis.rebuild import read_run, rebuild
 from cs285.cli.script import run_script
 from cs285.config import flags as flag_tools
@@ -34,13 +34,13 @@ class DiagnosisConfig:
     seed: int = flag_tools.flag(1, "seed of these episodes", check=flag_tools.INDEX)
     horizon: int | None = flag_tools.flag(
         None,
-        "number of steps the model predicts to measure its error (default: twice the run's "
+        "horizon of the open-loop predictions, in env steps (default: twice the run's "
         "--mpc_horizon; 50 for MBPO)",
         check=flag_tools.COUNT,
     )
     output: str | None = flag_tools.flag(
         None,
-        "HTML report to write; the arrays go to the same path with the ending .npz (default: "
+        "HTML report to write; the arrays are written next to it, as .npz (default: "
         "diagnosis.html in LOGDIR)",
         check=flag_tools.Check(lambda value: value.endswith(".html"), "a path that ends in .html"),
     )
@@ -69,7 +69,7 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     from cs285.policies.base_policy import is_planner
 
     run = rebuild(folder)
-    env_name, done = run.config.run.env_name, run.counters
+    env_name, counters = run.config.run.env_name, run.counters
     subject = run.agent.diagnosed()
     if subject is None:
         raise UsageError(f"LOGDIR {folder}: must be the log folder of a run with a dynamics model")
@@ -81,7 +81,7 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     found = measure(subject, run.task, run.env, options)
     facts = [
         ("task", env_name),
-        ("run", f"{done['next_iteration']} iterations, {done['env_steps']} env steps"),
+        ("run", f"{counters['next_iteration']} iterations, {counters['env_steps']} env steps"),
         *html_report.facts(found),
     ]
     picture = picture_of(env_name, users_renderer, subject.model, found)
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    find_own_modules()
+    add_current_folder_to_path()
     parser = flag_tools.OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
     flag_tools.add_flags(parser, Options)

@@ -34,7 +34,8 @@ def export_run(folder: Path, target: Path) -> None:
             f"LOGDIR {folder}: cannot read {CONFIG} ({type(error).__name__}); must be the log "
             "folder of a run"
         ) from error
-    counters = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True)["counters"]
+    state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True, argument="LOGDIR")
+    counters = state["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
     if (folder / PROGRESS).exists():
         shutil.copyfile(folder / PROGRESS, f"{target}.csv")
@@ -78,7 +79,7 @@ def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
     add("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
-    add("target", metavar="TARGET", type=Path, help="path of the files to write, without an ending")
+    add("target", metavar="TARGET", type=Path, help="path of the files to write, without extension")
     given = parser.parse_args(argv)
     for name in (CONFIG, CHECKPOINT):
         if not (given.folder / name).exists():

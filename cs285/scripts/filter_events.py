@@ -123,7 +123,6 @@ def _copy_filtered(source: Path, target: Path) -> None:
     shutil.copystat(source, target)
     if copied.is_corrupt:
         warn(
-            SCRIPT,
             f"{source} is corrupt, so the copy has only the records before the damage; keep the "
             "original file",
         )

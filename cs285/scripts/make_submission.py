@@ -106,7 +106,7 @@ def choose_runs(data_dir: Path, patterns: Sequence[str] | None) -> list[Path]:
     wanted = [folder for folder in folders if matches(folder, patterns)]
     left_out = [folder.name for folder in wanted if folder not in runs]
     if left_out:
-        warn(SCRIPT, f"skipped {', '.join(left_out)}; folders to pack must be {RUNS}")
+        warn(f"skipped {', '.join(left_out)}; folders to pack must be {RUNS}")
     return [folder for folder in wanted if folder in runs]
 
 
@@ -138,12 +138,12 @@ def _warn_of_gaps(runs: Sequence[Path], questions: Sequence[str]) -> None:
     answered = {question_of(run) for run in runs}
     missing = [question for question in questions if question not in answered]
     if missing:
-        warn(SCRIPT, f"no run of {', '.join(missing)}; run these questions before you submit")
+        warn(f"no run of {', '.join(missing)}; run these questions before you submit")
     unfinished = [
         f"{run.name} ({progress})" for run in runs if (progress := progress_if_unfinished(run))
     ]
     if unfinished:
-        warn(SCRIPT, f"not finished: {', '.join(unfinished)}; continue these runs with --resume")
+        warn(f"not finished: {', '.join(unfinished)}; continue these runs with --resume")
 
 
 def progress_if_unfinished(run: Path) -> str:
@@ -152,7 +152,7 @@ def progress_if_unfinished(run: Path) -> str:
         flags = json.loads((run / CONFIG).read_text())["flags"]
         n_iter, log_freq = int(flags["n_iter"]), int(flags["scalar_log_freq"])
         logged = read_csv(run / PROGRESS) if (run / PROGRESS).exists() else {}
-        done = int(max(logged.get(ITERATION, ()), default=-1)) + 1
+        completed = int(max(logged.get(ITERATION, ()), default=-1)) + 1
     except (
         OSError,
         ValueError,
@@ -162,9 +162,9 @@ def progress_if_unfinished(run: Path) -> str:
     ):  # for example a run of the original homework code
         return ""
     if log_freq > 0:
-        is_last = done > 0 and done - 1 + log_freq >= n_iter
-        return "" if is_last else f"{done} of {n_iter} iterations"
-    # Without progress.csv it is only cheap to find out whether the first iteration was completed.
+        is_last = completed > 0 and completed - 1 + log_freq >= n_iter
+        return "" if is_last else f"{completed} of {n_iter} iterations"
+    # Without progress.csv, only the end of the first iteration can be detected cheaply.
     began = any((run / name).exists() for name in (CHECKPOINT, "itr_0_losses.npy"))
     return "" if began else f"0 of {n_iter} iterations"
 
@@ -215,7 +215,8 @@ def write_zip(files: dict[str, Path], output: Path, limit_mb: float) -> list[Zip
                     _add(archive, name, source)
             size = temporary.stat().st_size / MEGABYTE
             if size > limit_mb:
-                raise UsageError(f"--limit_mb {limit_mb:g}: {_too_large(archive.infolist(), size)}")
+                reason = _too_large(archive.infolist(), size)
+                raise UsageError(f"--limit_mb {limit_mb:g}: must be at least {reason}")
             temporary.replace(output)
     except OSError as error:
         raise UsageError(
@@ -231,7 +232,6 @@ def _add(archive: ZipFile, name: str, source: Path) -> None:
         if name.startswith("data/") and is_event_file(source):
             if copy_without_media(source, stream).is_corrupt:
                 warn(
-                    SCRIPT,
                     f"{source} is corrupt, so the zip has only the records before the damage; "
                     "check the curve of this run",
                 )
@@ -244,8 +244,9 @@ def _too_large(infos: Sequence[ZipInfo], size: float) -> str:
     packed = {name: sum(info.compress_size for info in part) for name, part in _parts(infos)}
     largest = max((name for name in packed if name.startswith("data/")), key=packed.__getitem__)
     return (
-        f"the zip would have {size:.2f} MB; the largest run is {Path(largest).name} with "
-        f"{packed[largest] / MEGABYTE:.2f} MB; pack fewer runs with --runs, --questions or --newest"
+        f"{math.ceil(100 * size) / 100:g}, the size of the zip in MB; or pack fewer runs with "
+        "--runs, --questions or --newest; the largest run is "
+        f"{Path(largest).name} with {packed[largest] / MEGABYTE:.2f} MB"
     )
 
 

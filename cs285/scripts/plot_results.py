@@ -7,7 +7,6 @@ the seed at the end of their names, are one setting.
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from cs285.analysis.statistics import points
 from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.progress import Notify
 from cs285.scripts.outputs import FILE, writing
 
@@ -35,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH")
-    add("--y", default=EVAL_RETURN, help=f"metric on the y axis (default: {EVAL_RETURN})")
-    add("--x", default=ENV_STEPS, help=f"metric on the x axis (default: {ENV_STEPS})")
+    add("paths", nargs="+", metavar="PATH", help="log folder, folder, CSV or event file")
+    for axis, metric in (("y", EVAL_RETURN), ("x", ENV_STEPS)):
+        axis_help = f"metric on the {axis} axis (default: {metric})"
+        add(f"--{axis}", type=current_metric, default=metric, help=axis_help)
     smooth = "draw the mean of the last N values (default: 1)"
     add("--smooth", type=whole_number(1), default=1, metavar="N", help=smooth)
     add("--match", default="", metavar="REGEX", help="draw only runs whose names contain a match")
@@ -47,7 +48,7 @@ def _run(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     if given.output.suffix not in FORMATS:
         raise UsageError(f"--output {given.output}: must end in one of {', '.join(FORMATS)}")
-    notify, pattern = functools.partial(warn, SCRIPT), _pattern(given.match)
+    notify, pattern = warn, _pattern(given.match)
     runs = [run for run in find_runs(given.paths, notify) if pattern.search(run.name)]
     if not runs:
         raise UsageError(f"--match {given.match}: must match the name of at least one run")

@@ -7,7 +7,6 @@ the original homework code work too.
 from __future__ import annotations
 
 import csv
-import functools
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from cs285.analysis.groups import with_column
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
 from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.progress import Notify
 
 SCRIPT = "read_results.py"
@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH")
+    add("paths", nargs="+", metavar="PATH", help="log folder, folder, CSV or event file")
     columns = f"columns to print (default: {', '.join(USUAL)})"
-    add("--columns", nargs="+", metavar="NAME", help=columns)
+    add("--columns", nargs="+", type=current_metric, metavar="NAME", help=columns)
     add("--names", action="store_true", help="print only the names of the columns")
     add("--csv", action="store_true", help="print all runs as one CSV")
     given = parser.parse_args(argv)
-    notify = functools.partial(warn, SCRIPT)
+    notify = warn
     runs = find_runs(given.paths, notify)
     for name in given.columns or []:
         runs = with_column("--columns", name, runs, notify)

@@ -1,4 +1,6 @@
-"""Run all or some experiments of the homework. The same command continues after an interruption.
+"""Run all or some experiments of a list (default: the homework).
+
+The same command continues after an interruption.
 
 Finished runs are skipped, and unfinished runs are resumed. Several runs are executed in parallel on
 the cores of this machine. Their log folders and outputs (NAME.log) are in --data_dir.
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cs285.agents.registry import find_agent, find_own_modules
+from cs285.agents.registry import add_current_folder_to_path, find_agent
 from cs285.cli.script import run_script
 from cs285.collection.collector import available_cores
 from cs285.config import presets
@@ -45,7 +47,7 @@ def reproduce(argv: Sequence[str]) -> int:
 
     Raises UsageError: bad input. Raises InterruptedRunError: Ctrl-C or SIGTERM.
     """
-    find_own_modules()
+    add_current_folder_to_path()
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
     add("--questions", nargs="+", metavar="Q", help="run the experiments of these questions: q1 to "
@@ -83,10 +85,10 @@ def reproduce(argv: Sequence[str]) -> int:
         value = f"--data_dir {data_dir}"
         with writing(value, FOLDER), open_launcher(arguments.address) as launcher:
 
-            def places() -> int:
-                return arguments.jobs or launcher.places(Share(1))
+            def capacity() -> int:
+                return arguments.jobs or launcher.capacity(Share(1))
 
-            queue = RunQueue(jobs, data_dir, launcher, Share(threads), places)
+            queue = RunQueue(jobs, data_dir, launcher, Share(threads), capacity)
             queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; run the same command again to continue") from error
@@ -98,7 +100,10 @@ def reproduce(argv: Sequence[str]) -> int:
 
 
 def export(target: Path | None, job: Job) -> None:
-    """Export the run of a finished job to the folder `target`, if there is one. Raises OSError."""
+    """Export the run of a finished job to the folder `target`, if there is one.
+
+    Raises OSError: the folder is not writable. Raises UsageError: see export_run.
+    """
     if target is None or job.folder is None or job.state != DONE:
         return
     export_run(job.folder, target / job.name.split("_")[0] / job.name)
@@ -124,11 +129,11 @@ def print_commands(
     left: list[float] = []  # minutes, 0 if unknown, of each run that is not finished
     for (experiment, seed), job in zip(pairs, jobs, strict=True):
         locate(job, folders_of(data_dir, job.name))
-        status, done = job.error or job.state, job.first_iteration
+        status, completed = job.error or job.state, job.first_iteration
         if job.state == WAITING:
-            left.append(job.minutes * (1 - done / job.n_iter))
+            left.append(job.minutes * (1 - completed / job.n_iter))
             status = _estimate(left[-1:], 1) + " on one core" * bool(job.minutes)
-            status += f", {done} of {job.n_iter} iterations done" * bool(done)
+            status += f", {completed} of {job.n_iter} iterations completed" * bool(completed)
         print(f"# {status}")
         print(shlex.join(experiment.command(seed)))
     print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")

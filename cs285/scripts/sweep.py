@@ -14,15 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cs285.agents.registry import AGENTS, find_agent, find_own_modules
+from cs285.agents.registry import AGENTS, add_current_folder_to_path, find_agent
 from cs285.cli.script import run_script
 from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
 from cs285.config.run import NAME
 from cs285.experiments.job import FAILED, words_of
 from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.sweeps import folder as sweep_folder
-from cs285.experiments.sweeps.plan import Sweep
-from cs285.experiments.sweeps.trials import Trials, is_finished, share_of, start_search, wanted
+from cs285.experiments.sweeps.definition import Sweep
+from cs285.experiments.sweeps.trials import (
+    Trials,
+    is_finished,
+    known_trials,
+    share_of,
+    start_search,
+)
 from cs285.experiments.sweeps.values import Choice, parse, varied_fields
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
 from cs285.infrastructure.run_folder import default_data_dir, lock_folder
@@ -48,15 +54,15 @@ class SweepArguments(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit code: 0, 1 (a trial failed), 2 (bad input) or 130."""
-    return run_script(SCRIPT, sweep, argv)
+    return run_script(SCRIPT, run_or_resume, argv)
 
 
-def sweep(argv: Sequence[str]) -> int:
+def run_or_resume(argv: Sequence[str]) -> int:
     """Run or resume a sweep, or print its commands. Return 1 if a trial failed, else 0.
 
     Raises UsageError: bad input. Raises InterruptedRunError: Ctrl-C or SIGTERM.
     """
-    find_own_modules()
+    add_current_folder_to_path()
     given = vars(_parser(_script_in(argv)).parse_args(argv))
     asked = SweepArguments(
         given.get("address"),
@@ -68,30 +74,30 @@ def sweep(argv: Sequence[str]) -> int:
         raise UsageError("--num_workers: must be left out; use --cpus_per_trial in a sweep")
     resumed = given.get("resume")
     if resumed is None:
-        plan = _plan(given)
-        plan.check()
-        _check_tasks(plan)
+        sweep = _sweep_of(given)
+        sweep.check()
+        _check_tasks(sweep)
     else:
-        plan = sweep_folder.read(resumed)
-        _check_repeated(resumed, plan, given)
+        sweep = sweep_folder.read(resumed)
+        _check_repeated(resumed, sweep, given)
     if given.get("dry_run"):
-        return _print_commands(plan)
-    start_search(plan)  # raises an error before anything is written if Optuna is missing
+        return _print_commands(sweep)
+    start_search(sweep)  # raises an error before anything is written if Optuna is missing
     check_address(asked.address)
-    return _run(plan, asked, resumed, given["data_dir"])
+    return _run(sweep, asked, resumed, given["data_dir"])
 
 
-def _run(plan: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Path) -> int:
-    if resumed is not None and is_finished(plan, wanted(plan, resumed)):
+def _run(sweep: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Path) -> int:
+    if resumed is not None and is_finished(sweep, known_trials(sweep, resumed)):
         print(f"{resumed} is finished")
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with open_launcher(asked.address, die_with_us=True) as launcher:
-        share = share_of(plan, launcher, asked.cpus, asked.gpus)
-        folder = (resumed or sweep_folder.create(plan, data_dir.resolve(), SCRIPT)).resolve()
+    with open_launcher(asked.address, end_with_parent=True) as launcher:
+        share = share_of(sweep, launcher, asked.cpus, asked.gpus)
+        folder = (resumed or sweep_folder.create(sweep, data_dir.resolve(), SCRIPT)).resolve()
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
-            trials = Trials(plan, folder)
+            trials = Trials(sweep, folder)
             hint = f"continue with --resume {folder}"
             try:
                 with writing(f"--data_dir {folder}", f"{FOLDER}; {hint}"):
@@ -102,16 +108,17 @@ def _run(plan: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Pat
     for job in failed:
         print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)
     if trials.is_exhausted:
-        print(f"ran {len(trials.jobs)} of {plan.size} trials: the search found no further values")
+        print(f"ran {len(trials.jobs)} of {sweep.size} trials: the search found no further values")
     return 1 if failed else 0
 
 
-def _plan(given: dict[str, Any]) -> Sweep:
+def _sweep_of(given: dict[str, Any]) -> Sweep:
     """Return the sweep that the flags describe. Raises UsageError: a flag is invalid."""
     own = {name: given[name] for name in ("sampler", "metric", "mode", "asha") if name in given}
     search, seed = _checked(given, "search"), _checked(given, "sampler_seed", INDEX)
-    if search is None and ("sampler" in given or seed is not None):
-        raise UsageError("--sampler and --sampler_seed need --search")
+    for name in ("sampler", "sampler_seed"):
+        if search is None and name in given:
+            raise UsageError(f"--{name} {given[name]}: must be given together with --search")
     return Sweep(
         given.get("exp_name", "todo"),
         given["script"],
@@ -129,40 +136,38 @@ def _choices(script: str, given: dict[str, Any]) -> dict[str, Choice]:
     return {name: parse(*fields[name], given[name]) for name in names}
 
 
-def _check_repeated(folder: Path, plan: Sweep, given: dict[str, Any]) -> None:
+def _check_repeated(folder: Path, sweep: Sweep, given: dict[str, Any]) -> None:
     """Raise UsageError if a flag given with --resume differs from the sweep in `folder`."""
-    of_plan = {**vars(plan), "exp_name": plan.name}  # fields that have the names of flags
-    for name in of_plan:
+    own = {**vars(sweep), "exp_name": sweep.name}  # fields that have the names of flags
+    for name in own:
         if name in given:
-            sweep_folder.check_same(folder, name, of_plan[name], given[name])
-    for name, choice in _choices(plan.script, given).items():
-        sweep_folder.check_same(folder, name, plan.choices.get(name), choice)
+            sweep_folder.check_same(folder, name, own[name], given[name])
+    for name, choice in _choices(sweep.script, given).items():
+        sweep_folder.check_same(folder, name, sweep.choices.get(name), choice)
 
 
-def _check_tasks(plan: Sweep) -> None:
+def _check_tasks(sweep: Sweep) -> None:
     """Raise UsageError if --env_name is missing, or one of the tasks cannot be run."""
     from cs285.envs import inspect_task
 
-    found = [plan.job(values).settings for values in plan.values()]
+    found = [sweep.job(values).settings for values in sweep.values()]
     # An agent without a model has only --env_name.
     flags = [
         (one["env_name"], one.get("learned_reward", False), one.get("termination")) for one in found
     ]
     for name, learned_reward, termination in dict.fromkeys(flags):
         if not name:
-            raise UsageError(
-                "--env_name is required; must be the id of an environment (see --help)"
-            )
+            raise UsageError("--env_name: must be the id of an environment (see --help)")
         inspect_task(name, learned_reward, termination)
 
 
-def _print_commands(plan: Sweep) -> int:
-    if plan.is_adaptive:
-        print(f"# {plan.search} trials whose values depend on the results of earlier trials")
+def _print_commands(sweep: Sweep) -> int:
+    if sweep.is_adaptive:
+        print(f"# {sweep.search} trials whose values depend on the results of earlier trials")
         return 0
-    for values in plan.values():
-        words = words_of({**plan.fixed, **values, "exp_name": plan.name_of(values)})
-        print(shlex.join([*find_agent(plan.script).words, *words]))
+    for values in sweep.values():
+        words = words_of({**sweep.fixed, **values, "exp_name": sweep.name_of(values)})
+        print(shlex.join([*find_agent(sweep.script).words, *words]))
     return 0
 
 
@@ -176,7 +181,7 @@ def _script_in(argv: Sequence[str]) -> str:
         return sweep_folder.read(found["resume"]).script
     script = found.get("script", "mb" if {"-h", "--help"} & set(argv) else None)
     if script is None:
-        raise UsageError(f"--script is required; must be {', '.join(AGENTS)} or MODULE:NAME")
+        raise UsageError(f"--script: must be {', '.join(AGENTS)} or MODULE:NAME")
     try:
         find_agent(script)
     except UsageError as error:

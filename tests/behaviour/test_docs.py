@@ -1,4 +1,4 @@
-"""docs/flags.md lists every flag, and docs/python.md runs."""
+"""Test that docs/flags.md lists every flag, and that the code of docs/python.md runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example of docs/extending.md runs as it stands, and is short."""
+"""Test that every example of docs/extending.md runs unchanged and is short."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, re.M | re.S)
 AGENT = "An agent"
-MOST_LINES = 40  # that are code, imports aside
+MOST_LINES = 40  # maximum number of code lines, without imports
 
 
 @pytest.mark.parametrize(("title", "code"), SECTIONS, ids=[title for title, _ in SECTIONS])

@@ -90,10 +90,9 @@ def test_zip_contains_the_files_for_the_assignment(
     assert {name.split("/")[0] for name in names_of(file)} == {"data", "cs285", "README.md"}
     assert not [name for name in names_of(file) if "__pycache__" in name or name.endswith(".mp4")]
     assert printed.err.splitlines() == [
-        f"make_submission.py: warning: skipped {TODO}; folders to pack must be named "
+        f"warning: skipped {TODO}; folders to pack must be named "
         "hw4_q1_... to hw4_q6_... and contain an event file",
-        "make_submission.py: warning: no run of q2, q4, q5, q6; run these questions before you "
-        "submit",
+        "warning: no run of q2, q4, q5, q6; run these questions before you submit",
     ]
     assert all(f"data/{run}\n" in printed.out for run in (Q1, Q3))
 

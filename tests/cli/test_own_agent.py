@@ -109,7 +109,7 @@ def test_diagnose_finds_the_agent_in_config_json(run_toy: Run) -> None:
     assert arrays["predicted"].shape[1] == 5
     assert arrays["policy_errors"].shape == (2, 8, 2)
     assert np.abs(arrays["policy_errors"]).max() < 1e-5  # the model is exact
-    np.testing.assert_allclose(arrays["acted_out"], arrays["predicted"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(arrays["executed"], arrays["predicted"], rtol=1e-3, atol=1e-4)
 
 
 def test_error_names_an_agent_that_cannot_be_imported(

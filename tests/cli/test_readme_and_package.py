@@ -48,10 +48,13 @@ def test_readme_has_a_command_for_every_question() -> None:
     assert all(f"q{number}_" in names for number in range(1, 7))
 
 
-@pytest.mark.parametrize("file", ["README.md", "results/README.md", *DOCS])
+@pytest.mark.parametrize(
+    "file", ["README.md", "results/README.md", "results/history.md", "CHANGELOG.md", *DOCS]
+)
 def test_links_have_a_target(file: str) -> None:
     text = (ROOT / file).read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
+    definitions = re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
+    for link in [*re.findall(r"\]\(([^)]+)\)", text), *definitions]:
         if link.startswith("https://"):  # tests do not use the network
             continue
         path, _, anchor = link.partition("#")

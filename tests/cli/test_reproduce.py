@@ -92,12 +92,15 @@ def test_optional_keys_of_an_experiment_have_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("script = 'mb'", "experiment 1: the key name is required"),
-        ("name = 'a'", "experiment a: the key script is required"),
-        ("name = 'a'\nscript = 'mb'\nresults = [{last = 3}]", "a: the key column is required"),
-        ("name = 'a'\nscript = 'mb'\nflag = '--size 3'", "experiment a: unknown key flag"),
+        ("script = 'mb'", "experiment 1: key name: must be given"),
+        ("name = 'a'", "experiment a: key script: must be given"),
+        ("name = 'a'\nscript = 'mb'\nresults = [{last = 3}]", "a: key column: must be given"),
+        (
+            "name = 'a'\nscript = 'mb'\nflag = '--size 3'",
+            "experiment a: key flag: must be one of name, ",
+        ),
         ("name = 'a'\nscript = 'mb'\ngroup = 'b'", "a: group b: must be in [groups]"),
-        ("name = 'a'\nscript = 'mc'", "experiment a: agent mc: must be mb, mbpo"),
+        ("name = 'a'\nscript = 'mc'", "experiment a: script mc: must be mb, mbpo"),
         ("name = 'a'\nscript = 'mb'\nseeds = []", "experiment a: seeds []: must be one or more"),
     ],
 )

@@ -51,7 +51,7 @@ def test_normal_run_prints_no_errors_and_writes_only_to_data_dir(tmp_path: Path)
     process = start(SCRIPT, *words, cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
-    assert "Iteration 1 of 2" in out
+    assert "Iteration 1 (2 of 2)" in out
     assert "Eval_AverageReturn" in out
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 

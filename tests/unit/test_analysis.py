@@ -71,18 +71,21 @@ def test_missing_values_and_columns() -> None:
     ):
         aggregate([run], "Eval")
     assert last_value(run, EVAL_RETURN) == 2
-    with pytest.raises(UsageError, match="Eval_AverageReturn was not logged"):
+    with pytest.raises(UsageError, match="must be a run that has logged Eval_AverageReturn"):
         last_value(make_run("a", [0], [np.nan]), EVAL_RETURN)
     messages: list[str] = []
     other = make_run("b", [0], [np.nan])
     assert with_column("--y", EVAL_RETURN, [run, other], messages.append) == [run]
-    assert messages == [f"b_1: skipped because it has no values of {EVAL_RETURN}"]
+    assert messages == [
+        f"b_1: skipped because it has no values of {EVAL_RETURN}; choose another column, or wait "
+        "until the run has logged it"
+    ]
     with pytest.raises(UsageError, match="--y Eval: no run has values of it"):
         with_column("--y", "Eval", [run, other])
 
 
 def test_a_decreasing_axis_is_an_error() -> None:
-    with pytest.raises(UsageError, match=f"a_3: {ENV_STEPS} decreases"):
+    with pytest.raises(UsageError, match=f"--x {ENV_STEPS}: .* it decreases in .*a_3"):
         aggregate([make_run("a", [0, 200, 100], [0.0, 1, 2])])
 
 
@@ -95,9 +98,9 @@ def test_a_thinned_curve_keeps_its_first_and_last_value() -> None:
 
 def test_seeds_without_common_env_steps_or_values() -> None:
     apart = [make_run("a_seed1", [0, 1], [0, 0]), make_run("a_seed2", [2, 3], [0, 0])]
-    with pytest.raises(UsageError, match="a: its seeds have no range of"):
+    with pytest.raises(UsageError, match="must be a column with a range that all seeds of a share"):
         aggregate(apart)
-    with pytest.raises(UsageError, match=f"a_seed1_2: no {EVAL_RETURN} yet"):
+    with pytest.raises(UsageError, match=f"a_seed1_2: must be a run that has logged {EVAL_RETURN}"):
         aggregate([make_run("a_seed1", [0, 1], [np.nan, np.nan])])
 
 
@@ -159,7 +162,9 @@ def test_runs_with_the_same_name_and_different_flags_are_different_settings() ->
         "todo env_name=obstacles size=8": [2, 1],
         "todo env_name=cheetah size=16": [3],
     }
-    assert messages == ["todo_1: skipped because todo_2 has the same seed"]
+    assert messages == [
+        "todo_1: skipped because todo_2 has the same seed; pass only one of the two runs"
+    ]
 
 
 def test_runs_of_different_scripts_are_different_settings() -> None:
@@ -281,7 +286,7 @@ def test_stated_bounds_agree_with_the_stated_text(name: str) -> None:
             if bound is not None:
                 assert f"{bound:g}" in result.stated.split()
                 bounded += 1
-    assert bounded >= 3
+    assert bounded >= 2
 
 
 def test_the_table_judges_stated_figure_and_target_separately(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def raising_env() -> gym.Env:
     raise ValueError("no simulator today")
 
 
-def suicidal_env() -> gym.Env:
+def env_that_kills_its_process() -> gym.Env:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
@@ -91,7 +91,7 @@ def test_data_do_not_depend_on_backend_or_number_of_workers() -> None:
     expected, *others = [collect(backend) for backend in backends]
     lengths = [path.length for path in expected]
     assert len(set(lengths)) > 1  # some episodes terminated at the goal
-    assert sum(lengths) >= 200 > sum(lengths[:-1])  # the fewest episodes that are enough
+    assert sum(lengths) >= 200 > sum(lengths[:-1])  # the smallest sufficient number
     for paths in others:
         for left, right in zip(flat(expected), flat(paths), strict=True):
             assert np.array_equal(left, right)
@@ -161,7 +161,7 @@ def test_killed_worker_does_not_change_the_data(capsys: pytest.CaptureFixture[st
 
 def test_episode_that_kills_every_worker_fails() -> None:
     with pytest.raises(WorkerError, match="giving up on episode 0: it killed 3 workers"):
-        collect(WorkerPool(suicidal_env, 2))
+        collect(WorkerPool(env_that_kills_its_process, 2))
 
 
 def test_unneeded_episodes_are_cancelled_and_their_errors_ignored() -> None:
@@ -213,7 +213,7 @@ def test_out_of_memory_errors_are_recognised(error: Any, is_memory_error: bool) 
 
 
 def test_worker_out_of_memory_gives_a_one_line_error() -> None:
-    with pytest.raises(NoMemoryError, match=r"^not enough memory .* or buffers$"):
+    with pytest.raises(NoMemoryError, match=r"^not enough memory .*; start a run with a smaller"):
         collect(WorkerPool(FACTORY, 2), GreedyPolicy(*bounds()))
 
 

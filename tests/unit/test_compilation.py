@@ -1,4 +1,4 @@
-"""--compile keeps the results, and no learning phase waits for the GPU."""
+"""Test that --compile keeps the results, and that no learning phase waits for the GPU."""
 
 import copy
 import os

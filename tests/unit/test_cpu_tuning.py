@@ -1,4 +1,4 @@
-"""CPU tuning changes the speed, but not the results."""
+"""Test that CPU tuning changes the speed, but not the results."""
 
 from collections.abc import Callable, Iterator
 

@@ -173,16 +173,16 @@ def test_returns_predicted_by_a_perfect_model_are_correct(kind: str) -> None:
     paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
     check = check_plans(make_plans, 4, env, KEYS, paths, at_most=5)
     assert check.starts.tolist() == [[0, 0], [0, 3], [1, 0], [1, 3]]
-    np.testing.assert_allclose(check.acted_out, check.plans.rewards, rtol=1e-4)
+    np.testing.assert_allclose(check.executed, check.plans.rewards, rtol=1e-4)
     for (number, step), replanned in zip(check.starts.tolist(), check.replanned, strict=True):
         np.testing.assert_array_equal(replanned, paths[number].rewards[step : step + 4])
-    found = agreement(check.plans.rewards, check.acted_out)
+    found = agreement(check.plans.rewards, check.executed)
     assert found.bias == pytest.approx(0, abs=1e-4)
     assert found.correlation == pytest.approx(1)
     policy, make_plans = planner_of(kind, ReachModel(2.0))
     paths = [run_episodes([env], policy, [key])[0] for key in KEYS]
     wrong = check_plans(make_plans, 4, env, KEYS, paths, at_most=5)
-    assert abs(agreement(wrong.plans.rewards, wrong.acted_out).bias) > 0.01
+    assert abs(agreement(wrong.plans.rewards, wrong.executed).bias) > 0.01
 
 
 def test_recorded_plans_are_the_executed_plans_with_their_planning_returns() -> None:
@@ -282,7 +282,7 @@ def findings(env: gym.Env, horizon: int, plan_horizon: int) -> Findings:
 def test_notes_report_cut_plans_and_failed_replays() -> None:
     found = findings(Countdown(drifts=True), horizon=50, plan_horizon=9)
     assert found.check.plans.acs.shape == (2, 6, 2)
-    assert np.isnan(found.check.acted_out).all()
+    assert np.isnan(found.check.executed).all()
     assert len(found.agreements["plan executed"].predicted) == 0
     notes = [n for section in sections(found, True, figures.Picture()) for n in section.notes]
     assert notes == [
@@ -300,7 +300,7 @@ def test_npz_holds_the_arrays_of_the_findings() -> None:
     assert arrays["policy_errors"].shape == (2, 3, 2)
     assert arrays["policy_spreads"].shape == arrays["policy_errors_of_mean"].shape == (S, 3)
     assert arrays["policy_rank_correlation"].shape == (3,)
-    np.testing.assert_array_equal(arrays["acted_out"], found.check.acted_out)
+    np.testing.assert_array_equal(arrays["executed"], found.check.executed)
     assert arrays["predicted"].shape == arrays["replanned"].shape == (10, 2)
 
 

@@ -1,4 +1,4 @@
-"""EnsembleMLP equals E separate networks, for all layer types."""
+"""Test that EnsembleMLP equals E separate networks, for all layer types."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The ensemble: separate networks, their losses and their predictions."""
+"""Test the ensemble: separate networks, their losses and their predictions."""
 
 import math
 from typing import Any

@@ -155,7 +155,7 @@ def test_invalid_input_gives_a_one_line_error_and_exit_code_2(
 
 def test_missing_env_name_gives_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "--env_name is required; must be the id" in capsys.readouterr().err
+    assert "--env_name: must be the id" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config_class", [MBConfig, MBPOConfig])

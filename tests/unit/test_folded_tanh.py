@@ -1,4 +1,4 @@
-"""The planning form of an ensemble returns the outputs of its networks."""
+"""Test that the planning form of an ensemble returns the outputs of its networks."""
 
 from typing import Any
 

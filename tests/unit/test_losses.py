@@ -1,4 +1,4 @@
-"""The losses against hand calculations, and the variances that they learn."""
+"""Test the losses against hand calculations, and the variances that they learn."""
 
 import math
 from typing import Any

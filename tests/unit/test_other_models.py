@@ -1,4 +1,4 @@
-"""Fits and planning with two other models: an analytic model and a model with memory."""
+"""Test fits and planning with two other models: an analytic model and a model with memory."""
 
 from typing import Any
 

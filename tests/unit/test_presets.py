@@ -72,6 +72,11 @@ def test_mbpo_presets_have_the_numbers_of_the_paper(
     assert rollouts.mbpo_models_kept * rollouts.mbpo_refit_every == epoch * (5 if humanoid else 1)
 
 
+def test_likelihood_of_a_preset_does_not_apply_to_a_deterministic_ensemble() -> None:
+    flags = flags_of("mb", preset="probabilistic", model="deterministic")
+    assert (flags["model"], flags["model_loss"]) == ("deterministic", "column_nll")
+
+
 @pytest.mark.parametrize(
     ("name", "horizon", "candidates", "elites"),
     [("pets_cheetah", 30, 500, 50), ("pets_reacher", 25, 400, 40)],

@@ -1,4 +1,4 @@
-"""Propagation in planners: one member (tsinf), a random member per step (ts1), or the mean."""
+"""Test propagation in planners: one elite (tsinf), a random elite per step (ts1), or the mean."""
 
 from typing import Any
 

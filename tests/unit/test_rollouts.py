@@ -1,4 +1,4 @@
-"""Model rollouts in a known linear system, including terminal and non-finite rows."""
+"""Test model rollouts in a known linear system, including terminal and non-finite rows."""
 
 from dataclasses import replace
 from typing import Any

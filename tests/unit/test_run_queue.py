@@ -25,7 +25,7 @@ from cs285.experiments.job import (
     iterations_done,
     last_line,
 )
-from cs285.experiments.launchers.base import LOST, Node, Share, places
+from cs285.experiments.launchers.base import LOST, Node, Share, capacity
 from cs285.experiments.launchers.local import LocalLauncher, LocalProcess
 from cs285.experiments.queue import RunQueue
 from cs285.infrastructure.checkpoint import save_checkpoint
@@ -65,7 +65,7 @@ class FakeLauncher:
     def nodes(self) -> list[Node]:
         return [Node(1, 0)]
 
-    def places(self, share: Share) -> int:
+    def capacity(self, share: Share) -> int:
         return 1
 
     def start(
@@ -352,8 +352,8 @@ def test_last_line_and_row(tmp_path: Path) -> None:
         ([Node(8, 0)], Share(1, 1.0), 0),
     ],
 )
-def test_places(nodes: list[Node], share: Share, expected: int) -> None:
-    assert places(nodes, share) == expected
+def test_capacity(nodes: list[Node], share: Share, expected: int) -> None:
+    assert capacity(nodes, share) == expected
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_coloured_noise_matches_the_reference(horizon: int, beta: float) -> None
 @pytest.mark.parametrize("mean", [[0.0, 0.0], [0.4, -1.0]])
 @pytest.mark.parametrize("temperature", [0.5, 5.0])
 def test_mppi_matches_the_reference(mean: list[float], temperature: float) -> None:
-    """Both get the same noise. The reference's cost of the noise is off, because ours has none."""
+    """Both get the same noise. The reference's noise cost is 0, because this planner has none."""
     N, std = 300, 0.5 * (HIGH - LOW) / 2
     plan = torch.tensor(mean).expand(H, A).clone()
     noise = torch.randn(N, H, A, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""The sources of rewards and terminations in imagined steps, by task and flags."""
+"""Test the sources of rewards and terminations in imagined steps, by task and flags."""
 
 from typing import Any
 

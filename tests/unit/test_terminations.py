@@ -1,4 +1,4 @@
-"""Termination functions against Gymnasium's simulators, at random states and near limits."""
+"""Test termination functions against Gymnasium's simulators, at random states and near limits."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Helper threads use idle cores without changing the results."""
+"""Test that helper threads use idle cores without changing the results."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fits with early stopping: validation sets, best weights, elites and epochs."""
+"""Test fits with early stopping: validation sets, best weights, elites and epochs."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ from cs285.models.training import (
 )
 
 O, A = 2, 1
-STD = torch.tensor([0.1, 0.3, 0.2])  # of the noise of the two observations and the reward
+STD = torch.tensor([0.1, 0.3, 0.2])  # std of the noise on both observations and on the reward
 SMALL = {
     "model": "probabilistic",
     "model_loss": "nll",

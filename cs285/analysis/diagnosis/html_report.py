@@ -21,7 +21,7 @@ from cs285.analysis.diagnosis.figures import (
     draw_spread,
 )
 from cs285.analysis.diagnosis.model_error import rms
-from cs285.analysis.diagnosis.plan_check import ACTED_OUT, REPLANNED, Findings
+from cs285.analysis.diagnosis.plan_check import EXECUTED, REPLANNED, Findings
 
 STYLE = """
 :root { color-scheme: light; }
@@ -188,7 +188,7 @@ def sections(found: Findings, is_planned: bool, picture: Picture) -> list[Sectio
         plans_are = "the plan that the planner made there"
     loops = found.loops
     starts = " and ".join(f"{len(each.starts)} ({name})" for name, each in loops.items())
-    returns = _RETURNS.format(*found.check.replanned.shape, plans_are, ACTED_OUT, REPLANNED)
+    returns = _RETURNS.format(*found.check.replanned.shape, plans_are, EXECUTED, REPLANNED)
     return [
         Section(
             "Model error by horizon",
@@ -241,7 +241,7 @@ def _error_notes(found: Findings) -> list[str]:
 
 def _plan_notes(found: Findings) -> list[str]:
     S, H = found.check.replanned.shape
-    lost = S - len(found.agreements[ACTED_OUT].predicted)
+    lost = S - len(found.agreements[EXECUTED].predicted)
     notes = []
     if found.plan_horizon > H:
         notes.append(

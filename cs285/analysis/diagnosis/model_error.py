@@ -1,6 +1,6 @@
 """The open-loop error of the ensemble against the horizon, and how well its spread predicts it.
 
-S states of real episodes are the starts. From each start, every member predicts the states that
+S states of real episodes are the starts. From each start, every elite predicts the states that
 follow the next H actions of the episode. Each dimension's error is divided by the std of the
 observations that the model was fitted to. An error of 1 is as large as the error of always
 predicting the mean of these observations.
@@ -22,11 +22,11 @@ from cs285.models.evaluation import imagine
 
 
 class OpenLoop(NamedTuple):
-    """S segments of H env steps, real and as predicted by each member."""
+    """S segments of H env steps, real and as predicted by each of M elites."""
 
     starts: NDArray[np.int64]  # (S, 2): index of the path, env step in the path
     real: NDArray[np.float32]  # (S, H + 1, O)
-    imagined: NDArray[np.float32]  # (E, S, H + 1, O)
+    imagined: NDArray[np.float32]  # (M, S, H + 1, O)
     unit: NDArray[np.float32]  # (O,), std of the training data; NaN for constant dimensions
 
     @property
@@ -35,15 +35,15 @@ class OpenLoop(NamedTuple):
         return self.real.shape[1] - 1
 
     def errors(self) -> NDArray[np.float32]:
-        """Return imagined minus real after 1 to H env steps, in units of the std: (E, S, H, O)."""
+        """Return imagined minus real after 1 to H env steps, in units of the std: (M, S, H, O)."""
         return (self.imagined - self.real)[:, :, 1:] / self.unit
 
     def errors_by_member(self) -> NDArray[np.float32]:
-        """Return the root mean square of `errors` over the starts: (E, H, O)."""
+        """Return the root mean square of `errors` over the starts: (M, H, O)."""
         return rms(self.errors(), 1)
 
     def errors_of_members(self) -> NDArray[np.float32]:
-        """Return each member's error, root mean square over dimensions: (E, S, H)."""
+        """Return each member's error, root mean square over dimensions: (M, S, H)."""
         return self._size(self.errors())
 
     def errors_of_mean(self) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory, Policy, is_planner
 from cs285.policies.MPC_policy import MPCPolicy
 
-ACTED_OUT, REPLANNED = "plan executed", "real episode"
+EXECUTED, REPLANNED = "plan executed", "real episode"
 
 
 class Plans(NamedTuple):
@@ -127,8 +127,9 @@ def execute_plan(
 ) -> NDArray[np.float32]:
     """Replay `path`, the episode of `key`, up to env step `step`, and execute `acs` (H, A) there.
 
-    Return the rewards (H,), with NaN after the end of the episode. All are NaN if the replay does
-    not lead to the same state, because the simulator is not determined by its seed and actions.
+    Return the rewards (H,), with NaN after the episode has terminated or been truncated. All
+    rewards are NaN if the replay does not lead to the same state, because the simulator is not
+    determined by its seed and actions.
     """
     episode = Episode(env, key)
     rewards = np.full(len(acs), np.nan, np.float32)
@@ -150,7 +151,7 @@ class PlanCheck(NamedTuple):
 
     starts: NDArray[np.int64]  # (S, 2): index of the path, env step in the path
     plans: Plans  # B = S
-    acted_out: NDArray[np.float32]  # (S, H), of the executed plans, see execute_plan
+    executed: NDArray[np.float32]  # (S, H), of the executed plans, see execute_plan
     replanned: NDArray[np.float32]  # (S, H), of the real episodes
 
 
@@ -172,12 +173,12 @@ def check_plans(
     starts = starts[:: -(-len(starts) // at_most)]
     acs, states, rewards = make_plans(paths, starts)
     plans = Plans(acs[:, :H], states[:, : H + 1], rewards[:, :H])
-    acted_out = [
+    executed = [
         execute_plan(env, keys[p], paths[p], t, plan)
         for (p, t), plan in zip(starts, plans.acs, strict=True)
     ]
     replanned = np.stack([paths[p].rewards[t : t + H] for p, t in starts])
-    return PlanCheck(starts, plans, np.stack(acted_out), replanned)
+    return PlanCheck(starts, plans, np.stack(executed), replanned)
 
 
 class Agreement(NamedTuple):
@@ -200,8 +201,8 @@ class Agreement(NamedTuple):
 def agreement(predicted: NDArray[np.floating], actual: NDArray[np.floating]) -> Agreement:
     """Sum both rewards (S, H) over the env steps whose actual reward is not NaN.
 
-    Plans without any such step are left out. The model does not end episodes, so its predictions
-    after the real end of an episode do not count.
+    Plans without any such step are left out. Imagined episodes do not terminate here, so
+    predicted rewards after the last real env step are ignored.
     """
     happened = ~np.isnan(actual)
     returns = (np.where(happened, rewards, 0).sum(1, np.float64) for rewards in (predicted, actual))
@@ -222,7 +223,7 @@ class Findings(NamedTuple):
         """Predicted and actual returns, by the source of the actual returns."""
         check = self.check
         return {
-            ACTED_OUT: agreement(check.plans.rewards, check.acted_out),
+            EXECUTED: agreement(check.plans.rewards, check.executed),
             REPLANNED: agreement(check.plans.rewards, check.replanned),
         }
 
@@ -232,7 +233,7 @@ class Findings(NamedTuple):
         arrays: dict[str, Any] = {
             "plan_starts": check.starts,
             "predicted": check.plans.rewards,
-            "acted_out": check.acted_out,
+            "executed": check.executed,
             "replanned": check.replanned,
         }
         for name, loop in self.loops.items():

@@ -1,4 +1,4 @@
-"""Rebuilding a run and its agent from the checkpoint in its log folder, for analysis."""
+"""Rebuild a run and its agent from the checkpoint in its log folder, for analysis."""
 
 from __future__ import annotations
 
@@ -79,11 +79,9 @@ def _restore(folder: Path, agent: Any, device: Any) -> dict[str, Any]:
     from cs285.infrastructure.checkpoint import load_checkpoint
 
     try:
-        state = load_checkpoint(folder / CHECKPOINT, device)
+        state = load_checkpoint(folder / CHECKPOINT, device, argument="LOGDIR")
         agent.load_state_dict(state["agent"])
         return state["counters"]
-    except UsageError as error:
-        raise UsageError(str(error).replace("--resume", f"LOGDIR {folder}")) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"LOGDIR {folder}: its {CHECKPOINT} and {CONFIG} belong to different runs; {MUST_BE}"

@@ -97,11 +97,11 @@ def _judge(runs: Sequence[Run], result: Result) -> tuple[str, str]:
 
 def _progress_of(run: Run) -> str:
     """Return the progress of a run that was exported before its end, or "" if it has finished."""
-    done = run.config.get("run", {}).get("iterations")
+    completed = run.config.get("run", {}).get("iterations")
     n_iter = run.config.get("flags", {}).get("n_iter")
-    if None in (done, n_iter) or done >= n_iter:
+    if None in (completed, n_iter) or completed >= n_iter:
         return ""
-    return f"seed {run.seed} at iteration {done} of {n_iter}"
+    return f"seed {run.seed} at iteration {completed} of {n_iter}"
 
 
 def _by_seed(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""The output of the study scripts in results/: writing it, and the report's figure and tables."""
+"""Write the output of the study scripts in results/, and draw the report's figure and tables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from cs285.infrastructure.run_folder import provenance
 
 HORIZONS = (1, 10, 50)
 Row = dict[str, str]
-# The labels of files written before 2026-12 and their current form.
+# The labels in files of earlier versions and their current form.
 FORMER_LABELS = {
-    "Gaussians, --model_loss nll": "probabilistic, --model_loss nll",
-    "Gaussians, --model_loss column_nll": "probabilistic, --model_loss column_nll",
+    "points": "deterministic",
+    "Gaussians, --mean_loss nll": "probabilistic, --model_loss nll",
+    "Gaussians, --mean_loss mse": "probabilistic, --model_loss column_nll",
     "error on what was learned": "training error",
     "error": "held-out error",
 }
@@ -104,7 +105,7 @@ def error_table(file: Path) -> list[str]:
 
 
 def planner_table(folder: Path) -> list[str]:
-    """Return a Markdown table of each planner's mean return, one column per run; or []."""
+    """Return a Markdown table of each planner's mean return by run; [] if nothing was measured."""
     returns = {
         file.stem.removeprefix("planners_"): json.loads(file.read_text())["returns"]
         for file in sorted(folder.glob("planners_*.json"))
@@ -119,7 +120,10 @@ def planner_table(folder: Path) -> list[str]:
 
 
 def model_loss_table(folder: Path) -> list[str]:
-    """Return a Markdown table of the fits with each model loss, averaged over seeds; or []."""
+    """Return a Markdown table of the fits with each model loss, averaged over the seeds.
+
+    The table is [] if nothing was measured.
+    """
     table: list[list[str]] = []
     for file in sorted(folder.glob("model_loss_*.json")):
         run, fits = file.stem.removeprefix("model_loss_"), json.loads(file.read_text())["fits"]

@@ -10,14 +10,14 @@ from cs285.experiments.launchers.local import LocalLauncher
 
 
 @contextlib.contextmanager
-def open_launcher(address: str | None, die_with_us: bool = False) -> Iterator[Launcher]:
+def open_launcher(address: str | None, end_with_parent: bool = False) -> Iterator[Launcher]:
     """Yield the launcher for an --address. None means this machine.
 
-    If this process is killed, local runs end with it only if `die_with_us` is true. Runs on a
+    If this process is killed, local runs end with it only if `end_with_parent` is true. Runs on a
     cluster always end with it. Raises UsageError: Ray is not installed.
     """
     if address is None:
-        yield LocalLauncher(die_with_us)
+        yield LocalLauncher(end_with_parent)
         return
     from cs285.experiments.launchers.ray import RayLauncher, connect  # Ray is optional
 

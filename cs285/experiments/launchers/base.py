@@ -47,7 +47,7 @@ class Launcher(Protocol):
     def nodes(self) -> list[Node]:
         """Return the machines that are currently available."""
 
-    def places(self, share: Share) -> int:
+    def capacity(self, share: Share) -> int:
         """Return how many runs may currently be active in parallel."""
 
     def start(
@@ -59,13 +59,13 @@ class Launcher(Protocol):
         """
 
 
-def places(nodes: Sequence[Node], share: Share) -> int:
+def capacity(nodes: Sequence[Node], share: Share) -> int:
     """Return how many runs fit on the nodes in parallel, at least one for runs without a GPU."""
-    room = sum(_places_of(node, share) for node in nodes)
+    room = sum(_capacity_of(node, share) for node in nodes)
     return room if share.gpus else max(1, room)
 
 
-def _places_of(node: Node, share: Share) -> int:
+def _capacity_of(node: Node, share: Share) -> int:
     by_cpus = int(node.cpus // share.cpus)
     if not share.gpus:
         return by_cpus

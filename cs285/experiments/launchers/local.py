@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from cs285.experiments.launchers.base import EPSILON, Node, Process, Share, places
+from cs285.experiments.launchers.base import EPSILON, Node, Process, Share, capacity
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -29,7 +29,7 @@ class LocalProcess:
         log: Path,
         lock: TextIO,
         environment: dict[str, str],
-        dies_with_us: bool = False,
+        end_with_parent: bool = False,
         cwd: Path | None = None,
     ) -> None:
         with log.open("a") as stream:
@@ -41,7 +41,7 @@ class LocalProcess:
                 env={**os.environ, **environment},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=functools.partial(_prepare_child, dies_with_us),
+                preexec_fn=functools.partial(_prepare_child, end_with_parent),
                 pass_fds=[lock.fileno()],  # the run holds the lock even if it outlives us
             )
 
@@ -58,13 +58,13 @@ class LocalProcess:
 class LocalLauncher:
     """Start runs on this machine, in the folder `cwd` if it exists here.
 
-    If `dies_with_us` is true, Linux kills a run when the thread that started it ends.
+    If `end_with_parent` is true, Linux kills a run when the thread that started it ends.
     """
 
     name = "this machine"
 
-    def __init__(self, dies_with_us: bool = False, cwd: Path | None = None) -> None:
-        self.dies_with_us = dies_with_us
+    def __init__(self, end_with_parent: bool = False, cwd: Path | None = None) -> None:
+        self.end_with_parent = end_with_parent
         self.cwd = cwd if cwd and cwd.is_dir() else None
         self._on_gpus: list[tuple[Process, list[str], float]] = []
 
@@ -82,8 +82,8 @@ class LocalLauncher:
 
         return [Node(available_cores(), len(self.gpus))]
 
-    def places(self, share: Share) -> int:
-        return places(self.nodes(), share)
+    def capacity(self, share: Share) -> int:
+        return capacity(self.nodes(), share)
 
     def start(
         self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
@@ -96,7 +96,7 @@ class LocalLauncher:
         # With a GPU a run collects in lockstep, and --num_workers would change its results.
         workers = [] if has_gpu else ["--num_workers", str(share.cpus)]
         command = [sys.executable, "-m", module, *words, *workers]
-        process = LocalProcess(command, log, lock, environment, self.dies_with_us, self.cwd)
+        process = LocalProcess(command, log, lock, environment, self.end_with_parent, self.cwd)
         if share.gpus:
             self._on_gpus.append((process, devices, min(share.gpus, 1.0)))
         return process
@@ -114,9 +114,9 @@ class LocalLauncher:
         return sorted(fits, key=used.__getitem__)[:number]
 
 
-def _prepare_child(dies_with_us: bool) -> None:
+def _prepare_child(end_with_parent: bool) -> None:
     # Children inherit signal settings. A background shell ignores SIGINT, and Ray blocks it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    if dies_with_us and sys.platform == "linux":
+    if end_with_parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from cs285.experiments.launchers.base import LOST, Node, Process, Share, places
+from cs285.experiments.launchers.base import LOST, Node, Process, Share, capacity
 from cs285.experiments.launchers.local import LocalLauncher
 from cs285.infrastructure.errors import UsageError
 
@@ -23,7 +23,8 @@ try:
     import ray
 except ImportError as error:
     raise UsageError(
-        f"--address needs Ray ({error}): install it with pip install -e '.[cluster]'"
+        f"--address: must be left out without Ray ({error}); install it with pip install -e "
+        "'.[cluster]'"
     ) from error
 
 CONNECT_SECONDS = 12
@@ -38,9 +39,9 @@ class RayLauncher:
         found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return [Node(node.get("CPU", 0), node.get("GPU", 0)) for node in found]
 
-    def places(self, share: Share) -> int:
+    def capacity(self, share: Share) -> int:
         # One more run waits in Ray's queue, so that an autoscaling cluster adds a node for it.
-        return places(self.nodes(), share) + 1
+        return capacity(self.nodes(), share) + 1
 
     def start(
         self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
@@ -96,7 +97,7 @@ class _Runner:
     """The Ray actor that starts a run as a process of its node. The process dies with the actor."""
 
     def __init__(self, share: Share, cwd: Path) -> None:
-        self._share, self._launcher = share, LocalLauncher(dies_with_us=True, cwd=cwd)
+        self._share, self._launcher = share, LocalLauncher(end_with_parent=True, cwd=cwd)
 
     def start(self, module: str, words: Sequence[str], log: Path) -> None:
         try:

@@ -15,9 +15,10 @@ from typing import Any
 
 from cs285.agents.registry import find_agent
 from cs285.experiments.job import DONE, STOPPED
-from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.values import Range, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.run_folder import describe_run
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
@@ -73,7 +74,8 @@ def read(folder: Path) -> Sweep:
             name: Range(**choice) if isinstance(choice, dict) else choice
             for name, choice in content.pop("choices").items()
         }
-        sweep = Sweep(choices=choices, **content)
+        metric = current_metric(content.pop("metric", Sweep.metric))
+        sweep = Sweep(choices=choices, metric=metric, **content)
     except OSError as error:
         raise UsageError(
             f"--resume {folder}: {error.strerror} ({DESCRIPTION}); must be the folder of a sweep"

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from cs285.experiments.job import DONE, STOPPED
-from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.values import Choice, Range
 from cs285.infrastructure.errors import UsageError
 
@@ -19,7 +19,7 @@ try:
     from optuna.trial import TrialState
 except ImportError as error:
     raise UsageError(
-        f"--sampler optuna and --asha need Optuna ({error}): install it with "
+        f"--sampler optuna, --asha: must be left out without Optuna ({error}); install it with "
         "pip install -e '.[search]'"
     ) from error
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from cs285.experiments.display import RunDisplay
 from cs285.experiments.job import FAILED, STOPPED, WAITING, Job, end
-from cs285.experiments.launchers.base import Launcher, Share, places
+from cs285.experiments.launchers.base import Launcher, Share, capacity
 from cs285.experiments.queue import RunQueue
+from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.folder import FINISHED, Trial, read_trials, write_table
-from cs285.experiments.sweeps.plan import Sweep
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.logger import ITERATION, read_rows
 from cs285.infrastructure.run_folder import PROGRESS
@@ -36,7 +36,7 @@ def share_of(sweep: Sweep, launcher: Launcher, cpus: int, gpus: float | None) ->
         is_wanted = not any(sweep.choices.get("no_gpu", ()))
         gpus = float(is_wanted and any(node.gpus >= 1 for node in nodes))
     share = Share(cpus, gpus)
-    if not any(node.cpus >= cpus and places([node], share) for node in nodes):
+    if not any(node.cpus >= cpus and capacity([node], share) for node in nodes):
         flags = f"--cpus_per_trial {cpus}" + f" --gpus_per_trial {gpus:g}" * (gpus > 0)
         most = [f"{node.cpus:g} cores and {node.gpus:g} GPUs" for node in nodes]
         raise UsageError(
@@ -45,7 +45,7 @@ def share_of(sweep: Sweep, launcher: Launcher, cpus: int, gpus: float | None) ->
     return share
 
 
-def wanted(sweep: Sweep, folder: Path) -> list[Trial]:
+def known_trials(sweep: Sweep, folder: Path) -> list[Trial]:
     """Return the trials of a sweep that are known so far. Unfinished trials are WAITING."""
     trials = {trial.job.name: trial for trial in read_trials(folder, sweep)}
     for trial in trials.values():
@@ -80,7 +80,7 @@ class Trials:
     def __init__(self, sweep: Sweep, folder: Path) -> None:
         self.sweep, self.folder = sweep, folder
         self.search = start_search(sweep)
-        self.by_name = {trial.job.name: trial for trial in wanted(sweep, folder)}
+        self.by_name = {trial.job.name: trial for trial in known_trials(sweep, folder)}
         self.jobs = [trial.job for trial in self.by_name.values()]  # the queue appends new jobs
         self.is_exhausted = False  # whether the search found no further values
         self._display, self._shown = RunDisplay(self.jobs), -math.inf
@@ -91,10 +91,13 @@ class Trials:
                     list(self._new_rows(trial))
 
     def run(self, launcher: Launcher, share: Share, at_most: int | None) -> None:
-        """Run the unfinished trials, at most `at_most` in parallel. Raises OSError."""
+        """Run the unfinished trials, at most `at_most` in parallel.
+
+        Raises OSError: the folder of the sweep is not writable.
+        """
 
         def free() -> int:
-            room = launcher.places(share)
+            room = launcher.capacity(share)
             return min(room, at_most or room)
 
         queue = RunQueue(self.jobs, self.folder, launcher, share, free, self.next_job, self.watch)

@@ -1,4 +1,4 @@
-"""The model-predictive path integral (MPPI) planner: an average of candidates by their returns."""
+"""The model-predictive path integral (MPPI) planner: a return-weighted average of candidates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def path_integral(returns_of: Returns, context: SamplingContext) -> Tensor:
     """Return the mean (B, H, A) of N sequences, weighted by exp(return / temperature).
 
     It is NaN if no return is finite. Williams et al. 2017, arXiv:1707.02342, algorithms 1 and 2.
-    Unlike the paper, it has no cost of the noise, no smoothing of the plan and no samples around
-    zero.
+    Unlike in the paper, there is no cost on the noise, no smoothing of the plan, and no samples
+    around zero.
     """
     mean = context.recall_mean()
     sequences = context.with_proposals(context.gaussian(mean, context.first_std.expand_as(mean)))

@@ -22,7 +22,7 @@ class SamplingContext:
     ac_high: Tensor  # (A,), upper bounds
     config: PlannerConfig
     memories: Sequence[Memory]  # one per environment
-    proposals: Tensor | None = None  # (B, M, H, A), from a policy prior
+    proposals: Tensor | None = None  # (B, any number, H, A), from a policy prior
 
     @property
     def candidates(self) -> int:
@@ -76,8 +76,8 @@ class SamplingContext:
     def recall(self, name: str, default: Tensor) -> Tensor:
         """Return the kept sequences (B, ..., H, A), shifted by one step.
 
-        An environment for which nothing is kept gets its row of `default` (B, ..., H, A). Nothing
-        is kept at the start of an episode, and without a warm start.
+        An environment for which nothing is kept gets its row of `default` (B, ..., H, A). This
+        is the case at the start of an episode, and without a warm start.
         """
         rows = [
             shifted(memory.kept[name]) if name in memory.kept else row

@@ -1,4 +1,4 @@
-"""Tests of the plan of a sweep: values, trials, names, errors, search and early stopping."""
+"""Tests of the definition of a sweep: values, trials, names, errors, search and early stopping."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from cs285.config.mbpo import MBPOConfig
 from cs285.experiments.job import DONE, FAILED, RUNNING, STOPPED, WAITING
 from cs285.experiments.launchers.base import Node, Share
 from cs285.experiments.sweeps import folder as sweep_folder
-from cs285.experiments.sweeps.plan import Sweep
+from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.trials import Trials, share_of
 from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields
 from cs285.infrastructure.errors import UsageError
@@ -22,7 +22,7 @@ def choice(name: str, text: str, config_class: Any = MBConfig) -> Choice:
     return parse(*varied_fields(config_class)[name], text)
 
 
-def plan(script: str = "mb", **options: Any) -> Sweep:
+def make_sweep(script: str = "mb", **options: Any) -> Sweep:
     """Return a sweep. String options are flags of the agent, other options are fields of Sweep."""
     config_class = MBPOConfig if script == "mbpo" else MBConfig
     flags = {"env_name": "obstacles-cs285-v0"}
@@ -66,7 +66,7 @@ def test_invalid_values(name: str, text: str, message: str) -> None:
 
 
 def test_grid_has_every_combination_with_readable_names() -> None:
-    sweep = plan(size="16,32", seed="1,2", n_iter="3")
+    sweep = make_sweep(size="16,32", seed="1,2", n_iter="3")
     sweep.check()
     names = [sweep.name_of(values) for values in sweep.values()]
     assert names == ["s_size16_seed1", "s_size16_seed2", "s_size32_seed1", "s_size32_seed2"]
@@ -76,7 +76,7 @@ def test_grid_has_every_combination_with_readable_names() -> None:
 
 
 def test_search_draws_from_all_values() -> None:
-    sweep = plan(size="16:64", learning_rate="1e-4:1e-2:log", n_layers="1,2", search=200)
+    sweep = make_sweep(size="16:64", learning_rate="1e-4:1e-2:log", n_layers="1,2", search=200)
     sweep.check()
     drawn = sweep.values()
     assert {values["size"] for values in drawn} == set(range(16, 65))
@@ -86,49 +86,49 @@ def test_search_draws_from_all_values() -> None:
     assert 80 <= sum(rate < 1e-3 for rate in rates) <= 120  # log-uniform
     assert sweep.values() == drawn
     assert len({sweep.name_of(values) for values in drawn}) == 200
-    assert plan(size="16:64", search=5, sampler_seed=2).values() != drawn[:5]
+    assert make_sweep(size="16:64", search=5, sampler_seed=2).values() != drawn[:5]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cem_alpha": "0.5,1"}, "--cem_alpha 0.5,1.0: no effect because "),
+        ({"cem_alpha": "0.5,1"}, "--cem_alpha 0.5,1.0: must be values .* the same run, because "),
         ({"script": "mbpo", "mbpo_rollout_length": "0", "mbpo_model_buffer_size": "10000,20000"},
-         "--mbpo_model_buffer_size 10000,20000: no effect because "),
+         "--mbpo_model_buffer_size 10000,20000: must be values .* the same run, because "),
         ({"mpc_action_sampling_strategy": "cem", "cem_iterations": "1", "cem_alpha": "0.5,1"},
-         "--cem_alpha 0.5,1.0: no effect because --cem_iterations is 1"),
+         "--cem_alpha 0.5,1.0: must be values .* because --cem_iterations is 1"),
         ({"script": "mbpo", "mbpo_rollout_length": "0", "num_agent_train_steps_per_iter": "0",
-          "mbpo_refit_every": "1,2"}, "--mbpo_refit_every 1,2: no effect"),
+          "mbpo_refit_every": "1,2"}, "--mbpo_refit_every 1,2: must be values"),
         ({"script": "mbpo", "mbpo_rollout_length": "0", "num_agent_train_steps_per_iter": "0",
-          "add_sl_noise": "true,false"}, "--add_sl_noise true,false: no effect"),
+          "add_sl_noise": "true,false"}, "--add_sl_noise true,false: must be values"),
         ({"video_log_freq": "1,2"}, "--video_log_freq: must be a single value"),
         ({"size": "16:32"}, "--size: must be a list of values; a range needs --search"),
-        ({"size": "16", "search": 3}, "--search 3: no values to draw; give a flag several values"),
+        ({"size": "16", "search": 3}, "--search 3: must be given with a flag that has several"),
         ({"size": "16,32", "search": 3}, "--search 3: must be at most 2, the number of combin"),
         ({"size": "16,32", "sampler": "optuna", "search": 3}, "--search 3: must be at most 2, "),
         ({"script": "mbpo", "batch_size": "1000", "sac_batch_size": "500,1000"},
-         "--sac_batch_size 500,1000: no effect"),
+         "--sac_batch_size 500,1000: must be values"),
         ({"mpc_action_sampling_strategy": "icem", "mpc_warm_start": "on,auto"},
-         "--mpc_warm_start on,auto: no effect"),
-        ({"ensemble_size": "1", "mpc_propagation": "ts1,mean"}, "--mpc_propagation ts1,mean: no e"),
-        ({"weight_decay": "1e-4;0.0001"}, "--weight_decay 1e-4,0.0001: no effect"),
+         "--mpc_warm_start on,auto: must be values"),
+        ({"ensemble_size": "1", "mpc_propagation": "ts1,mean"}, "--mpc_propagation ts1,mean: must"),
+        ({"weight_decay": "1e-4;0.0001"}, "--weight_decay 1e-4,0.0001: must be values"),
         ({"num_elites": "1,4", "ensemble_size": "3"}, "--num_elites"),
     ],
 )  # fmt: skip
-def test_invalid_plans(options: dict[str, Any], message: str) -> None:
+def test_invalid_sweeps(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        plan(**options).check()
+        make_sweep(**options).check()
 
 
 def test_flag_with_an_effect_in_some_trials_only() -> None:
     """With random shooting, two values of a CEM flag would give the same run twice."""
-    both = plan(mpc_action_sampling_strategy="random,cem", cem_num_elites="5,10")
-    with pytest.raises(UsageError, match="--cem_num_elites 5,10: no effect"):
+    both = make_sweep(mpc_action_sampling_strategy="random,cem", cem_num_elites="5,10")
+    with pytest.raises(UsageError, match="--cem_num_elites 5,10: must be values"):
         both.check()
 
 
 def test_false_overrides_a_preset() -> None:
-    sweep = plan("mbpo", preset="mbpo_hopper", continue_episodes="true,false")
+    sweep = make_sweep("mbpo", preset="mbpo_hopper", continue_episodes="true,false")
     sweep.check()
     on, off = (sweep.job(values) for values in sweep.values())
     assert "--continue_episodes" in on.flags and on.settings["continue_episodes"] is True
@@ -137,12 +137,12 @@ def test_false_overrides_a_preset() -> None:
 
 
 def test_similar_values_give_different_names() -> None:
-    sweep = plan(env_name="a:b,a/b")
+    sweep = make_sweep(env_name="a:b,a/b")
     assert len({sweep.name_of(values) for values in sweep.values()}) == 2
 
 
 def test_flag_that_sets_another_flag_may_be_varied() -> None:
-    sweep = plan("mbpo", sac_batch_size="500,1000")
+    sweep = make_sweep("mbpo", sac_batch_size="500,1000")
     sweep.check()
     assert [sweep.job(values).settings["batch_size"] for values in sweep.values()] == [500, 1000]
 
@@ -168,7 +168,9 @@ def drawn(trials: Trials, number: int) -> list[sweep_folder.Trial]:
 def test_optuna_tries_each_valid_combination_once(tmp_path: Path) -> None:
     """Five elites of three members are invalid, and no size is tried twice."""
     pytest.importorskip("optuna")
-    sweep = plan(size="16,32", ensemble_size="3,6", num_elites="5", holdout_ratio="0.2", search=4)
+    sweep = make_sweep(
+        size="16,32", ensemble_size="3,6", num_elites="5", holdout_ratio="0.2", search=4
+    )
     sweep = dataclasses.replace(sweep, sampler="optuna")
     known = sweep_folder.Trial(sweep, {"size": 16, "ensemble_size": 6})
     sweep_folder.write_table(tmp_path, sweep.varied, [known])
@@ -188,7 +190,7 @@ def test_optuna_tries_each_valid_combination_once(tmp_path: Path) -> None:
 def test_optuna_learns_which_values_are_better(tmp_path: Path) -> None:
     """The return decreases with the distance of the size from 500. Later trials are near 500."""
     pytest.importorskip("optuna")
-    sweep = dataclasses.replace(plan(size="1:1000", search=60), sampler="optuna")
+    sweep = dataclasses.replace(make_sweep(size="1:1000", search=60), sampler="optuna")
     trials, sizes = Trials(sweep, tmp_path), list[int]()
     for _ in range(60):
         (trial,) = drawn(trials, 1)
@@ -203,7 +205,7 @@ def test_killed_search_draws_the_same_trials(tmp_path: Path) -> None:
     """A trial is in sweep.csv before it starts, and a resumed search continues its draws."""
     pytest.importorskip("optuna")
     sweep = dataclasses.replace(
-        plan(size="16:64", learning_rate="1e-4:1e-2:log", search=5), sampler="optuna"
+        make_sweep(size="16:64", learning_rate="1e-4:1e-2:log", search=5), sampler="optuna"
     )
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
@@ -218,7 +220,7 @@ def test_killed_search_draws_the_same_trials(tmp_path: Path) -> None:
 
 def asha_sweep(n_iter: int) -> Sweep:
     return dataclasses.replace(
-        plan(size="16,17,18,19,20,21", n_iter=str(n_iter)), asha=True, sampler="random"
+        make_sweep(size="16,17,18,19,20,21", n_iter=str(n_iter)), asha=True, sampler="random"
     )
 
 
@@ -240,7 +242,8 @@ def test_asha_judges_at_a_ninth_and_a_third(n_iter: int, rungs: list[int], tmp_p
                 assert trial.job.asked_to_end == (STOPPED, "")
                 stopped[rank] = iterations
                 break
-    # The first trial has no competitor. Each later one is below the best third, which is the first.
+    # The first trial has no competitor. Each later trial is below the best third, which consists
+    # of the first trial.
     assert stopped == dict.fromkeys(range(1, 6), rungs[0])
 
 
@@ -286,7 +289,7 @@ def test_asha_of_a_resumed_sweep_uses_the_logged_rows(tmp_path: Path) -> None:
 
 
 def test_trial_without_the_metric_fails(tmp_path: Path) -> None:
-    sweep = dataclasses.replace(plan(size="16,17"), metric="Foo")
+    sweep = dataclasses.replace(make_sweep(size="16,17"), metric="Foo")
     trials = Trials(sweep, tmp_path)
     running, ended = trials.by_name.values()
     running.job.process = FakeProcess(130)
@@ -321,7 +324,7 @@ def test_share_of_a_trial(
 ) -> None:
     launcher, (cpus, gpus, no_gpu) = FakeLauncher({}), given
     monkeypatch.setattr(launcher, "nodes", lambda: [node])
-    sweep = plan(size="16,17", no_gpu=no_gpu)
+    sweep = make_sweep(size="16,17", no_gpu=no_gpu)
     if isinstance(expected, Share):
         assert share_of(sweep, launcher, cpus, gpus) == expected
     else:
@@ -332,7 +335,7 @@ def test_share_of_a_trial(
 @pytest.mark.parametrize("search", [0, 3])
 def test_sweep_and_trials_are_read_back_from_the_folder(search: int, tmp_path: Path) -> None:
     sizes = "16:32" if search else "16,32"
-    sweep = plan(
+    sweep = make_sweep(
         size=sizes, add_sl_noise="true,false", weight_decay="0;1e-5,1e-4,1e-4", search=search
     )
     folder = sweep_folder.create(sweep, tmp_path, "sweep.py")
@@ -352,7 +355,7 @@ def test_sweep_and_trials_are_read_back_from_the_folder(search: int, tmp_path: P
 
 
 def test_folder_with_a_flag_of_an_older_version(tmp_path: Path) -> None:
-    folder = sweep_folder.create(plan(size="16,32"), tmp_path, "sweep.py")
+    folder = sweep_folder.create(make_sweep(size="16,32"), tmp_path, "sweep.py")
     file = folder / "sweep.json"
     file.write_text(file.read_text().replace('"size"', '"breadth"'))
     with pytest.raises(UsageError, match="mb no longer has the flag --breadth"):

@@ -1,4 +1,4 @@
-"""The plan of a sweep: a grid of flag values, or a search that draws them.
+"""The definition of a sweep: a grid of flag values, or a search that draws them.
 
 Each trial of a sweep is an ordinary run with its own --exp_name.
 """
@@ -125,7 +125,8 @@ class Sweep:
                 raise UsageError(f"--{flag}: must be a list of values; a range needs --search")
         if self.search and not self.varied:
             raise UsageError(
-                f"--search {self.search}: no values to draw; give a flag several values or a range"
+                f"--search {self.search}: must be given with a flag that has several values or a "
+                "range"
             )
         combinations = math.prod(map(_count, self.choices.values()))
         if combinations < self.search:
@@ -146,16 +147,18 @@ class Sweep:
             counts = signature(config)
             if counts in seen:
                 flag = next(name for name in values if values[name] != seen[counts][name])
-                reason = f" because {ineffective[flag]}" if flag in ineffective else ""
+                reason = f", because {ineffective[flag]}" if flag in ineffective else ""
                 raise UsageError(
-                    f"--{flag} {word_of(seen[counts][flag])},{word_of(values[flag])}: no effect"
-                    f"{reason}; must be values that make every trial a different run"
+                    f"--{flag} {word_of(seen[counts][flag])},{word_of(values[flag])}: must be "
+                    "values that make every trial a different run; these values give the same run"
+                    f"{reason}"
                 )
             seen[counts] = values
         for flag in self.varied:
             if flag in always_ineffective:
                 raise UsageError(
-                    f"--{flag}: no effect because {ineffective[flag]}; must be a single value"
+                    f"--{flag}: must be a single value, because it has no effect: "
+                    f"{ineffective[flag]}"
                 )
 
     def _draws(self, choices: dict[str, Choice]) -> Iterator[dict[str, Any]]:
