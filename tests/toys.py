@@ -61,24 +61,6 @@ class RewardOnly(LinearReach):
         return -(observations**2).sum(-1)
 
 
-class TerminatesAfterTwoSteps(LinearReach):
-    """A task without get_reward whose episodes terminate after two env steps."""
-
-    get_reward = None  # type: ignore[assignment]
-
-    def step(self, action: Any) -> Any:
-        self.state = self.state + 0.1 * action
-        self.steps += 1
-        return self.state, -float((self.state**2).sum()), self.steps == 2, False, {}
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        self.steps = 0
-        return super().reset(seed=seed)
-
-
-gym.register(
-    "TerminatesAfterTwoSteps-v0", entry_point=TerminatesAfterTwoSteps, max_episode_steps=20
-)
 gym.register("NanReward-v0", entry_point=NanReward, max_episode_steps=20)
 gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)
 

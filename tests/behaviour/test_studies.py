@@ -68,7 +68,7 @@ def test_perfect_model_repeats_the_last_evaluations(
 ) -> None:
     (tmp_path / "q3").mkdir()
     script = study("perfect_model", TARGET=tmp_path)
-    assert script.replay_actions([str(run_tiny(exp_name="q3_tiny", n_iter=1))]) == 0
+    assert script.repeat_evaluations([str(run_tiny(exp_name="q3_tiny", n_iter=1))]) == 0
     found = json.loads((tmp_path / "q3" / "q3_tiny_perfect.json").read_text())
     assert len(found["Eval_AverageReturn"]) == 1
     assert found["mean"] == found["Eval_AverageReturn"][0] < 0
