@@ -61,7 +61,10 @@ def _run(argv: Sequence[str]) -> int:
     with writing(f"--output {given.output}", FILE):
         save(figure, given.output)
     shown = sum(map(len, groups.values()))
-    print(f"{given.output}: {shown} runs of {len(groups)} settings")
+    counts = [
+        f"{n} {word}{'s' * (n != 1)}" for n, word in ((shown, "run"), (len(groups), "setting"))
+    ]
+    print(f"{given.output}: {', '.join(counts)}")
     return 0
 
 

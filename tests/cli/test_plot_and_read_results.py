@@ -42,11 +42,11 @@ def test_plot_has_a_line_per_setting(
 ) -> None:
     picture = tmp_path / "deeper" / "curves.svg"
     assert plot_results.main([str(sweep), "--output", str(picture)]) == 0
-    assert "5 runs of 3 settings" in capsys.readouterr().out
+    assert "5 runs, 3 settings" in capsys.readouterr().out
     first = picture.read_bytes()
     assert b"<svg" in first
     assert plot_results.main([str(sweep), "--output", str(picture), "--match", "size8"]) == 0
-    assert "2 runs of 1 settings" in capsys.readouterr().out
+    assert "2 runs, 1 setting" in capsys.readouterr().out
     assert picture.read_bytes() != first
 
 

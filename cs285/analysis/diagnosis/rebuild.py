@@ -25,7 +25,7 @@ class Rebuilt(NamedTuple):
     counters: dict[str, Any]
 
 
-def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
+def rebuild(folder: str | Path, no_gpu: bool = False) -> Rebuilt:
     """Return the run in the log folder `folder`, restored from its checkpoint.
 
     Raises UsageError: see read_run; or the checkpoint cannot be loaded.
@@ -34,6 +34,7 @@ def rebuild(folder: Path, no_gpu: bool = False) -> Rebuilt:
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.cpu_tuning import tune_cpu
 
+    folder = Path(folder)
     entry, config = read_run(folder)
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
