@@ -101,7 +101,7 @@ def test_the_command_line_overrides_a_preset_and_the_run_reports_it(
     assert "--continue_episodes " in preset_sets
     assert "--sac_n_iter" not in preset_sets
     assert preset_skips == "--preset mbpo_hopper does not override --sac_n_iter 3"
-    assert model_sets.startswith("--model probabilistic sets --model_loss nll --ensemble_size 7 ")
+    assert model_sets.startswith("--model probabilistic sets --model_loss nll --model_init lecun ")
     assert model_skips == "--model probabilistic does not override --n_layers 2"
     assert not_applicable == (
         "--model probabilistic does not set --weight_decay because --n_layers is already set"
