@@ -195,5 +195,15 @@ def test_research_experiments_are_valid_runs() -> None:
         job = run_of(experiment, 1)
         if "--preset" in experiment.flags:
             name = experiment.flags[experiment.flags.index("--preset") + 1]
-            assert job.settings["env_name"] == presets.read(name)["flags"]["env_name"]
+            flags = presets.read(name)["flags"]
+            assert job.settings["env_name"] == flags.get("env_name", job.settings["env_name"])
         assert job.settings["seed"] == 1
+
+
+def test_sac_alone_fits_no_model_unless_asked_for() -> None:
+    steps = "num_agent_train_steps_per_iter"
+    given: dict[str, Any] = {"mbpo_rollout_length": 0}
+    assert expand_flags(find_agent("mbpo"), given)[steps] == 0
+    assert expand_flags(find_agent("mbpo"), {**given, steps: 500})[steps] == 500
+    assert steps not in expand_flags(find_agent("mbpo"), {**given, "mbpo_eval_planner": True})
+    assert steps not in expand_flags(find_agent("mbpo"), {})
