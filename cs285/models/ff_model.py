@@ -15,6 +15,7 @@ from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
 from cs285.networks.ensemble_mlp import TORCH_GAIN, EnsembleMLP
 from cs285.networks.folded_tanh import planning_form
 
+VALIDATION_FLOOR = 1e-3  # a column with a smaller MSE hardly counts in early stopping
 COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
 # --model_init: gains of the hidden layers and of the output layer (docs/dynamics_model.md)
 INITS = {"torch": (TORCH_GAIN, TORCH_GAIN), "lecun": (1.0, 0.1)}
@@ -174,14 +175,14 @@ class FFModel(DynamicsModel):
     def validation_errors(self, data: Transitions) -> Tensor:
         """Return each member's validation error (E,) on held-out `data` (B rows).
 
-        The error is the geometric mean over columns of MSE + NOISE_FLOOR. The MBPO code uses the
-        arithmetic mean, but columns that cannot be learned then dominate and hide progress on the
-        other columns. Constant columns are left out: they have nothing to learn and would dilute
-        the errors of the other columns.
+        The error is the geometric mean over columns of MSE + VALIDATION_FLOOR. The MBPO code uses
+        the arithmetic mean, but columns that cannot be learned then dominate and hide progress on
+        the other columns. Constant columns are left out: they have nothing to learn and would
+        dilute the errors of the other columns.
         """
         errors, _ = self._errors(data)
         mse = errors.square().mean(1)
-        return self._mean_of_varying((mse + losses.NOISE_FLOOR).log()).exp()
+        return self._mean_of_varying((mse + VALIDATION_FLOOR).log()).exp()
 
     @torch.no_grad()
     def coverage(self, data: Transitions) -> dict[str, Tensor]:
