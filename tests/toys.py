@@ -53,6 +53,15 @@ class NanReward(LinearReach):
         return obs, np.nan if self.steps == 8 else reward, *rest
 
 
+class ChangesItsInput(LinearReach):
+    """LinearReach that overwrites the action array it is given, after it has used it."""
+
+    def step(self, action: Any) -> Any:
+        outcome = super().step(np.array(action))
+        action[:] = np.nan
+        return outcome
+
+
 class RewardOnly(LinearReach):
     """A task whose get_reward does not return `terminated`."""
 

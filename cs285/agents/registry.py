@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cs285.config import presets
 from cs285.config.mb import MBConfig
-from cs285.config.mbpo import MBPOConfig, resolve_batch_size
+from cs285.config.mbpo import MBPOConfig, resolve_flags
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.progress import Notify
 
@@ -129,6 +129,4 @@ def _build_mbpo(config: MBPOConfig, task: TaskSpec, device: torch.device) -> Bas
 
 
 register(AgentEntry("mb", "cs285.scripts.run_hw4_mb", MBConfig, _build_mb))
-register(
-    AgentEntry("mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, resolve_batch_size)
-)
+register(AgentEntry("mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, resolve_flags))

@@ -19,7 +19,13 @@ from cs285.agents.sac_losses import actor_loss, critic_loss
 from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import SACCritic
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.pytorch_util import make_adam, make_generator, send, take_step
+from cs285.infrastructure.pytorch_util import (
+    Normalizer,
+    make_adam,
+    make_generator,
+    send,
+    take_step,
+)
 from cs285.infrastructure.replay_buffer import (
     REPLAY_CAPACITY,
     Path,
@@ -29,6 +35,7 @@ from cs285.infrastructure.replay_buffer import (
     unpack,
 )
 from cs285.networks.compilation import compiled
+from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.policies.base_policy import Policy
 from cs285.policies.sac_policy import SACActor, SACPolicy
 
@@ -118,11 +125,20 @@ class SACAgent(BaseAgent):
         return self.replay_buffer.rows[send(indices, self.device)]
 
     def _fit_obs_scaler(self) -> None:
-        """Recompute the observation statistics once the replay buffer has grown by 10%."""
+        """Recompute the observation statistics once the replay buffer has grown by 10%.
+
+        The first layers change with them, so policy and Q values do not jump.
+        """
         rows = len(self.replay_buffer)
-        if self.policy.scales_obs and rows >= 1.1 * self.scaled_rows:
-            self.policy.obs_scaler.fit(self.replay_buffer.all().obs)
-            self.scaled_rows = rows
+        if not self.policy.scales_obs or rows < 1.1 * self.scaled_rows:
+            return
+        scaler = self.policy.obs_scaler
+        before = copy.deepcopy(scaler)
+        scaler.fit(self.replay_buffer.all().obs)
+        if self.scaled_rows > 0:
+            for part in (self.policy, self.critic, self.target_critic):
+                keep_function(part.network, before, scaler)
+        self.scaled_rows = rows
 
     def _update_on(self, rows: Tensor, first: int) -> dict[str, Tensor]:
         """Do one update per batch of packed rows (U, B, D), starting with SAC iteration `first`.
@@ -232,6 +248,20 @@ class SACAgent(BaseAgent):
     def parameters_dict(self) -> dict[str, Any]:
         """Return the weights of the policy and the twin Q."""
         return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
+
+
+@torch.no_grad()
+def keep_function(network: EnsembleMLP, before: Normalizer, after: Normalizer) -> None:
+    """Change the first layer so that new statistics of the observation keep its outputs.
+
+    A column that was constant gets zero weights. Inputs that are clipped are not compensated.
+    """
+    weight, bias = network.layers[0]
+    observed = weight[:, : len(after.mean)]  # (E, O, out); actions come after the observation
+    shift = (after.mean - before.mean) * before.inverse_std
+    bias += torch.einsum("o,eoh->eh", shift, observed)[:, None]
+    varies = after.inverse_std > 0
+    observed *= torch.where(varies, before.inverse_std * after.std, 1.0)[:, None]
 
 
 _PARTS = (

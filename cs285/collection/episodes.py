@@ -45,6 +45,7 @@ class Episode:
 
     def step(self, action: NDArray[np.float32]) -> None:
         """Take one env step and record it. Raises TaskError: its reward or obs is non-finite."""
+        chosen = np.array(action)  # copied, because an environment may change its argument
         obs, reward, terminated, truncated, _ = self.env.step(action)
         if not (math.isfinite(reward) and np.isfinite(obs).all()):
             raise TaskError(
@@ -52,7 +53,7 @@ class Episode:
                 f"{len(self.acs)} of an episode; fix the simulator"
             )
         self.obs.append(np.array(obs, np.float32))
-        self.acs.append(action)
+        self.acs.append(chosen)
         self.rewards.append(float(reward))
         self.terminated.append(bool(terminated))
         self.running = not (terminated or truncated)

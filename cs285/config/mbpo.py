@@ -135,15 +135,22 @@ class MBPOConfig:
         check_particles(self.model, self.planner)
 
 
-def resolve_batch_size(given: dict[str, Any], notify: Notify = print) -> dict[str, Any]:
-    """Return the `given` flags with --batch_size set to --sac_batch_size, if only that is given.
+def resolve_flags(given: dict[str, Any], notify: Notify = print) -> dict[str, Any]:
+    """Return the `given` flags and the flags that follow from them.
 
-    Raises UsageError: a value is invalid.
+    --batch_size is set to --sac_batch_size, if only that is given. A run without model rollouts
+    fits no model, unless --num_agent_train_steps_per_iter is given. Raises UsageError: a value is
+    invalid.
     """
     if "resume" in given:  # the original run already did this
         return given
     check_values(RunConfig, given)
     check_values(SACConfig, given)
+    steps = "num_agent_train_steps_per_iter"
+    uses_model = given.get("mbpo_rollout_length") != 0 or given.get("mbpo_eval_planner", False)
+    if not uses_model and steps not in given:
+        notify(f"--mbpo_rollout_length 0 sets --{steps} 0: SAC alone needs no model")
+        given = {steps: 0, **given}
     if "sac_batch_size" not in given:
         return given
     if "batch_size" in given:

@@ -18,11 +18,13 @@ class ModelConfig:
     rules: ClassVar = (
         ineffective_if(
             "num_agent_train_steps_per_iter", 0,
-            "model", "model_loss", "ensemble_size", "num_elites", "n_layers", "size", "activation",
-            "learning_rate", "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience",
-            "learned_reward", "termination", "add_sl_noise",
+            "model", "model_loss", "model_init", "ensemble_size", "num_elites", "n_layers", "size",
+            "activation", "learning_rate", "learning_rate_schedule", "learning_rate_peak",
+            "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience", "learned_reward",
+            "termination", "add_sl_noise",
         ),
         ineffective_if("holdout_ratio", 0, "fit_patience"),
+        ineffective_if("learning_rate_schedule", "constant", "learning_rate_peak"),
     )  # fmt: skip
 
     model: str = flag(
@@ -32,10 +34,18 @@ class ModelConfig:
         check=one_of("deterministic", "probabilistic"),
     )
     model_loss: str = flag(
-        "column_nll",
-        "loss of the predicted means: column_nll (log of each column's mean squared error) or nll "
-        "(Gaussian negative log-likelihood; only with --model probabilistic, whose default it is)",
-        check=one_of("column_nll", "nll"),
+        "mse",
+        "loss of the predicted means: mse (mean squared error over the batch and the normalised "
+        "target columns), column_nll (log of each column's mean squared error) or nll (Gaussian "
+        "negative log-likelihood; only with --model probabilistic, which sets it)",
+        check=one_of("mse", "column_nll", "nll"),
+    )
+    model_init: str = flag(
+        "torch",
+        "initial weights: torch (uniform, variance 1/3 over the number of inputs, as in "
+        "torch.nn.Linear) or lecun (variance 1 over the number of inputs, in the last layer a "
+        "hundredth of that)",
+        check=one_of("torch", "lecun"),
     )
     ensemble_size: int = flag(3, "number of members of the ensemble", "-e", check=COUNT)
     num_elites: int | None = flag(
@@ -51,9 +61,19 @@ class ModelConfig:
     )
     learning_rate: float = flag(
         0.001,
-        "Adam's learning rate; without --holdout_ratio, it falls linearly from 5 times this value "
-        "to 0 in each fit",
+        "Adam's learning rate",
         "-lr",
+        check=RATE,
+    )
+    learning_rate_schedule: str = flag(
+        "constant",
+        "learning rate within a fit: constant, or falling (linearly, from --learning_rate times "
+        "--learning_rate_peak to 0; without --holdout_ratio only)",
+        check=one_of("constant", "falling"),
+    )
+    learning_rate_peak: float = flag(
+        5.0,
+        "initial learning rate of the falling schedule, in units of --learning_rate",
         check=RATE,
     )
     num_agent_train_steps_per_iter: int = flag(
@@ -110,7 +130,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.model_loss == "nll" and self.model == "deterministic":
-            raise UsageError("--model_loss nll: must be column_nll with --model deterministic")
+            raise UsageError(
+                "--model_loss nll: must be mse or column_nll with --model deterministic"
+            )
+        if self.learning_rate_schedule == "falling" and self.holdout_ratio > 0:
+            raise UsageError(
+                "--learning_rate_schedule falling: must be constant with --holdout_ratio, because "
+                "early stopping decides the number of gradient steps"
+            )
         elites = self.num_elites or self.ensemble_size
         if elites > self.ensemble_size:
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Experiment:
     results: tuple[Result, ...] = ()
     seeds: tuple[int, ...] = (1,)
     stated_time: str = ""  # what the assignment states about the duration
+    presets: tuple[str, ...] = ()  # presets to run the experiment with as well
 
     @property
     def question(self) -> str:
@@ -70,10 +71,22 @@ class Experiment:
         """Return the --exp_name of a run."""
         return f"{self.name}_seed{seed}"
 
+    def with_preset(self, preset: str) -> Experiment:
+        """Return the same experiment with a preset. It has no targets of its own."""
+        flags = (*self.flags, "--preset", preset)
+        return replace(
+            self, name=preset_name(self.name, preset), flags=flags, results=(), presets=()
+        )
+
     def command(self, seed: int) -> list[str]:
         """Return the command of a run as words, for the top folder of the checkout."""
         words = [*find_agent(self.script).words, *self.flags]
         return [*words, "--exp_name", self.run_name(seed), "--seed", str(seed)]
+
+
+def preset_name(experiment: str, preset: str) -> str:
+    """Return the name of an experiment that is run with a preset as well."""
+    return f"{experiment}_{preset}"
 
 
 def find_list(name: str | Path) -> Path:
@@ -91,6 +104,8 @@ def find_list(name: str | Path) -> Path:
 def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
     """Return the experiments of a built-in list or a file.
 
+    An experiment with `presets` is followed by one experiment per preset.
+
     Raises UsageError: the file is unreadable or not a list, or an entry is invalid.
     """
     file = find_list(which)
@@ -99,8 +114,11 @@ def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
         entries, groups = content.get("experiment"), dict(content.get("groups", {}))
         if not (isinstance(entries, list) and entries):
             raise ValueError("it has no [[experiment]] entries")
-        experiments = [
+        listed = [
             _experiment(number, entry, groups) for number, entry in enumerate(entries, start=1)
+        ]
+        experiments = [
+            each for entry in listed for each in (entry, *map(entry.with_preset, entry.presets))
         ]
     except OSError as error:
         raise UsageError(
@@ -134,6 +152,7 @@ def _experiment(number: int, entry: Any, groups: dict[str, str]) -> Experiment:
         for result in (results := values.get("results", ())):
             _check_keys(result, Result)
         values["results"] = tuple(Result(**result) for result in results)
+        values["presets"] = tuple(values.get("presets", Experiment.presets))
         values["minutes"] = float(values.get("minutes", Experiment.minutes))
         values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
         if not values["seeds"] or not all(isinstance(seed, int) for seed in values["seeds"]):

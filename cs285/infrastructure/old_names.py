@@ -22,8 +22,14 @@ def current_metric(name: str) -> str:
 def translate_flags(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags of a run's config.json with their current names and values."""
     flags = dict(flags)
-    if "model" not in flags or "model_loss" in flags:
+    if "model" not in flags:
         return flags
-    is_nll = flags["model"] == "probabilistic" and flags.pop("mean_loss", "nll") == "nll"
-    flags.pop("mean_loss", None)
-    return flags | {"model_loss": "nll" if is_nll else "column_nll"}
+    mean_loss = flags.pop("mean_loss", "nll")
+    is_nll = flags["model"] == "probabilistic" and mean_loss == "nll"
+    has_steps = flags.get("holdout_ratio", 0) == 0  # a fixed number of gradient steps per fit
+    earlier = {
+        "model_loss": "nll" if is_nll else "column_nll",
+        "model_init": "lecun",
+        "learning_rate_schedule": "falling" if has_steps else "constant",
+    }
+    return earlier | flags

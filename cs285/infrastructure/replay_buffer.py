@@ -66,7 +66,9 @@ def unpack(rows: Tensor, ob_dim: int, ac_dim: int) -> Transitions:
 
 
 class ReplayBuffer:
-    """A preallocated ring buffer of the newest C transitions; adding B rows costs O(B), not O(C).
+    """A ring buffer of the newest C transitions; adding B rows costs O(B), not O(C).
+
+    Its memory grows with its content, up to C rows.
 
     Transitions are stored as packed rows, so that a batch is one gather from one tensor. The
     buffer also stores the episode number of each row, which `sample_sequences` uses.
@@ -78,8 +80,8 @@ class ReplayBuffer:
         self.capacity, self.ob_dim, self.ac_dim, self.device = capacity, ob_dim, ac_dim, device
         self._next = 0  # index of the next row to write
         self._size = 0
-        self._rows = torch.empty(capacity, 2 * ob_dim + ac_dim + 2, device=device)
-        self._episodes = torch.empty(capacity, dtype=torch.int32)
+        self._rows = torch.empty(0, 2 * ob_dim + ac_dim + 2, device=device)
+        self._episodes = torch.empty(0, dtype=torch.int32)
         self._last_episode = -1
 
     def __len__(self) -> int:
@@ -95,6 +97,7 @@ class ReplayBuffer:
 
     def add_rows(self, rows: Tensor, paths: Sequence[Path] = ()) -> None:
         """Append packed rows (B, D); `paths` is the same as in `add`."""
+        self._reserve(min(self._size + len(rows), self.capacity))
         first = self._next + max(len(rows) - self.capacity, 0)
         kept = rows[-self.capacity :].to(self.device)
         slots = torch.arange(first, first + len(kept), device=self.device) % self.capacity
@@ -103,6 +106,14 @@ class ReplayBuffer:
         self._episodes[slots] = self._number_episodes(len(rows), paths)[-self.capacity :]
         self._next = (self._next + len(rows)) % self.capacity
         self._size = min(self._size + len(rows), self.capacity)
+
+    def _reserve(self, rows: int) -> None:
+        """Make room for a number of rows; doubling the room keeps the copies rare."""
+        room = len(self._rows)
+        if rows > room:
+            more = min(max(rows, 2 * room), self.capacity) - room
+            self._rows = torch.cat([self._rows, self._rows.new_empty(more, self._rows.shape[1])])
+            self._episodes = torch.cat([self._episodes, self._episodes.new_empty(more)])
 
     @property
     def rows(self) -> Tensor:
@@ -165,6 +176,7 @@ class ReplayBuffer:
         rows = state["rows"]
         if len(rows) > self.capacity:
             raise ValueError(f"{len(rows)} rows do not fit into a replay buffer of {self.capacity}")
+        self._reserve(len(rows))
         self._size, self._next = len(rows), state["next"]
         self._rows[: self._size] = rows.to(self.device)
         self._episodes[: self._size] = state["episodes"].cpu()

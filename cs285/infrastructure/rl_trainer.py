@@ -176,7 +176,11 @@ class RL_Trainer:
         return metrics
 
     def _save_predictions(self, model: DynamicsModel) -> None:
-        """Write question 1's figure: the model's open-loop prediction for random actions."""
+        """Write question 1's figure: open-loop predictions for random actions.
+
+        As in the homework, the figure and the mean prediction error are of the first member. The
+        error of the ensemble's mean prediction is reported next to it.
+        """
         generator = make_generator(self.config.seed, "figure actions")
         memories = [Memory(generator)] * FIGURE_HORIZON
         actions = self.random_policy.get_action(np.empty(0, np.float32), memories)
@@ -185,10 +189,15 @@ class RL_Trainer:
         true = perform_actions(env, actions, env_seed)
         env.close()
         imagined = imagine(model, true[:1], actions[None, : len(true) - 1])
-        predicted = imagined.observations[:, 0].mean(0)
-        error = mean_prediction_error(true, predicted)
-        print(f"  mean prediction error over {len(true) - 1} env steps: {error:.4g}", flush=True)
-        save_predictions(self.folder, true, predicted, error)
+        members = imagined.observations[:, 0]
+        error = mean_prediction_error(true, members[0])
+        ensemble_error = mean_prediction_error(true, members.mean(0))
+        print(
+            f"  mean prediction error over {len(true) - 1} env steps: {error:.4g} (first member), "
+            f"{ensemble_error:.4g} (ensemble)",
+            flush=True,
+        )
+        save_predictions(self.folder, true, members[0], error, ensemble_error)
 
     def _log(self, iteration: int, metrics: dict[str, float]) -> None:
         steps, counters = self.config.eval_batch_size, self.counters

@@ -48,7 +48,7 @@ def perform_actions(env: gym.Env, actions: NDArray[np.float32], seed: int) -> ND
     obs, _ = env.reset(seed=seed)
     observations = [np.array(obs, np.float32)]  # a copy: an env may reuse its array
     for action in actions:
-        obs, _, terminated, truncated, _ = env.step(action)
+        obs, _, terminated, truncated, _ = env.step(action.copy())  # an env may change its argument
         observations.append(np.array(obs, np.float32))
         if terminated or truncated:
             break

@@ -12,11 +12,13 @@ from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import losses
 from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
-from cs285.networks.ensemble_mlp import EnsembleMLP
+from cs285.networks.ensemble_mlp import TORCH_GAIN, EnsembleMLP
 from cs285.networks.folded_tanh import planning_form
 
+VALIDATION_FLOOR = 1e-3  # a column with a smaller MSE hardly counts in early stopping
 COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
-OUTPUT_GAIN = 0.1  # small: training starts from the mean prediction (docs/dynamics_model.md)
+# --model_init: gains of the hidden layers and of the output layer (docs/dynamics_model.md)
+INITS = {"torch": (TORCH_GAIN, TORCH_GAIN), "lecun": (1.0, 0.1)}
 
 
 class FFModel(DynamicsModel):
@@ -59,10 +61,12 @@ class FFModel(DynamicsModel):
         self.target_stats = Normalizer(D)
         self.register_buffer("elites", torch.arange(self.members))
         out_dim = D * (1 + self.is_probabilistic) + self.learns_termination
+        gain, output_gain = INITS[config.model_init]
         options: dict[str, Any] = {
             "widths": [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim],
             "activation": config.activation,
-            "output_gain": OUTPUT_GAIN,
+            "gain": gain,
+            "output_gain": output_gain,
             "padded": True,
         }
         self.network = EnsembleMLP(E, generator=generator, **{**options, **network})
@@ -129,11 +133,12 @@ class FFModel(DynamicsModel):
         """
         means, log_var, logits = self.outputs(batch)
         targets = self.target_stats.normalize(self._targets(batch))
-        by_member = self.target_loss(means, log_var, targets)
+        by_column = self.target_loss(means, log_var, targets)
         if self.is_probabilistic:
-            by_member = by_member + losses.bound_penalty(self.log_var_bounds)
-        mse = (means.detach() - targets).square().mean((0, 1))
-        metrics = {"Training Loss": mse[: self.ob_dim].mean()}
+            by_column = by_column + losses.bound_penalty(self.log_var_bounds)
+        by_member = self._mean_of_varying(by_column)
+        mse = losses.mse(means.detach(), None, targets).mean(0)
+        metrics = {"Training Loss": self._mean_of_varying(mse[: self.ob_dim])}
         if self.learns_reward:
             metrics["Reward Loss"] = mse[-1]
         if logits is not None:
@@ -164,21 +169,22 @@ class FFModel(DynamicsModel):
         the variance in the last fit's data.
         """
         errors, log_var = self._errors(data)
-        loss = errors[..., : self.ob_dim].square().mean()
+        mse = errors[..., : self.ob_dim].square().mean((0, 1))
+        loss = self._mean_of_varying(mse)
         return {"New Data Loss": loss[None]} | self._coverage(errors, log_var)
 
     @torch.no_grad()
     def validation_errors(self, data: Transitions) -> Tensor:
         """Return each member's error (E,) on the validation set `data` (B rows).
 
-        The error is the geometric mean over columns of MSE + NOISE_FLOOR. The MBPO code uses the
-        arithmetic mean, but columns that cannot be learned then dominate and hide progress on the
-        other columns. Constant columns are left out: they have nothing to learn and would dilute
-        the errors of the other columns.
+        The error is the geometric mean over columns of MSE + VALIDATION_FLOOR. The MBPO code uses
+        the arithmetic mean, but columns that cannot be learned then dominate and hide progress on
+        the other columns. Constant columns are left out: they have nothing to learn and would
+        dilute the errors of the other columns.
         """
         errors, _ = self._errors(data)
         mse = errors.square().mean(1)
-        return self._mean_of_varying((mse + losses.NOISE_FLOOR).log()).exp()
+        return self._mean_of_varying((mse + VALIDATION_FLOOR).log()).exp()
 
     @torch.no_grad()
     def coverage(self, data: Transitions) -> dict[str, Tensor]:
@@ -209,8 +215,12 @@ class FFModel(DynamicsModel):
         return means - self.target_stats.normalize(self._targets(data)), log_var
 
     def _mean_of_varying(self, by_column: Tensor) -> Tensor:
-        """Return the mean (...) of (..., D) over the target columns that vary."""
-        varies = (self.target_stats.std > 0).float()
+        """Return the mean (...) of (..., D) over the target columns that vary in the fitted data.
+
+        `by_column` may have only the first columns. There is nothing to learn about the others, and
+        their predictions are constant.
+        """
+        varies = (self.target_stats.std > 0).float()[: by_column.shape[-1]]
         return (by_column * varies).sum(-1) / varies.sum().clamp(min=1)
 
     def _split_outputs(

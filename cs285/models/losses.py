@@ -2,12 +2,14 @@
 
 Targets have D normalised columns: the change of the observation and, if the model learns it, the
 reward. A loss takes means (E, B, D), log-variances (E, B, D) or None, and targets (E, B, D). It
-returns the loss (E,) of each member. Autograd differentiates it.
+returns the loss (E, D) of each member and column; the model averages over the columns that vary.
+Autograd differentiates it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,42 +21,52 @@ BOUND_WEIGHT = 0.01  # weight of the bound penalty in the loss
 Loss = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
+def mse(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
+    """Return the mean squared error (E, D) over the batch: the homework's loss.
+
+    `log_var` is ignored.
+    """
+    return (means - targets).square().mean(1)
+
+
 def column_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Return the mean over columns of log(MSE + NOISE_FLOOR), with the MSE (E, D) over the batch.
+    """Return log(MSE + NOISE_FLOOR), with the MSE (E, D) over the batch.
 
     Up to a factor, a constant and NOISE_FLOOR, this is the negative log-likelihood of a Gaussian
     with one variance per column, at the variance that fits best. A column that is mostly noise gets
     little weight. `log_var` is ignored.
     """
-    mse = (means - targets).square().mean(1)
-    return (mse + NOISE_FLOOR).log().mean(1)
+    return (mse(means, log_var, targets) + NOISE_FLOOR).log()
 
 
 def gaussian_nll(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Return the mean over rows and columns of (mean - target)^2 / variance + log variance.
+    """Return the mean over the batch (E, D) of (mean - target)^2 / variance + log variance.
 
     Up to a constant, this is twice the negative log-likelihood. Chua et al. 2018, arXiv:1805.12114,
     section 4.
     """
     assert log_var is not None
-    return ((means - targets).square() * (-log_var).exp() + log_var).mean((1, 2))
+    return ((means - targets).square() * (-log_var).exp() + log_var).mean(1)
 
 
-def column_nll_with_variances(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
-    """Return the loss that fits the means by `column_nll` and the variances by `gaussian_nll`.
+def with_variances(
+    mean_loss: Loss, means: Tensor, log_var: Tensor | None, targets: Tensor
+) -> Tensor:
+    """Return the loss that fits the means by `mean_loss` and the variances by `gaussian_nll`.
 
     With `gaussian_nll` alone, means learn least where their errors are largest, because the
     variance is large there (Seitzer et al. 2022, arXiv:2203.09168). Stirn et al. 2023,
     arXiv:2212.09184, also separate the two losses, but their variance loss does not train the
     shared layers. Here, both losses train them.
     """
-    variances = gaussian_nll(means.detach(), log_var, targets)
-    return column_nll(means, None, targets) + variances
+    return mean_loss(means, None, targets) + gaussian_nll(means.detach(), log_var, targets)
 
 
 LOSSES: dict[tuple[str, str], Loss] = {  # keys: (--model, --model_loss)
+    ("deterministic", "mse"): mse,
     ("deterministic", "column_nll"): column_nll,
-    ("probabilistic", "column_nll"): column_nll_with_variances,
+    ("probabilistic", "mse"): partial(with_variances, mse),
+    ("probabilistic", "column_nll"): partial(with_variances, column_nll),
     ("probabilistic", "nll"): gaussian_nll,
 }
 
@@ -70,14 +82,14 @@ def bounded(raw: Tensor, bounds: Tensor) -> Tensor:
 
 
 def bound_penalty(bounds: Tensor) -> Tensor:
-    """Return BOUND_WEIGHT times the mean distance of each member's `bounds` (E, 2, 1, D): (E,).
+    """Return BOUND_WEIGHT times the distance (E, D) of each member's `bounds` (E, 2, 1, D).
 
-    The PETS and MBPO code adds the sum over columns to a loss that is a mean over columns. With
-    more than 1 / BOUND_WEIGHT columns, the bounds of one member would then outweigh its likelihood,
-    and the variances would grow without limit.
+    It is averaged over columns like the loss. The PETS and MBPO code adds the sum over columns to a
+    loss that is a mean. With more than 1 / BOUND_WEIGHT columns, the bounds of one member would
+    then outweigh its likelihood, and the variances would grow without limit.
     """
     low, high = bounds.unbind(1)
-    return BOUND_WEIGHT * (high - low).mean((1, 2))
+    return BOUND_WEIGHT * (high - low)[:, 0]
 
 
 def first_bounds(ensemble_size: int, dim: int) -> Tensor:

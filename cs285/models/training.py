@@ -13,7 +13,6 @@ from cs285.infrastructure.pytorch_util import send, set_learning_rate, take_step
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, pack, unpack
 from cs285.models.base_model import DynamicsModel
 
-PEAK_RATE = 5  # times --learning_rate: the initial rate of a fit with a fixed number of steps
 MAX_HELD_OUT = 5000  # transitions in the validation set
 EPOCH_STEPS = (15, 32)  # least and most gradient steps of an epoch; --fit_patience counts epochs
 MIN_IMPROVEMENT = 0.01  # relative decrease of a validation loss that counts as better
@@ -53,11 +52,13 @@ class Fit:
         The learning rate is `rate` times the optimiser's default.
         """
         set_learning_rate(self.optimizer, rate * self.optimizer.defaults["lr"])
-        rows = self.rows.index_select(0, indices.flatten()).unflatten(0, indices.shape)
-        metrics = self.update(self.model, self.optimizer, unpack(rows, *self.dims))
-        for name, value in metrics.items():
-            self.curves[name].append(value)
+        self._record(self.update(self.model, self.optimizer, self._batch(indices)))
         self.steps += 1
+
+    @torch.no_grad()
+    def evaluate(self, indices: Tensor) -> None:
+        """Append the metrics of the current weights on the rows of data at `indices`."""
+        self._record(self.model.loss(self._batch(indices)).metrics)
 
     def metrics(self) -> dict[str, Tensor]:
         """Return the metrics of each step (steps,) and the "Weight Norm" (1,).
@@ -68,6 +69,14 @@ class Fit:
         weights = torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()])
         curves = {name: torch.stack(values) for name, values in self.curves.items()}
         return curves | {"Weight Norm": weights.norm()[None]}
+
+    def _batch(self, indices: Tensor) -> Transitions:
+        rows = self.rows.index_select(0, indices.flatten()).unflatten(0, indices.shape)
+        return unpack(rows, *self.dims)
+
+    def _record(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.curves[name].append(value)
 
 
 def fit(
@@ -91,7 +100,8 @@ def fit(
         indices = torch.randint(len(data.rewards), shape, generator=generator)
     else:
         indices = replay.sample_sequences(shape, model.sequence_length, generator)
-    return fit_ensemble(model, optimizer, data, send(indices, data.obs.device), update)
+    peak = config.learning_rate_peak if config.learning_rate_schedule == "falling" else None
+    return fit_ensemble(model, optimizer, data, send(indices, data.obs.device), update, peak)
 
 
 def fit_ensemble(
@@ -100,18 +110,19 @@ def fit_ensemble(
     data: Transitions,
     indices: Tensor,
     update: Update = gradient_step,
+    peak: float | None = None,
 ) -> dict[str, Tensor]:
     """Take one gradient step per entry of `indices` (steps, E, B), and return the fit's metrics.
 
     `indices` are row numbers of `data`. One Adam over all members equals E Adams, because the loss
-    is summed over members. The learning rate decreases linearly from PEAK_RATE times the
-    optimiser's default to 0: early steps are large, and late steps average out the minibatch noise
-    (docs/dynamics_model.md).
+    is summed over members. The learning rate is the optimiser's default. With `peak`, it decreases
+    linearly from `peak` times the default to 0: early steps are large, and late steps average out
+    the minibatch noise (docs/dynamics_model.md).
     """
     fit = Fit(model, optimizer, data, update)
     steps = len(indices)
     for step, rows in enumerate(indices):
-        fit.step(rows, PEAK_RATE * (steps - step) / (steps + 1))
+        fit.step(rows, 1.0 if peak is None else peak * (steps - step) / (steps + 1))
     return fit.metrics()
 
 
@@ -146,11 +157,13 @@ def fit_until_converged(
     best = _BestWeights(model)
     stale = epochs = 0
     while stale <= config.fit_patience and fit.steps < config.num_agent_train_steps_per_iter:
-        for rows in next(batches)[: config.num_agent_train_steps_per_iter - fit.steps]:
-            fit.step(send(rows, device))
+        for indices in next(batches)[: config.num_agent_train_steps_per_iter - fit.steps]:
+            rows = send(indices, device)
+            fit.step(rows)
         improved = best.update(model.validation_errors(validation))
         stale, epochs = (0 if improved else stale + 1), epochs + 1
     best.restore()
+    fit.evaluate(rows)  # the logged metrics belong to the restored weights
     chosen = model.choose_members(best.losses)
     metrics = fit.metrics()
     metrics["Fit Epochs"] = torch.full((1,), float(epochs), device=device)

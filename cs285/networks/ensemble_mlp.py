@@ -14,13 +14,6 @@ PADDED_TO = 16
 Function = Callable[[Tensor], Tensor]
 
 
-class Activation(NamedTuple):
-    """The function of a hidden layer, and the matching gain of the initialisation."""
-
-    function: Function
-    gain: float
-
-
 def tanh_(values: Tensor) -> Tensor:
     """Return tanh of `values`, in a form that is faster in code compiled for a CPU."""
     if torch.compiler.is_compiling() and values.device.type == "cpu":
@@ -28,11 +21,12 @@ def tanh_(values: Tensor) -> Tensor:
     return torch.tanh_(values)
 
 
-ACTIVATIONS = {  # in place if autograd allows it: new memory costs as much as the function
-    "relu": Activation(torch.relu_, 3**-0.5),  # the gain of torch.nn.Linear
-    "swish": Activation(nn.functional.silu, 1.0),
-    "tanh": Activation(tanh_, 1.0),  # docs/dynamics_model.md explains the gain
+ACTIVATIONS: dict[str, Function] = {  # in place if autograd allows it: new memory costs time
+    "relu": torch.relu_,
+    "swish": nn.functional.silu,
+    "tanh": tanh_,
 }
+TORCH_GAIN = 3**-0.5  # initialises like torch.nn.Linear: uniform with variance 1 / (3 in_features)
 
 
 class LayerNorm(NamedTuple):
@@ -71,6 +65,7 @@ class EnsembleMLP(nn.Module):
         activation: str | Function,
         generator: torch.Generator,
         *,
+        gain: float = TORCH_GAIN,
         output_gain: float | None = None,
         padded: bool = False,
         layer_norm: LayerNorm | None = None,
@@ -82,8 +77,9 @@ class EnsembleMLP(nn.Module):
         hidden_layers = len(widths) - 2
         self.dropout = _per_layer(dropout, hidden_layers)
         self.eps = _per_layer(layer_norm.eps, hidden_layers) if layer_norm else ()
-        named = ACTIVATIONS[activation] if isinstance(activation, str) else None
-        self.function, gain = named or Activation(activation, 1.0)  # type: ignore[arg-type]
+        self.function: Function = (
+            ACTIVATIONS[activation] if isinstance(activation, str) else activation
+        )
         if padded and (layer_norm or self.function(torch.zeros(1)) != 0):
             raise ValueError("padded: must be False with LayerNorm or if activation(0) is not 0")
         gains = [gain] * hidden_layers + [gain if output_gain is None else output_gain]

@@ -57,7 +57,10 @@ def export_run(folder: Path, target: Path) -> None:
     }
     predictions = folder / "itr_0_predictions.npz"
     if predictions.exists():
-        content["run"]["mean_prediction_error"] = float(np.load(predictions)["error"])
+        arrays = np.load(predictions)
+        content["run"]["mean_prediction_error"] = float(arrays["error"])
+        if "ensemble_error" in arrays:  # runs before 2026-11-29 logged the ensemble's as "error"
+            content["run"]["ensemble_prediction_error"] = float(arrays["ensemble_error"])
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -37,12 +37,15 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "scalar_log_freq": {"scalar_log_freq": 2},
     "model": {"model": "probabilistic", **SMALL_ENSEMBLE},
     "model_loss": {"model_loss": "column_nll"},
+    "model_init": {"model_init": "lecun"},
     "ensemble_size": {"ensemble_size": 2},
     "num_elites": {"num_elites": 2},
     "n_layers": {"n_layers": 1},
     "size": {"size": 32},
     "activation": {"activation": "swish"},
     "learning_rate": {"learning_rate": 0.01},
+    "learning_rate_schedule": {"learning_rate_schedule": "falling"},
+    "learning_rate_peak": {"learning_rate_peak": 2.0},
     "num_agent_train_steps_per_iter": {"num_agent_train_steps_per_iter": 6},
     "train_batch_size": {"train_batch_size": 17},
     "weight_decay": {"weight_decay": "0.1"},
@@ -68,7 +71,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
 }
 # Some flags have an effect only together with these flags.
 ALONG_WITH: dict[str, dict[str, Any]] = {
-    "model_loss": {"model": "probabilistic", **SMALL_ENSEMBLE},
+    "learning_rate_peak": {"learning_rate_schedule": "falling"},
     "num_elites": {"holdout_ratio": 0.3},
     "fit_patience": {"holdout_ratio": 0.3, "num_agent_train_steps_per_iter": 1000},
     "cem_iterations": CEM,

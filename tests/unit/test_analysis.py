@@ -294,13 +294,19 @@ def test_the_table_judges_stated_figure_and_target_separately(tmp_path: Path) ->
     rows = "\n".join(f"{step},-262.8" for step in range(3))
     (tmp_path / "q3" / "q3_reacher_seed1.csv").write_text(f"{ENV_STEPS},{EVAL_RETURN}\n{rows}\n")
     row = table(select(read_experiments(), None, ["q3_reacher"]), tmp_path)[2]
-    assert "| -262.8 | -300 to -250: reached | ≥ -260: missed |" in row
+    assert "| -262.8 | not run | -300 to -250: reached | ≥ -260: missed |" in row
+    sharp = "q3_reacher_sharp_seed2.csv"
+    (tmp_path / "q3" / sharp).write_text(f"{ENV_STEPS},{EVAL_RETURN}\n1,-250\n")
+    (row,) = table(select(read_experiments(), None, ["q3_reacher"]), tmp_path)[2:]
+    assert "| -262.8 | -250 | -300 to -250: reached |" in row
 
 
 def test_experiments_are_selected_by_question_and_name() -> None:
     experiments = read_experiments()
     chosen = select(experiments, ["q2"], ["q3_reacher"])
-    assert [e.name for e in chosen] == ["q2_obstacles_singleiteration", "q3_reacher"]
+    name = "q2_obstacles_singleiteration"
+    assert [e.name for e in chosen] == [name, f"{name}_sharp", "q3_reacher"]
+    assert chosen[1].flags == (*chosen[0].flags, "--preset", "sharp")
     assert select(experiments, None, None) == experiments
 
 

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import TimeLimit
 
 from cs285.agents.mb_agent import MBAgent
 from cs285.collection import collector as collector_module
@@ -22,6 +23,7 @@ from cs285.collection.collector import (
     available_cores,
     make_backend,
 )
+from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.collection.worker_pool import WorkerPool
 from cs285.config.model import ModelConfig
@@ -30,6 +32,7 @@ from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.errors import DivergedError, NoMemoryError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import RandomPolicy
+from tests.toys import ChangesItsInput, LinearReach
 
 EP_LEN = 30
 FACTORY = partial(make_env, "obstacles-cs285-v0", EP_LEN)
@@ -63,6 +66,10 @@ def raising_env() -> gym.Env:
 def env_that_kills_its_process() -> gym.Env:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def reach_env(kind: type[gym.Env]) -> gym.Env:
+    return TimeLimit(kind(), 20)
 
 
 def flat(paths: list[Path]) -> list[np.ndarray]:
@@ -118,6 +125,22 @@ def test_busy_workers_share_the_cores(busy: int, shares: list[int]) -> None:
     workers: Any = [SimpleNamespace(threads=SimpleNamespace(value=1)) for _ in range(busy)]
     WorkerPool(FACTORY, 7, cores=5)._share_cores(workers)
     assert [worker.threads.value for worker in workers] == shares
+
+
+def test_environment_that_changes_its_input_does_not_change_the_data() -> None:
+    """The stored actions are what the policy decided, in every way of collecting."""
+    policy = RandomPolicy(*np.array([[-1.0, -1.0], [1.0, 1.0]], np.float32))
+    plain, changing = (partial(reach_env, kind) for kind in (LinearReach, ChangesItsInput))
+    expected = flat(Collector(InProcess(plain, 2), 1, 20).collect(policy, 60, "train", 0).paths)
+    for collector in (
+        Collector(InProcess(changing, 2), 1, 20),
+        Collector(WorkerPool(changing, 2), 1, 20),
+        ContinuingCollector(changing, 1),
+    ):
+        found = flat(collector.collect(policy, 60, "train", 0).paths)
+        collector.close()
+        for left, right in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(left, right)
 
 
 def test_purpose_iteration_number_and_seed_change_the_episode() -> None:

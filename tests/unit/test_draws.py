@@ -83,9 +83,9 @@ def test_batches_of_fits_and_observation_noise_differ(monkeypatch: pytest.Monkey
     agent, drawn = make_agent(add_sl_noise=True).mb_agent, []
     fit_ensemble = training.fit_ensemble
 
-    def recorded(model: Any, optimizer: Any, data: Any, indices: Tensor, update: Any) -> Any:
+    def recorded(model: Any, optimizer: Any, data: Any, indices: Tensor, *rest: Any) -> Any:
         drawn.append(indices)
-        return fit_ensemble(model, optimizer, data, indices, update)
+        return fit_ensemble(model, optimizer, data, indices, *rest)
 
     monkeypatch.setattr(training, "fit_ensemble", recorded)
     for iteration in range(3):

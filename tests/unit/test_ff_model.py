@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cs285.config.model import ModelConfig
-from cs285.infrastructure.pytorch_util import Normalizer, make_generator, take_step
+from cs285.infrastructure.pytorch_util import Normalizer, make_generator
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.base_model import DynamicsModel
 from cs285.models.ff_model import FFModel
 from cs285.models.losses import BOUND_WEIGHT, NOISE_FLOOR, bounded
-from cs285.models.training import fit_ensemble, gradient_step
+from cs285.models.training import fit_ensemble
 from cs285.networks.ensemble_mlp import LayerNorm
 
 E, O, A, SIZE = 3, 4, 2, 50
@@ -61,11 +60,14 @@ def separate_networks(model: FFModel) -> list[nn.Sequential]:
     return networks
 
 
-def test_ensemble_equals_separate_networks_with_separate_adams() -> None:
-    model, data = make_model(), make_data()
+@pytest.mark.parametrize(("model_loss", "peak"), [("mse", None), ("column_nll", 5.0)])
+def test_ensemble_equals_separate_networks_with_separate_adams(
+    model_loss: str, peak: float | None
+) -> None:
+    model, data = make_model(model_loss=model_loss), make_data()
     networks = separate_networks(model)
     indices = torch.randint(400, (10, E, 32), generator=torch.Generator().manual_seed(3))
-    losses = fit_ensemble(model, adam(model), data, indices)
+    losses = fit_ensemble(model, adam(model), data, indices, peak=peak)
 
     change = data.next_obs - data.obs
     inputs = torch.cat([data.obs, data.acs], 1)
@@ -75,10 +77,11 @@ def test_ensemble_equals_separate_networks_with_separate_adams() -> None:
     for member, network in enumerate(networks):
         own_adam = torch.optim.Adam(network.parameters(), 1e-3)
         for step in range(10):
-            own_adam.param_groups[0]["lr"] = 5e-3 * (10 - step) / 11  # from 5 times 1e-3 to 0
+            if peak:
+                own_adam.param_groups[0]["lr"] = 1e-3 * peak * (10 - step) / 11
             rows = indices[step, member]
             mse = (network(x[rows]) - y[rows]).square().mean(0)
-            loss = (mse + NOISE_FLOOR).log().mean()
+            loss = mse.mean() if model_loss == "mse" else (mse + NOISE_FLOOR).log().mean()
             own_adam.zero_grad()
             loss.backward()
             own_adam.step()
@@ -91,35 +94,31 @@ def test_ensemble_equals_separate_networks_with_separate_adams() -> None:
     np.testing.assert_allclose(losses["Training Loss"].numpy(), expected.mean(1), rtol=1e-5)
 
 
-def plain_step(
-    model: DynamicsModel, optimizer: torch.optim.Optimizer, batch: Transitions
-) -> dict[str, Tensor]:
-    """Take a gradient step on the plain mean squared error, like the homework."""
-    assert isinstance(model, FFModel)
-    means, *_ = model.outputs(batch)
-    errors = means - model.target_stats.normalize(batch.next_obs - batch.obs)
-    take_step(optimizer, errors.square().mean((1, 2)).sum())
-    return {"Training Loss": errors.detach().square().mean()}
-
-
-def test_noise_columns_do_not_slow_down_the_other_columns() -> None:
-    """The other columns need fewer steps than with the plain mean squared error."""
+def test_column_nll_learns_the_other_columns_despite_noise_columns() -> None:
+    """The other columns need fewer steps than with the mean squared error."""
     data, generator = make_data(2000), torch.Generator().manual_seed(5)
     noise = torch.randn(2000, 2, generator=generator) * torch.tensor([1.0, 10.0])
     noisy = data._replace(next_obs=torch.cat([data.obs[:, :2] + noise, data.next_obs[:, 2:]], 1))
     indices = torch.randint(2000, (300, E, 64), generator=generator)
     errors = []
-    for update in (gradient_step, plain_step):
-        model = make_model()
-        fit_ensemble(model, adam(model, 3e-3), noisy, indices, update)
+    for model_loss in ("column_nll", "mse"):
+        model = make_model(model_loss=model_loss)
+        fit_ensemble(model, adam(model, 3e-3), noisy, indices)
         predicted, _ = predict(model, data)
         errors.append((predicted - data.next_obs).square().mean((0, 1))[2:])
     assert (errors[0] < 0.6 * errors[1]).all()
 
 
-def test_initial_weights_follow_the_fan_in_of_each_layer() -> None:
-    model = make_model(ensemble_size=5, size=64)
-    fans, gains = [O + A, 64, 64], [1.0, 1.0, 0.1]
+@pytest.mark.parametrize(
+    ("model_init", "gains"), [("torch", [3**-0.5] * 3), ("lecun", [1.0, 1.0, 0.1])]
+)
+def test_initial_weights_follow_the_fan_in_of_each_layer(
+    model_init: str, gains: list[float]
+) -> None:
+    """The bounds of --model_init torch are the bounds of torch.nn.Linear."""
+    assert nn.Linear(64, 500).weight.abs().max().item() == pytest.approx(64**-0.5, rel=0.01)
+    model = make_model(ensemble_size=5, size=64, model_init=model_init)
+    fans = [O + A, 64, 64]
     for (padded, bias), fan_in, gain in zip(model.network.layers, fans, gains, strict=True):
         weight = padded[:, :fan_in, :64]
         for parameter in (weight, bias):
@@ -129,6 +128,27 @@ def test_initial_weights_follow_the_fan_in_of_each_layer() -> None:
             stds, torch.full_like(stds, gain * fan_in**-0.5), rtol=0.15, atol=0
         )
         assert len({tuple(row[:5].tolist()) for row in weight.flatten(1)}) == 5
+
+
+@pytest.mark.parametrize("model_loss", ["mse", "column_nll", "nll"])
+def test_constant_target_column_does_not_affect_the_fit(model_loss: str) -> None:
+    """The column gets no gradient, and the metrics average over the other columns."""
+    kind = "probabilistic" if model_loss == "nll" else "deterministic"
+    model = make_model(model=kind, model_loss=model_loss)
+    data = make_data()
+    data = data._replace(next_obs=torch.cat([data.next_obs[:, :3], data.obs[:, 3:]], 1))
+    model.fit_statistics(data)
+    batch = Transitions(*(column.expand(E, *column.shape) for column in data))
+    found = model.loss(batch)
+    (gradient,) = torch.autograd.grad(found.total, [model.network.vector])
+    weight, bias = model.network.views_of(gradient)[-2:]
+    constant = [3, 7] if kind == "probabilistic" else [3]
+    assert not weight[..., constant].any() and not bias[..., constant].any()
+    means, *_ = model.outputs(data)
+    errors = means - model.target_stats.normalize(data.next_obs - data.obs)
+    expected = errors[..., :3].square().mean()
+    torch.testing.assert_close(found.metrics["Training Loss"], expected.detach())
+    torch.testing.assert_close(model.evaluate(data)["New Data Loss"][0], expected.detach())
 
 
 def test_padding_stays_exactly_zero_during_a_fit() -> None:
@@ -249,10 +269,11 @@ def constant_batch() -> Transitions:
 
 def test_deterministic_loss_matches_hand_calculation() -> None:
     """Member 0 has the errors (1, -1) and (2, 2), and member 1 has (0, -2) and (1, 1)."""
-    model = constant_model([[1.0, 3.0], [0.0, 2.0]])
-    found = model.loss(constant_batch())
     logs = [math.log(mse + NOISE_FLOOR) for mse in (1, 4, 2, 1)]
-    assert found.total.item() == pytest.approx(sum(logs) / 2)
+    for model_loss, total in (("mse", (1 + 4 + 2 + 1) / 2), ("column_nll", sum(logs) / 2)):
+        model = constant_model([[1.0, 3.0], [0.0, 2.0]], model_loss=model_loss)
+        found = model.loss(constant_batch())
+        assert found.total.item() == pytest.approx(total)
     metrics = {name: value.item() for name, value in found.metrics.items()}
     assert metrics == {"Training Loss": (1 + 2) / 2, "Reward Loss": (4 + 1) / 2}
     assert not any(value.requires_grad for value in found.metrics.values())
@@ -264,8 +285,12 @@ def test_probabilistic_loss_matches_hand_calculation() -> None:
     outputs = [[1.0, 3.0, *raw], [0.0, 2.0, *raw]]
     errors = [1, 4, 2, 1]
     by_nll = sum(e / math.exp(v) + v for e, v in zip(errors, raw * 2, strict=True)) / 2
-    by_mse = sum(math.log(e + NOISE_FLOOR) for e in errors) / 2
-    for model_loss, expected in (("nll", by_nll), ("column_nll", by_nll + by_mse)):
+    by_mse, by_column = sum(errors) / 2, sum(math.log(e + NOISE_FLOOR) for e in errors) / 2
+    for model_loss, expected in (
+        ("nll", by_nll),
+        ("mse", by_nll + by_mse),
+        ("column_nll", by_nll + by_column),
+    ):
         model = constant_model(outputs, model="probabilistic", model_loss=model_loss)
         with torch.no_grad():
             model.log_var_bounds.copy_(

@@ -27,7 +27,27 @@ from cs285.infrastructure.run_folder import read_config
 def test_mean_loss_of_an_old_run_becomes_model_loss(
     model: str, old: dict[str, str], new: str
 ) -> None:
-    assert translate_flags({"model": model, **old}) == {"model": model, "model_loss": new}
+    earlier = {"model_init": "lecun", "learning_rate_schedule": "falling"}
+    assert translate_flags({"model": model, **old}) == {
+        "model": model,
+        "model_loss": new,
+        **earlier,
+    }
+
+
+def test_old_fits_with_early_stopping_had_a_constant_learning_rate() -> None:
+    found = translate_flags({"model": "probabilistic", "holdout_ratio": 0.2})
+    assert found["learning_rate_schedule"] == "constant"
+
+
+def test_flags_of_a_new_run_do_not_change() -> None:
+    flags = {
+        "model": "deterministic",
+        "model_loss": "mse",
+        "model_init": "torch",
+        "learning_rate_schedule": "constant",
+    }
+    assert translate_flags(flags) == flags
 
 
 def test_flags_of_an_agent_without_a_model_do_not_change() -> None:

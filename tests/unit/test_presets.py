@@ -106,7 +106,7 @@ def test_the_command_line_overrides_a_preset_and_the_run_reports_it(
     assert "--continue_episodes " in preset_sets
     assert "--sac_n_iter" not in preset_sets
     assert preset_skips == "--preset mbpo_hopper does not override --sac_n_iter 3"
-    assert model_sets.startswith("--model probabilistic sets --model_loss nll --ensemble_size 7 ")
+    assert model_sets.startswith("--model probabilistic sets --model_loss nll --model_init lecun ")
     assert model_skips == "--model probabilistic does not override --n_layers 2"
     assert not_applicable == (
         "--model probabilistic does not set --weight_decay because --n_layers is already set"
@@ -200,5 +200,15 @@ def test_research_experiments_are_valid_runs() -> None:
         job = run_of(experiment, 1)
         if "--preset" in experiment.flags:
             name = experiment.flags[experiment.flags.index("--preset") + 1]
-            assert job.settings["env_name"] == presets.read(name)["flags"]["env_name"]
+            flags = presets.read(name)["flags"]
+            assert job.settings["env_name"] == flags.get("env_name", job.settings["env_name"])
         assert job.settings["seed"] == 1
+
+
+def test_sac_alone_fits_no_model_unless_asked_for() -> None:
+    steps = "num_agent_train_steps_per_iter"
+    given: dict[str, Any] = {"mbpo_rollout_length": 0}
+    assert expand_flags(find_agent("mbpo"), given)[steps] == 0
+    assert expand_flags(find_agent("mbpo"), {**given, steps: 500})[steps] == 500
+    assert steps not in expand_flags(find_agent("mbpo"), {**given, "mbpo_eval_planner": True})
+    assert steps not in expand_flags(find_agent("mbpo"), {})

@@ -80,6 +80,22 @@ def test_sequences_lie_within_one_episode_and_cover_it() -> None:
         assert sequences(buffer, length) == within(length, *episodes)
 
 
+def test_memory_grows_with_the_content_up_to_the_capacity() -> None:
+    buffer, room = ReplayBuffer(1000, 3, 2), []
+    data = Transitions(
+        torch.randn(100, 3), torch.randn(100, 2), torch.randn(100), torch.randn(100, 3),
+        torch.zeros(100, dtype=torch.bool),
+    )  # fmt: skip
+    for _ in range(12):
+        buffer.add(data)
+        room.append(len(buffer._rows))
+    assert room == [100, 200, 400, 400, *[800] * 4, *[1000] * 4]
+    torch.testing.assert_close(buffer.newest(100).obs, data.obs)
+    restored = ReplayBuffer(1000, 3, 2)
+    restored.load_state_dict(buffer.state_dict())
+    torch.testing.assert_close(restored.rows, buffer.rows)
+
+
 @pytest.mark.parametrize("capacity", [14, 13, 12, 11])
 def test_sequences_do_not_cross_the_wrap_of_the_ring(capacity: int) -> None:
     """In memory the newest rows precede the oldest ones, and an episode may wrap around."""

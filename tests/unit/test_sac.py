@@ -180,6 +180,28 @@ def test_observations_are_normalised_and_clipped() -> None:
     assert not torch.equal(agent.policy.obs_scaler.mean, before)
 
 
+def test_new_statistics_do_not_change_the_policy_and_the_values() -> None:
+    """The third dimension is constant in the first data, and varies in the new data."""
+    agent, path = make_agent(), random_path(200)
+    constant = np.concatenate([path.obs[:, :2], np.full((200, 1), 0.5, np.float32)], 1)
+    agent.add_to_replay_buffer([path._replace(obs=constant)], 0)
+    agent.train(0)
+    obs, acs = torch.as_tensor(constant[:50]), torch.rand(50, 2) * 2 - 1
+
+    def outputs() -> list[torch.Tensor]:
+        scaled = agent.policy.scale_obs(obs)
+        critics = (agent.critic, agent.target_critic)
+        return [*agent.policy(scaled), *(critic(scaled, acs) for critic in critics)]
+
+    before, mean = outputs(), agent.policy.obs_scaler.mean.clone()
+    shifted = path._replace(obs=0.7 * path.obs + np.array([0.5, -0.3, 0.1], np.float32))
+    agent.add_to_replay_buffer([shifted], 1)
+    agent._fit_obs_scaler()
+    assert (agent.policy.obs_scaler.mean != mean).all()
+    for new, old in zip(outputs(), before, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
+
+
 def test_observation_scaling_can_be_switched_off() -> None:
     agent = make_agent(sac_obs_scaling="none")
     agent.add_to_replay_buffer([random_path(20)], 0)

@@ -12,13 +12,18 @@ import numpy as np
 from cs285.analysis.plots import last_value
 from cs285.analysis.report.study import markdown_table
 from cs285.analysis.runs import EVAL_RETURN, Run, exported_runs
-from cs285.experiments.suites import Experiment, Result
+from cs285.experiments.suites import Experiment, Result, preset_name
 
-PREDICTION_ERROR = "mean prediction error"  # of question 1; in the exported JSON, not in the CSV
+SHARP = "sharp"  # the preset whose values the table shows next to the default's
+IN_JSON = {  # values of question 1 that are in the exported JSON, not in the CSV
+    "mean prediction error": "mean_prediction_error",
+    "ensemble prediction error": "ensemble_prediction_error",
+}
 HEADER = (
     "experiment",
     "metric",
     "value by seed",
+    "with `--preset sharp`",
     "stated figure",
     "project target",
     "time here",
@@ -29,16 +34,19 @@ HEADER = (
 def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
     """Return the table as lines of Markdown, also with the experiments that have not been run."""
     rows: list[Sequence[str]] = [HEADER]
-    for experiment in experiments:
+    derived = {preset_name(e.name, preset) for e in experiments for preset in e.presets}
+    for experiment in (e for e in experiments if e.name not in derived):
         runs = exported_runs(results, experiment.name)
+        sharp = exported_runs(results, preset_name(experiment.name, SHARP))
         for index, result in enumerate(_bounded(results, r) for r in experiment.results):
             metric = result.column + (f", mean of last {result.last}" * (result.last > 1))
             times = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
-            cells = [experiment.name, metric, _values(runs, result), *_judge(runs, result)]
-            rows.append([*cells, *times])
+            with_sharp = _values(sharp, result) if SHARP in experiment.presets else ""
+            values = [_values(runs, result), with_sharp]
+            rows.append([experiment.name, metric, *values, *_judge(runs, result), *times])
         if perfect := returns_with_perfect_model(results, experiment.name):
             name = f"{experiment.name}, with a perfect model"
-            rows.append([name, EVAL_RETURN, _by_seed(perfect), "", "", "", ""])
+            rows.append([name, EVAL_RETURN, _by_seed(perfect), "", "", "", "", ""])
     return markdown_table(rows)
 
 
@@ -50,8 +58,8 @@ def returns_with_perfect_model(results: Path, experiment: str) -> list[float]:
 
 def reached(run: Run, result: Result) -> float:
     """Return the value that a run reached."""
-    if result.column == PREDICTION_ERROR:
-        return float(run.config["run"]["mean_prediction_error"])
+    if result.column in IN_JSON:
+        return float(run.config["run"][IN_JSON[result.column]])
     return last_value(run, result.column, result.last)
 
 

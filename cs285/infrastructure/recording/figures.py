@@ -17,11 +17,17 @@ MOST_PANELS = 60  # more panels take minutes to draw
 
 
 def save_predictions(
-    folder: Path, true: NDArray[np.float32], predicted: NDArray[np.float32], error: float
+    folder: Path,
+    true: NDArray[np.float32],
+    predicted: NDArray[np.float32],
+    error: float,
+    ensemble_error: float,
 ) -> None:
     """Write itr_0_predictions.npz and .png: true (T, O) in green, predicted (T, O) in red.
 
-    There is one panel per dimension, up to MOST_PANELS. `error` is the mean over all dimensions.
+    There is one panel per dimension, up to MOST_PANELS. `error` is the mean squared error of
+    `predicted` over all dimensions, and `ensemble_error` is the error of the
+    ensemble's mean prediction.
     """
     steps, ob_dim = true.shape
     panels = min(ob_dim, MOST_PANELS)
@@ -31,7 +37,7 @@ def save_predictions(
     scope = f" over all {ob_dim} dimensions" if ob_dim > panels else ""
     figure.suptitle(
         f"Open-loop prediction over {steps - 1} env steps\n"
-        f"mean prediction error{scope}: {error:.4g}"
+        f"mean prediction error{scope}: {error:.4g} (first member), {ensemble_error:.4g} (ensemble)"
     )
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     draw_predictions(all_axes[:panels], true, predicted, range(panels))
@@ -42,7 +48,9 @@ def save_predictions(
     figure.savefig(folder / "itr_0_predictions.png")
     write_through_memory(
         folder / "itr_0_predictions.npz",
-        lambda file: np.savez(file, true=true, predicted=predicted, error=error),
+        lambda file: np.savez(
+            file, true=true, predicted=predicted, error=error, ensemble_error=ensemble_error
+        ),
     )
 
 

@@ -1,0 +1,103 @@
+"""Compare ways to refit the probabilistic ensemble while the replay buffer grows.
+
+    python results/refit_study.py LOGDIR [--every 2500]
+
+LOGDIR is the log folder of a run of run_hw4_mbpo.py; only its real transitions are used. For each
+combination of loss, length of an epoch and floor of the validation error, one ensemble is fitted to
+the first 5000 transitions, and refitted each time that --every more have come. After each fit it
+predicts the next transitions, which a later policy collected. The script
+writes results/study/refit_NAME.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cs285.analysis.report.study import write_study
+from cs285.cli.script import run_script
+from cs285.config.flags import OneLineParser, whole_number
+from cs285.config.model import ModelConfig
+from cs285.config.presets import read
+from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.pytorch_util import make_adam, make_generator
+from cs285.infrastructure.replay_buffer import Transitions, unpack
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.models import ff_model, training
+from cs285.models.ff_model import FFModel
+
+SCRIPT, TARGET = "refit_study.py", Path(__file__).parent / "study"
+FIRST = 5000  # transitions in the first fit
+LOSSES = ("nll", "column_nll", "mse")
+EPOCHS: Mapping[str, tuple[int, int]] = {"at most 32 steps": (15, 32), "a pass": (15, 10**9)}
+FLOORS = (1e-3, 1e-6)
+
+
+def refit(data: Transitions, every: int, loss: str) -> list[dict[str, float]]:
+    """Return a row per fit: its data, steps and seconds, and its errors on the next transitions.
+
+    Errors are mean squared errors in units of the targets' variance: the arithmetic and the
+    geometric mean over columns, averaged over the elites.
+    """
+    flags = read("probabilistic")["flags"] | {"model_loss": loss}
+    known = ModelConfig.__dataclass_fields__
+    config = ModelConfig(**{name: value for name, value in flags.items() if name in known})
+    generator = make_generator(1, "refit study init")
+    model = FFModel(data.obs.shape[1], data.acs.shape[1], config, True, generator)
+    optimizer, rows = make_adam(model.parameters(), config.learning_rate), []
+    for end in range(FIRST, len(data.rewards) - every + 1, every):
+        learned = Transitions(*(column[:end] for column in data))
+        coming = Transitions(*(column[end : end + every] for column in data))
+        begun = time.perf_counter()
+        metrics = training.fit_until_converged(
+            model, optimizer, learned, config, make_generator(1, "refit study", end)
+        )
+        seconds = time.perf_counter() - begun
+        with torch.no_grad():
+            mse = model._errors(coming)[0][model.elites].square().mean(1)
+        rows.append(
+            {
+                "transitions": end,
+                "gradient steps": len(metrics["Training Loss"]) - 1,
+                "epochs": metrics["Fit Epochs"].item(),
+                "seconds": round(seconds, 1),
+                "training loss": metrics["Training Loss"][-1].item(),
+                "validation loss": metrics["Validation Loss"].item(),
+                "mean error": mse.mean().item(),
+                "geometric mean error": mse.log().mean(1).exp().mean().item(),
+            }
+        )
+    return rows
+
+
+def study(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    parser.add_argument("--every", type=whole_number(1), default=2500, metavar="N")
+    given = parser.parse_args(argv)
+    run = json.loads((given.folder / CONFIG).read_text())
+    state = load_checkpoint(given.folder / CHECKPOINT, "cpu")["agent"]["sac_agent"]
+    rows = state["replay_buffer"]["rows"]
+    ob_dim = state["policy"]["obs_scaler.mean"].shape[0]
+    data = unpack(rows, ob_dim, rows.shape[1] - 2 * ob_dim - 2)
+    found: dict[str, Any] = {}
+    for loss, epoch, floor in product(LOSSES, EPOCHS, FLOORS):
+        training.EPOCH_STEPS, ff_model.VALIDATION_FLOOR = EPOCHS[epoch], floor
+        label = f"{loss}, epoch {epoch}, floor {floor:g}"
+        found[label] = refit(data, given.every, loss)
+        print(label, *map(json.dumps, found[label][-2:]), sep="\n  ", flush=True)
+    about = {"env_name": run["flags"]["env_name"], "every": given.every, "refits": found}
+    name = run["flags"]["exp_name"]
+    write_study(TARGET / f"refit_{name}.json", SCRIPT, name, about)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(SCRIPT, study, None))
