@@ -34,8 +34,8 @@ from cs285.policies.base_policy import Memory
 
 Cases = dict[int, Callable[[], Callable[[], Any]]]  # size -> function that builds the work
 CPU = torch.device("cpu")
-PLANNER = {"mpc_num_action_sequences": 1000, "mpc_horizon": 15}
-MODEL = {"ensemble_size": 3, "size": 250}
+PLANNER: dict[str, Any] = {"mpc_num_action_sequences": 1000, "mpc_horizon": 15}
+MODEL: dict[str, Any] = {"ensemble_size": 3, "size": 250}
 PLANNING = {
     "mpc_num_action_sequences": (250, 500, 1000, 2000, 4000),
     "mpc_horizon": (5, 10, 20, 40),
@@ -87,16 +87,18 @@ def measure_growth(cases: Cases, repeats: int) -> dict[str, Any]:
 
 
 def decision(name: str, value: int) -> Callable[[], Any]:
-    model = {key: value if key == name else usual for key, usual in MODEL.items()}
-    planner = {key: value if key == name else usual for key, usual in PLANNER.items()}
-    agent = MBAgent(inspect_task(ENV), ModelConfig(**model), PlannerConfig(**planner), 1, CPU)  # type: ignore[arg-type]
+    model: dict[str, Any] = {key: value if key == name else usual for key, usual in MODEL.items()}
+    planner: dict[str, Any] = {
+        key: value if key == name else usual for key, usual in PLANNER.items()
+    }
+    agent = MBAgent(inspect_task(ENV), ModelConfig(**model), PlannerConfig(**planner), 1, CPU)
     agent.model.fit_statistics(random_data())
     obs, memories = np.zeros((1, 21), np.float32), [Memory(make_generator(1, "benchmark"))]
     return lambda: agent.actor.get_action(obs, memories)
 
 
 def fit(rows: int) -> Callable[[], Any]:
-    agent = MBAgent(inspect_task(ENV), ModelConfig(**MODEL), PlannerConfig(), 1, CPU)  # type: ignore[arg-type]
+    agent = MBAgent(inspect_task(ENV), ModelConfig(**MODEL), PlannerConfig(), 1, CPU)
     data = Transitions(*(column.repeat(-(-rows // 10_000), *[1] * (column.dim() - 1))[:rows]
                          for column in random_data()))  # fmt: skip
 

@@ -14,7 +14,7 @@ from cs285.agents.sac_agent import SACAgent
 from cs285.config.mbpo import MBPOConfig
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.model_buffer import ModelBuffer
-from cs285.infrastructure.old_names import METRICS
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.pytorch_util import make_generator, send
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.rollouts import roll_out
@@ -190,7 +190,7 @@ class MBPOAgent(BaseAgent):
         """Restore the state that `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.metrics = {METRICS.get(name, name): m for name, m in state["metrics"].items()}
+        self.metrics = {current_metric(name): m for name, m in state["metrics"].items()}
         self.block = range(*state["block"])
         self.env_steps = state["env_steps"]
 

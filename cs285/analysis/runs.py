@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tensorboardX.proto.types_pb2 import DT_FLOAT
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.old_names import METRICS, translate_flags
+from cs285.infrastructure.old_names import current_metric, translate_flags
 from cs285.infrastructure.recording.event_file import is_event_file, read_events
 from cs285.infrastructure.recording.progress import Notify
 from cs285.infrastructure.run_folder import CONFIG, PROGRESS
@@ -137,7 +137,7 @@ def read_csv(file: Path) -> dict[str, Array]:
         for number, row in enumerate(cells, start=2):
             if len(row) != len(names):
                 raise ValueError(f"line {number} has {len(row)} cells, the header has {len(names)}")
-        names = [METRICS.get(name, name) for name in names]
+        names = list(map(current_metric, names))
         table = np.array([[float(cell or "nan") for cell in row] for row in cells])
         return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
     except (ValueError, csv.Error) as error:
@@ -154,7 +154,7 @@ def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
     for file in files:
         own: dict[str, dict[int, float]] = {}
         for step, tag, value in read_scalars(file):
-            own.setdefault(METRICS.get(tag, tag), {})[step] = value
+            own.setdefault(current_metric(tag), {})[step] = value
         for tag, values in own.items():
             earlier = by_tag.get(tag, {}).items()
             kept = {step: value for step, value in earlier if step < min(values)}

@@ -40,7 +40,7 @@ ANYTHING = Check(lambda value: True, "any value")
 
 def one_of(*choices: str) -> Check:
     """Return the check that a value is one of `choices`."""
-    words = ", ".join(choices[:-1]) + f" or {choices[-1]}"
+    words = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
     return Check(lambda value: value in choices, words)
 
 

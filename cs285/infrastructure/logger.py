@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.old_names import METRICS
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.run_folder import PROGRESS
 
@@ -104,7 +104,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="", errors="replace") as stream:
         complete = [line for line in stream if line.endswith("\n") and "\0" not in line]
     rows = csv.DictReader(complete)
-    rows.fieldnames = [METRICS.get(name, name) for name in rows.fieldnames or []]
+    rows.fieldnames = list(map(current_metric, rows.fieldnames or []))
     return [row for row in rows if (row.get(ITERATION) or "").isdecimal()]
 
 

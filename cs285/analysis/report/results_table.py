@@ -92,15 +92,17 @@ def _judge(runs: Sequence[Run], result: Result) -> tuple[str, str]:
     if not runs:
         return stated, target
     mean = float(np.mean([reached(run, result) for run in runs]))
-    reaches_stated, is_met = result.reaches_stated(mean), result.is_met(mean)
-    is_unfinished = any(map(_progress_of, runs))
-    if reaches_stated is not None:
-        verdict = "reached" if reaches_stated else "not reached"
-        stated += ": unfinished" if is_unfinished else f": {verdict}"
-    if is_met is not None:
-        verdict = "met" if is_met else "missed"
-        target += ": unfinished" if is_unfinished else f": {verdict}"
-    return stated, target
+    has_finished = not any(map(_progress_of, runs))
+    return (
+        stated + _verdict(result.reaches_stated(mean), "reached", "not reached", has_finished),
+        target + _verdict(result.is_met(mean), "met", "missed", has_finished),
+    )
+
+
+def _verdict(holds: bool | None, yes: str, no: str, has_finished: bool) -> str:
+    if holds is None:
+        return ""
+    return f": {(yes if holds else no) if has_finished else 'unfinished'}"
 
 
 def _progress_of(run: Run) -> str:
