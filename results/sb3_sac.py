@@ -5,8 +5,8 @@
 
 Both use the same settings: networks with 2 x 256 ReLU units, 5000 random env steps, then one update
 with a batch of 256 per env step, discount 0.99, target update rate 0.005, learning rate 3e-4, and a
-temperature that starts at 1 and is tuned to the target entropy -A. Every 1000 env steps, the mode
-of the policy is evaluated over two episodes. The script writes results/sac/sb3_halfcheetah_seedN.*.
+temperature that starts at 1 and is tuned to the target entropy -A. Every 5000 env steps, the mode
+of the policy is evaluated over five episodes. The script writes results/sac/sb3_halfcheetah_seedN.*.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from cs285.infrastructure.run_folder import describe_run
 
-EVERY, EPISODES = 1000, 2
+EVERY, EPISODES = 5000, 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="random seed")
-    parser.add_argument("--env_steps", type=int, default=20000, help="env steps to train for")
+    parser.add_argument("--env_steps", type=int, default=100_000, help="env steps to train for")
     arguments = parser.parse_args()
     agent = SAC(
         "MlpPolicy",
