@@ -81,6 +81,7 @@ def provenance() -> dict[str, Any]:
     """Return the time, the versions, the commit and the machine."""
     import torch  # here, because it takes seconds and --help imports this module
 
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version()}
@@ -91,6 +92,8 @@ def provenance() -> dict[str, Any]:
             "processor": processor_name(),
             "cores": os.cpu_count(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            # "bf16" if cpu_tuning.py set it: on this machine, products stay in float32
+            "matmul_precision": getattr(matmul, "fp32_precision", None),  # torch 2.9 and later
         },
     }
 

@@ -14,6 +14,10 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 disables the tuning
 FLOAT32_ERROR = 1e-3  # limit for sums of 256 products of normal numbers; bfloat16 is off by 0.1
+# (rows, inner, columns) of products in fits, planners and SAC: oneDNN chooses a kernel by shape.
+SHAPES = (
+    (256, 256, 256), (512, 27, 256), (512, 256, 21), (256, 256, 1), (256, 512, 27), (1, 256, 256)
+)  # fmt: skip
 
 
 def tune_cpu() -> None:
@@ -42,8 +46,9 @@ def _multiply_by_onednn() -> None:
     """Make oneDNN multiply float32 matrices on AMD CPUs, where it is faster than MKL.
 
     MKL does not use the wide instructions of AMD CPUs. torch passes float32 products to oneDNN only
-    if oneDNN may compute them in bfloat16. oneDNN does so only on CPUs with AMX. This function
-    therefore tests a product, and restores the old setting if the product is not in float32.
+    if oneDNN may compute them in bfloat16. oneDNN does so only on CPUs with bfloat16 instructions.
+    This function therefore tests products, and restores the old setting if one of them is not in
+    float32. config.json of a run records the setting ("matmul_precision").
     """
     matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
     if not (_is_amd() and hasattr(matmul, "fp32_precision")):  # torch before 2.9 has no such flag
@@ -55,11 +60,22 @@ def _multiply_by_onednn() -> None:
 
 
 def products_are_float32() -> bool:
-    """Return whether torch multiplies float32 matrices in float32."""
+    """Return whether torch multiplies float32 matrices in float32, for each kernel and shape."""
     generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(2, 1, 256, 256, generator=generator)
-    error = torch.bmm(left, right) - torch.bmm(left.double(), right.double())
-    return bool(error.abs().max() < FLOAT32_ERROR)
+    for rows, inner, columns in SHAPES:
+        left = torch.randn(3, rows, inner, generator=generator)
+        right = torch.randn(3, inner, columns, generator=generator)
+        exact = left.double() @ right.double()
+        zero = torch.zeros(3, 1, columns)
+        products = (
+            torch.bmm(left, right),
+            torch.baddbmm(zero, left, right),
+            torch.stack([torch.mm(*pair) for pair in zip(left, right, strict=True)]),
+            torch.stack([torch.addmm(zero[0], *pair) for pair in zip(left, right, strict=True)]),
+        )
+        if any((product - exact).abs().max() > FLOAT32_ERROR for product in products):
+            return False
+    return True
 
 
 def _is_amd() -> bool:

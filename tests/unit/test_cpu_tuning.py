@@ -22,20 +22,23 @@ def test_products_stay_in_float32() -> None:
     assert cpu_tuning.products_are_float32()
 
 
+@pytest.mark.parametrize("kernel", ["bmm", "baddbmm", "mm", "addmm"])
+@pytest.mark.parametrize("columns", [1, 21, 256])  # the kernel of one shape may use bfloat16
 def test_cpu_that_would_use_bfloat16_keeps_its_setting(
-    monkeypatch: pytest.MonkeyPatch,
+    kernel: str, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matmul = torch.backends.mkldnn.matmul
     matmul.fp32_precision = before = "ieee"
     monkeypatch.setattr(cpu_tuning, "_is_amd", lambda: True)
-    exact = torch.bmm
+    exact = getattr(torch, kernel)
 
-    def bmm_with_amx(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        if left.dtype == torch.float32 and matmul.fp32_precision == "bf16":
-            return exact(left.bfloat16(), right.bfloat16()).float()
-        return exact(left, right)
+    def with_bfloat16(*operands: Tensor) -> Tensor:
+        rounds = operands[-1].dtype == torch.float32 and operands[-1].shape[-1] == columns
+        if rounds and matmul.fp32_precision == "bf16":
+            return exact(*[operand.bfloat16() for operand in operands]).float()
+        return exact(*operands)
 
-    monkeypatch.setattr(torch, "bmm", bmm_with_amx)
+    monkeypatch.setattr(torch, kernel, with_bfloat16)
     cpu_tuning.tune_cpu()
     assert matmul.fp32_precision == before
 
