@@ -41,11 +41,11 @@ class ModelConfig:
         check=one_of("mse", "column_nll", "nll"),
     )
     model_init: str = flag(
-        "torch",
-        "initial weights: torch (uniform, variance 1/3 over the number of inputs, as in "
-        "torch.nn.Linear) or lecun (variance 1 over the number of inputs, in the last layer a "
-        "hundredth of that)",
-        check=one_of("torch", "lecun"),
+        "lecun",
+        "initial weights: lecun (uniform, variance 1 over the number of inputs, in the last layer "
+        "a hundredth of that) or torch (variance 1/3 over the number of inputs, as in "
+        "torch.nn.Linear)",
+        check=one_of("lecun", "torch"),
     )
     ensemble_size: int = flag(3, "number of members of the ensemble", "-e", check=COUNT)
     num_elites: int | None = flag(

@@ -37,7 +37,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "scalar_log_freq": {"scalar_log_freq": 2},
     "model": {"model": "probabilistic", **SMALL_ENSEMBLE},
     "model_loss": {"model_loss": "column_nll"},
-    "model_init": {"model_init": "lecun"},
+    "model_init": {"model_init": "torch"},
     "ensemble_size": {"ensemble_size": 2},
     "num_elites": {"num_elites": 2},
     "n_layers": {"n_layers": 1},

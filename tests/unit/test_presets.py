@@ -74,7 +74,7 @@ def test_mbpo_presets_have_the_numbers_of_the_paper(
 
 def test_likelihood_of_a_preset_does_not_apply_to_a_deterministic_ensemble() -> None:
     flags = flags_of("mb", preset="probabilistic", model="deterministic")
-    assert (flags["model"], flags["model_loss"]) == ("deterministic", "column_nll")
+    assert (flags["model"], flags["model_loss"]) == ("deterministic", "mse")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_command_line_overrides_a_preset_and_the_run_reports_it(
     assert "--continue_episodes " in preset_sets
     assert "--sac_n_iter" not in preset_sets
     assert preset_skips == "--preset mbpo_hopper does not override --sac_n_iter 3"
-    assert model_sets.startswith("--model probabilistic sets --model_loss nll --model_init lecun ")
+    assert model_sets.startswith("--model probabilistic sets --model_loss nll ")
     assert model_skips == "--model probabilistic does not override --n_layers 2"
     assert not_applicable == (
         "--model probabilistic does not set --weight_decay because --n_layers is already set"
