@@ -6,7 +6,8 @@
 Both use the same settings: networks with 2 x 256 ReLU units, 5000 random env steps, then one update
 with a batch of 256 per env step, discount 0.99, target update rate 0.005, learning rate 3e-4, and a
 temperature that starts at 1 and is tuned to the target entropy -A. Every 5000 env steps, the mode
-of the policy is evaluated over five episodes. The script writes results/sac/sb3_halfcheetah_seedN.*.
+of the policy is evaluated over five episodes. The script writes
+results/sac/sb3_halfcheetah_seedN.csv and .json.
 """
 
 from __future__ import annotations
