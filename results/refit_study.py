@@ -35,7 +35,7 @@ from cs285.models.ff_model import FFModel
 
 SCRIPT, TARGET = "refit_study.py", Path(__file__).parent / "study"
 FIRST = 5000  # transitions in the first fit
-LOSSES = ("nll", "column_nll", "mse")
+LOSSES = ("nll", "mse")
 EPOCHS: Mapping[str, tuple[int, int]] = {"at most 32 steps": (15, 32), "a pass": (15, 10**9)}
 FLOORS = (1e-3, 1e-6)
 
@@ -93,9 +93,9 @@ def study(argv: Sequence[str]) -> int:
         label = f"{loss}, epoch {epoch}, floor {floor:g}"
         found[label] = refit(data, given.every, loss)
         print(label, *map(json.dumps, found[label][-2:]), sep="\n  ", flush=True)
-    about = {"env_name": run["flags"]["env_name"], "every": given.every, "refits": found}
-    name = run["flags"]["exp_name"]
-    write_study(TARGET / f"refit_{name}.json", SCRIPT, name, about)
+        about = {"env_name": run["flags"]["env_name"], "every": given.every, "refits": found}
+        name = run["flags"]["exp_name"]
+        write_study(TARGET / f"refit_{name}.json", SCRIPT, name, about)
     return 0
 
 
