@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from cs285.agents.mb_agent import MBAgent
 from cs285.agents.sac_agent import SACAgent
 from cs285.config.mbpo import MBPOConfig
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.model_buffer import ModelBuffer
+from cs285.infrastructure.model_buffer import ModelBuffer, Recipe
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.pytorch_util import make_generator, send
-from cs285.infrastructure.replay_buffer import Path
-from cs285.models.rollouts import roll_out
+from cs285.infrastructure.replay_buffer import Path, Transitions
+from cs285.models.rollouts import Rollouts, roll_out
 from cs285.policies.base_policy import Policy
 
 PLAN_HORIZON, ERROR_HORIZON = 10, 50  # for a diagnosis, in env steps; the first is a minimum
@@ -42,6 +43,7 @@ class MBPOAgent(BaseAgent):
         self.stopwatch = self.mb_agent.stopwatch  # it already times the fits
         self.env_steps = 0  # collected since the run began
         self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)
+        self.model_weights: dict[str, Any] | None = None  # a copy, once rollouts need it
         self.block = range(0)  # the SAC iterations that use the last batch of rollouts
         self.next_fit = 0  # first SAC iteration after the next fit
         self.rows_drawn = self.real_rows_drawn = 0  # SAC batch rows of this iteration
@@ -71,6 +73,7 @@ class MBPOAgent(BaseAgent):
         if self.has_model and since_fit == 0:
             fit_metrics = self.mb_agent.train(iteration)
             self.metrics |= {name: curve[-1:] for name, curve in fit_metrics.items()}
+            self.model_weights = None
         if self.config.mbpo_rollout_length == 0:
             with self.stopwatch.phase("SAC"):
                 return self.metrics | self.sac_agent.train(iteration) | fit_metrics
@@ -145,28 +148,58 @@ class MBPOAgent(BaseAgent):
 
     def _imagine(self) -> None:
         """Do the model rollouts of the new block and store them in the model buffer."""
-        config, first = self.config, self.block.start
-        generator = make_generator(self.seed, "model rollouts", first, device=self.device)
-        real = self.sac_agent.replay_buffer.all().obs
-        count = len(self.block) * config.mbpo_rollouts_per_sac_iter
-        indices = torch.randint(len(real), (count,), generator=generator, device=self.device)
-        rollouts = roll_out(
-            self.mb_agent.model,
-            self.sac_agent.policy.draw,
-            self.mb_agent.task_model,
-            real[indices],
-            config.length_at(self.env_steps),
-            config.mbpo_propagation,
-            generator,
-        )
+        recipe = {
+            "first": self.block.start,
+            "rollouts": len(self.block) * self.config.mbpo_rollouts_per_sac_iter,
+            "length": self.config.length_at(self.env_steps),
+            "real": len(self.sac_agent.replay_buffer),
+        }
+        rollouts = self._follow(recipe)
         self.model_buffer.resize(self._capacity())
-        self.model_buffer.add(rollouts.data, first)
+        self.model_buffer.add(rollouts.data, self.block.start, self._with_weights(recipe, rollouts))
         dropped = self.metrics.get("Model Rollouts Dropped", torch.zeros(1, device=self.device))
         self.metrics |= {
             "Model Rollout Reward": rollouts.mean_reward[None],
             "Model Rollout Length": rollouts.mean_length[None],
             "Model Rollouts Dropped": dropped + rollouts.dropped,
         }
+
+    def _follow(self, recipe: Recipe) -> Rollouts:
+        """Do the model rollouts of a recipe with the current weights."""
+        seed, first = self.seed, recipe["first"]
+        generator = make_generator(seed, "model rollouts", first, device=self.device)
+        shape = (recipe["rollouts"],)
+        indices = torch.randint(recipe["real"], shape, generator=generator, device=self.device)
+        return roll_out(
+            self.mb_agent.model,
+            self.sac_agent.policy.draw,
+            self.mb_agent.task_model,
+            self.sac_agent.replay_buffer.all().obs[indices],
+            recipe["length"],
+            self.config.mbpo_propagation,
+            generator,
+        )
+
+    def _with_weights(self, recipe: Recipe, rollouts: Rollouts) -> Recipe | None:
+        """Return the recipe with the weights that it needs, or None if the rollouts are smaller."""
+        if self.model_weights is None:  # for the first rollouts after a fit
+            self.model_weights = copy.deepcopy(self.mb_agent.model.state_dict())
+        policy = copy.deepcopy(self.sac_agent.policy.state_dict())
+        needed = _bytes([*policy.values(), *self.model_weights.values()])
+        if needed >= _bytes(rollouts.data):
+            return None
+        return {**recipe, "policy": policy, "model": self.model_weights}
+
+    def _follow_again(self, recipe: Recipe) -> Transitions:
+        """Do the model rollouts of a recipe with its weights."""
+        parts = {"policy": self.sac_agent.policy, "model": self.mb_agent.model}
+        current = copy.deepcopy({name: part.state_dict() for name, part in parts.items()})
+        for name, part in parts.items():
+            part.load_state_dict(recipe[name])
+        data = self._follow(recipe).data
+        for name, part in parts.items():
+            part.load_state_dict(current[name])
+        return data
 
     def _record(self, name: str, value: float) -> None:
         self.metrics[name] = torch.full((1,), value, device=self.device)
@@ -180,8 +213,15 @@ class MBPOAgent(BaseAgent):
         return Diagnosed(self.model, self.mb_agent.task_model, policy, horizon, ERROR_HORIZON)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return both agents, the model buffer and the counters."""
+        """Return both agents, the model buffer and the counters.
+
+        Large batches of imagined transitions are left out: `load_state_dict` imagines them again
+        from the weights of their time, unless SAC's full replay buffer has overwritten their
+        starts.
+        """
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        replay = self.sac_agent.replay_buffer
+        parts["model_buffer"] = self.model_buffer.state_dict(len(replay) < replay.capacity)
         block = [self.block.start, self.block.stop]
         rest = {"metrics": self.metrics, "block": block, "env_steps": self.env_steps}
         return {**parts, **rest}
@@ -190,6 +230,7 @@ class MBPOAgent(BaseAgent):
         """Restore the state that `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
+        self.model_buffer.load_state_dict(state["model_buffer"], self._follow_again)
         self.metrics = {current_metric(name): m for name, m in state["metrics"].items()}
         self.block = range(*state["block"])
         self.env_steps = state["env_steps"]
@@ -199,4 +240,9 @@ class MBPOAgent(BaseAgent):
         return {**self.mb_agent.parameters_dict(), **self.sac_agent.parameters_dict()}
 
 
-_PARTS = ("mb_agent", "sac_agent", "model_buffer")
+def _bytes(values: Iterable[Any]) -> int:
+    """Return the size of the tensors among `values`."""
+    return sum(tensor.nbytes for tensor in values if isinstance(tensor, Tensor))
+
+
+_PARTS = ("mb_agent", "sac_agent")

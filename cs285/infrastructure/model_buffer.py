@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
+
+Recipe: TypeAlias = dict[str, Any]
+
+
+class Block(NamedTuple):
+    """The rows of one `add`."""
+
+    created: int  # SAC iteration
+    rows: int
+    recipe: Recipe | None = None  # tensors and numbers that determine the rows
 
 
 class ModelBuffer:
@@ -16,7 +27,7 @@ class ModelBuffer:
     def __init__(self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device) -> None:
         self._shape = (ob_dim, ac_dim, device)
         self._replay = ReplayBuffer(capacity, *self._shape)
-        self._blocks: list[tuple[int, int]] = []  # (created at, rows) per add, oldest first
+        self._blocks: list[Block] = []  # oldest first
         self.total_added = 0
 
     def __len__(self) -> int:
@@ -30,13 +41,16 @@ class ModelBuffer:
     @property
     def last_block(self) -> int:
         """The number of rows in the last `add`."""
-        return self._blocks[-1][1] if self._blocks else 0
+        return self._blocks[-1].rows if self._blocks else 0
 
-    def add(self, data: Transitions, now: int) -> None:
-        """Append transitions that were imagined at SAC iteration `now`."""
+    def add(self, data: Transitions, now: int, recipe: Recipe | None = None) -> None:
+        """Append transitions that were imagined at SAC iteration `now`.
+
+        A checkpoint holds their `recipe` instead of the transitions, if there is one.
+        """
         count = len(data.rewards)
         self._replay.add(data)
-        self._blocks.append((now, count))
+        self._blocks.append(Block(now, count, recipe))
         self.total_added += count
         self._forget_blocks()
 
@@ -49,31 +63,49 @@ class ModelBuffer:
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
-        surplus = sum(rows for _, rows in self._blocks) - len(self)
-        while len(self._blocks) > 1 and surplus >= self._blocks[0][1]:
-            surplus -= self._blocks.pop(0)[1]
+        surplus = sum(block.rows for block in self._blocks) - len(self)
+        while len(self._blocks) > 1 and surplus >= self._blocks[0].rows:
+            surplus -= self._blocks.pop(0).rows
 
     def mean_age(self, now: int) -> float:
         """Return the mean age of the rows at SAC iteration `now`, or 0 without rows."""
         left, total = len(self), 0
-        for created, rows in reversed(self._blocks):
-            kept = min(rows, left)  # some rows of the oldest block may be overwritten
-            total += kept * (now - created)
+        for block in reversed(self._blocks):
+            kept = min(block.rows, left)  # some rows of the oldest block may be overwritten
+            total += kept * (now - block.created)
             left -= kept
         return total / max(len(self), 1)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the capacity, the rows, their ages, and the ring's position."""
+    def state_dict(self, recipes_hold: bool = True) -> dict[str, Any]:
+        """Return the capacity, the ages, the ring's position, and the rows or their recipes.
+
+        With `recipes_hold` False, the recipes no longer determine the rows.
+        """
+        recipes = [block.recipe for block in self._blocks]
+        stores_rows = None in recipes or not recipes_hold
         return {
             "capacity": self._replay.capacity,
-            "replay": self._replay.state_dict(),
-            "blocks": [list(block) for block in self._blocks],
+            "replay": self._replay.state_dict() if stores_rows else None,
+            "recipes": None if stores_rows else recipes,
+            "size": len(self),
+            "next": self._replay.next_row,
+            "blocks": [[block.created, block.rows] for block in self._blocks],
             "added": self.total_added,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.resize(state["capacity"])
-        self._replay.load_state_dict(state["replay"])
-        self._blocks = [(created, rows) for created, rows in state["blocks"]]
+    def load_state_dict(
+        self, state: dict[str, Any], follow: Callable[[Recipe], Transitions]
+    ) -> None:
+        """Restore what `state_dict` returned; `follow` imagines the rows of a recipe again."""
+        self._replay = ReplayBuffer(state["capacity"], *self._shape)
+        recipes = state.get("recipes")
+        if recipes is None:
+            self._replay.load_state_dict(state["replay"])
+            recipes = [None] * len(state["blocks"])
+        else:
+            for recipe in recipes:
+                self._replay.add(follow(recipe))
+            self._replay.keep_newest(state["size"], state["next"])
+        pairs = zip(state["blocks"], recipes, strict=True)
+        self._blocks = [Block(created, rows, recipe) for (created, rows), recipe in pairs]
         self.total_added = state["added"]

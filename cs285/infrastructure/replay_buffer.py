@@ -78,7 +78,7 @@ class ReplayBuffer:
         self, capacity: int, ob_dim: int, ac_dim: int, device: torch.device | str = "cpu"
     ) -> None:
         self.capacity, self.ob_dim, self.ac_dim, self.device = capacity, ob_dim, ac_dim, device
-        self._next = 0  # index of the next row to write
+        self.next_row = 0  # index of the next row to write
         self._size = 0
         self._rows = torch.empty(0, 2 * ob_dim + ac_dim + 2, device=device)
         self._episodes = torch.empty(0, dtype=torch.int32)
@@ -98,13 +98,13 @@ class ReplayBuffer:
     def add_rows(self, rows: Tensor, paths: Sequence[Path] = ()) -> None:
         """Append packed rows (B, D); `paths` is the same as in `add`."""
         self._reserve(min(self._size + len(rows), self.capacity))
-        first = self._next + max(len(rows) - self.capacity, 0)
+        first = self.next_row + max(len(rows) - self.capacity, 0)
         kept = rows[-self.capacity :].to(self.device)
         slots = torch.arange(first, first + len(kept), device=self.device) % self.capacity
         self._rows[slots] = kept
         slots = torch.arange(first, first + len(kept)) % self.capacity
         self._episodes[slots] = self._number_episodes(len(rows), paths)[-self.capacity :]
-        self._next = (self._next + len(rows)) % self.capacity
+        self.next_row = (self.next_row + len(rows)) % self.capacity
         self._size = min(self._size + len(rows), self.capacity)
 
     def _reserve(self, rows: int) -> None:
@@ -130,9 +130,16 @@ class ReplayBuffer:
 
     def newest_rows(self, count: int) -> Tensor:
         """Return the `count` newest packed rows, or all if there are fewer, oldest first."""
-        first = self._next - min(count, self._size)
-        slots = torch.arange(first, self._next, device=self.device) % self.capacity
+        first = self.next_row - min(count, self._size)
+        slots = torch.arange(first, self.next_row, device=self.device) % self.capacity
         return self._rows[slots]
+
+    def keep_newest(self, count: int, first: int) -> None:
+        """Keep the `count` newest rows. In a full ring, the oldest of them is at index `first`."""
+        rows = self.newest_rows(count)
+        self.next_row = first if len(rows) == self.capacity else len(rows)
+        self._rows, self._size = rows.roll(self.next_row, 0), len(rows)
+        self._episodes = torch.zeros(len(rows), dtype=torch.int32)
 
     def sample_sequences(
         self, shape: Sequence[int], length: int, generator: torch.Generator
@@ -142,7 +149,7 @@ class ReplayBuffer:
         A sequence is `length` consecutive steps of one episode. All sequences are equally likely.
         Raises ValueError: no episode has `length` steps.
         """
-        oldest = self._next if self._size == self.capacity else 0
+        oldest = self.next_row if self._size == self.capacity else 0
         order = (torch.arange(self._size) + oldest) % self.capacity
         episodes = self._episodes[order]
         firsts = torch.arange(max(self._size - length + 1, 0))
@@ -168,7 +175,7 @@ class ReplayBuffer:
             "rows": self._rows if is_full else self.rows.clone(),
             "episodes": self._episodes[: self._size].clone(),
             "last_episode": self._last_episode,
-            "next": self._next,
+            "next": self.next_row,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -177,7 +184,7 @@ class ReplayBuffer:
         if len(rows) > self.capacity:
             raise ValueError(f"{len(rows)} rows do not fit into a replay buffer of {self.capacity}")
         self._reserve(len(rows))
-        self._size, self._next = len(rows), state["next"]
+        self._size, self.next_row = len(rows), state["next"]
         self._rows[: self._size] = rows.to(self.device)
         self._episodes[: self._size] = state["episodes"].cpu()
         self._last_episode = state["last_episode"]

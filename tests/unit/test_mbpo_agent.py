@@ -1,6 +1,7 @@
 """Test the SAC batches of the MBPO agent: their real ratio, and when their rollouts are done."""
 
 import copy
+import io
 from typing import Any
 
 import numpy as np
@@ -196,24 +197,64 @@ def test_refit_every_skips_fits_and_keeps_the_last_metrics() -> None:
     assert "New Data Loss" in agent.metrics
 
 
-def test_restored_agent_continues_bit_for_bit() -> None:
-    agent, other = make_agent(sac_n_iter=7), make_agent(sac_n_iter=7)
+@pytest.mark.parametrize("real_rows_kept", [10**6, 45])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"mbpo_rollouts_per_sac_iter": 1},
+        {"mbpo_rollouts_per_sac_iter": 100, "mbpo_model_buffer_size": 4150},
+        {"mbpo_rollouts_per_sac_iter": 100, "mbpo_rollout_schedule": "0,60,1,4"},
+        {"mbpo_rollouts_per_sac_iter": 100, "mbpo_refit_every": 2, "mbpo_rollout_every": 1000},
+    ],
+    ids=["small", "partly overwritten", "schedule", "one model, several policies"],
+)
+def test_restored_agent_continues_bit_for_bit(flags: dict[str, Any], real_rows_kept: int) -> None:
+    """The third restores follow a restore, so that a run can be resumed any number of times."""
+    agents = [
+        make_agent(**{"sac_n_iter": 7, "mbpo_model_buffer_size": None} | flags) for _ in "abc"
+    ]
+    for each in agents:
+        buffer = each.sac_agent.replay_buffer
+        buffer.capacity = real_rows_kept  # with 45, starts of rollouts are overwritten
+    agent, other, third = agents
     add_real(agent, 40)
     agent.train(0)
-    other.load_state_dict(copy.deepcopy(agent.state_dict()))
-    for continued in (agent, other):
-        add_real(continued, 10, 1)
-    first, second = agent.train(1), other.train(1)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert torch.equal(agent.model_buffer.rows, other.model_buffer.rows)
-    weights = agent.parameters_dict()["policy"], other.parameters_dict()["policy"]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    add_real(agent, 10, 1)
+    agent.train(1)
+    state = copy.deepcopy(agent.state_dict())
+    is_large, is_kept = flags["mbpo_rollouts_per_sac_iter"] > 1, real_rows_kept > 50
+    assert (state["model_buffer"]["replay"] is None) == (is_large and is_kept)
+    other.load_state_dict(state)
+    third.load_state_dict(copy.deepcopy(other.state_dict()))
+    results = []
+    for continued in agents:
+        assert torch.equal(continued.model_buffer.rows, agent.model_buffer.rows)
+    for continued in agents:
+        add_real(continued, 10, 2)
+        metrics = continued.train(2)
+        assert torch.equal(continued.model_buffer.rows, agent.model_buffer.rows)
+        results.append({**metrics, **continued.parameters_dict()["policy"]})
+    for name, expected in results[0].items():
+        assert all(torch.equal(result[name], expected) for result in results[1:]), name
+
+
+def test_a_checkpoint_of_large_rollouts_is_small() -> None:
+    agent = make_agent(mbpo_rollouts_per_sac_iter=1000, mbpo_model_buffer_size=10**6)
+    add_real(agent, 40)
+    agent.train(0)
+    file = io.BytesIO()
+    torch.save(agent.state_dict()["model_buffer"], file)
+    assert agent.model_buffer.rows.nbytes > 900_000
+    assert file.tell() < 60_000
 
 
 def rows(count: int) -> Transitions:
     obs = torch.zeros(count, 3)
     return Transitions(obs, obs[:, :2], obs[:, 0], obs, torch.zeros(count, dtype=torch.bool))
+
+
+def rows_of(recipe: dict[str, Any]) -> Transitions:
+    raise AssertionError("no recipe was stored")
 
 
 def test_mean_age_of_imagined_transitions() -> None:
@@ -229,7 +270,7 @@ def test_mean_age_of_imagined_transitions() -> None:
     assert buffer.mean_age(30) == 0
     assert (buffer.total_added, buffer.last_block) == (37, 25)
     restored = ModelBuffer(10, 3, 2, torch.device("cpu"))
-    restored.load_state_dict(buffer.state_dict())
+    restored.load_state_dict(buffer.state_dict(), rows_of)
     assert restored.mean_age(33) == 3
 
 
@@ -245,7 +286,7 @@ def test_a_resized_model_buffer_keeps_the_newest_rows_and_their_ages() -> None:
     buffer.add(rows(20), now=30)
     assert (len(buffer), buffer.total_added) == (26, 32)
     restored = ModelBuffer(3, 3, 2, torch.device("cpu"))
-    restored.load_state_dict(buffer.state_dict())
+    restored.load_state_dict(buffer.state_dict(), rows_of)
     assert torch.equal(restored.rows, buffer.rows)
 
 
