@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from cs285.analysis.diagnosis.model_error import OpenLoop, open_loop_errors
-from cs285.analysis.diagnosis.rebuild import rebuild
+from cs285.analysis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes

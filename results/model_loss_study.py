@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from cs285.agents.mb_agent import MBAgent
-from cs285.analysis.diagnosis.rebuild import rebuild
+from cs285.analysis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser

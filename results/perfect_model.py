@@ -24,7 +24,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.analysis.diagnosis.rebuild import read_run
+from cs285.analysis.rebuild import read_run
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes

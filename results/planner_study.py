@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cs285.analysis.diagnosis.rebuild import rebuild
+from cs285.analysis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes

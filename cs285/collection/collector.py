@@ -110,6 +110,26 @@ class Collector:
                 started += 1
             results |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
 
+    def collect_episodes(
+        self, policy: Policy, count: int, purpose: str, progress: Progress = lambda steps: None
+    ) -> list[Path]:
+        """Return episodes 0 to `count` - 1. Raises RunError: one of them failed."""
+        self.backend.start(policy, progress)
+        results: dict[int, Path | RunError] = {}
+        started = 0
+        while len(results) < count:
+            while started < count and started - len(results) < self.backend.capacity:
+                self.backend.submit(EpisodeKey(self.seed, purpose, 0, started))
+                started += 1
+            results |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
+        paths: list[Path] = []
+        for number in range(count):
+            path = results[number]
+            if isinstance(path, RunError):
+                raise path
+            paths.append(path)
+        return paths
+
     def close(self) -> None:
         """Close the environments and stop the worker processes."""
         self.backend.close()

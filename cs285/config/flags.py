@@ -92,7 +92,13 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse writes "argument --flag: VALUE: must be X" or "argument --flag: expected ...".
         words = re.sub(r"^argument (?:\S+/)?(\S+): (\S+: must be)", r"\1 \2", message)
+        words = re.sub(r"^argument (\S+): expected .*", r"\1: must have a value", words)
         self.exit(2, f"{self.prog}: error: {' '.join(words.split())}\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            must_be = one_of(*action.choices).must_be
+            raise argparse.ArgumentError(action, f"{value}: must be {must_be}")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cs285.agents.registry import add_current_folder_to_path
-from cs285.analysis.diagnosis.rebuild import read_run, rebuild
+from cs285.analysis.rebuild import read_run, rebuild
 from cs285.cli.script import run_script
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
@@ -59,7 +59,12 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     No other file in the folder changes. Raises UsageError: the folder has no run with a model, or
     the output is not writable.
     """
-    read_run(folder)
+    _, config = read_run(folder)
+    if flag_tools.to_flat(config).get("num_agent_train_steps_per_iter") == 0:
+        raise UsageError(
+            f"LOGDIR {folder}: its run has no model; must be the log folder of a run with "
+            "--num_agent_train_steps_per_iter 1 or more"
+        )
     report = Path(options.output or folder / "diagnosis.html")
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
         raise UsageError(f"--output {report}: must be a file in a writable folder")

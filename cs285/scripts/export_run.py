@@ -11,18 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
+from cs285.analysis.evaluation import evaluate
 from cs285.cli.script import run_script
-from cs285.config.flags import OneLineParser
+from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 
 SCRIPT = "export_run.py"
+EVAL_SEED = 1  # of the final policy's episodes; training uses other draws
 
 
-def export_run(folder: Path, target: Path) -> None:
+def export_run(folder: Path, target: Path, eval_episodes: int = 0) -> None:
     """Write the learning curve to `target`.csv and the provenance to `target`.json.
 
+    With `eval_episodes`, the JSON file also has the returns of the final policy in new episodes.
     A run that logged no curve, as in question 1, exports its losses as CSV and the predictions of
     iteration 0 instead. Raises UsageError: config.json or the checkpoint is unreadable.
     """
@@ -61,6 +64,13 @@ def export_run(folder: Path, target: Path) -> None:
         content["run"]["mean_prediction_error"] = float(arrays["error"])
         if "ensemble_error" in arrays:  # runs before 2026-11-29 logged the ensemble's as "error"
             content["run"]["ensemble_prediction_error"] = float(arrays["ensemble_error"])
+    if eval_episodes:
+        found = evaluate(folder, eval_episodes, EVAL_SEED)
+        content["run"]["final_evaluation"] = {
+            "seed": EVAL_SEED,
+            "returns": [round(value, 3) for value in found.returns.tolist()],
+            "lengths": found.lengths.tolist(),
+        }
     Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -83,11 +93,13 @@ def _run(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
     add("target", metavar="TARGET", type=Path, help="path of the files to write, without extension")
+    add("--eval_episodes", type=whole_number(0), default=0, metavar="N", help="also store the "
+        "returns of the final policy in N new episodes (default: 0)")  # fmt: skip
     given = parser.parse_args(argv)
     for name in (CONFIG, CHECKPOINT):
         if not (given.folder / name).exists():
             raise UsageError(f"LOGDIR {given.folder}: no {name}; must be the log folder of a run")
-    export_run(given.folder, given.target)
+    export_run(given.folder, given.target, given.eval_episodes)
     return 0
 
 

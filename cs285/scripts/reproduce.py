@@ -63,6 +63,8 @@ def reproduce(argv: Sequence[str]) -> int:
     add("--data_dir", **folder, default=default_data_dir(), help="folder for the log folders "
         "(default: cs285/data)")  # fmt: skip
     add("--export_to", **folder, help="copy curves and provenance of finished runs to this folder")
+    add("--eval_episodes", type=whole_number(0), default=0, metavar="N", help="with --export_to, "
+        "also run each final policy in N new episodes at the end (default: 0)")  # fmt: skip
     add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
         "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
     arguments = parser.parse_args(argv)
@@ -90,6 +92,9 @@ def reproduce(argv: Sequence[str]) -> int:
 
             queue = RunQueue(jobs, data_dir, launcher, Share(threads), capacity)
             queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
+            if arguments.eval_episodes:
+                for job in jobs:
+                    export(arguments.export_to, job, arguments.eval_episodes)
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; run the same command again to continue") from error
     failed = [job for job in jobs if job.state == FAILED]
@@ -99,14 +104,14 @@ def reproduce(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def export(target: Path | None, job: Job) -> None:
+def export(target: Path | None, job: Job, eval_episodes: int = 0) -> None:
     """Export the run of a finished job to the folder `target`, if there is one.
 
     Raises OSError: the folder is not writable. Raises UsageError: see export_run.
     """
     if target is None or job.folder is None or job.state != DONE:
         return
-    export_run(job.folder, target / job.name.split("_")[0] / job.name)
+    export_run(job.folder, target / job.name.split("_")[0] / job.name, eval_episodes)
 
 
 def run_of(experiment: Experiment, seed: int) -> Job:

@@ -184,10 +184,11 @@ def test_finished_runs_are_skipped_and_exported(
     assert main(words) == 0
     folders = [run_folder(tmp_path / "data", name) for name in ("q1_tiny", "q2_tiny")]
     before = [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders]
-    assert main(words) == 0  # nothing is left to do
+    assert main([*words, "--eval_episodes", "2"]) == 0  # no run is left to do
     assert [(folder / "checkpoint.pt").stat().st_mtime_ns for folder in folders] == before
     exported = json.loads((tmp_path / "results" / "q1" / "q1_tiny_seed1.json").read_text())
     assert exported["run"]["iterations"] == TINY["n_iter"]
+    assert len(set(exported["run"]["final_evaluation"]["returns"])) == 2
     assert 0 < sum(exported["run"]["seconds_by_phase"].values()) < 2 * exported["run"]["seconds"]
     assert str(tmp_path) not in json.dumps(exported)
     assert capsys.readouterr().out.count("done") == 4

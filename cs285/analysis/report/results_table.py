@@ -44,6 +44,11 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
             with_sharp = _values(sharp, result) if SHARP in experiment.presets else ""
             values = [_values(runs, result), with_sharp]
             rows.append([experiment.name, metric, *values, *_judge(runs, result), *times])
+        final = [final_evaluation(run) for run in runs]
+        if evaluated := [returns for returns in final if returns]:
+            metric = f"return of the final policy, {len(evaluated[0])} new episodes"
+            means = [float(np.mean(returns)) for returns in evaluated]
+            rows.append([experiment.name, metric, _by_seed(means), "", "", "", "", ""])
         if perfect := returns_with_perfect_model(results, experiment.name):
             name = f"{experiment.name}, with a perfect model"
             rows.append([name, EVAL_RETURN, _by_seed(perfect), "", "", "", "", ""])
@@ -54,6 +59,11 @@ def returns_with_perfect_model(results: Path, experiment: str) -> list[float]:
     """Return the planner's return with a perfect model, by seed (results/perfect_model.py)."""
     files = sorted(results.glob(f"*/{experiment}_seed*_perfect.json"))
     return [float(json.loads(file.read_text())["mean"]) for file in files]
+
+
+def final_evaluation(run: Run) -> list[float]:
+    """Return the returns of the final policy that the run's JSON file holds; [] if it has none."""
+    return run.config.get("run", {}).get("final_evaluation", {}).get("returns", [])
 
 
 def reached(run: Run, result: Result) -> float:

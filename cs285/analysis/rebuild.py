@@ -25,8 +25,10 @@ class Rebuilt(NamedTuple):
     counters: dict[str, Any]
 
 
-def rebuild(folder: str | Path, no_gpu: bool = False) -> Rebuilt:
+def rebuild(folder: str | Path, no_gpu: bool = False, **changed: Any) -> Rebuilt:
     """Return the run in the log folder `folder`, restored from its checkpoint.
+
+    `changed` replaces flags that do not change what the checkpoint holds.
 
     Raises UsageError: see read_run; or the checkpoint cannot be loaded.
     """
@@ -35,7 +37,7 @@ def rebuild(folder: str | Path, no_gpu: bool = False) -> Rebuilt:
     from cs285.networks.cpu_tuning import tune_cpu
 
     folder = Path(folder)
-    entry, config = read_run(folder)
+    entry, config = read_run(folder, **changed)
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
     task = inspect_task(run.env_name, flags.get("learned_reward", False))
@@ -45,16 +47,16 @@ def rebuild(folder: str | Path, no_gpu: bool = False) -> Rebuilt:
     return Rebuilt(config, task, env, agent, _restore(folder, agent, device))
 
 
-def read_run(folder: Path) -> tuple[AgentEntry, Any]:
-    """Return the agent entry and the config of the run in the log folder `folder`.
+def read_run(folder: Path, **changed: Any) -> tuple[AgentEntry, Any]:
+    """Return the agent entry and the config of the run in `folder`, with `changed` flags.
 
-    Raises UsageError: `folder` is not a log folder, or has no checkpoint, or its run has no model.
+    Raises UsageError: `folder` is not a log folder, or has no checkpoint.
     """
     try:
         content = json.loads((folder / CONFIG).read_text())
         entry, flags = agent_of_run(content), translate_flags(content["flags"])
         # Analysis may run on any GPU, and is too short to be worth compiling.
-        flags |= {"compile": False, "which_gpu": 0}
+        flags |= {"compile": False, "which_gpu": 0} | changed
         config: Any = flag_tools.from_flat(entry.config_class, flags)
     except OSError as error:
         raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {MUST_BE}") from error
@@ -62,11 +64,6 @@ def read_run(folder: Path) -> tuple[AgentEntry, Any]:
         raise UsageError(
             f"LOGDIR {folder}: its {CONFIG} does not describe a run; {MUST_BE}"
         ) from error
-    if flags.get("num_agent_train_steps_per_iter") == 0:
-        raise UsageError(
-            f"LOGDIR {folder}: its run has no model; must be the log folder of a run with "
-            "--num_agent_train_steps_per_iter 1 or more"
-        )
     if not (folder / CHECKPOINT).exists():
         raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {MUST_BE}")
     return entry, config

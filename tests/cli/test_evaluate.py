@@ -1,0 +1,79 @@
+"""Tests of evaluate.py on tiny runs: episodes that depend only on the seed, or one-line errors."""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cs285.analysis.evaluation import evaluate
+from cs285.scripts.evaluate import main
+
+Run = Callable[..., Path]
+
+
+def test_prints_statistics_and_changes_nothing(
+    run_tiny: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = run_tiny(n_iter=1), tmp_path / "episodes.csv"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    capsys.readouterr()
+    words = ["--episodes", "3", "--num_workers", "1", "--csv", str(file)]
+    assert main([str(folder), *words]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith("3 episodes, ")
+    rows = list(csv.DictReader(file.open()))
+    returns = [float(row["Return"]) for row in rows]
+    assert len(set(returns)) == 3
+    mean = re.search(r"return: mean (\S+), ", out)
+    assert mean and float(mean[1]) == pytest.approx(np.mean(returns), rel=1e-5)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_episodes_depend_on_the_seed_and_not_on_workers(run_tiny: Run) -> None:
+    folder = run_tiny(n_iter=1)
+    first = evaluate(folder, 3, seed=1, num_workers=1)
+    again = evaluate(folder, 3, seed=1, num_workers=2)
+    other = evaluate(folder, 3, seed=2, num_workers=1)
+    assert (first.returns == again.returns).all() and (first.lengths == again.lengths).all()
+    assert (first.returns != other.returns).all()
+    more = evaluate(folder, 4, seed=1, num_workers=1)
+    assert (more.returns[:3] == first.returns).all()
+
+
+def test_every_policy_of_mbpo_acts_differently(run_tiny_mbpo: Run) -> None:
+    folder = run_tiny_mbpo(n_iter=1)
+    totals = {
+        name: evaluate(folder, 1, policy=name, num_workers=1).returns[0]
+        for name in (None, "policy", "planner", "random")
+    }
+    assert totals[None] == totals["policy"]
+    assert len(set(totals.values())) == 3
+
+
+def test_sac_without_a_model_can_be_evaluated(run_tiny_mbpo: Run) -> None:
+    folder = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
+    assert np.isfinite(evaluate(folder, 1, num_workers=1).returns).all()
+
+
+def test_bad_input_is_a_one_line_error(
+    run_tiny: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(n_iter=1)
+    for words, expected in (
+        ([tmp_path], "No such file or directory (config.json); must be the log"),
+        ([folder, "--episodes", 0], "--episodes 0: must be an integer of at least 1"),
+        ([folder, "--policy", "best"], "--policy best: must be policy, planner or random"),
+        ([folder, "--policy", "policy"], "--policy policy: must be planner or random"),
+        ([folder, "--csv", tmp_path], f"--csv {tmp_path}: Is a directory; must be a writable"),
+    ):
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stop:  # argparse
+            code = int(str(stop.code))
+        out, err = capsys.readouterr()
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert expected in err
