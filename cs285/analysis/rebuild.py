@@ -74,10 +74,10 @@ def _restore(folder: Path, agent: Any, device: Any) -> dict[str, Any]:
 
     Raises UsageError: the checkpoint is unreadable, or does not match the agent.
     """
-    from cs285.infrastructure.checkpoint import load_checkpoint
+    from cs285.infrastructure.checkpoint import read_checkpoint
 
     try:
-        state = load_checkpoint(folder / CHECKPOINT, device, argument="LOGDIR")
+        state = read_checkpoint(folder, device, argument="LOGDIR")
         agent.load_state_dict(state["agent"])
         return state["counters"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -29,11 +29,14 @@ from cs285.infrastructure.run_folder import (
     CHECKPOINT,
     CONFIG,
     PROGRESS,
+    WHICH,
     create_run_folder,
     lock_folder,
     read_config,
     record_resume,
 )
+
+LAST = "last"  # the checkpoint that --resume uses by default
 
 
 def launch(agent: str, argv: Sequence[str] | None) -> int:
@@ -48,8 +51,10 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
             print(presets.describe(entry.name, entry.presets))
             return 0
         values = expand_flags(entry, given)
-        resumed = values.pop("resume", None)
+        resumed, which = values.pop("resume", None), values.pop("checkpoint", None)
         if resumed is None:
+            if which is not None:
+                raise UsageError(f"--checkpoint {which}: must be given together with --resume")
             config: Any = flag_tools.from_flat(entry.config_class, values)
             for line in describe_ineffective(
                 given, config, flag_tools.defaults(entry.config_class)
@@ -57,7 +62,7 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
                 print(line)
             start_run(entry, config)
         else:
-            resume(entry, Path(resumed), values)
+            resume(entry, Path(resumed), values, which or LAST)
     except UsageError as error:
         print(f"{entry.script}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
@@ -94,8 +99,8 @@ def start_run(entry: AgentEntry, config: Any) -> None:
         raise
 
 
-def resume(entry: AgentEntry, folder: Path, given: dict[str, Any]) -> None:
-    """Resume the run in `folder` with its own flags.
+def resume(entry: AgentEntry, folder: Path, given: dict[str, Any], which: str = LAST) -> None:
+    """Resume the run in `folder` with its own flags, from its last or its previous checkpoint.
 
     The `given` flags must have the same values as before, except those that cannot change past
     results. Raises RunError: a flag differs, the run cannot be resumed, or it fails.
@@ -122,7 +127,7 @@ def resume(entry: AgentEntry, folder: Path, given: dict[str, Any]) -> None:
         )
     parts = _prepare(config)
     print(f"resuming {folder}", flush=True)
-    _train(entry, config, folder, parts, is_resumed=True)
+    _train(entry, config, folder, parts, which)
 
 
 def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
@@ -134,6 +139,12 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
         default=flag_tools.ABSENT,
         help="resume the run in this log folder with its own flags; the results are the same as "
         "without the interruption",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=tuple(WHICH),
+        default=flag_tools.ABSENT,
+        help="checkpoint to resume from; previous: the one before the last (default: last)",
     )
     presets.add_flag(parser)
     flag_tools.add_flags(parser, entry.config_class)
@@ -172,9 +183,12 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
 
 
 def _train(
-    entry: AgentEntry, config: Any, folder: Path, parts: Any, is_resumed: bool = False
+    entry: AgentEntry, config: Any, folder: Path, parts: Any, resumed_from: str | None = None
 ) -> None:
-    """Train in `folder` with the `parts` that `_prepare` returned. Raises RunError: it fails."""
+    """Train in `folder` with the `parts` that `_prepare` returned. Raises RunError: it fails.
+
+    `resumed_from` is the checkpoint of a resumed run: "last" or "previous".
+    """
     from cs285.cli.advice import Advice
     from cs285.envs import make_env
     from cs285.infrastructure.rl_trainer import RL_Trainer
@@ -196,9 +210,10 @@ def _train(
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
                 advise=Advice(config, task),
+                which_checkpoint=resumed_from or LAST,
             )
             first = trainer.counters.next_iteration
-            if is_resumed and first < run.n_iter:
+            if resumed_from and first < run.n_iter:
                 record_resume(folder, flag_tools.to_flat(config), first)
             trainer.run_training_loop()
     finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -36,8 +37,9 @@ class Episode:
     def __init__(self, env: gym.Env, key: EpisodeKey) -> None:
         self.env, self.key = env, key
         env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
-        obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
-        self.obs = [np.array(obs, np.float32)]  # a copy: an env may reuse its array
+        with self._no_exit("in reset"):
+            obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
+        self.obs = [self._checked(obs, "an observation", "in reset")]
         self.acs: list[NDArray[np.float32]] = []
         self.rewards: list[float] = []
         self.terminated: list[bool] = []
@@ -46,17 +48,47 @@ class Episode:
     def step(self, action: NDArray[np.float32]) -> None:
         """Take one env step and record it. Raises TaskError: its reward or obs is non-finite."""
         chosen = np.array(action)  # copied, because an environment may change its argument
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        if not (math.isfinite(reward) and np.isfinite(obs).all()):
-            raise TaskError(
-                "the environment returned a non-finite reward or observation at env step "
-                f"{len(self.acs)} of an episode; fix the simulator"
-            )
-        self.obs.append(np.array(obs, np.float32))
+        where = f"at env step {len(self.acs)} of an episode"
+        with self._no_exit(where):
+            obs, reward, terminated, truncated, _ = self.env.step(action)
+        self.obs.append(self._checked(obs, "an observation", where))
+        self.rewards.append(float(self._checked(reward, "a reward", where)))
         self.acs.append(chosen)
-        self.rewards.append(float(reward))
         self.terminated.append(bool(terminated))
         self.running = not (terminated or truncated)
+
+    def _checked(self, values: Any, what: str, where: str) -> NDArray[np.float32]:
+        """Return a float32 copy: an environment may reuse its array.
+
+        Raises TaskError: a value is non-finite, or is too large for float32.
+        """
+        with np.errstate(over="ignore"):
+            copied = np.array(values, np.float32)
+        if not np.isfinite(copied).all():
+            raise TaskError(
+                f"the environment {self._name} returned {what} that is non-finite in float32, "
+                f"{where}; fix the simulator"
+            )
+        return copied
+
+    @contextlib.contextmanager
+    def _no_exit(self, where: str) -> Iterator[None]:
+        """Raise TaskError if the environment raises an exception that would end this process."""
+        try:
+            yield
+        except (SystemExit, GeneratorExit, KeyboardInterrupt) as error:
+            ignores_ctrl_c = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # in a worker
+            if isinstance(error, KeyboardInterrupt) and not ignores_ctrl_c:
+                raise
+            raise TaskError(
+                f"the environment {self._name} raised {type(error).__name__}, {where}; it must "
+                "return, or raise an Exception"
+            ) from error
+
+    @property
+    def _name(self) -> str:
+        spec = self.env.spec
+        return spec.id if spec is not None else type(self.env.unwrapped).__name__
 
     def path(self, first: int = 0) -> Path:
         """Return the steps from index `first` on; there must be at least one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import time
@@ -14,17 +15,19 @@ from cs285.agents.registry import expand_flags, find_agent
 from cs285.config import flags as flag_tools
 from cs285.config.ineffective import flags_without_effect_on_curve
 from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
-from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.checkpoint import read_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.logger import ITERATION, read_rows
 from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.recording.progress import silent
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, is_held
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, is_held
 
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
 STOPPED = "stopped early"
 ENDED = (DONE, STOPPED, FAILED)
 LOSSES = 20  # a job fails after it has lost this many machines
 KILLS = 3  # a job fails after this many kills in a row without a new checkpoint
+ENDED_EARLY = "its process ended with exit code 0 before the last iteration"
 PATIENCE_SECONDS = 60.0  # an interrupted run may still be writing its checkpoint
 
 
@@ -144,7 +147,7 @@ def update_job(job: Job, data_dir: Path) -> None:
     job.lock.close()
     asked, job.asked_to_end = job.asked_to_end, None
     if code == 0:
-        job.state = DONE
+        job.state, job.error = (DONE, "") if _is_complete(job) else (FAILED, ENDED_EARLY)
     elif asked:
         job.state, job.error = asked
     elif code == LOST:  # another machine can resume it
@@ -160,6 +163,21 @@ def update_job(job: Job, data_dir: Path) -> None:
     else:
         job.state = FAILED
         job.error = last_line(log_of(job, data_dir)) or f"exit code {code}"
+
+
+def _is_complete(job: Job) -> bool:
+    """Return whether the last iteration is in the checkpoint or in the curve."""
+    if job.folder is None:
+        return False
+    flags = _flags_of(job.folder)
+    if flags.get("checkpoint_freq", 1) > 0:
+        with contextlib.suppress(UsageError):
+            return iterations_done(job.folder) >= job.n_iter
+    last, frequency = job.n_iter - 1, flags.get("scalar_log_freq", 1)
+    if frequency < 1:
+        return True  # the run saves neither checkpoints nor a curve
+    rows = read_rows(job.folder / PROGRESS)
+    return bool(rows) and int(rows[-1][ITERATION]) >= last - last % frequency
 
 
 def _retry(job: Job, data_dir: Path, error: str) -> None:
@@ -191,7 +209,7 @@ def iterations_done(folder: Path) -> int:
     """
     if not (folder / CHECKPOINT).exists():
         return 0
-    state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True, argument="log folder")
+    state = read_checkpoint(folder, "cpu", lazily=True, argument="log folder")
     return int(state["counters"]["next_iteration"])
 
 

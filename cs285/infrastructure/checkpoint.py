@@ -1,4 +1,4 @@
-"""Checkpoints: writing is atomic, and reading never runs code from the file."""
+"""Checkpoints: writing is atomic; reading checks every byte and never runs code from the file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, WHICH, run_id
 
 FORMAT = "cs285 checkpoint 5"
 
@@ -55,21 +57,27 @@ def _delayed_interrupts() -> Iterator[None]:
             handler(*received[:2])
 
 
-def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(
+    file: Path, state: dict[str, Any], owner: str | None = None, previous: Path | None = None
+) -> None:
     """Write `state` (nested tensors and plain values) to `file`, atomically.
 
-    An interrupt takes effect after the write. Raises OSError: the disk is full or not writable;
-    `file` then keeps its old content.
+    `owner` is the id of the run that the state belongs to. The old content of `file` is kept as
+    `previous`. An interrupt takes effect after the write. Raises OSError: the disk is full or not
+    writable; `file` then keeps its old content.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         with _delayed_interrupts(), temporary.open("wb") as stream:
             sink = _Sink(stream)
-            torch.save({"format": FORMAT, "state": state}, sink)  # type: ignore[arg-type]
+            whole = {"format": FORMAT, "run_id": owner, "state": state}
+            torch.save(whole, sink)  # type: ignore[arg-type]
             if sink.error is not None:
                 raise sink.error
             stream.flush()
             os.fsync(stream.fileno())
+            if previous is not None and file.exists():
+                _keep(file, previous)
             temporary.replace(file)
     except OSError:
         with contextlib.suppress(OSError):
@@ -77,32 +85,97 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def load_checkpoint(
-    file: Path, device: torch.device | str, lazily: bool = False, argument: str = "--resume"
-) -> dict[str, Any]:
-    """Read the state that `save_checkpoint` wrote; `lazily` reads a tensor only when it is used.
+def _keep(file: Path, previous: Path) -> None:
+    """Give the content of `file` the name `previous`, too, so that `file` never lacks content."""
+    second_name = file.with_name(f".{previous.name}.tmp")
+    second_name.unlink(missing_ok=True)
+    try:
+        second_name.hardlink_to(file)
+    except OSError:  # the file system has no hard links
+        file.replace(previous)
+    else:
+        second_name.replace(previous)
 
-    An error names the folder as the value of `argument`. Raises UsageError: `file` is unreadable,
-    truncated, corrupt, or not a checkpoint of this format.
+
+def read_checkpoint(
+    folder: Path,
+    device: torch.device | str,
+    lazily: bool = False,
+    argument: str = "--resume",
+    which: str = "last",
+) -> dict[str, Any]:
+    """Return the state in a checkpoint of the run in `folder`: the "last" or the "previous" one.
+
+    `lazily` reads a tensor only when it is used. An error names the folder as the value of
+    `argument`. Raises UsageError: the file is missing, damaged, of another version, or of another
+    run; if the previous checkpoint is intact, the error says how to continue from it.
     """
     try:
-        file.open("rb").close()
+        return load_checkpoint(folder / WHICH[which], device, lazily, argument, run_id(folder))
+    except UsageError as error:
+        if which == "previous":
+            raise
+        try:
+            earlier = read_checkpoint(folder, "cpu", True, argument, "previous")
+            iterations = earlier["counters"]["next_iteration"]
+        except (UsageError, KeyError, TypeError):
+            raise error from None
+        raise UsageError(
+            f"{error}; {PREVIOUS} is intact: to continue from its iteration {iterations}, pass "
+            f"--resume {folder} --checkpoint previous"
+        ) from error
+
+
+def load_checkpoint(
+    file: Path,
+    device: torch.device | str,
+    lazily: bool = False,
+    argument: str = "--resume",
+    owner: str | None = None,
+) -> dict[str, Any]:
+    """Return the state that `save_checkpoint` wrote to `file`.
+
+    `lazily` and `argument` are explained in `read_checkpoint`. Raises UsageError: `file` is
+    unreadable, damaged, not a checkpoint of this format, or not of the run with the id `owner`.
+    """
+    about = f"{argument} {file.parent}: its {file.name}"
+    try:
+        _check_content(file)
+        content = torch.load(file, map_location=device, weights_only=True, mmap=lazily)
     except OSError as error:
         raise UsageError(
             f"{argument} {file.parent}: cannot read its {file.name} ({error.strerror}); must be "
             "the log folder of a run with a checkpoint"
         ) from error
-    try:
-        content = torch.load(file, map_location=device, weights_only=True, mmap=lazily)
-    except Exception as error:  # torch.load raises errors of many types
+    except Exception as error:  # torch.load and zipfile raise errors of many types
         raise UsageError(
-            f"{argument} {file.parent}: its {file.name} is truncated, corrupt or not a cs285 "
-            "checkpoint; must be the log folder of a run with an intact checkpoint"
+            f"{about} is truncated, corrupt or not a cs285 checkpoint; must be the log folder of a "
+            "run with an intact checkpoint"
         ) from error
     written = content.get("format", "no format") if isinstance(content, dict) else "no format"
-    if written != FORMAT:
+    if written != FORMAT or not isinstance(content.get("state"), dict):
         raise UsageError(
-            f"{argument} {file.parent}: its {file.name} is from another version ({written}); must "
-            f"be a {FORMAT}; to use this run, check out the commit in its config.json"
+            f"{about} is from another version ({written}); must be a {FORMAT}; to use this run, "
+            f"check out the commit in its {CONFIG}"
+        )
+    if owner is not None and content.get("run_id") != owner:
+        raise UsageError(
+            f"{about} is of another run; must be the checkpoint of the run in {CONFIG}"
         )
     return content["state"]
+
+
+def _check_content(file: Path) -> None:
+    """Raise ValueError if the bytes of a file do not match their checksums.
+
+    torch.load does not compare them. Compressed content, which could fill the memory, is not from
+    torch.save.
+    """
+    with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed")
+        if sum(entry.file_size for entry in entries) > file.stat().st_size:
+            raise ValueError("entries overlap")
+        if damaged := archive.testzip():
+            raise ValueError(damaged)

@@ -23,7 +23,7 @@ class UsageError(RunError):
 
 
 class DivergedError(RunError):
-    """The model or the policy returned non-finite numbers; the last checkpoint is intact."""
+    """The model or the policy returned non-finite numbers."""
 
 
 class TaskError(RunError):

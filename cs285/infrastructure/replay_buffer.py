@@ -179,10 +179,15 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned. Raises ValueError: more rows than the capacity."""
+        """Restore what `state_dict` returned. Raises ValueError: it does not fit this buffer."""
         rows = state["rows"]
-        if len(rows) > self.capacity:
-            raise ValueError(f"{len(rows)} rows do not fit into a replay buffer of {self.capacity}")
+        if len(rows) > self.capacity or rows.shape[1:] != self._rows.shape[1:]:
+            raise ValueError(
+                f"rows {tuple(rows.shape)} do not fit into a replay buffer of {self.capacity} rows "
+                f"with {self._rows.shape[1]} columns"
+            )
+        if state["episodes"].shape != rows.shape[:1] or not 0 <= state["next"] <= len(rows):
+            raise ValueError("the replay buffer's episodes or position do not match its rows")
         self._reserve(len(rows))
         self._size, self.next_row = len(rows), state["next"]
         self._rows[: self._size] = rows.to(self.device)

@@ -19,7 +19,7 @@ from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, run_episodes
 from cs285.config.run import RunConfig
-from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
+from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
@@ -27,7 +27,7 @@ from cs285.infrastructure.recording.figures import save_losses, save_predictions
 from cs285.infrastructure.recording.progress import CollectionProgress, format_duration
 from cs285.infrastructure.recording.stopwatch import describe_phases
 from cs285.infrastructure.replay_buffer import Path
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PREVIOUS, PROGRESS, WHICH, run_id
 from cs285.infrastructure.utils import perform_actions, return_statistics
 from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine, mean_prediction_error
@@ -48,6 +48,14 @@ class Counters:
     # Statistics of the last iteration in which an episode finished.
     train_statistics: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError if a checkpoint holds impossible values."""
+        counts = (self.next_iteration, self.env_steps)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"counters {counts}")
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise ValueError(f"seconds {self.seconds}")
+
 
 class RL_Trainer:
     """Trains an agent for `n_iter` iterations, from the start or from a checkpoint."""
@@ -64,8 +72,9 @@ class RL_Trainer:
         render_env_factory: EnvFactory,
         device: torch.device,
         advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
+        which_checkpoint: str = "last",
     ) -> None:
-        """Restore the checkpoint in `folder`, if there is one.
+        """Restore the last or the previous checkpoint in `folder`, if there is one.
 
         `advise(paths, iteration)` runs after each collection. Raises UsageError: the checkpoint is
         missing although progress.csv has rows, or it belongs to another run.
@@ -75,8 +84,10 @@ class RL_Trainer:
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.advise = advise
         self.counters = Counters()
-        if (folder / CHECKPOINT).exists():
-            self._restore(load_checkpoint(folder / CHECKPOINT, device))
+        if any((folder / name).exists() for name in WHICH.values()):
+            self._restore(read_checkpoint(folder, device, which=which_checkpoint))
+            if which_checkpoint == "previous":  # it is the last one from now on
+                (folder / PREVIOUS).replace(folder / CHECKPOINT)
         elif len(read_rows(folder / PROGRESS)) > 1:  # iteration 0 is logged before its checkpoint
             raise UsageError(
                 f"--resume {folder}: its {CHECKPOINT} is missing, so the run would start again "
@@ -167,7 +178,7 @@ class RL_Trainer:
                 raise DivergedError(
                     f"{name} is {value} in iteration {iteration}: learning diverged; start a new "
                     "run with a smaller --learning_rate or --sac_learning_rate"
-                    + (f"; {self.folder / CHECKPOINT} is intact" if has_checkpoint else "")
+                    + (f"; the last checkpoint is {self.folder / CHECKPOINT}" * has_checkpoint)
                 )
         if iteration == 0 and self.agent.model is not None and "Training Loss" in losses:
             with self.stopwatch.phase("figures"):
@@ -251,7 +262,8 @@ class RL_Trainer:
             "collector": self.collector.state_dict(),
             "counters": vars(self.counters),
         }
-        save_checkpoint(self.folder / CHECKPOINT, state)
+        files = self.folder / CHECKPOINT, self.folder / PREVIOUS
+        save_checkpoint(files[0], state, run_id(self.folder), files[1])
 
     def _announce(self, iteration: int, seconds: float) -> None:
         """Print the iteration and the remaining time; `seconds` is the time of this session."""

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.old_names import translate_flags
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
+PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
+WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
 
@@ -46,7 +49,7 @@ def create_run_folder(
     Raises UsageError: the data folder is not writable.
     """
     root = Path(data_dir) if data_dir is not None else default_data_dir()
-    about = {"agent": agent, **describe_run(script, flags)}
+    about = {"agent": agent, "id": secrets.token_hex(8), **describe_run(script, flags)}
     description = json.dumps(about, indent=2) + "\n"
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
     try:
@@ -116,6 +119,14 @@ def read_config(folder: Path, script: str) -> dict[str, Any]:
     if made_by != script:
         raise UsageError(f"--resume {folder}: it is a run of {made_by}; must be a run of {script}")
     return flags
+
+
+def run_id(folder: Path) -> str | None:
+    """Return the random id of the run in `folder`, or None if it has no readable id."""
+    try:
+        return json.loads((folder / CONFIG).read_text()).get("id")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from cs285.analysis.evaluation import evaluate
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser, whole_number
-from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.checkpoint import read_checkpoint
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
 
@@ -37,7 +37,7 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0) -> None:
             f"LOGDIR {folder}: cannot read {CONFIG} ({type(error).__name__}); must be the log "
             "folder of a run"
         ) from error
-    state = load_checkpoint(folder / CHECKPOINT, "cpu", lazily=True, argument="LOGDIR")
+    state = read_checkpoint(folder, "cpu", lazily=True, argument="LOGDIR")
     counters = state["counters"]
     target.parent.mkdir(parents=True, exist_ok=True)
     if (folder / PROGRESS).exists():

@@ -164,7 +164,7 @@ def test_bad_input_is_a_one_line_error(
     checkpoint.write_bytes(checkpoint.read_bytes()[:300])
     assert "truncated, corrupt" in error_of([folder], capsys)
     shutil.copy(run_tiny(n_iter=1, size=40) / "checkpoint.pt", checkpoint)
-    assert "belong to different runs" in error_of([folder], capsys)
+    assert "its checkpoint.pt is of another run; must be" in error_of([folder], capsys)
     checkpoint.unlink()
     assert "no checkpoint.pt; must be" in error_of([folder], capsys)
     (folder / "config.json").write_text(json.dumps({"script": "mine.py", "flags": {}}))

@@ -115,8 +115,37 @@ def test_resume_without_the_checkpoint_is_an_error(
     before = (folder / "progress.csv").read_text()
     (folder / "checkpoint.pt").rename(folder / "elsewhere.pt")
     assert main(["--resume", str(folder), "--n_iter", "3"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot read its checkpoint.pt (No such file or directory)" in err
+    assert "checkpoint_previous.pt is intact: to continue from its iteration 1" in err
+    (folder / "checkpoint_previous.pt").unlink()
+    assert main(["--resume", str(folder), "--n_iter", "3"]) == 2
     assert "its checkpoint.pt is missing" in capsys.readouterr().err
     assert (folder / "progress.csv").read_text() == before
+
+
+def test_run_with_a_damaged_checkpoint_continues_from_the_previous_one(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(n_iter=3)
+    expected = read_curve(folder)
+    broken = folder / "checkpoint.pt"
+    broken.write_bytes(broken.read_bytes()[:-1000])
+    assert main(["--resume", str(folder), "--checkpoint", "previous"]) == 0
+    assert read_curve(folder) == expected
+    assert main(["--resume", str(folder), "--n_iter", "4"]) == 0
+    assert read_curve(folder) == read_curve(run_tiny(n_iter=4))
+    assert main(["--checkpoint", "previous", "--env_name", "obstacles-cs285-v0"]) == 2
+    assert "--checkpoint previous: must be given together with" in capsys.readouterr().err
+
+
+def test_checkpoint_of_a_run_that_differs_only_in_its_seed_is_refused(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = run_tiny(seed=1), run_tiny(seed=2)
+    shutil.copy(other / "checkpoint.pt", folder / "checkpoint.pt")
+    assert main(["--resume", str(folder), "--n_iter", "9"]) == 2
+    assert "its checkpoint.pt is of another run; must be" in capsys.readouterr().err
 
 
 def test_run_resumed_without_checkpoints_can_be_resumed_again(run_tiny: Run) -> None:

@@ -2,6 +2,8 @@ import os
 import pickle
 import resource
 import signal
+import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 import torch
 
 from cs285.infrastructure import checkpoint
-from cs285.infrastructure.checkpoint import load_checkpoint, save_checkpoint
+from cs285.infrastructure.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import CHECKPOINT, PREVIOUS
 
 STATE: dict[str, Any] = {"weights": {"w": torch.arange(5000.0)}, "count": 3, "rate": 0.1}
 
@@ -33,6 +36,88 @@ def test_truncated_file_is_rejected(tmp_path: Path, share: float) -> None:
     file.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
         load_checkpoint(file, "cpu")
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_any_damaged_byte_is_found(tmp_path: Path, lazily: bool) -> None:
+    file = tmp_path / "c.pt"
+    save_checkpoint(file, STATE)
+    intact = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        data = next(e for e in archive.infolist() if e.file_size == 20_000)  # the tensor
+    for place in (data.header_offset + 200, data.header_offset + 10_000, len(intact) - 40, 70):
+        file.write_bytes(intact[:place] + bytes([intact[place] ^ 4]) + intact[place + 1 :])
+        with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
+            load_checkpoint(file, "cpu", lazily)
+    start = data.header_offset + 4096
+    file.write_bytes(intact[:start] + bytes(4096) + intact[start + 4096 :])
+    with pytest.raises(UsageError, match=r"c\.pt is truncated, corrupt"):
+        load_checkpoint(file, "cpu", lazily)
+
+
+def test_compressed_files_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", STATE)
+    file, peak = tmp_path / "bomb.pt", 10**9
+    with (
+        zipfile.ZipFile(tmp_path / "c.pt") as source,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+        with target.open("c/data/bomb", "w") as stream:
+            for _ in range(peak // 10**7):
+                stream.write(bytes(10**7))
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=r"bomb\.pt is truncated, corrupt"):
+        load_checkpoint(file, "cpu")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_previous_checkpoint_is_kept(
+    tmp_path: Path, has_links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(path: Path, target: Path) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if not has_links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    for count in range(4):
+        state = {**STATE, "counters": {"next_iteration": count}}
+        save_checkpoint(tmp_path / CHECKPOINT, state, previous=tmp_path / PREVIOUS)
+        assert read_checkpoint(tmp_path, "cpu")["counters"]["next_iteration"] == count
+        if count > 0:
+            earlier = read_checkpoint(tmp_path, "cpu", which="previous")
+            assert earlier["counters"]["next_iteration"] == count - 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == [CHECKPOINT, PREVIOUS]
+    damaged = tmp_path / CHECKPOINT
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    hint = (
+        f"is intact: to continue from its iteration 2, pass --resume {tmp_path} --checkpoint prev"
+    )
+    with pytest.raises(UsageError, match=rf"truncated, corrupt.*{PREVIOUS} {hint}"):
+        read_checkpoint(tmp_path, "cpu")
+    damaged.unlink()
+    with pytest.raises(UsageError, match=rf"No such file.*{PREVIOUS} {hint}"):
+        read_checkpoint(tmp_path, "cpu")
+    (tmp_path / PREVIOUS).write_bytes(b"")
+    with pytest.raises(UsageError) as raised:
+        read_checkpoint(tmp_path, "cpu")
+    assert PREVIOUS not in str(raised.value)  # it is damaged, too
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Its tensors have the same names and shapes."""
+    (tmp_path / "config.json").write_text('{"id": "a"}')
+    for owner in ("b", None):
+        save_checkpoint(tmp_path / CHECKPOINT, STATE, owner)
+        with pytest.raises(UsageError, match=r"checkpoint\.pt is of another run; must be"):
+            read_checkpoint(tmp_path, "cpu")
+    save_checkpoint(tmp_path / CHECKPOINT, STATE, "a")
+    assert read_checkpoint(tmp_path, "cpu")["count"] == 3
+    (tmp_path / "config.json").write_text("{}")  # runs before version 1.0 have no id
+    assert read_checkpoint(tmp_path, "cpu")["count"] == 3
 
 
 def test_foreign_files_are_rejected(tmp_path: Path) -> None:

@@ -29,7 +29,13 @@ from cs285.collection.worker_pool import WorkerPool
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task, make_env
-from cs285.infrastructure.errors import DivergedError, NoMemoryError, WorkerError, as_no_memory
+from cs285.infrastructure.errors import (
+    DivergedError,
+    NoMemoryError,
+    TaskError,
+    WorkerError,
+    as_no_memory,
+)
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import RandomPolicy
 from tests.toys import ChangesItsInput, LinearReach
@@ -244,6 +250,79 @@ def test_worker_out_of_memory_gives_a_one_line_error() -> None:
 def test_non_finite_action_never_reaches_the_simulator(backend: Any) -> None:
     with pytest.raises(DivergedError, match="non-finite action"):
         collect(backend, NanPolicy(*bounds()))
+
+
+class Broken(LinearReach):
+    """Returns bad numbers from `reset`, or in env step 1."""
+
+    def __init__(self, where: str, value: float) -> None:
+        super().__init__()
+        self.where, self.value = where, value
+
+    def reset(self, **options: Any) -> Any:
+        self.steps = 0
+        obs, about = super().reset(**options)
+        return (obs * self.value if self.where == "reset" else obs), about
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = super().step(action)
+        self.steps += 1
+        if self.steps == 2 and self.where == "observation":
+            obs = obs * self.value
+        if self.steps == 2 and self.where == "reward":
+            reward = self.value
+        return obs, reward, *rest
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39, -1e300])
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("reset", "an observation that is non-finite in float32, in reset"),
+        ("observation", "an observation that is non-finite in float32, at env step 1 of"),
+        ("reward", "a reward that is non-finite in float32, at env step 1 of an episode; fix the"),
+    ],
+)
+def test_numbers_that_float32_cannot_hold_are_errors(
+    where: str, expected: str, value: float
+) -> None:
+    """1e39 is finite in the simulator and infinite in the replay buffer."""
+    backend = InProcess(lambda: TimeLimit(Broken(where, value), 5), 1)
+    with pytest.raises(TaskError, match=f"^the environment Broken returned {expected}"):
+        Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0)
+
+
+class Leaves(LinearReach):
+    """Ends the process, or seems to, in env step 1."""
+
+    error: BaseException
+
+    def step(self, action: Any) -> Any:
+        raise self.error
+
+
+class Exits(Leaves):
+    error = SystemExit(0)
+
+
+class Interrupts(Leaves):
+    error = KeyboardInterrupt()
+
+
+class Stops(Leaves):
+    error = GeneratorExit()
+
+
+@pytest.mark.parametrize("task", [Exits, Interrupts, Stops])
+def test_a_task_that_raises_an_exit_fails_the_run(task: type[Leaves]) -> None:
+    """It must not look like the end of the run, or like the user's Ctrl-C."""
+    backends = [WorkerPool(partial(TimeLimit, task(), 5), 2)]
+    if task is not Interrupts:  # in this process, it looks like Ctrl-C
+        backends.append(InProcess(partial(TimeLimit, task(), 5), 1))
+    message = f"^the environment {task.__name__} raised {type(task.error).__name__}, at env step 0"
+    for backend in backends:
+        with pytest.raises(TaskError, match=message):
+            collect(backend, RANDOM)
 
 
 class GreedyPolicy(RandomPolicy):

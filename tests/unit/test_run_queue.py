@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import pytest
 from cs285.experiments.display import RunDisplay, last_row
 from cs285.experiments.job import (
     DONE,
+    ENDED_EARLY,
     FAILED,
     HELD,
     KILLS,
@@ -22,8 +24,8 @@ from cs285.experiments.job import (
     WAITING,
     Job,
     end,
-    iterations_done,
     last_line,
+    update_job,
 )
 from cs285.experiments.launchers.base import LOST, Node, Share, capacity
 from cs285.experiments.launchers.local import LocalLauncher, LocalProcess
@@ -74,6 +76,9 @@ class FakeLauncher:
         self.starts.append(log.stem)
         self.commands[log.stem] = [module, *words]
         log.write_text("Traceback\nthe last line\n\n")
+        if self.codes[log.stem] == 0:
+            resumed = words[words.index("--resume") + 1] if "--resume" in words else "_complete"
+            make_run(log.parent, log.stem, resumed.split("_")[-1], 3)
         self.processes[log.stem] = FakeProcess(self.codes[log.stem])
         return self.processes[log.stem]
 
@@ -90,7 +95,7 @@ def make_job(name: str) -> Job:
 
 def make_run(data: Path, name: str, stamp: str, iterations: int) -> Path:
     folder = data / f"hw4_{name}_task_{stamp}"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"flags": {"exp_name": name}}))
     if iterations:
         counters = {"next_iteration": iterations}
@@ -128,7 +133,35 @@ def test_run_with_the_most_iterations_is_resumed_and_a_finished_run_skipped(tmp_
     queue_of(jobs, tmp_path, launcher, 2).run(lambda: None, lambda job: None)
     assert launcher.commands == {"half": ["module", "--n_iter=3", "--resume", str(furthest)]}
     assert jobs[0].first_iteration == 2 and jobs[1].state == DONE
-    assert iterations_done(furthest) == 2
+
+
+def test_a_run_that_ends_early_is_not_done(tmp_path: Path) -> None:
+    """For example, its task called sys.exit."""
+    job = make_job("early")
+    launcher = FakeLauncher({"early": 0})
+
+    def show() -> None:
+        shutil.rmtree(tmp_path / "hw4_early_task_complete", ignore_errors=True)
+        make_run(tmp_path, "early", "1", 2)
+
+    queue_of([job], tmp_path, launcher).run(show, lambda job: None)
+    assert (job.state, job.error) == (FAILED, ENDED_EARLY)
+
+
+@pytest.mark.parametrize(("rows", "state"), [(0, FAILED), (2, FAILED), (3, DONE)])
+def test_without_checkpoints_the_curve_tells_whether_a_run_is_done(
+    rows: int, state: str, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path, "curve", "complete", 0)
+    flags = {"exp_name": "curve", "checkpoint_freq": -1}
+    (folder / "config.json").write_text(json.dumps({"flags": flags}))
+    lines = ["Iteration", *map(str, range(rows))]
+    (folder / "progress.csv").write_text("\n".join([*lines, ""]))
+    job = make_job("curve")
+    job.folder = folder
+    job.state, job.lock, job.process = RUNNING, (tmp_path / "lock").open("w"), FakeProcess(0, 0)
+    update_job(job, tmp_path)
+    assert job.state == state
 
 
 def test_finished_runs_are_reported_before_they_get_a_place(tmp_path: Path) -> None:
