@@ -191,14 +191,20 @@ def _train(
     """
     from cs285.cli.advice import Advice
     from cs285.envs import make_env
-    from cs285.infrastructure.rl_trainer import RL_Trainer
+    from cs285.infrastructure.interrupts import Interrupts
+    from cs285.infrastructure.rl_trainer import RL_Trainer, Saved
     from cs285.policies.base_policy import RandomPolicy
 
     run, (task, device, ep_len) = config.run, parts
+    interrupts, saved = Interrupts(), Saved()
     env_factory = functools.partial(make_env, run.env_name, ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
-        with one_line_errors(folder, run.checkpoint_freq > 0), lock_folder(folder):
+        with (
+            one_line_errors(folder, lambda: saved.complete - saved.on_disk),
+            interrupts.handled(),
+            lock_folder(folder),
+        ):
             trainer = RL_Trainer(
                 config=run,
                 folder=folder,
@@ -211,6 +217,8 @@ def _train(
                 device=device,
                 advise=Advice(config, task),
                 which_checkpoint=resumed_from or LAST,
+                interrupts=interrupts,
+                saved=saved,
             )
             first = trainer.counters.next_iteration
             if resumed_from and first < run.n_iter:
@@ -229,9 +237,10 @@ def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tu
     most_steps = run.eval_batch_size
     if not run.continue_episodes:
         most_steps = max(most_steps, run.batch_size_initial, run.batch_size)
-    backend = make_backend(env_factory, device, run.num_workers, math.ceil(most_steps / ep_len))
+    episodes, timeout = math.ceil(most_steps / ep_len), run.env_timeout
+    backend = make_backend(env_factory, device, run.num_workers, episodes, timeout)
     evaluator = Collector(backend, run.seed, ep_len)
     if run.continue_episodes:
         cores = planning_cores(device, run.num_workers)
-        return ContinuingCollector(env_factory, run.seed, cores), evaluator
+        return ContinuingCollector(env_factory, run.seed, cores, timeout), evaluator
     return evaluator, evaluator

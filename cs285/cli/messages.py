@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,15 +23,16 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, 
 
 
 @contextmanager
-def one_line_errors(folder: Path, has_checkpoints: bool) -> Iterator[None]:
+def one_line_errors(folder: Path, lost: Callable[[], int]) -> Iterator[None]:
     """Turn the exceptions that stop the run in `folder` into RunErrors with resume instructions.
 
-    Unexpected exceptions keep their traceback.
+    `lost` returns the number of complete iterations that are not saved. Unexpected exceptions keep
+    their traceback.
     """
-    how_to_resume = f"; continue with --resume {folder}" if has_checkpoints else ""
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit) as error:
+        how_to_resume = _how_to_resume(folder, lost())
         known = _as_run_error(error, folder, how_to_resume)
         if known is error:
             raise
@@ -41,19 +42,27 @@ def one_line_errors(folder: Path, has_checkpoints: bool) -> Iterator[None]:
         raise known from error
 
 
+def _how_to_resume(folder: Path, lost: int) -> str:
+    """Return how to continue the run, or that nothing of it was saved."""
+    if not (folder / CHECKPOINT).exists():
+        return "; nothing was saved"
+    repeated = f", which repeats {lost} iteration{'s' * (lost > 1)} that were not saved"
+    return f"; continue with --resume {folder}{repeated * (lost > 0)}"
+
+
 def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> RunError | None:
     """Return the one-line error for an exception, or None if its traceback must be shown."""
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError(f"interrupted{how_to_resume}")
+    if isinstance(error, SystemExit | GeneratorExit):  # from a task; the run is not complete
+        return RunError(f"the task raised {type(error).__name__}{how_to_resume}")
     if isinstance(error, BrokenPipeError):
         # Python flushes stdout at exit, which would fail again on the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RunError(f"stdout was closed{how_to_resume}")
     no_memory = as_no_memory(error)
     if no_memory is not None:
-        # Without a checkpoint, a resumed run would fail in the same way.
-        has_checkpoint = (folder / CHECKPOINT).exists()
-        return NoMemoryError(f"{no_memory}{how_to_resume if has_checkpoint else ''}")
+        return NoMemoryError(f"{no_memory}{how_to_resume}")
     if isinstance(error, WorkerError):
         return WorkerError(f"{error}{how_to_resume}")
     if isinstance(error, RunError):

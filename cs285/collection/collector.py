@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import gymnasium as gym
 import torch
 
+from cs285.collection.env_watch import ENV_TIMEOUT, THIS_PROCESS
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.collection.worker_pool import WorkerPool
 from cs285.infrastructure.errors import RunError
@@ -29,8 +30,14 @@ class InProcess:
 
     can_cancel = False  # `wait` completes every submitted episode
 
-    def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
-        self.capacity, self.cores = capacity, cores
+    def __init__(
+        self,
+        env_factory: EnvFactory,
+        capacity: int,
+        cores: int = 1,
+        env_timeout: float = ENV_TIMEOUT,
+    ) -> None:
+        self.capacity, self.cores, self.env_timeout = capacity, cores, env_timeout
         self._envs: defaultdict[tuple[str, int], gym.Env]  # by purpose and index in the batch
         self._envs = defaultdict(env_factory)
         self._keys: list[EpisodeKey] = []
@@ -44,7 +51,8 @@ class InProcess:
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         keys, self._keys = self._keys, []
         envs = [self._envs[key.purpose, index] for index, key in enumerate(keys)]
-        with one_thread(planning_threads=self.cores):
+        watched = THIS_PROCESS.watched(self.env_timeout)
+        with watched, one_thread(planning_threads=self.cores):
             return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
 
     def cancel(self) -> None:
@@ -163,21 +171,26 @@ def _shortest_prefix(results: dict[int, Path | RunError], min_steps: int) -> lis
 
 
 def make_backend(
-    env_factory: EnvFactory, device: torch.device, num_workers: int | None, max_episodes: int
+    env_factory: EnvFactory,
+    device: torch.device,
+    num_workers: int | None,
+    max_episodes: int,
+    env_timeout: float = ENV_TIMEOUT,
 ) -> Backend:
     """Return the backend for `device`.
 
     `num_workers` None means one worker per core on a CPU, and no workers on a GPU. There are at
     most `max_episodes` workers, because a collection never needs more episodes. If fewer episodes
-    run than there are `planning_cores`, each episode plans on several cores.
+    run than there are `planning_cores`, each episode plans on several cores. A call of an
+    environment may take `env_timeout` seconds.
     """
     if device.type != "cpu" and num_workers is None:
-        return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP)
+        return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP, env_timeout=env_timeout)
     workers = min(num_workers or available_cores(), max_episodes)
     cores = planning_cores(device, num_workers)
     if workers == 1:
-        return InProcess(env_factory, 1, cores)
-    return WorkerPool(env_factory, workers, cores)
+        return InProcess(env_factory, 1, cores, env_timeout)
+    return WorkerPool(env_factory, workers, cores, env_timeout)
 
 
 def planning_cores(device: torch.device, num_workers: int | None) -> int:

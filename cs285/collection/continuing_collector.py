@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cs285.collection.collector import Collection
+from cs285.collection.env_watch import ENV_TIMEOUT, THIS_PROCESS
 from cs285.collection.episodes import (
     EnvFactory,
     Episode,
@@ -30,8 +31,15 @@ class ContinuingCollector:
     On a CPU, planning uses `cores` threads. The data do not depend on their number.
     """
 
-    def __init__(self, env_factory: EnvFactory, seed: int, cores: int = 1) -> None:
+    def __init__(
+        self,
+        env_factory: EnvFactory,
+        seed: int,
+        cores: int = 1,
+        env_timeout: float = ENV_TIMEOUT,
+    ) -> None:
         self._env_factory, self.seed, self.cores = env_factory, seed, cores
+        self.env_timeout = env_timeout
         self._env: gym.Env | None = None
         self._episode: Episode | None = None
         self._kept: dict[str, Tensor] = {}  # what the policy keeps in the running episode
@@ -56,7 +64,8 @@ class ContinuingCollector:
             episode = self._episode or Episode(self._environment(), key)
             memory, first = fresh_memory(key, policy.device), len(episode.acs)
             memory.kept |= self._kept
-            with one_thread(planning_threads=self.cores):
+            watched = THIS_PROCESS.watched(self.env_timeout)
+            with watched, one_thread(planning_threads=self.cores):
                 while episode.running and taken < min_steps:
                     episode.step(decide(policy, [episode], [memory])[0])
                     taken += 1

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cs285.collection import env_watch
 from cs285.infrastructure.errors import DivergedError, TaskError
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
@@ -37,7 +38,9 @@ class Episode:
     def __init__(self, env: gym.Env, key: EpisodeKey) -> None:
         self.env, self.key = env, key
         env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
-        with self._no_exit("in reset"):
+        spec = env.spec
+        self._name = spec.id if spec is not None else type(env.unwrapped).__name__
+        with self._call(-1, "in reset"):
             obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
         self.obs = [self._checked(obs, "an observation", "in reset")]
         self.acs: list[NDArray[np.float32]] = []
@@ -49,7 +52,7 @@ class Episode:
         """Take one env step and record it. Raises TaskError: its reward or obs is non-finite."""
         chosen = np.array(action)  # copied, because an environment may change its argument
         where = f"at env step {len(self.acs)} of an episode"
-        with self._no_exit(where):
+        with self._call(len(self.acs), where):
             obs, reward, terminated, truncated, _ = self.env.step(action)
         self.obs.append(self._checked(obs, "an observation", where))
         self.rewards.append(float(self._checked(reward, "a reward", where)))
@@ -72,10 +75,11 @@ class Episode:
         return copied
 
     @contextlib.contextmanager
-    def _no_exit(self, where: str) -> Iterator[None]:
+    def _call(self, step: int, where: str) -> Iterator[None]:
         """Raise TaskError if the environment raises an exception that would end this process."""
         try:
-            yield
+            with env_watch.THIS_PROCESS.call.of(self._name, step):
+                yield
         except (SystemExit, GeneratorExit, KeyboardInterrupt) as error:
             ignores_ctrl_c = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # in a worker
             if isinstance(error, KeyboardInterrupt) and not ignores_ctrl_c:
@@ -84,11 +88,6 @@ class Episode:
                 f"the environment {self._name} raised {type(error).__name__}, {where}; it must "
                 "return, or raise an Exception"
             ) from error
-
-    @property
-    def _name(self) -> str:
-        spec = self.env.spec
-        return spec.id if spec is not None else type(self.env.unwrapped).__name__
 
     def path(self, first: int = 0) -> Path:
         """Return the steps from index `first` on; there must be at least one."""

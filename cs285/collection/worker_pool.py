@@ -19,6 +19,8 @@ from typing import Any, cast
 import gymnasium as gym
 import torch
 
+from cs285.collection import env_watch
+from cs285.collection.env_watch import ENV_TIMEOUT, Call
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.infrastructure.errors import RunError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
@@ -35,8 +37,9 @@ class _Worker:
         self.steps = context.RawValue(ctypes.c_longlong, 0)  # env steps taken, for the display
         self.cancelled = context.RawValue(ctypes.c_bool, False)
         self.threads = context.RawValue(ctypes.c_int, 1)  # for planning
+        self.call = context.RawValue(Call)  # the environment's
         self.pipe, remote = context.Pipe()
-        shared = (self.steps, self.cancelled, self.threads)
+        shared = (self.steps, self.cancelled, self.threads, self.call)
         self.process = context.Process(
             target=_serve, args=(remote, env_factory, *shared), daemon=True
         )
@@ -53,8 +56,14 @@ class WorkerPool:
 
     can_cancel = True
 
-    def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
-        self.capacity, self.cores = capacity, cores
+    def __init__(
+        self,
+        env_factory: EnvFactory,
+        capacity: int,
+        cores: int = 1,
+        env_timeout: float = ENV_TIMEOUT,
+    ) -> None:
+        self.capacity, self.cores, self.env_timeout = capacity, cores, env_timeout
         self._env_factory = env_factory
         # A fork server starts workers quickly, without the threads and locks of this process.
         self._context = multiprocessing.get_context("forkserver")
@@ -104,6 +113,12 @@ class WorkerPool:
                 continue
             key, worker.key = cast(EpisodeKey, worker.key), None
             finished.append((key, result))
+        for worker in busy.values():
+            seconds = worker.call.seconds
+            is_replaced = worker not in self._workers
+            if worker.key is not None and seconds > self.env_timeout and not is_replaced:
+                finished.append((worker.key, worker.call.timed_out(seconds)))
+                self._end(worker)
         self._progress(sum(worker.steps.value for worker in self._workers))
         return finished
 
@@ -113,17 +128,25 @@ class WorkerPool:
         for worker in busy:
             worker.cancelled.value = True
         for worker in busy:
+            answered = True
             with contextlib.suppress(EOFError, OSError):  # the next use replaces a dead worker
-                worker.pipe.recv()
+                answered = worker.pipe.poll(self.env_timeout)
+                if answered:
+                    worker.pipe.recv()
             worker.key, worker.cancelled.value = None, False
+            if not answered:
+                self._end(worker)
 
     def close(self) -> None:
         """Kill every worker."""
-        for worker in self._workers:
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
-        self._workers.clear()
+        for worker in list(self._workers):
+            self._end(worker)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
 
     def _share_cores(self, busy: list[_Worker]) -> None:
         """Set the number of planning threads for the next decision of each busy worker."""
@@ -160,11 +183,18 @@ class _EpisodeCancelledError(Exception):
 
 
 def _serve(
-    pipe: connection.Connection, env_factory: EnvFactory, steps: Any, cancelled: Any, threads: Any
+    pipe: connection.Connection,
+    env_factory: EnvFactory,
+    steps: Any,
+    cancelled: Any,
+    threads: Any,
+    call: Call,
 ) -> None:
     """Run episodes until the parent process ends. An exception becomes the episode's result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    env_watch.THIS_PROCESS.call = call
     torch.set_num_threads(1)
     tune_cpu()
     # One env per purpose, so that evaluation never steps a training env.

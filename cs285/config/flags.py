@@ -29,6 +29,8 @@ class Check:
 
 LARGEST = 10**15  # sizes near 2^63 give torch errors that do not mention memory
 COUNT = Check(lambda value: 1 <= value <= LARGEST, "an integer from 1 to 10^15")
+LAYERS = Check(lambda value: 1 <= value <= 1000, "an integer from 1 to 1000")
+STEPS = Check(lambda value: 0 <= value <= 10**5, "an integer from 0 to 100000")
 INDEX = Check(lambda value: value >= 0, "a non-negative integer")
 FREQUENCY = Check(lambda value: value == -1 or value >= 1, "-1 (off) or a positive integer")
 RATE = Check(lambda value: math.isfinite(value) and value > 0, "a positive, finite number")

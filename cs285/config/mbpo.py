@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cs285.config.flags import COUNT, INDEX, UNIT, check_values, flag, one_of
+from cs285.config.flags import COUNT, LARGEST, STEPS, UNIT, check_values, flag, one_of
 from cs285.config.ineffective import Rule, ineffective_if, names_of
 from cs285.config.mb import check_particles, require_model
 from cs285.config.model import ModelConfig
@@ -30,7 +30,7 @@ class RolloutConfig:
     )
 
     mbpo_rollout_length: int = flag(
-        1, "steps of a model rollout; 0: no rollouts, plain SAC on real data", check=INDEX
+        1, "steps of a model rollout; 0: no rollouts, plain SAC on real data", check=STEPS
     )
     mbpo_rollout_schedule: str | None = flag(
         None,
@@ -79,13 +79,14 @@ class RolloutConfig:
             return
         try:
             first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
-            is_line = 0 <= first < last and min(low, high) >= 1
+            lengths_fit = min(low, high) >= 1 and STEPS.holds(max(low, high))
+            is_line = 0 <= first < last <= LARGEST and lengths_fit
         except ValueError:
             is_line = False
         if not is_line:
             raise UsageError(
                 f"--mbpo_rollout_schedule {self.mbpo_rollout_schedule}: must be four integers "
-                "FIRST,LAST,FROM,TO with FIRST below LAST and lengths of at least 1"
+                "FIRST,LAST,FROM,TO with FIRST below LAST and lengths from 1 to 100000"
             )
         if self.mbpo_rollout_length == 0:
             raise UsageError(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cs285.config.flags import COUNT, INDEX, RATE, Check, flag, one_of
+from cs285.config.flags import COUNT, INDEX, LAYERS, RATE, Check, flag, one_of
 from cs285.config.ineffective import ineffective_if
 from cs285.infrastructure.errors import UsageError
 
@@ -54,7 +54,7 @@ class ModelConfig:
         "--holdout_ratio (default: all members predict)",
         check=COUNT,
     )
-    n_layers: int = flag(2, "hidden layers of each member", "-l", check=COUNT)
+    n_layers: int = flag(2, "hidden layers of each member", "-l", check=LAYERS)
     size: int = flag(250, "units of each hidden layer", "-s", check=COUNT)
     activation: str = flag(
         "tanh", "activation of the hidden layers: tanh or swish", check=one_of("tanh", "swish")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cs285.config.flags import COUNT, FREQUENCY, INDEX, Check, flag
+from cs285.config.flags import COUNT, FREQUENCY, INDEX, RATE, Check, flag
 
 _NAME = re.compile(r"[A-Za-z0-9._+=,@-]{1,128}")
 NAME = Check(
@@ -78,6 +78,13 @@ class RunConfig:
         "number of processes that collect episodes, and maximum number of cores for planning "
         "(default: one per core on a CPU, 1 on a GPU)",
         check=COUNT,
+        free=True,
+        changes_curve=False,
+    )
+    env_timeout: float = flag(
+        300.0,
+        "seconds that one step or reset of the environment may take before the run stops",
+        check=RATE,
         free=True,
         changes_curve=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cs285.config.flags import COUNT, FINITE, RATE, UNIT, flag, one_of
+from cs285.config.flags import COUNT, FINITE, LAYERS, RATE, UNIT, flag, one_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SACConfig:
     sac_learning_rate: float = flag(
         3e-4, "Adam's learning rate for the policy, the twin Q and the temperature", check=RATE
     )
-    sac_n_layers: int = flag(2, "hidden layers of the policy and of each Q network", check=COUNT)
+    sac_n_layers: int = flag(2, "hidden layers of the policy and of each Q network", check=LAYERS)
     sac_size: int = flag(64, "units of each hidden layer", check=COUNT)
     sac_obs_scaling: str = flag(
         "data",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.interrupts import delayed_interrupts
 from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, WHICH, run_id
 
 FORMAT = "cs285 checkpoint 5"
@@ -41,22 +39,6 @@ class _Sink:
         """Do nothing: `save_checkpoint` flushes the stream."""
 
 
-@contextlib.contextmanager
-def _delayed_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C until the block ends: it would abort the process in torch's C++ writer."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python raises KeyboardInterrupt only in the main thread
-        return
-    received: list[Any] = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: received.extend(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if received and callable(handler):
-            handler(*received[:2])
-
-
 def save_checkpoint(
     file: Path, state: dict[str, Any], owner: str | None = None, previous: Path | None = None
 ) -> None:
@@ -68,7 +50,7 @@ def save_checkpoint(
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with _delayed_interrupts(), temporary.open("wb") as stream:
+        with delayed_interrupts(), temporary.open("wb") as stream:
             sink = _Sink(stream)
             whole = {"format": FORMAT, "run_id": owner, "state": state}
             torch.save(whole, sink)  # type: ignore[arg-type]

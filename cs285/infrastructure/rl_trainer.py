@@ -21,6 +21,7 @@ from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, run_
 from cs285.config.run import RunConfig
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
+from cs285.infrastructure.interrupts import Interrupts
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
 from cs285.infrastructure.recording.figures import save_losses, save_predictions
@@ -33,6 +34,7 @@ from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine, mean_prediction_error
 from cs285.policies.base_policy import Memory, Policy
 
+SHORT_SECONDS = 1.0  # an interrupt waits for the end of an iteration that is shorter than this
 FIGURE_HORIZON = 10  # env steps in question 1's prediction figure, as in the homework
 
 
@@ -57,6 +59,14 @@ class Counters:
             raise ValueError(f"seconds {self.seconds}")
 
 
+@dataclass
+class Saved:
+    """How many iterations of a run are complete, and how many of them are in its checkpoint."""
+
+    complete: int = 0
+    on_disk: int = 0
+
+
 class RL_Trainer:
     """Trains an agent for `n_iter` iterations, from the start or from a checkpoint."""
 
@@ -73,16 +83,20 @@ class RL_Trainer:
         device: torch.device,
         advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
         which_checkpoint: str = "last",
+        interrupts: Interrupts | None = None,
+        saved: Saved | None = None,
     ) -> None:
         """Restore the last or the previous checkpoint in `folder`, if there is one.
 
-        `advise(paths, iteration)` runs after each collection. Raises UsageError: the checkpoint is
+        `advise(paths, iteration)` runs after each collection. `saved` is updated with the number
+        of iterations that are complete and saved. Raises UsageError: the checkpoint is
         missing although progress.csv has rows, or it belongs to another run.
         """
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.advise = advise
+        self.interrupts, self.saved = interrupts or Interrupts(), saved or Saved()
         self.counters = Counters()
         if any((folder / name).exists() for name in WHICH.values()):
             self._restore(read_checkpoint(folder, device, which=which_checkpoint))
@@ -97,12 +111,14 @@ class RL_Trainer:
         self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # includes earlier sessions
         self._first_iteration = self.counters.next_iteration  # of this session
+        self.saved.complete = self.saved.on_disk = self._first_iteration
         self.logger = Logger(folder, self._first_iteration)
 
     def run_training_loop(self) -> None:
         """Run the remaining iterations.
 
         Raises DivergedError: a training metric is non-finite. The policy does not act after that.
+        Raises KeyboardInterrupt: Ctrl-C or SIGTERM.
         """
         config, counters = self.config, self.counters
         session_start = time.monotonic()
@@ -115,14 +131,19 @@ class RL_Trainer:
             is_logged = _due(config.scalar_log_freq, iteration)
             if is_logged or not config.continue_episodes:  # avoid one line per env step
                 self._announce(iteration, time.monotonic() - session_start)
+            begun = time.monotonic()
             with self.stopwatch.phase("other"):
                 self._iterate(iteration, is_logged)
+            self.interrupts.waits = time.monotonic() - begun < SHORT_SECONDS
             counters.seconds = time.monotonic() - self._started
-            counters.next_iteration = iteration + 1
-            is_last = config.checkpoint_freq > 0 and iteration + 1 == config.n_iter
-            if is_last or _due(config.checkpoint_freq, iteration):
+            counters.next_iteration = self.saved.complete = iteration + 1
+            is_last = iteration + 1 == config.n_iter or self.interrupts.asked
+            if (config.checkpoint_freq > 0 and is_last) or _due(config.checkpoint_freq, iteration):
                 with self.stopwatch.phase("checkpoint"):
                     self._save()
+            if self.interrupts.asked:
+                raise KeyboardInterrupt
+        self.interrupts.waits = False
         print(f"wall-clock time: {describe_phases(self.stopwatch.seconds)}")
         self.logger.close()
 
@@ -264,6 +285,7 @@ class RL_Trainer:
         }
         files = self.folder / CHECKPOINT, self.folder / PREVIOUS
         save_checkpoint(files[0], state, run_id(self.folder), files[1])
+        self.saved.on_disk = self.counters.next_iteration
 
     def _announce(self, iteration: int, seconds: float) -> None:
         """Print the iteration and the remaining time; `seconds` is the time of this session."""

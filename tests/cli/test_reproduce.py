@@ -132,10 +132,10 @@ def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -
     assert main(["--dry_run", "--questions", "q3", "q5", "--seeds", "1", "2", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if not line.startswith("#")]
-    assert len(commands) == 2 * 6
+    assert len(commands) == 2 * 6 * 2  # seeds, experiments, each also with --preset sharp
     assert all(line.startswith("python scripts/run_hw4_mb.py ") for line in commands)
     assert "--mpc_horizon 15" in commands[-1] and commands[-1].endswith("--seed 2")
-    assert len(lines) == 2 * 12 + 2 and "12 runs" in lines[-1]
+    assert len(lines) == 2 * 24 + 2 and "24 runs" in lines[-1]
 
 
 @pytest.mark.parametrize(

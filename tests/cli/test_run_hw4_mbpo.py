@@ -1,7 +1,9 @@
 """Tests of run_hw4_mbpo.py: kills in the middle of an iteration, resumes and bad input."""
 
+import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from cs285.agents.registry import expand_flags, find_agent
 from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
 from cs285.config.mbpo import MBPOConfig
+from cs285.experiments.job import iterations_done
 from cs285.scripts import run_hw4_mb
 from cs285.scripts.run_hw4_mbpo import main
 from tests.cli.processes import events, only_folder, start, wait_until
@@ -98,6 +101,27 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     assert main(["--resume", str(folder)]) == 0
     assert read_curve(folder) == read_curve(whole)
     assert events(folder) == events(whole)
+    assert same_checkpoint(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_last_iteration(
+    number: signal.Signals, tmp_path: Path, run_tiny_mbpo: Run
+) -> None:
+    """Its checkpoint is in between two that --checkpoint_freq asks for."""
+    flags = {**TINY_MBPO, **CONTINUING, "n_iter": 400, "checkpoint_freq": 150, "num_workers": 1}
+    whole = run_tiny_mbpo(**flags)
+    process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "stopped"}))
+    logs = partial(tmp_path.glob, "stopped/hw4_*/progress.csv")
+    wait_until(lambda: any(len(file.read_text().splitlines()) > 6 for file in logs()))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    folder = only_folder(tmp_path / "stopped")
+    assert process.returncode == 130
+    assert err == f"run_hw4_mbpo.py: error: interrupted; continue with --resume {folder}\n"
+    assert iterations_done(folder) % 150 != 1  # --checkpoint_freq saves after iteration 0, 150, …
+    assert main(["--resume", str(folder)]) == 0
+    assert read_curve(folder) == read_curve(whole)
     assert same_checkpoint(folder, whole)
 
 
@@ -197,10 +221,20 @@ def test_warning_about_a_sac_batch_larger_than_the_replay_buffer(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"mbpo_rollout_length": -1}, "--mbpo_rollout_length -1: must be a non-negative integer"),
+        ({"mbpo_rollout_length": -1}, "--mbpo_rollout_length -1: must be an integer from 0 to 1"),
+        (
+            {"mbpo_rollout_length": 10**30},
+            "--mbpo_rollout_length 1000000000000000000000000000000: mu",
+        ),
+        ({"n_layers": 100_000}, "--n_layers 100000: must be an integer from 1 to 1000"),
+        (
+            {"sac_n_layers": 10**15},
+            "--sac_n_layers 1000000000000000: must be an integer from 1 to 1",
+        ),
+        ({"mbpo_rollout_schedule": f"0,9,1,{10**15}"}, "and lengths from 1 to 100000"),
         (
             {"mbpo_rollout_length": "ten"},
-            "--mbpo_rollout_length ten: must be a non-negative integer",
+            "--mbpo_rollout_length ten: must be an integer from 0 to 100000",
         ),
         ({"mbpo_real_ratio": 1.5}, "--mbpo_real_ratio 1.5: must be a number from 0 to 1"),
         ({"mbpo_real_ratio": "nan"}, "--mbpo_real_ratio nan: must be a number from 0 to 1"),

@@ -175,7 +175,7 @@ def test_sequences_longer_than_every_episode_are_rejected() -> None:
 def test_too_many_saved_rows_are_rejected() -> None:
     large = ReplayBuffer(20, 3, 2)
     large.add(numbered(0, 15))
-    with pytest.raises(ValueError, match="15 rows do not fit"):
+    with pytest.raises(ValueError, match=r"rows \(15, 10\) do not fit"):
         ReplayBuffer(10, 3, 2).load_state_dict(large.state_dict())
 
 

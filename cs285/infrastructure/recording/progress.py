@@ -24,7 +24,8 @@ class CollectionProgress:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total = label, total
-        self._start = self._last_line = time.monotonic()
+        self._start = self._last_line = self._last_step = time.monotonic()
+        self._steps = 0
         self._bar = (
             tqdm(total=total, desc=label, unit=" env steps", file=sys.stdout, leave=False)
             if sys.stdout.isatty()
@@ -32,11 +33,18 @@ class CollectionProgress:
         )
 
     def __call__(self, steps: int) -> None:
+        now = time.monotonic()
+        if steps > self._steps:
+            self._steps, self._last_step = steps, now
+        silence = now - self._last_step
+        note = f"no step for {silence:.0f} s" if silence > PLAIN_LINE_SECONDS else ""
         if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=bool(note))
             self._bar.update(min(steps, self.total) - self._bar.n)  # tqdm limits the redraws
-        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
-            print(self.plain_line(steps, self._last_line - self._start), flush=True)
+        elif now - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = now
+            line = self.plain_line(steps, now - self._start)
+            print(f"{line}; {note}" if note else line, flush=True)
 
     def plain_line(self, steps: int, seconds: float) -> str:
         """Return the progress line for `steps` env steps after `seconds`."""

@@ -1,0 +1,121 @@
+"""Tests of the time limit for a call of the environment, in workers and in this process."""
+
+import subprocess
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.wrappers import TimeLimit
+
+from cs285.collection.collector import Collector, InProcess
+from cs285.collection.continuing_collector import ContinuingCollector
+from cs285.collection.env_watch import Call
+from cs285.collection.worker_pool import WorkerPool
+from cs285.infrastructure.errors import TaskError
+from cs285.infrastructure.recording import progress
+from cs285.infrastructure.recording.progress import CollectionProgress
+from cs285.policies.base_policy import RandomPolicy
+from tests.toys import LinearReach
+
+RANDOM = RandomPolicy(-np.ones(2, np.float32), np.ones(2, np.float32))
+SECONDS = 0.5
+
+
+class Hangs(LinearReach):
+    """Sleeps in env step 2, or in `reset`."""
+
+    def __init__(self, in_reset: bool = False, seconds: float = 60) -> None:
+        super().__init__()
+        self.in_reset, self.seconds, self.steps = in_reset, seconds, 0
+
+    def reset(self, **options: Any) -> Any:
+        if self.in_reset:
+            time.sleep(self.seconds)
+        self.steps = 0
+        return super().reset(**options)
+
+    def step(self, action: Any) -> Any:
+        if self.steps == 2 and not self.in_reset:
+            time.sleep(self.seconds)
+        self.steps += 1
+        return super().step(action)
+
+
+def task(**options: Any) -> TimeLimit:
+    return TimeLimit(Hangs(**options), 5)
+
+
+@pytest.mark.parametrize("in_reset", [False, True])
+@pytest.mark.parametrize("kind", [WorkerPool, InProcess])
+def test_a_call_that_takes_too_long_is_an_error(kind: Any, in_reset: bool) -> None:
+    backend = kind(partial(task, in_reset=in_reset), 2, env_timeout=SECONDS)
+    where = "reset" if in_reset else "env step 2 of an episode"
+    began = time.monotonic()
+    with pytest.raises(
+        TaskError, match=f"^the environment Hangs has not returned from {where} for"
+    ):
+        Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0)
+    assert time.monotonic() - began < 20
+    backend.close()
+
+
+def test_continued_episodes_have_the_time_limit_too() -> None:
+    collector = ContinuingCollector(task, 1, env_timeout=SECONDS)
+    with pytest.raises(TaskError, match="has not returned from env step 2 of an episode"):
+        collector.collect(RANDOM, 5, "train", 0)
+
+
+def test_slow_steps_within_the_limit_are_no_error() -> None:
+    backend = InProcess(partial(task, seconds=2 * SECONDS), 1, env_timeout=10 * SECONDS)
+    (path,) = Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0).paths
+    assert path.length == 5
+
+
+def test_a_simulator_that_ignores_signals_ends_the_process() -> None:
+    code = """
+import ctypes
+from functools import partial
+from cs285.collection import env_watch
+from tests.unit.test_env_watch import *
+
+env_watch.GRACE_SECONDS = 0.5
+
+class Deadlock(LinearReach):
+    def step(self, action):
+        libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+        libc.pthread_mutex_lock(mutex)
+        libc.pthread_mutex_lock(mutex)
+
+backend = InProcess(lambda: TimeLimit(Deadlock(), 5), 1, env_timeout=0.5)
+Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "error: the environment Deadlock has not returned from env step 0" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_call_that_ends_while_it_is_looked_at_takes_no_time() -> None:
+    class Ends(Call):
+        @property
+        def since(self) -> float:
+            return next(times)
+
+    times = iter([time.monotonic(), 0.0])
+    assert Ends().seconds < 1
+
+
+def test_progress_tells_how_long_no_step_has_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with CollectionProgress("collecting", 100) as show:
+        for now, steps in ((110.0, 20), (120.0, 20), (136.0, 20), (140.0, 30), (152.0, 40)):
+            clock[0] = now
+            show(steps)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("; ")[2] for line in lines] == ["", "no step for 26 s", ""]
