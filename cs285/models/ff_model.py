@@ -15,7 +15,7 @@ from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
 from cs285.networks.ensemble_mlp import TORCH_GAIN, EnsembleMLP
 from cs285.networks.folded_tanh import planning_form
 
-VALIDATION_FLOOR = 1e-3  # a column with a smaller MSE hardly counts in early stopping
+VALIDATION_FLOOR = 1e-6  # keeps the logarithm of a column's MSE finite in early stopping
 COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
 # --model_init: gains of the hidden layers and of the output layer (docs/dynamics_model.md)
 INITS = {"torch": (TORCH_GAIN, TORCH_GAIN), "lecun": (1.0, 0.1)}

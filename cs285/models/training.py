@@ -14,7 +14,7 @@ from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, pack, 
 from cs285.models.base_model import DynamicsModel
 
 MAX_HELD_OUT = 5000  # transitions in the validation set
-EPOCH_STEPS = (15, 32)  # least and most gradient steps of an epoch; --fit_patience counts epochs
+MIN_EPOCH_STEPS = 15  # gradient steps; --fit_patience counts epochs
 MIN_IMPROVEMENT = 0.01  # relative decrease of a validation loss that counts as better
 
 
@@ -178,12 +178,9 @@ def _bootstrap_epochs(
     """Yield the row numbers (batches, E, batch) of one epoch after another.
 
     Each member draws one bootstrap sample, and shuffles it for each pass. Rows that do not fill a
-    batch are left out of the pass. An epoch is one pass, within the limits EPOCH_STEPS. With few
-    rows, an epoch is several passes, because a few epochs of one or two batches each do not show
-    that a fit has converged. With many rows, an epoch is a part of a pass. A refit can then stop
-    before it has gone through all data six times (the default patience of 5, plus 1).
+    batch are left out of the pass. An epoch is one pass. With few rows, it is several passes: a few
+    epochs of one or two batches each do not show that a fit has converged.
     """
-    least, most = EPOCH_STEPS
     sample = torch.randint(rows, (E, rows), generator=generator)
     batch = min(config.train_batch_size, rows)
 
@@ -192,10 +189,9 @@ def _bootstrap_epochs(
         shuffled = sample.gather(1, order)[:, : rows - rows % batch]
         return shuffled.view(E, -1, batch).transpose(0, 1)
 
-    batches_per_pass = rows // batch
-    passes, parts = -(-least // batches_per_pass), -(-batches_per_pass // most)
+    passes = -(-MIN_EPOCH_STEPS // (rows // batch))
     while True:
-        yield from torch.cat([shuffled_pass() for _ in range(passes)]).tensor_split(parts)
+        yield torch.cat([shuffled_pass() for _ in range(passes)])
 
 
 class _BestWeights:
