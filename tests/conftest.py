@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,25 @@ def runner(tmp_path: Path, main: Callable[..., int], tiny: dict[str, Any]) -> Ca
         return folder
 
     return run
+
+
+def exit_code_of(script: Callable[..., int], *arguments: Any) -> int:
+    """Call a script's main function in this process and return its exit code."""
+    try:
+        return script(*arguments)
+    except SystemExit as stop:  # argparse
+        return int(str(stop.code))
+
+
+def error_of(
+    script: Callable[..., int], words: Sequence[object], capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Return the one-line error of a script for a command line, which must print nothing else."""
+    capsys.readouterr()
+    code = exit_code_of(script, [str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    return err
 
 
 @pytest.fixture

@@ -182,13 +182,12 @@ class MBPOAgent(BaseAgent):
 
     def _with_weights(self, recipe: Recipe, rollouts: Rollouts) -> Recipe | None:
         """Return the recipe with the weights that it needs, or None if the rollouts are smaller."""
-        if self.model_weights is None:  # for the first rollouts after a fit
-            self.model_weights = copy.deepcopy(self.mb_agent.model.state_dict())
-        policy = copy.deepcopy(self.sac_agent.policy.state_dict())
-        needed = _bytes([*policy.values(), *self.model_weights.values()])
-        if needed >= _bytes(rollouts.data):
+        policy, model = self.sac_agent.policy.state_dict(), self.mb_agent.model.state_dict()
+        if _bytes([*policy.values(), *model.values()]) >= _bytes(rollouts.data):
             return None
-        return {**recipe, "policy": policy, "model": self.model_weights}
+        if self.model_weights is None:  # for the first rollouts after a fit
+            self.model_weights = copy.deepcopy(model)
+        return {**recipe, "policy": copy.deepcopy(policy), "model": self.model_weights}
 
     def _follow_again(self, recipe: Recipe) -> Transitions:
         """Do the model rollouts of a recipe with its weights."""

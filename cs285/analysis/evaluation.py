@@ -51,7 +51,7 @@ def evaluate(
     collector = Collector(backend, seed, ep_len)
     try:
         with CollectionProgress("evaluating", episodes * ep_len) as progress:
-            paths = collector.collect_episodes(chosen, episodes, "evaluate", progress)
+            paths = collector.collect(chosen, 0, "evaluate", 0, progress, episodes).paths
     finally:
         collector.close()
     return Evaluation(

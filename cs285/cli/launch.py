@@ -192,16 +192,16 @@ def _train(
     from cs285.cli.advice import Advice
     from cs285.envs import make_env
     from cs285.infrastructure.interrupts import Interrupts
-    from cs285.infrastructure.rl_trainer import RL_Trainer, Saved
+    from cs285.infrastructure.rl_trainer import RL_Trainer
     from cs285.policies.base_policy import RandomPolicy
 
     run, (task, device, ep_len) = config.run, parts
-    interrupts, saved = Interrupts(), Saved()
+    interrupts, trainer = Interrupts(), None
     env_factory = functools.partial(make_env, run.env_name, ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
         with (
-            one_line_errors(folder, lambda: saved.complete - saved.on_disk),
+            one_line_errors(folder, lambda: trainer.unsaved_iterations if trainer else 0),
             interrupts.handled(),
             lock_folder(folder),
         ):
@@ -218,7 +218,6 @@ def _train(
                 advise=Advice(config, task),
                 which_checkpoint=resumed_from or LAST,
                 interrupts=interrupts,
-                saved=saved,
             )
             first = trainer.counters.next_iteration
             if resumed_from and first < run.n_iter:

@@ -46,7 +46,7 @@ def _how_to_resume(folder: Path, lost: int) -> str:
     """Return how to continue the run, or that nothing of it was saved."""
     if not (folder / CHECKPOINT).exists():
         return "; nothing was saved"
-    repeated = f", which repeats {lost} iteration{'s' * (lost > 1)} that were not saved"
+    repeated = f", which repeats {lost} unsaved iteration{'s' * (lost > 1)}"
     return f"; continue with --resume {folder}{repeated * (lost > 0)}"
 
 

@@ -91,18 +91,19 @@ class Collector:
         purpose: str,
         iteration: int,
         progress: Progress = lambda steps: None,
+        min_episodes: int = 0,
     ) -> Collection:
-        """Return episodes with at least `min_steps` env steps in total.
+        """Return at least `min_episodes` episodes with at least `min_steps` env steps in total.
 
-        They are the shortest prefix of episodes 0, 1, 2, … with enough env steps, so the result
-        does not depend on the speed of the workers. The collector starts more episodes at once if
-        episodes tend to finish early. It drops the episodes that it does not need.
+        They are the shortest such prefix of episodes 0, 1, 2, …, so the result does not depend on
+        the speed of the workers. The collector starts more episodes at once if episodes tend to
+        finish early. It drops the episodes that it does not need.
         """
         self.backend.start(policy, progress)
         results: dict[int, Path | RunError] = {}
         started = 0
         while True:
-            paths = _shortest_prefix(results, min_steps)
+            paths = _shortest_prefix(results, min_steps, min_episodes)
             if paths is not None:
                 self.backend.cancel()
                 return Collection(paths, paths)
@@ -113,30 +114,11 @@ class Collector:
             if self.backend.can_cancel and lengths:
                 expected_length = math.ceil(finished_steps / len(lengths))
             missing = math.ceil((min_steps - finished_steps) / expected_length)
-            while started - len(results) < min(max(missing, 1), self.backend.capacity):
+            missing = max(missing, min_episodes - len(results), 1)
+            while started - len(results) < min(missing, self.backend.capacity):
                 self.backend.submit(EpisodeKey(self.seed, purpose, iteration, started))
                 started += 1
             results |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
-
-    def collect_episodes(
-        self, policy: Policy, count: int, purpose: str, progress: Progress = lambda steps: None
-    ) -> list[Path]:
-        """Return episodes 0 to `count` - 1. Raises RunError: one of them failed."""
-        self.backend.start(policy, progress)
-        results: dict[int, Path | RunError] = {}
-        started = 0
-        while len(results) < count:
-            while started < count and started - len(results) < self.backend.capacity:
-                self.backend.submit(EpisodeKey(self.seed, purpose, 0, started))
-                started += 1
-            results |= {key.number: path for key, path in self.backend.wait(POLL_SECONDS)}
-        paths: list[Path] = []
-        for number in range(count):
-            path = results[number]
-            if isinstance(path, RunError):
-                raise path
-            paths.append(path)
-        return paths
 
     def close(self) -> None:
         """Close the environments and stop the worker processes."""
@@ -150,8 +132,10 @@ class Collector:
         """Do nothing: there is no state."""
 
 
-def _shortest_prefix(results: dict[int, Path | RunError], min_steps: int) -> list[Path] | None:
-    """Return episodes 0, 1, 2, … with `min_steps` env steps in total.
+def _shortest_prefix(
+    results: dict[int, Path | RunError], min_steps: int, min_episodes: int = 0
+) -> list[Path] | None:
+    """Return at least `min_episodes` episodes 0, 1, 2, … with `min_steps` env steps in total.
 
     Return None if one of them has not finished yet.
 
@@ -159,7 +143,7 @@ def _shortest_prefix(results: dict[int, Path | RunError], min_steps: int) -> lis
     """
     paths: list[Path] = []
     steps = 0
-    while steps < min_steps:
+    while steps < min_steps or len(paths) < min_episodes:
         path = results.get(len(paths))
         if path is None:
             return None

@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import TaskError
+from cs285.infrastructure.recording.progress import PLAIN_LINE_SECONDS
 
-ENV_TIMEOUT = 300.0  # default of --env_timeout, in seconds
+ENV_TIMEOUT = RunConfig.env_timeout  # the default of --env_timeout, in seconds
 GRACE_SECONDS = 10.0  # for Python to raise the error; a simulator in C code may prevent that
-NOTICE_SECONDS = 15.0  # between two lines about a call that takes so long
 POLL_SECONDS = 0.5
 
 
@@ -28,14 +29,13 @@ class Call(ctypes.Structure):
         ("name", ctypes.c_char * 100),
     )
 
-    @contextmanager
-    def of(self, name: str, step: int) -> Iterator[None]:
-        """Note the start and the end of a call."""
-        self.name, self.step, self.since = name.encode()[:99], step, time.monotonic()
-        try:
-            yield
-        finally:
-            self.since = 0.0
+    def begin(self, step: int) -> None:
+        """Note that a call begins."""
+        self.step, self.since = step, time.monotonic()
+
+    def end(self) -> None:
+        """Note that the call has ended."""
+        self.since = 0.0
 
     @property
     def seconds(self) -> float:
@@ -95,7 +95,7 @@ class InThisProcess:
                 os._exit(TaskError.exit_code)
             if seconds > self._timeout:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-            elif seconds > noticed + NOTICE_SECONDS:
+            elif seconds > noticed + PLAIN_LINE_SECONDS:
                 noticed = seconds
                 print(f"  no env step for {seconds:.0f} s", flush=True)
 

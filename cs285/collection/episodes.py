@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -40,9 +40,9 @@ class Episode:
         env_seed = derive_seed(key.seed, f"{key.purpose} env", key.iteration, key.number)
         spec = env.spec
         self._name = spec.id if spec is not None else type(env.unwrapped).__name__
-        with self._call(-1, "in reset"):
-            obs, _ = env.reset(seed=env_seed % MAX_ENV_SEED)
-        self.obs = [self._checked(obs, "an observation", "in reset")]
+        env_watch.THIS_PROCESS.call.name = self._name.encode()[:99]
+        obs, _ = self._ask(-1, env.reset, seed=env_seed % MAX_ENV_SEED)
+        self.obs = [self._recorded(-1, obs)[0]]
         self.acs: list[NDArray[np.float32]] = []
         self.rewards: list[float] = []
         self.terminated: list[bool] = []
@@ -51,43 +51,52 @@ class Episode:
     def step(self, action: NDArray[np.float32]) -> None:
         """Take one env step and record it. Raises TaskError: its reward or obs is non-finite."""
         chosen = np.array(action)  # copied, because an environment may change its argument
-        where = f"at env step {len(self.acs)} of an episode"
-        with self._call(len(self.acs), where):
-            obs, reward, terminated, truncated, _ = self.env.step(action)
-        self.obs.append(self._checked(obs, "an observation", where))
-        self.rewards.append(float(self._checked(reward, "a reward", where)))
+        number = len(self.acs)
+        obs, reward, terminated, truncated, _ = self._ask(number, self.env.step, action)
+        obs, reward = self._recorded(number, obs, reward)
+        self.obs.append(obs)
+        self.rewards.append(reward)
         self.acs.append(chosen)
         self.terminated.append(bool(terminated))
         self.running = not (terminated or truncated)
 
-    def _checked(self, values: Any, what: str, where: str) -> NDArray[np.float32]:
-        """Return a float32 copy: an environment may reuse its array.
+    def _ask(self, number: int, call: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        """Call the environment in env step `number`, or in its reset (-1).
 
-        Raises TaskError: a value is non-finite, or is too large for float32.
+        Raises TaskError: it raises an exception that would end this process.
         """
-        with np.errstate(over="ignore"):
-            copied = np.array(values, np.float32)
-        if not np.isfinite(copied).all():
-            raise TaskError(
-                f"the environment {self._name} returned {what} that is non-finite in float32, "
-                f"{where}; fix the simulator"
-            )
-        return copied
-
-    @contextlib.contextmanager
-    def _call(self, step: int, where: str) -> Iterator[None]:
-        """Raise TaskError if the environment raises an exception that would end this process."""
+        running = env_watch.THIS_PROCESS.call
+        running.begin(number)
         try:
-            with env_watch.THIS_PROCESS.call.of(self._name, step):
-                yield
+            return call(*given, **options)
         except (SystemExit, GeneratorExit, KeyboardInterrupt) as error:
             ignores_ctrl_c = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # in a worker
             if isinstance(error, KeyboardInterrupt) and not ignores_ctrl_c:
                 raise
             raise TaskError(
-                f"the environment {self._name} raised {type(error).__name__}, {where}; it must "
-                "return, or raise an Exception"
+                f"the environment {self._name} raised {type(error).__name__}, {_where(number)}; it "
+                "must return, or raise an Exception"
             ) from error
+        finally:
+            running.end()
+
+    def _recorded(
+        self, number: int, obs: Any, reward: Any = 0.0
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return copies in float32: an environment may reuse its array.
+
+        Raises TaskError: a value is non-finite, or is too large for float32.
+        """
+        with np.errstate(over="ignore"):
+            copied, value = np.array(obs, np.float32), float(np.float32(reward))
+        obs_is_finite = np.isfinite(copied).all()
+        if not (obs_is_finite and math.isfinite(value)):
+            what = "a reward" if obs_is_finite else "an observation"
+            raise TaskError(
+                f"the environment {self._name} returned {what} that is non-finite in float32, "
+                f"{_where(number)}; fix the simulator"
+            )
+        return copied, value
 
     def path(self, first: int = 0) -> Path:
         """Return the steps from index `first` on; there must be at least one."""
@@ -100,6 +109,10 @@ class Episode:
             terminated=np.array(self.terminated[first:]),
             is_continuation=first > 0,
         )
+
+
+def _where(number: int) -> str:
+    return "in reset" if number < 0 else f"at env step {number} of an episode"
 
 
 def fresh_memory(key: EpisodeKey, device: torch.device) -> Memory:

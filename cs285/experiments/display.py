@@ -7,10 +7,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from cs285.experiments.job import FAILED, HELD, RUNNING, Job
-from cs285.infrastructure.logger import read_rows
+from cs285.infrastructure.logger import last_row
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import PROGRESS
 
@@ -74,12 +73,3 @@ class RunDisplay:
             left = max((whole or 60 * job.minutes) - seconds, 0.0)
             words.append(f"about {format_duration(left)} left")
         return ", ".join(words)
-
-
-def last_row(file: Path) -> dict[str, str]:
-    """Return the last complete row of a progress.csv, or {} if there is none."""
-    try:
-        rows = read_rows(file)
-    except FileNotFoundError:  # not written yet, or a resumed run is replacing it
-        return {}
-    return {name: cell for row in rows[-1:] for name, cell in row.items() if cell}

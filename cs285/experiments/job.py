@@ -17,7 +17,7 @@ from cs285.config.ineffective import flags_without_effect_on_curve
 from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
 from cs285.infrastructure.checkpoint import read_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError
-from cs285.infrastructure.logger import ITERATION, read_rows
+from cs285.infrastructure.logger import ITERATION, last_row
 from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.recording.progress import silent
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, is_held
@@ -176,8 +176,8 @@ def _is_complete(job: Job) -> bool:
     last, frequency = job.n_iter - 1, flags.get("scalar_log_freq", 1)
     if frequency < 1:
         return True  # the run saves neither checkpoints nor a curve
-    rows = read_rows(job.folder / PROGRESS)
-    return bool(rows) and int(rows[-1][ITERATION]) >= last - last % frequency
+    row = last_row(job.folder / PROGRESS)
+    return bool(row) and int(row[ITERATION]) >= last - last % frequency
 
 
 def _retry(job: Job, data_dir: Path, error: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,17 +24,10 @@ class Interrupts:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Handle the signals of this process inside the block."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python delivers signals only to the main thread
-            return
         # A shell ignores Ctrl-C for its background jobs. That stays so.
-        handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        before = [signal.signal(number, self._handle) for number in handled]
-        try:
+        numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        with _handlers(numbers, self._handle):
             yield
-        finally:
-            for number, handler in zip(handled, before, strict=True):
-                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
         is_first, self.asked = not self.asked, True
@@ -45,15 +38,22 @@ class Interrupts:
 @contextmanager
 def delayed_interrupts() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM until the block ends: they would abort torch's C++ file writer."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[Any] = []
-    before = [signal.signal(number, lambda *what: received.append(what)) for number in SIGNALS]
+    received: list[int] = []
+    try:
+        with _handlers(SIGNALS, lambda number, frame: received.append(number)):
+            yield
+    finally:
+        if received:
+            signal.raise_signal(received[0])
+
+
+@contextmanager
+def _handlers(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handle signals with `handler` inside the block. Other threads than the main one get none."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, handler) for n in numbers} if is_main else {}
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0][0])
+        for number, original in before.items():
+            signal.signal(number, original)

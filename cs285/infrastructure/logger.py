@@ -108,6 +108,15 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     return [row for row in rows if (row.get(ITERATION) or "").isdecimal()]
 
 
+def last_row(file: Path) -> dict[str, str]:
+    """Return the last complete row of a progress.csv, or {} if there is none."""
+    try:
+        rows = read_rows(file)
+    except FileNotFoundError:  # not written yet, or a resumed run is replacing it
+        return {}
+    return {name: cell for row in rows[-1:] for name, cell in row.items() if cell}
+
+
 def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:
     temporary = file.with_suffix(".tmp")
     with temporary.open("w", newline="") as stream:

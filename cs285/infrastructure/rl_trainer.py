@@ -59,14 +59,6 @@ class Counters:
             raise ValueError(f"seconds {self.seconds}")
 
 
-@dataclass
-class Saved:
-    """How many iterations of a run are complete, and how many of them are in its checkpoint."""
-
-    complete: int = 0
-    on_disk: int = 0
-
-
 class RL_Trainer:
     """Trains an agent for `n_iter` iterations, from the start or from a checkpoint."""
 
@@ -84,19 +76,17 @@ class RL_Trainer:
         advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
         which_checkpoint: str = "last",
         interrupts: Interrupts | None = None,
-        saved: Saved | None = None,
     ) -> None:
         """Restore the last or the previous checkpoint in `folder`, if there is one.
 
-        `advise(paths, iteration)` runs after each collection. `saved` is updated with the number
-        of iterations that are complete and saved. Raises UsageError: the checkpoint is
+        `advise(paths, iteration)` runs after each collection. Raises UsageError: the checkpoint is
         missing although progress.csv has rows, or it belongs to another run.
         """
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.advise = advise
-        self.interrupts, self.saved = interrupts or Interrupts(), saved or Saved()
+        self.interrupts = interrupts or Interrupts()
         self.counters = Counters()
         if any((folder / name).exists() for name in WHICH.values()):
             self._restore(read_checkpoint(folder, device, which=which_checkpoint))
@@ -111,7 +101,8 @@ class RL_Trainer:
         self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # includes earlier sessions
         self._first_iteration = self.counters.next_iteration  # of this session
-        self.saved.complete = self.saved.on_disk = self._first_iteration
+        self._saved = self._first_iteration  # iterations in the checkpoint
+        self._run_id = run_id(folder)
         self.logger = Logger(folder, self._first_iteration)
 
     def run_training_loop(self) -> None:
@@ -136,7 +127,7 @@ class RL_Trainer:
                 self._iterate(iteration, is_logged)
             self.interrupts.waits = time.monotonic() - begun < SHORT_SECONDS
             counters.seconds = time.monotonic() - self._started
-            counters.next_iteration = self.saved.complete = iteration + 1
+            counters.next_iteration = iteration + 1
             is_last = iteration + 1 == config.n_iter or self.interrupts.asked
             if (config.checkpoint_freq > 0 and is_last) or _due(config.checkpoint_freq, iteration):
                 with self.stopwatch.phase("checkpoint"):
@@ -146,6 +137,11 @@ class RL_Trainer:
         self.interrupts.waits = False
         print(f"wall-clock time: {describe_phases(self.stopwatch.seconds)}")
         self.logger.close()
+
+    @property
+    def unsaved_iterations(self) -> int:
+        """The number of complete iterations that no checkpoint has."""
+        return self.counters.next_iteration - self._saved
 
     def _iterate(self, iteration: int, is_logged: bool) -> None:
         """Collect, train, evaluate and log."""
@@ -283,9 +279,9 @@ class RL_Trainer:
             "collector": self.collector.state_dict(),
             "counters": vars(self.counters),
         }
-        files = self.folder / CHECKPOINT, self.folder / PREVIOUS
-        save_checkpoint(files[0], state, run_id(self.folder), files[1])
-        self.saved.on_disk = self.counters.next_iteration
+        folder = self.folder
+        save_checkpoint(folder / CHECKPOINT, state, self._run_id, folder / PREVIOUS)
+        self._saved = self.counters.next_iteration
 
     def _announce(self, iteration: int, seconds: float) -> None:
         """Print the iteration and the remaining time; `seconds` is the time of this session."""

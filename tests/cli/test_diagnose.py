@@ -16,6 +16,7 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import lock_folder
 from cs285.scripts.diagnose import main
 from tests.cli.processes import start
+from tests.conftest import error_of
 
 Run = Callable[..., Path]
 VOID = {"meta", "img"}
@@ -133,18 +134,6 @@ def test_learned_reward(agent: str, run_tiny: Run, run_tiny_mbpo: Run) -> None:
     assert (np.load(folder / "diagnosis.npz")["predicted"] < 0).any()  # 0: no predicted reward
 
 
-def error_of(words: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one-line error for a command line."""
-    capsys.readouterr()
-    try:
-        code = main([str(word) for word in words])
-    except SystemExit as stop:  # argparse
-        code = int(str(stop.code))
-    out, err = capsys.readouterr()
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    return err
-
-
 def test_bad_input_is_a_one_line_error(
     run_tiny: Run, run_tiny_mbpo: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,18 +148,20 @@ def test_bad_input_is_a_one_line_error(
         ([folder, "--output", tmp_path / "no" / "x.html"], "x.html: must be a file in a writable"),
         ([folder, "--horizons", 3], "did you mean --horizon?"),
     ):
-        assert expected in error_of(words, capsys)
+        assert expected in error_of(main, words, capsys)
     checkpoint = folder / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:300])
-    assert "truncated, corrupt" in error_of([folder], capsys)
+    assert "truncated, corrupt" in error_of(main, [folder], capsys)
     shutil.copy(run_tiny(n_iter=1, size=40) / "checkpoint.pt", checkpoint)
-    assert "its checkpoint.pt is of another run; must be" in error_of([folder], capsys)
+    assert "its checkpoint.pt is of another run; must be" in error_of(main, [folder], capsys)
     checkpoint.unlink()
-    assert "no checkpoint.pt; must be" in error_of([folder], capsys)
+    assert "no checkpoint.pt; must be" in error_of(main, [folder], capsys)
     (folder / "config.json").write_text(json.dumps({"script": "mine.py", "flags": {}}))
-    assert "its config.json does not describe a run" in error_of([folder], capsys)
+    assert "its config.json does not describe a run" in error_of(main, [folder], capsys)
     sac = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
-    assert "its run has no model; must be the log folder of a run with" in error_of([sac], capsys)
+    assert "its run has no model; must be the log folder of a run with" in error_of(
+        main, [sac], capsys
+    )
 
 
 def test_help_of_the_script() -> None:

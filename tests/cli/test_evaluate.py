@@ -10,6 +10,7 @@ import pytest
 
 from cs285.analysis.evaluation import evaluate
 from cs285.scripts.evaluate import main
+from tests.conftest import error_of
 
 Run = Callable[..., Path]
 
@@ -69,11 +70,4 @@ def test_bad_input_is_a_one_line_error(
         ([folder, "--policy", "policy"], "--policy policy: must be planner or random"),
         ([folder, "--csv", tmp_path], f"--csv {tmp_path}: Is a directory; must be a writable"),
     ):
-        capsys.readouterr()
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as stop:  # argparse
-            code = int(str(stop.code))
-        out, err = capsys.readouterr()
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        assert expected in err
+        assert expected in error_of(main, words, capsys)

@@ -15,7 +15,7 @@ from cs285.cli.launch import launch
 from cs285.infrastructure.errors import UsageError
 from cs285.scripts.diagnose import main as diagnose
 from tests.cli.processes import ROOT, events, only_folder, start, start_module, wait_until
-from tests.conftest import arguments, read_curve, runner
+from tests.conftest import arguments, exit_code_of, read_curve, runner
 
 Run = Callable[..., Path]
 MODULE, NAME = "tests.toy_agent", "tests.toy_agent:toy"
@@ -82,10 +82,7 @@ def test_agent_has_its_own_flags(run_toy: Run, capsys: pytest.CaptureFixture[str
         (["--resume", str(plain), "--toy_step", "2"], "--toy_step 2.0: must be 1.0"),
     ):
         capsys.readouterr()
-        try:
-            code = launch(NAME, words)
-        except SystemExit as stop:  # argparse
-            code = int(str(stop.code))
+        code = exit_code_of(launch, NAME, words)
         err = capsys.readouterr().err
         assert (code, err.count("\n")) == (2, 1)
         assert err.startswith("toy_agent.py: error: ")

@@ -16,7 +16,7 @@ from cs285.analysis.report.results_table import table
 from cs285.analysis.report.study import read_rows
 from cs285.experiments.suites import RESEARCH_FILE, read_experiments, select
 from cs285.scripts import plot_results, read_results
-from tests.conftest import read_curve
+from tests.conftest import exit_code_of, read_curve
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
@@ -110,10 +110,7 @@ def test_bad_input_is_a_one_line_error(
     words: list[str], message: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(sweep.rglob("*"))
-    try:
-        code = plot_results.main([word.replace("PATH", str(sweep)) for word in words])
-    except SystemExit as stopped:  # argparse
-        code = int(str(stopped.code))
+    code = exit_code_of(plot_results.main, [word.replace("PATH", str(sweep)) for word in words])
     assert code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -11,7 +11,7 @@ from cs285.experiments.job import iterations_done
 from cs285.experiments.suites import EXPERIMENTS_FILE, RESEARCH_FILE, Experiment, read_experiments
 from cs285.scripts.reproduce import main
 from tests.cli.processes import children_of, start, wait_until
-from tests.conftest import TINY, arguments, read_curve
+from tests.conftest import TINY, arguments, exit_code_of, read_curve
 
 SECONDS = 90.0
 MANY = {"n_iter": 20, "batch_size": 200}
@@ -152,10 +152,7 @@ def test_dry_run_prints_commands_and_times(capsys: pytest.CaptureFixture[str]) -
 def test_bad_input_is_a_one_line_error(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        code = main([*words, "--dry_run"])
-    except SystemExit as stop:
-        code = int(str(stop.code))
+    code = exit_code_of(main, [*words, "--dry_run"])
     error = capsys.readouterr().err
     assert code == 2 and message in error and error.count("\n") == 1
 
@@ -166,10 +163,7 @@ def test_invalid_flag_in_a_list(
 ) -> None:
     listed = write_list(tmp_path / "list.toml")
     listed.write_text(listed.read_text().replace("--size 16", flags))
-    try:
-        code = main(words_of(tmp_path, listed))
-    except SystemExit as stop:
-        code = int(str(stop.code))
+    code = exit_code_of(main, words_of(tmp_path, listed))
     assert code == 2
     error = capsys.readouterr().err
     assert flags.split()[0] in error and error.count("\n") == 1

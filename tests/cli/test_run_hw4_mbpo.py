@@ -17,7 +17,7 @@ from cs285.experiments.job import iterations_done
 from cs285.scripts import run_hw4_mb
 from cs285.scripts.run_hw4_mbpo import main
 from tests.cli.processes import events, only_folder, start, wait_until
-from tests.conftest import TINY_MBPO, arguments, read_curve
+from tests.conftest import TINY_MBPO, arguments, exit_code_of, read_curve
 
 SCRIPT = "scripts/run_hw4_mbpo.py"
 Run = Callable[..., Path]
@@ -259,10 +259,7 @@ def test_bad_input_is_a_one_line_error_and_creates_no_files(
     flags: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = arguments(**{**TINY_MBPO, "data_dir": tmp_path / "data", **flags})
-    try:
-        code = main(words)
-    except SystemExit as error:
-        code = int(str(error.code))
+    code = exit_code_of(main, words)
     err = capsys.readouterr().err
     assert code == 2
     assert message in err

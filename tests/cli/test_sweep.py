@@ -18,7 +18,7 @@ from cs285.experiments.sweeps.trials import Trials
 from cs285.scripts import plot_results, run_hw4_mb
 from cs285.scripts.sweep import main
 from tests.cli.processes import ROOT, children_of, command_of, start, wait_until
-from tests.conftest import TINY, arguments, read_curve
+from tests.conftest import TINY, arguments, exit_code_of, read_curve
 
 SECONDS = 240.0
 FLAGS = {**TINY, "num_workers": None, "video_log_freq": -1}
@@ -257,10 +257,7 @@ def test_metric_that_is_not_logged(tmp_path: Path) -> None:
 def test_bad_input_is_a_one_line_error(
     given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        code = main([*given, "--data_dir", str(tmp_path / "data")])
-    except SystemExit as stop:
-        code = int(str(stop.code))
+    code = exit_code_of(main, [*given, "--data_dir", str(tmp_path / "data")])
     assert code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -16,6 +16,7 @@ from tensorboardX.record_writer import RecordWriter
 from cs285.infrastructure.recording.event_file import EventFile, read_events, read_records
 from cs285.infrastructure.run_folder import lock_folder
 from cs285.scripts.filter_events import main
+from tests.conftest import exit_code_of
 
 Scalars = list[tuple[int, str, float, float]]
 GIF = os.urandom(5000)
@@ -273,10 +274,7 @@ def test_bad_input_is_a_one_line_error(
     Path("file").write_text("")
     Path("empty").mkdir()
     before = {path: path.stat().st_size for path in Path().rglob("*")}
-    try:
-        code = main(words)
-    except SystemExit as error:  # argparse
-        code = int(str(error.code))
+    code = exit_code_of(main, words)
     err = capsys.readouterr().err
     assert code == 2
     assert message in err

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from cs285.experiments.display import RunDisplay, last_row
+from cs285.experiments.display import RunDisplay
 from cs285.experiments.job import (
     DONE,
     ENDED_EARLY,
@@ -31,6 +31,7 @@ from cs285.experiments.launchers.base import LOST, Node, Share, capacity
 from cs285.experiments.launchers.local import LocalLauncher, LocalProcess
 from cs285.experiments.queue import RunQueue
 from cs285.infrastructure.checkpoint import save_checkpoint
+from cs285.infrastructure.logger import last_row
 from cs285.infrastructure.run_folder import lock_folder
 from tests.cli.processes import wait_until
 
