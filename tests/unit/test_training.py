@@ -12,8 +12,7 @@ from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import training
 from cs285.models.base_model import DynamicsModel, Prediction
-from cs285.models.ff_model import FFModel
-from cs285.models.losses import NOISE_FLOOR
+from cs285.models.ff_model import VALIDATION_FLOOR, FFModel
 from cs285.models.training import (
     _bootstrap_epochs,
     fit_ensemble,
@@ -201,7 +200,7 @@ def test_constant_columns_do_not_affect_errors_and_coverage() -> None:
     mean, log_var, _ = model.outputs(data)
     targets = model.target_stats.normalize(data.next_obs - data.obs)
     errors = (mean - targets)[..., 0].square().detach()
-    torch.testing.assert_close(model.validation_errors(data), errors.mean(1) + NOISE_FLOOR)
+    torch.testing.assert_close(model.validation_errors(data), errors.mean(1) + VALIDATION_FLOOR)
     assert log_var is not None
     within = errors / log_var[..., 0].exp() < 1.96**2
     measured = model.coverage(data)["Coverage 95"]
