@@ -47,7 +47,7 @@ def evaluate(
     ep_len = config.ep_len or run.task.ep_len
     env_factory = functools.partial(make_env, config.env_name, ep_len)
     chosen = _choose(folder, run, policy)
-    backend = make_backend(env_factory, chosen.device, num_workers, episodes)
+    backend = make_backend(env_factory, chosen.device, num_workers, episodes, config.env_timeout)
     collector = Collector(backend, seed, ep_len)
     try:
         with CollectionProgress("evaluating", episodes * ep_len) as progress:

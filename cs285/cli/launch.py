@@ -167,13 +167,17 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     from cs285.envs import inspect_task
+    from cs285.envs.env_watch import THIS_PROCESS
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.compilation import check_compiler
     from cs285.networks.cpu_tuning import tune_cpu
 
     tune_cpu()
     flags = flag_tools.to_flat(config)  # an agent without a model lacks the flags below
-    task = inspect_task(run.env_name, flags.get("learned_reward", False), flags.get("termination"))
+    with THIS_PROCESS.watched(run.env_timeout):
+        task = inspect_task(
+            run.env_name, flags.get("learned_reward", False), flags.get("termination")
+        )
     if run.video_log_freq > 0:
         choose_renderer(run.env_name, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)
@@ -191,6 +195,7 @@ def _train(
     """
     from cs285.cli.advice import Advice
     from cs285.envs import make_env
+    from cs285.envs.env_watch import THIS_PROCESS
     from cs285.infrastructure.interrupts import Interrupts
     from cs285.infrastructure.rl_trainer import RL_Trainer
     from cs285.policies.base_policy import RandomPolicy
@@ -204,6 +209,7 @@ def _train(
             one_line_errors(folder, lambda: trainer.unsaved_iterations if trainer else 0),
             interrupts.handled(),
             lock_folder(folder),
+            THIS_PROCESS.watched(run.env_timeout),
         ):
             trainer = RL_Trainer(
                 config=run,

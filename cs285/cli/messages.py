@@ -13,6 +13,7 @@ from cs285.infrastructure.errors import (
     InterruptedRunError,
     NoMemoryError,
     RunError,
+    TaskError,
     UsageError,
     WorkerError,
     as_no_memory,
@@ -31,12 +32,12 @@ def one_line_errors(folder: Path, lost: Callable[[], int]) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit) as error:
+    except (Exception, KeyboardInterrupt) as error:
         how_to_resume = _how_to_resume(folder, lost())
         known = _as_run_error(error, folder, how_to_resume)
         if known is error:
             raise
-        if known is None:  # a bug in the user's environment or in this package
+        if known is None:  # a bug in this package, or in the user's agent
             print(f"stopped by an exception{how_to_resume}", file=sys.stderr)
             raise
         raise known from error
@@ -54,8 +55,6 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
     """Return the one-line error for an exception, or None if its traceback must be shown."""
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError(f"interrupted{how_to_resume}")
-    if isinstance(error, SystemExit | GeneratorExit):  # from a task; the run is not complete
-        return RunError(f"the task raised {type(error).__name__}{how_to_resume}")
     if isinstance(error, BrokenPipeError):
         # Python flushes stdout at exit, which would fail again on the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,8 +62,8 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
     no_memory = as_no_memory(error)
     if no_memory is not None:
         return NoMemoryError(f"{no_memory}{how_to_resume}")
-    if isinstance(error, WorkerError):
-        return WorkerError(f"{error}{how_to_resume}")
+    if isinstance(error, TaskError | WorkerError):
+        return type(error)(f"{error}{how_to_resume}")
     if isinstance(error, RunError):
         return error
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import gymnasium as gym
 import torch
 
-from cs285.collection.env_watch import ENV_TIMEOUT, THIS_PROCESS
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.collection.worker_pool import WorkerPool
+from cs285.config.run import RunConfig
+from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.errors import RunError
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.threads import one_thread
@@ -35,7 +36,7 @@ class InProcess:
         env_factory: EnvFactory,
         capacity: int,
         cores: int = 1,
-        env_timeout: float = ENV_TIMEOUT,
+        env_timeout: float = RunConfig.env_timeout,
     ) -> None:
         self.capacity, self.cores, self.env_timeout = capacity, cores, env_timeout
         self._envs: defaultdict[tuple[str, int], gym.Env]  # by purpose and index in the batch
@@ -159,7 +160,7 @@ def make_backend(
     device: torch.device,
     num_workers: int | None,
     max_episodes: int,
-    env_timeout: float = ENV_TIMEOUT,
+    env_timeout: float = RunConfig.env_timeout,
 ) -> Backend:
     """Return the backend for `device`.
 

@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 
 from cs285.collection.collector import Collection
-from cs285.collection.env_watch import ENV_TIMEOUT, THIS_PROCESS
 from cs285.collection.episodes import (
     EnvFactory,
     Episode,
@@ -19,6 +18,8 @@ from cs285.collection.episodes import (
     decide,
     fresh_memory,
 )
+from cs285.config.run import RunConfig
+from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.threads import one_thread
@@ -36,7 +37,7 @@ class ContinuingCollector:
         env_factory: EnvFactory,
         seed: int,
         cores: int = 1,
-        env_timeout: float = ENV_TIMEOUT,
+        env_timeout: float = RunConfig.env_timeout,
     ) -> None:
         self._env_factory, self.seed, self.cores = env_factory, seed, cores
         self.env_timeout = env_timeout

@@ -19,9 +19,10 @@ from typing import Any, cast
 import gymnasium as gym
 import torch
 
-from cs285.collection import env_watch
-from cs285.collection.env_watch import ENV_TIMEOUT, Call
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
+from cs285.config.run import RunConfig
+from cs285.envs import env_watch
+from cs285.envs.env_watch import Call
 from cs285.infrastructure.errors import RunError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.cpu_tuning import tune_cpu
@@ -61,7 +62,7 @@ class WorkerPool:
         env_factory: EnvFactory,
         capacity: int,
         cores: int = 1,
-        env_timeout: float = ENV_TIMEOUT,
+        env_timeout: float = RunConfig.env_timeout,
     ) -> None:
         self.capacity, self.cores, self.env_timeout = capacity, cores, env_timeout
         self._env_factory = env_factory

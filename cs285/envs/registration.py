@@ -11,8 +11,9 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from cs285.envs.checked_env import CheckedEnv
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import TaskError, UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
 LARGEST_BOUND = 1e15  # of an action; larger bounds count as infinite
@@ -64,7 +65,7 @@ def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None =
     try:
         # Gymnasium's checker would check every step; tests/ check the project's envs once instead.
         return gym.make(env_name, max_episode_steps=ep_len, disable_env_checker=True, **options)
-    except Exception as error:  # a third party's constructor may raise anything
+    except (Exception, SystemExit, GeneratorExit) as error:  # of a third party's constructor
         reason = " ".join(str(error).split())
         raise UsageError(
             f"--env_name {env_name}: cannot create this environment ({reason}); must be "
@@ -84,7 +85,7 @@ def inspect_task(
     env = make_env(env_name)
     try:
         obs_space, ac_space = _vector_spaces(env_name, env)
-        _check_first_observation(env_name, env, obs_space)
+        _check_reset(env_name, env)
         env_id = env.spec.id if env.spec else env_name  # with its version and without its module
         registered_limit = env.spec.max_episode_steps if env.spec else None
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
@@ -134,18 +135,12 @@ def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:
     return observations, actions
 
 
-def _check_first_observation(env_name: str, env: gym.Env, space: Box) -> None:
-    """Raise UsageError if the first observation does not have the shape of `space`."""
+def _check_reset(env_name: str, env: gym.Env) -> None:
+    """Raise UsageError if the environment cannot start an episode."""
     try:
-        observation, _ = env.reset(seed=0)
-        shape = np.shape(observation)
-    except Exception:  # a third party's environment may raise anything; the run shows it
-        return
-    if shape != space.shape:
-        raise UsageError(
-            f"--env_name {env_name}: its observations have shape {shape}, but its "
-            f"observation_space has shape {space.shape}; must be a task in which the two agree"
-        )
+        CheckedEnv(env).reset(seed=0)
+    except TaskError as error:
+        raise UsageError(f"--env_name {env_name}: {error}") from error
 
 
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -27,14 +27,13 @@ class DivergedError(RunError):
 
 
 class TaskError(RunError):
-    """The environment returned non-finite numbers."""
+    """The environment failed, or returned what cannot be used."""
 
 
 class WorkerError(RunError):
-    """An episode raised an exception in a worker process, or killed several workers.
+    """An episode killed several workers, or raised an exception outside the environment.
 
-    The message includes the traceback of the exception, so that the author of the environment can
-    fix it.
+    The message includes the traceback of the exception.
     """
 
 

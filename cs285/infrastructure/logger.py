@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -21,32 +23,53 @@ from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.run_folder import PROGRESS
 
 ITERATION = "Iteration"
+EVENTS = "events"  # the name of the event file's checksum
 GIF_STRIDE = 4  # the GIF for TensorBoard has every fourth frame; the mp4 has all
 
 
 class Logger:
     """Writes scalars and videos of a run to its log folder; a resumed run appends to them."""
 
-    def __init__(self, folder: Path, first_iteration: int = 0) -> None:
+    def __init__(
+        self, folder: Path, first_iteration: int = 0, checksums: Mapping[str, int] | None = None
+    ) -> None:
         """Open the log files in `folder`, and drop their rows from `first_iteration` on.
 
-        Raises UsageError: progress.csv is damaged.
+        `checksums` is the `state_dict` of the logger when it had logged those rows; None: the run
+        starts, or its checkpoint is from before version 1.0. Raises UsageError: a file is damaged.
         """
         self.folder = folder
         self._csv = folder / PROGRESS
-        logged = read_rows(self._csv)
-        rows = [row for row in logged if int(row[ITERATION]) < first_iteration]
-        if first_iteration > 0 and not logged and self._csv.exists():
-            raise UsageError(
-                f"--resume {folder}: its {PROGRESS} is damaged; must be the file that this run "
-                "wrote; restore it, or move it away and the resumed run starts a new one"
-            )
+        self._events = EventFile(folder, first_iteration)
+        rows, as_written = (
+            [row for row in read_rows(self._csv, rename) if int(row[ITERATION]) < first_iteration]
+            for rename in (current_metric, str)
+        )
+        found = {PROGRESS: _checksum(as_written), EVENTS: self._events.checksum}
+        for name, file in ((PROGRESS, self._csv), (EVENTS, self._events.path)):
+            if checksums is not None and file.exists() and found[name] != checksums[name]:
+                raise UsageError(
+                    f"--resume {folder}: its {file.name} is damaged; must be the file that this "
+                    "run wrote; restore it, or move it away and the resumed run starts a new one"
+                )
+        self._checksum = _checksum(rows)
         self._columns = list(rows[0]) if rows else []
         if rows:
             _write_rows(self._csv, self._columns, rows)
         else:
             self._csv.unlink(missing_ok=True)
-        self._events = EventFile(folder, first_iteration)
+        self._events.open()
+
+    def state_dict(self) -> dict[str, int]:
+        """Write the log files to the disk and return their checksums.
+
+        A checkpoint never has more iterations than the log files, even after a power cut.
+        """
+        for file in (self._csv, self._events.path):
+            if file.exists():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        return {PROGRESS: self._checksum, EVENTS: self._events.checksum}
 
     def record(self, scalars: Mapping[str, float], iteration: int) -> None:
         """Write the scalars of an iteration to all logs, and print one line per scalar."""
@@ -79,6 +102,7 @@ class Logger:
             self._events.close()
 
     def _append_row(self, row: dict[str, float]) -> None:
+        self._checksum = _checksum([row], self._checksum)
         new_columns = [name for name in row if name not in self._columns]
         if new_columns:  # a metric that starts later has empty cells in the earlier rows
             self._columns += new_columns
@@ -94,7 +118,7 @@ def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(metrics, last.tolist(), strict=True))
 
 
-def read_rows(file: Path) -> list[dict[str, str]]:
+def read_rows(file: Path, rename: Callable[[str], str] = current_metric) -> list[dict[str, str]]:
     """Return the complete rows of a progress.csv under current names; [] without such a file.
 
     Rows that a kill or a power cut left incomplete are skipped.
@@ -104,7 +128,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="", errors="replace") as stream:
         complete = [line for line in stream if line.endswith("\n") and "\0" not in line]
     rows = csv.DictReader(complete)
-    rows.fieldnames = list(map(current_metric, rows.fieldnames or []))
+    rows.fieldnames = list(map(rename, rows.fieldnames or []))
     return [row for row in rows if (row.get(ITERATION) or "").isdecimal()]
 
 
@@ -115,6 +139,17 @@ def last_row(file: Path) -> dict[str, str]:
     except FileNotFoundError:  # not written yet, or a resumed run is replacing it
         return {}
     return {name: cell for row in rows[-1:] for name, cell in row.items() if cell}
+
+
+def _checksum(rows: Sequence[Mapping[str, object]], before: int = 0) -> int:
+    """Return the checksum of rows; `before` is the checksum of the rows before them.
+
+    It does not depend on the order of the columns, nor on columns without a value.
+    """
+    for row in rows:
+        cells = sorted(f"{name}={cell}" for name, cell in row.items() if cell != "")
+        before = zlib.crc32("\n".join(cells).encode(), before)
+    return before
 
 
 def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:

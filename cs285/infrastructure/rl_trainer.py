@@ -88,10 +88,11 @@ class RL_Trainer:
         self.advise = advise
         self.interrupts = interrupts or Interrupts()
         self.counters = Counters()
+        log_state: dict[str, int] | None = None
         if any((folder / name).exists() for name in WHICH.values()):
-            self._restore(read_checkpoint(folder, device, which=which_checkpoint))
-            if which_checkpoint == "previous":  # it is the last one from now on
-                (folder / PREVIOUS).replace(folder / CHECKPOINT)
+            state = read_checkpoint(folder, device, which=which_checkpoint)
+            self._restore(state)
+            log_state = state.get("log")  # None before version 1.0
         elif len(read_rows(folder / PROGRESS)) > 1:  # iteration 0 is logged before its checkpoint
             raise UsageError(
                 f"--resume {folder}: its {CHECKPOINT} is missing, so the run would start again "
@@ -103,7 +104,9 @@ class RL_Trainer:
         self._first_iteration = self.counters.next_iteration  # of this session
         self._saved = self._first_iteration  # iterations in the checkpoint
         self._run_id = run_id(folder)
-        self.logger = Logger(folder, self._first_iteration)
+        self.logger = Logger(folder, self._first_iteration, log_state)
+        if which_checkpoint == "previous":  # it is the last one from now on
+            (folder / PREVIOUS).replace(folder / CHECKPOINT)
 
     def run_training_loop(self) -> None:
         """Run the remaining iterations.
@@ -278,6 +281,7 @@ class RL_Trainer:
             "agent": self.agent.state_dict(),
             "collector": self.collector.state_dict(),
             "counters": vars(self.counters),
+            "log": self.logger.state_dict(),
         }
         folder = self.folder
         save_checkpoint(folder / CHECKPOINT, state, self._run_id, folder / PREVIOUS)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cs285.envs.checked_env import CheckedEnv
 from cs285.infrastructure.replay_buffer import Path, Transitions
 
 NOISE_TO_SIGNAL = 0.01
@@ -45,11 +46,11 @@ def perform_actions(env: gym.Env, actions: NDArray[np.float32], seed: int) -> ND
 
     Return the observations (T + 1, O): the first one is the reset's, and T is at most H.
     """
-    obs, _ = env.reset(seed=seed)
-    observations = [np.array(obs, np.float32)]  # a copy: an env may reuse its array
-    for action in actions:
-        obs, _, terminated, truncated, _ = env.step(action.copy())  # an env may change its argument
-        observations.append(np.array(obs, np.float32))
-        if terminated or truncated:
+    checked = CheckedEnv(env)
+    observations = [checked.reset(seed)]
+    for number, action in enumerate(actions):
+        outcome = checked.step(action, number)
+        observations.append(outcome.obs)
+        if outcome.terminated or outcome.truncated:
             break
     return np.stack(observations)

@@ -56,10 +56,7 @@ def test_normal_run_prints_no_errors_and_writes_only_to_data_dir(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize(
-    ("extra", "delay"),
-    [({}, 0.0), ({}, 0.15), ({}, 0.3), ({}, 0.45), (WITH_STATE, 0.0), (WITH_STATE, 0.3)],
-)
+@pytest.mark.parametrize(("extra", "delay"), [({}, 0.2), (WITH_STATE, 0.3)])
 def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     extra: dict[str, Any], delay: float, tmp_path: Path, run_tiny: Run
 ) -> None:
@@ -359,9 +356,9 @@ def test_custom_task_that_raises_in_a_worker(tmp_path: Path) -> None:
     process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "data"}), env=environment)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    last_line = err.splitlines()[-1]
-    assert last_line == "ArithmeticError: the sensor broke; nothing was saved"
-    assert "my_tasks.py" in err
+    assert err.count("\n") == 1
+    assert "the environment Line-v0 raised ArithmeticError (the sensor broke) in my_tasks.py" in err
+    assert err.endswith("; fix the environment; nothing was saved\n")
 
 
 @pytest.mark.parametrize("env_name", ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"])

@@ -280,7 +280,7 @@ class Broken(LinearReach):
     [
         ("reset", "an observation that is non-finite in float32, in reset"),
         ("observation", "an observation that is non-finite in float32, at env step 1 of"),
-        ("reward", "a reward that is non-finite in float32, at env step 1 of an episode; fix the"),
+        ("reward", "a reward that is non-finite in float32, at env step 1 of an episode; must be"),
     ],
 )
 def test_numbers_that_float32_cannot_hold_are_errors(
@@ -319,7 +319,9 @@ def test_a_task_that_raises_an_exit_fails_the_run(task: type[Leaves]) -> None:
     backends = [WorkerPool(partial(TimeLimit, task(), 5), 2)]
     if task is not Interrupts:  # in this process, it looks like Ctrl-C
         backends.append(InProcess(partial(TimeLimit, task(), 5), 1))
-    message = f"^the environment {task.__name__} raised {type(task.error).__name__}, at env step 0"
+    message = (
+        f"^the environment {task.__name__} raised {type(task.error).__name__}.*, at env step 0"
+    )
     for backend in backends:
         with pytest.raises(TaskError, match=message):
             collect(backend, RANDOM)

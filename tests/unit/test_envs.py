@@ -249,6 +249,9 @@ class Odd(gym.Env):
         self.action_space = actions or Box(-1, 1, (2,))
         self.observation_space = observations or Box(-1, 1, (3,))
 
+    def reset(self, **_: Any) -> Any:
+        return self.observation_space.sample(), {}
+
 
 def describe(name: str, **spaces: Any) -> Any:
     gym.register(name, entry_point=lambda: Odd(**spaces))
@@ -314,7 +317,9 @@ def test_observations_that_do_not_match_their_space_are_rejected() -> None:
             return np.zeros(2), {}
 
     gym.register("Short-v0", entry_point=Short)
-    with pytest.raises(UsageError, match=r"observations have shape \(2,\), but .* shape \(3,\)"):
+    with pytest.raises(
+        UsageError, match=r"observation of shape \(2,\), in reset; must be .* shape \(3,\)"
+    ):
         cs285.envs.inspect_task("Short-v0")
 
 

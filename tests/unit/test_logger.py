@@ -28,11 +28,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def fill(folder: Path, iterations: range) -> None:
-    logger = Logger(folder, iterations.start)
+def fill(
+    folder: Path, iterations: range, checksums: dict[str, int] | None = None
+) -> dict[str, int]:
+    logger = Logger(folder, iterations.start, checksums)
     for iteration in iterations:
         logger.record({"Return": iteration + 0.5, "Loss": 1.0}, iteration)
     logger.close()
+    return logger.state_dict()
 
 
 def test_reader_accepts_files_of_tensorboardx(tmp_path: Path) -> None:
@@ -58,10 +61,12 @@ def test_resume_drops_rows_after_the_checkpoint(tmp_path: Path, cut: int) -> Non
     whole.mkdir()
     resumed.mkdir()
     fill(whole, range(5))
-    fill(resumed, range(4))
+    checksums = fill(resumed, range(2))
+    fill(resumed, range(2, 4), checksums)
     for file in (event_file(resumed), resumed / "progress.csv"):  # a kill truncated the last record
         file.write_bytes(file.read_bytes()[: -cut or None])
-    fill(resumed, range(2, 5))
+    last = fill(resumed, range(2, 5), checksums)
+    assert last["progress.csv"] == Logger(whole, 5).state_dict()["progress.csv"]
     assert scalars(resumed) == scalars(whole)
     assert rows(resumed) == rows(whole)
     assert not list(resumed.glob(".*"))
@@ -88,17 +93,21 @@ def test_rows_damaged_by_a_power_cut_are_skipped(tmp_path: Path) -> None:
     assert [row["Iteration"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
 
 
-def test_damaged_csv_is_rejected_and_kept(tmp_path: Path) -> None:
-    fill(tmp_path, range(3))
-    damaged = tmp_path / "progress.csv"
-    damaged.write_text("Iter" + damaged.read_text())
-    before = damaged.read_bytes()
-    with pytest.raises(UsageError, match=r"its progress\.csv is damaged; must be "):
-        Logger(tmp_path, 2)
-    assert damaged.read_bytes() == before
-    damaged.unlink()
-    fill(tmp_path, range(2, 3))
-    assert [row["Iteration"] for row in rows(tmp_path)] == ["2"]
+@pytest.mark.parametrize("pattern", ["progress.csv", "events.*"])
+def test_damaged_log_is_rejected_and_kept(tmp_path: Path, pattern: str) -> None:
+    checksums = fill(tmp_path, range(3))
+    (file,) = tmp_path.glob(pattern)
+    intact = file.read_bytes()
+    for place in range(0, len(intact), 7):
+        damaged = intact[:place] + bytes([intact[place] ^ 1]) + intact[place + 1 :]
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match=f"its {file.name} is damaged; must be "):
+            Logger(tmp_path, 3, checksums)
+        assert file.read_bytes() == damaged
+    file.unlink()
+    fill(tmp_path, range(3, 4), checksums)  # it starts a new file
+    name = "progress.csv"
+    assert [row["Iteration"] for row in rows(tmp_path)] == (["3"] if pattern == name else [*"0123"])
 
 
 def test_resume_from_iteration_0(tmp_path: Path) -> None:

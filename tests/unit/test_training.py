@@ -280,7 +280,7 @@ def test_epoch_of_few_rows_is_several_passes(rows: int, steps: int) -> None:
 
 
 def test_epoch_of_many_rows_is_one_pass() -> None:
-    """Each member draws its own bootstrap sample with replacement, which has 1 - 1/e of the rows."""
+    """Each member draws a bootstrap sample with replacement, which has 1 - 1/e of the rows."""
     epochs = _bootstrap_epochs(3, 2400, ModelConfig(**SMALL), make_generator(0, "epochs"))
     first, second = next(epochs), next(epochs)
     assert len(first) == len(second) == 75

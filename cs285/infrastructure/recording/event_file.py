@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -49,14 +50,21 @@ class EventFile:
     """Appends to the folder's event file; tensorboardX's writer always starts a new one."""
 
     def __init__(self, folder: Path, first_iteration: int) -> None:
-        """Open the folder's file, and keep only the events before `first_iteration`."""
+        """Read the events before `first_iteration` from the folder's file, if there is one."""
         old = sorted(folder.glob("events.out.tfevents.*"))
         self.path = old[-1] if old else folder / f"events.out.tfevents.{int(time.time())}.cs285"
-        kept = [event for event in read_events(self.path) if event.step < first_iteration]
-        temporary = folder / ".events.tmp"
+        events = [event for event in read_events(self.path) if event.step < first_iteration]
+        self._kept = [event.SerializeToString() for event in events]
+        self.checksum = zlib.crc32(b"".join(self._kept))  # of all events in the file
+
+    def open(self) -> None:
+        """Open the file for new events, and remove those that were not read."""
+        temporary = self.path.with_name(".events.tmp")
         self._writer = RecordWriter(str(temporary))
-        for event in kept or [Event(wall_time=time.time(), file_version="brain.Event:2")]:
-            self._writer.write(event.SerializeToString())
+        if not self._kept:
+            self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        for data in self._kept:
+            self._writer.write(data)
         self._writer.flush()
         temporary.replace(self.path)  # the open file follows its new name
 
@@ -75,9 +83,13 @@ class EventFile:
         self._writer.close()
 
     def _write(self, values: list[Summary.Value], step: int) -> None:
-        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        self._writer.write(event.SerializeToString())
+        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         self._writer.flush()
+
+    def _append(self, event: Event) -> None:
+        data = event.SerializeToString()
+        self._writer.write(data)
+        self.checksum = zlib.crc32(data, self.checksum)
 
 
 def is_event_file(path: Path) -> bool:

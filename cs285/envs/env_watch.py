@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -11,11 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import TaskError
 from cs285.infrastructure.recording.progress import PLAIN_LINE_SECONDS
 
-ENV_TIMEOUT = RunConfig.env_timeout  # the default of --env_timeout, in seconds
+RESET = -1  # the number of the call of `reset`, before env step 0
 GRACE_SECONDS = 10.0  # for Python to raise the error; a simulator in C code may prevent that
 POLL_SECONDS = 0.5
 
@@ -25,7 +25,7 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         ("since", ctypes.c_double),  # time.monotonic(), the same clock in all processes; 0: no call
-        ("step", ctypes.c_longlong),  # env step of the episode; -1: reset
+        ("step", ctypes.c_longlong),  # env step of the episode, or RESET
         ("name", ctypes.c_char * 100),
     )
 
@@ -45,11 +45,15 @@ class Call(ctypes.Structure):
 
     def timed_out(self, seconds: float) -> TaskError:
         """Return the error for a call that has been running for `seconds`."""
-        where = "reset" if self.step < 0 else f"env step {self.step} of an episode"
         return TaskError(
-            f"the environment {self.name.decode(errors='replace')} has not returned from {where} "
-            f"for {seconds:.0f} s; fix it, or pass a larger --env_timeout"
+            f"the environment {self.name.decode(errors='replace')} has not returned for "
+            f"{seconds:.0f} s, {describe_call(self.step)}; fix it, or pass a larger --env_timeout"
         )
+
+
+def describe_call(number: int) -> str:
+    """Return where in an episode a call is: in `reset` (RESET), or at an env step."""
+    return "in reset" if number == RESET else f"at env step {number} of an episode"
 
 
 class InThisProcess:
@@ -58,7 +62,7 @@ class InThisProcess:
     def __init__(self) -> None:
         self.call = Call()
         self._thread: threading.Thread | None = None
-        self._timeout = ENV_TIMEOUT
+        self._timeout = math.inf
 
     @contextmanager
     def watched(self, timeout: float) -> Iterator[None]:

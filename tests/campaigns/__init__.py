@@ -1,0 +1,1 @@
+"""Campaigns: random attacks on runs. Each is a module with a `main`; docs/reliability.md."""
