@@ -58,6 +58,27 @@ def read_curve(folder: Path) -> list[dict[str, str]]:
     return [{name: cell for name, cell in row.items() if name not in TIMES} for row in rows]
 
 
+def same_checkpoint(one: Path, other: Path) -> bool:
+    """Return whether two runs have the same last checkpoint, except for wall-clock times."""
+    states = [
+        torch.load(folder / "checkpoint.pt", weights_only=True)["state"] for folder in (one, other)
+    ]
+    for state in states:
+        del state["counters"]["seconds"], state["counters"]["seconds_by_phase"]
+        del state["log"]  # checksums of files with times
+    pairs = zip(*map(_leaves, states), strict=True)
+    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
+
+
+def _leaves(state: Any) -> list[Any]:
+    """Return all values of a nested state as a flat list."""
+    if isinstance(state, dict):
+        state = list(state.values())
+    if isinstance(state, list | tuple):
+        return [leaf for part in state for leaf in _leaves(part)]
+    return [state]
+
+
 def runner(tmp_path: Path, main: Callable[..., int], tiny: dict[str, Any]) -> Callable[..., Path]:
     """Return a function that runs a script in this process and returns its log folder."""
 

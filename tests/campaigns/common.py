@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cs285.infrastructure.run_folder import CHECKPOINT, provenance
+from cs285.infrastructure.run_folder import provenance
 from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 from tests.cli.processes import events, only_folder
-from tests.conftest import TINY, TINY_MBPO, arguments, read_curve
+from tests.conftest import TINY, TINY_MBPO, arguments, read_curve, same_checkpoint
 
 Script = Callable[[list[str]], int]
 
@@ -218,25 +218,7 @@ def check_equal(folder: Path, whole: Path) -> None:
     """Raise AssertionError if the results of two runs differ in any bit."""
     assert read_curve(folder) == read_curve(whole), "progress.csv differs"
     assert events(folder) == events(whole), "events differ"
-    states = (_state(folder), _state(whole))
-    assert _equal(*states), "the checkpoint differs"
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    state = torch.load(folder / CHECKPOINT, weights_only=True)["state"]
-    for wall_clock in ("seconds", "seconds_by_phase"):
-        del state["counters"][wall_clock]
-    return {name: part for name, part in state.items() if name != "log"}
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other)
+    assert same_checkpoint(folder, whole), "the checkpoint differs"
 
 
 def check_one_line(ended: Ended, codes: Sequence[int] = (1, 2)) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cs285.agents.registry import expand_flags, find_agent
 from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
@@ -17,7 +16,7 @@ from cs285.experiments.job import iterations_done
 from cs285.scripts import run_hw4_mb
 from cs285.scripts.run_hw4_mbpo import main
 from tests.cli.processes import events, only_folder, start, wait_until
-from tests.conftest import TINY_MBPO, arguments, exit_code_of, read_curve
+from tests.conftest import TINY_MBPO, arguments, exit_code_of, read_curve, same_checkpoint
 
 SCRIPT = "scripts/run_hw4_mbpo.py"
 Run = Callable[..., Path]
@@ -44,26 +43,6 @@ KINDS = pytest.mark.parametrize(
     [{}, CONTINUING, LIKE_THE_PAPER],
     ids=["whole episodes", "continued episodes", "like the paper"],
 )
-
-
-def leaves(state: Any) -> list[Any]:
-    """Return all values of a nested state as a flat list."""
-    if isinstance(state, dict):
-        state = list(state.values())
-    if isinstance(state, list | tuple):
-        return [leaf for part in state for leaf in leaves(part)]
-    return [state]
-
-
-def same_checkpoint(left: Path, right: Path) -> bool:
-    """Return whether two runs have the same final checkpoint, except for wall-clock times."""
-    states = [
-        torch.load(folder / "checkpoint.pt", weights_only=True)["state"] for folder in (left, right)
-    ]
-    for state in states:
-        del state["counters"]["seconds"], state["counters"]["seconds_by_phase"]
-    pairs = zip(*(leaves(state) for state in states), strict=True)
-    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
 
 
 @pytest.mark.parametrize("script", [SCRIPT, f"cs285/{SCRIPT}"])
