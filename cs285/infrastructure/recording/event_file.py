@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
+
+from cs285.infrastructure.files import open_regular
 
 _HEADER = struct.Struct("<QI")  # length of the data, checksum of the length
 _FOOTER = struct.Struct("<I")  # checksum of the data
@@ -85,6 +88,11 @@ def is_event_file(path: Path) -> bool:
     return "tfevents" in path.name and not path.name.startswith(".") and path.is_file()
 
 
+def is_inside(file: Path, folder: Path) -> bool:
+    """Return whether a file belongs to `folder` also after all links have been followed."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+
+
 def read_events(path: Path, media: bool = True) -> Iterator[Event]:
     """Yield the events of a file up to its end or to the first incomplete or corrupt record.
 
@@ -105,10 +113,13 @@ def read_records(path: Path, media: bool = True) -> Iterator[Record]:
     record is corrupt. The data of dropped media are not checked.
     """
     media_tags: set[str] = set()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
+        size = path.stat().st_size
         while len(header := stream.read(_HEADER.size)) == _HEADER.size:
             length, checksum = _HEADER.unpack(header)
-            _check(header[:-4], checksum)  # a corrupt length may be huge
+            _check(header[:-4], checksum)
+            if length > size:  # incomplete, or the record claims more than the memory holds
+                return
             data, footer = stream.read(length), stream.read(_FOOTER.size)
             if len(footer) < _FOOTER.size:
                 return
