@@ -96,8 +96,10 @@ def find_agent(name: str) -> AgentEntry:
     module, _, short_name = name.rpartition(":")
     if module:
         try:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ImportError("not the name of a module")
             importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:  # "" or a relative name
+        except ImportError as error:
             raise UsageError(
                 f"agent {name}: cannot import {module} ({error}); must be MODULE:NAME of an "
                 "importable module"

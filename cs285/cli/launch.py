@@ -58,6 +58,8 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
         if resumed is None:
             if which is not None:
                 raise UsageError(f"--checkpoint {which}: must be given together with --resume")
+            if trusted:
+                raise UsageError("--trust: must be given together with --resume")
             config: Any = flag_tools.from_flat(entry.config_class, values)
             for line in describe_ineffective(
                 given, config, flag_tools.defaults(entry.config_class)
@@ -114,6 +116,9 @@ def resume(
     (`check_trust`), or it fails.
     """
     about = f"--resume {folder}"
+    for file in folder.glob("*.tmp"):
+        if file.is_symlink():  # the run would write to another file
+            raise UsageError(f"{about}: its {file.name} is a link; must be a log folder without it")
     content = read_config(folder, "--resume")
     saved = content["flags"]
     if content["script"] != entry.script:

@@ -75,6 +75,11 @@ def open_regular(file: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def is_inside(file: Path, folder: Path) -> bool:
+    """Return whether a file belongs to `folder` also after all links have been followed."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 

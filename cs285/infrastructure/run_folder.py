@@ -190,8 +190,8 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
 
 def has_results(folder: Path) -> bool:
     """Return whether a run has written more than its config.json and an empty event file."""
-    written = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    return any(file.name != CONFIG and "tfevents" not in file.name for file in written)
+    written = (file.name for file in folder.glob("[!.]*"))
+    return any(name != CONFIG and "tfevents" not in name for name in written)
 
 
 def open_lock(file: Path) -> TextIO:

@@ -68,6 +68,8 @@ def diagnose(folder: Path, options: DiagnosisConfig, trusted: bool = False) -> N
     report = Path(options.output or folder / "diagnosis.html")
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
         raise UsageError(f"--output {report}: must be a file in a writable folder")
+    if report.is_symlink() or report.with_suffix(".npz").is_symlink():
+        raise UsageError(f"--output {report}: must not be a link, nor its .npz file")
     users_renderer = disable_renderer()
     from cs285.analysis.diagnosis import html_report
     from cs285.analysis.diagnosis.figures import picture_of

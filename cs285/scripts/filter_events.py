@@ -14,11 +14,11 @@ from typing import Any
 from cs285.cli.script import describe, fail, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import RunError, UsageError, printable
+from cs285.infrastructure.files import is_inside
 from cs285.infrastructure.recording.event_file import (
     CorruptRecordError,
     copy_without_media,
     is_event_file,
-    is_inside,
     read_records,
 )
 from cs285.infrastructure.run_folder import lock_folder

@@ -74,6 +74,8 @@ def run_or_resume(argv: Sequence[str]) -> int:
         raise UsageError("--num_workers: must be left out; use --cpus_per_trial in a sweep")
     resumed = given.get("resume")
     if resumed is None:
+        if "trust" in given:
+            raise UsageError("--trust: must be given together with --resume")
         sweep = _sweep_of(given)
         sweep.check()
         _check_tasks(sweep)
@@ -98,7 +100,9 @@ def _run(sweep: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Pa
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
             trials = Trials(sweep, folder)
-            hint = f"continue with --resume {folder}"
+            names = (sweep.script, *sweep.choices.get("env_name", ()))
+            needs_trust = any(":" in str(name) for name in names)
+            hint = f"continue with --resume {folder}{' --trust' * needs_trust}"
             try:
                 with writing(f"--data_dir {folder}", f"{FOLDER}; {hint}"):
                     trials.run(launcher, share, asked.jobs)

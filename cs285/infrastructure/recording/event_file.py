@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import time
 from collections.abc import Iterator
@@ -86,11 +85,6 @@ class EventFile:
 def is_event_file(path: Path) -> bool:
     """Return whether TensorBoard would read this path as an event file."""
     return "tfevents" in path.name and not path.name.startswith(".") and path.is_file()
-
-
-def is_inside(file: Path, folder: Path) -> bool:
-    """Return whether a file belongs to `folder` also after all links have been followed."""
-    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
 
 
 def read_events(path: Path, media: bool = True) -> Iterator[Event]:
