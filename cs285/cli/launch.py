@@ -116,10 +116,10 @@ def resume(
     (`check_trust`), or it fails.
     """
     about = f"--resume {folder}"
+    content = read_config(folder, "--resume")
     for file in folder.glob("*.tmp"):
         if file.is_symlink():  # the run would write to another file
             raise UsageError(f"{about}: its {file.name} is a link; must be a log folder without it")
-    content = read_config(folder, "--resume")
     saved = content["flags"]
     if content["script"] != entry.script:
         raise UsageError(
