@@ -24,7 +24,7 @@ from cs285.infrastructure.old_names import translate_flags
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
 WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}
-LOCK = ".lock"
+LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
 MUST_BE = "the log folder of a run"
 # The types of the keys that this package uses.
 _DESCRIPTION = {
@@ -189,9 +189,8 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
 
 
 def has_results(folder: Path) -> bool:
-    """Return whether a run has written more than its config.json and an empty event file."""
-    written = (file.name for file in folder.glob("[!.]*"))
-    return any(name != CONFIG and "tfevents" not in name for name in written)
+    """Return whether a run has a checkpoint, a curve, or the predictions of question 1."""
+    return any((folder / name).exists() for name in (CHECKPOINT, PROGRESS, PREDICTIONS))
 
 
 def open_lock(file: Path) -> TextIO:

@@ -16,7 +16,7 @@ from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.checkpoint import read_checkpoint
 from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
 from cs285.infrastructure.rl_trainer import Counters
-from cs285.infrastructure.run_folder import CONFIG, PROGRESS, read_config
+from cs285.infrastructure.run_folder import CONFIG, PREDICTIONS, PROGRESS, read_config
 from cs285.scripts.outputs import writing
 
 SCRIPT = "export_run.py"
@@ -36,7 +36,7 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
     """
     content = read_config(folder)
     state = read_checkpoint(folder, "cpu", lazily=True, argument="LOGDIR")
-    losses, predictions = folder / "itr_0_losses.npy", folder / "itr_0_predictions.npz"
+    losses, predictions = folder / "itr_0_losses.npy", folder / PREDICTIONS
     with reading(f"LOGDIR {folder}", "the log folder of a run with its results"):
         counters, command = Counters(**state["counters"]), _published(content["command"])
         has_curve, has_predictions = os.path.lexists(folder / PROGRESS), predictions.exists()
