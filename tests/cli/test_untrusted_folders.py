@@ -182,6 +182,24 @@ def test_escape_sequences_in_tags_are_shown_and_not_sent(
         assert r"\x1b[2Jtag" in out and "\x1b" not in out
 
 
+@pytest.mark.parametrize("name", ["progress.csv", ".lock", "events", "config.json"])
+def test_file_of_a_run_that_is_a_folder(
+    name: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(n_iter=1)
+    file = next(folder.glob("events*")) if name == "events" else folder / name
+    file.unlink()
+    file.mkdir()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    capsys.readouterr()
+    assert run_hw4_mb.main(["--resume", str(folder), "--n_iter", "2"]) == 2
+    err = capsys.readouterr().err
+    assert file.name in err and "s a directory" in err and err.count("\n") == 1
+    before.pop(".lock"), before.pop(file.name)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert before.items() <= after.items()
+
+
 def test_lock_that_is_a_link_is_refused(
     run_tiny: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

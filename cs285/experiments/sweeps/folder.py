@@ -77,6 +77,8 @@ def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Swe
         settings = dict(content["sweep"])
         types_of = get_type_hints(Sweep) | {"choices": dict[str, Any]}
         check_types(settings, types_of)
+        if unknown := settings.keys() - types_of.keys():
+            raise ValueError(f"{DESCRIPTION} has the unknown key {shortened(min(unknown))}")
         check_trust(about, settings["script"], trusted, named)
         fields = varied_fields(find_agent(settings["script"]).config_class)
         if older := [name for name in settings["choices"] if name not in fields]:
@@ -87,8 +89,9 @@ def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Swe
         }
         for env_name in choices.get("env_name", ()):
             check_trust(about, str(env_name), trusted, named)
-        metric = current_metric(settings.get("metric", Sweep.metric))
-        sweep = Sweep(**{**settings, "choices": choices, "metric": metric})
+        metric = current_metric(settings.pop("metric", Sweep.metric))
+        name = settings.pop("name")
+        sweep = Sweep(name, **{**settings, "choices": choices, "metric": metric})
     try:
         sweep.check_settings()
     except UsageError as error:
