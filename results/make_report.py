@@ -8,7 +8,6 @@ homework.toml and research.toml.
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from cs285.analysis.plots import save
 from cs285.analysis.report.figures import CAPTIONS, figures
 from cs285.analysis.report.results_table import table
-from cs285.analysis.report.study import error_table, model_loss_table, planner_table
+from cs285.analysis.report.study import MODEL_ERROR, error_table, model_loss_table, planner_table
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.experiments.suites import (
@@ -27,7 +26,9 @@ from cs285.experiments.suites import (
     Result,
     read_experiments,
 )
+from cs285.infrastructure.files import read_json, reading
 from cs285.infrastructure.recording.stopwatch import describe_phases
+from cs285.infrastructure.run_folder import read_description
 
 SCRIPT, RESULTS = "make_report.py", Path(__file__).parent
 PEER = Experiment(
@@ -152,11 +153,19 @@ the time by phase.
 
 def sources() -> dict[str, dict[str, Any]]:
     """Return the JSON description of each run, by the name of its files."""
-    files = sorted(RESULTS.glob("*/*_seed*.csv"))
-    return {file.stem: json.loads(file.with_suffix(".json").read_text()) for file in files}
+    described: dict[str, dict[str, Any]] = {}
+    for file in sorted(RESULTS.glob("*/*_seed*.csv")):
+        with reading(str(file.with_suffix(".json")), "the JSON file of an exported run"):
+            described[file.stem] = read_description(file.with_suffix(".json"))
+    return described
 
 
 def run_row(name: str, source: dict[str, Any]) -> str:
+    with reading(f"{name}.json", "the JSON file of an exported run"):
+        return _run_row(name, source)
+
+
+def _run_row(name: str, source: dict[str, Any]) -> str:
     seconds = f"{source['run']['seconds']:.0f}"
     phases = describe_phases(source["run"].get("seconds_by_phase", {}))
     cells = (name, commit_of(source), machine_of(source), seconds, phases, f"`{source['command']}`")
@@ -164,9 +173,10 @@ def run_row(name: str, source: dict[str, Any]) -> str:
 
 
 def study_row(file: Path) -> str:
-    source = json.loads(file.read_text())
-    name, command = file.relative_to(RESULTS), source["command"]
-    return f"| {name} | {commit_of(source)} | {machine_of(source)} | `{command}` |"
+    with reading(str(file), "the JSON file of a study"):
+        source = read_json(file)
+        cells = (file.relative_to(RESULTS), commit_of(source), machine_of(source))
+        return f"| {' | '.join(map(str, cells))} | `{source['command']}` |"
 
 
 def picture_of(name: str) -> str:
@@ -214,11 +224,14 @@ def report(argv: Sequence[str]) -> int:
         for file in sorted(RESULTS.glob("*/*.json"))
         if file.stem not in runs and file.parent.name != "benchmarks"
     ]
+    model_error = RESULTS / "study" / "model_error.csv"
+    with reading(str(model_error), MODEL_ERROR):
+        error_rows = error_table(model_error)
     parts = {
         "rows": rows,
         "research_rows": research_rows,
         "pictures": ["\n\n".join(map(picture_of, drawn))],
-        "model_error": error_table(RESULTS / "study" / "model_error.csv"),
+        "model_error": error_rows,
         "planners": planner_table(RESULTS / "study"),
         "model_losses": model_loss_table(RESULTS / "study"),
         "runs": [run_row(name, source) for name, source in runs.items()],

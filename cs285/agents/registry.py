@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from cs285.config import presets
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig, resolve_flags
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.progress import Notify
 
 if TYPE_CHECKING:  # --help stays fast: building an agent imports torch and the simulators
@@ -73,6 +74,20 @@ def add_current_folder_to_path() -> None:
         sys.path.append(here)
 
 
+def check_trust(argument: str, name: str, trusted: bool, named: Container[str] = ()) -> None:
+    """Check that using `name`, read from a file, runs no code of somebody else.
+
+    MODULE:REST imports MODULE. That needs no trust if the user `named` it, too, or if it is
+    imported already. Raises UsageError, which names the `argument` and its value: it needs trust.
+    """
+    module, _, _ = name.rpartition(":")
+    if module and not (trusted or name in named or module in sys.modules):
+        raise UsageError(
+            f"{argument}: it imports the module {shortened(module)} ({shortened(name)}); must be "
+            "passed with --trust, if you trust its author"
+        )
+
+
 def find_agent(name: str) -> AgentEntry:
     """Return the entry of the agent NAME. MODULE:NAME imports the module first.
 
@@ -81,6 +96,8 @@ def find_agent(name: str) -> AgentEntry:
     module, _, short_name = name.rpartition(":")
     if module:
         try:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ImportError("not the name of a module")
             importlib.import_module(module)
         except ImportError as error:
             raise UsageError(
@@ -95,13 +112,11 @@ def find_agent(name: str) -> AgentEntry:
 def agent_of_run(content: dict[str, Any]) -> AgentEntry:
     """Return the agent of a run, from the `content` of its config.json.
 
-    Raises UsageError: there is no such agent. Raises KeyError: `content` names no known agent.
+    Raises UsageError: there is no such agent.
     """
-    if "agent" in content:
-        return find_agent(content["agent"])
     # Runs before 2026-11-28 recorded only the script.
-    by_script = {entry.script: entry for entry in AGENTS.values()}
-    return by_script[content["script"]]
+    by_script = {entry.script: name for name, entry in AGENTS.items()}
+    return find_agent(content.get("agent", by_script.get(content["script"], content["script"])))
 
 
 def expand_flags(

@@ -29,19 +29,21 @@ def evaluate(
     seed: int = 1,
     policy: str | None = None,
     num_workers: int | None = None,
+    trusted: bool = False,
 ) -> Evaluation:
     """Return `episodes` new episodes with the agent in the last checkpoint of a log folder.
 
     `policy` is "policy", "planner", "random", or None for the policy that the run evaluated. The
     episodes depend on `seed`, not on `num_workers`. Raises UsageError: there is no such policy, or
-    the folder is not the log folder of a run with a checkpoint. Raises RunError: an episode fails.
+    the folder is not the log folder of a run with a checkpoint, or needs to be `trusted`. Raises
+    RunError: an episode fails.
     """
     from cs285.collection.collector import Collector, make_backend
     from cs285.envs import make_env
     from cs285.infrastructure.recording.progress import CollectionProgress
 
     changed = {"mbpo_eval_planner": True} if policy == "planner" else {}
-    run = rebuild(folder, **changed)
+    run = rebuild(folder, trusted=trusted, **changed)
     run.env.close()
     config = run.config.run
     ep_len = config.ep_len or run.task.ep_len

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run
 from cs285.analysis.statistics import aggregate, interquartile_mean, points, smooth
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import UsageError, printable
 from cs285.infrastructure.recording.figures import new_figure
 
 AXIS_NAMES = {
@@ -42,14 +42,15 @@ def draw_curves(
     for label, runs in groups.items():
         curve = aggregate(runs, y, x, window)
         count = f" ({curve.seeds} seeds)" if curve.seeds > 1 else ""
-        (line,) = axes.plot(curve.x, curve.center, marker=".", label=label + count)
+        (line,) = axes.plot(curve.x, curve.center, marker=".", label=plain(label + count))
         if curve.seeds > 1:
             color = line.get_color()
             axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, lw=0)
             for run in runs:
                 xs, ys = points(run, y, x)
                 axes.plot(xs, smooth(ys, window), color=color, alpha=0.35, lw=0.7)
-    axes.set(title=title, xlabel=AXIS_NAMES.get(x, x), ylabel=AXIS_NAMES.get(y, y))
+    names = {"xlabel": AXIS_NAMES.get(x, x), "ylabel": AXIS_NAMES.get(y, y), "title": title}
+    axes.set(**{key: plain(name) for key, name in names.items()})
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 
@@ -66,6 +67,11 @@ def draw_last_values(
     axes.set_xticks(range(len(groups)), labels, rotation=15 if len(groups) > 4 else 0)
     axes.set(title=title, ylabel=f"{AXIS_NAMES.get(y, y)}, mean of last {last}")
     axes.grid(alpha=0.3, axis="y")
+
+
+def plain(text: str) -> str:
+    """Return text that matplotlib draws unchanged: no formulas and no control characters."""
+    return printable(text).replace("$", r"\$")
 
 
 def last_value(run: Run, column: str, last: int = 3) -> float:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cs285.agents.registry import AgentEntry, agent_of_run
+from cs285.agents.registry import AgentEntry, agent_of_run, check_trust
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.old_names import translate_flags
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, read_config
 
 MUST_BE = "must be the log folder of a run with a checkpoint"
 
@@ -25,7 +23,9 @@ class Rebuilt(NamedTuple):
     counters: dict[str, Any]
 
 
-def rebuild(folder: str | Path, no_gpu: bool = False, **changed: Any) -> Rebuilt:
+def rebuild(
+    folder: str | Path, no_gpu: bool = False, trusted: bool = False, **changed: Any
+) -> Rebuilt:
     """Return the run in the log folder `folder`, restored from its checkpoint.
 
     `changed` replaces flags that do not change what the checkpoint holds.
@@ -37,7 +37,7 @@ def rebuild(folder: str | Path, no_gpu: bool = False, **changed: Any) -> Rebuilt
     from cs285.networks.cpu_tuning import tune_cpu
 
     folder = Path(folder)
-    entry, config = read_run(folder, **changed)
+    entry, config = read_run(folder, trusted, **changed)
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
     task = inspect_task(run.env_name, flags.get("learned_reward", False))
@@ -47,25 +47,25 @@ def rebuild(folder: str | Path, no_gpu: bool = False, **changed: Any) -> Rebuilt
     return Rebuilt(config, task, env, agent, _restore(folder, agent, device))
 
 
-def read_run(folder: Path, **changed: Any) -> tuple[AgentEntry, Any]:
+def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[AgentEntry, Any]:
     """Return the agent entry and the config of the run in `folder`, with `changed` flags.
 
-    Raises UsageError: `folder` is not a log folder, or has no checkpoint.
+    Raises UsageError: `folder` is not a log folder, has no checkpoint, or needs to be `trusted`
+    (`check_trust`).
     """
+    about = f"LOGDIR {folder}"
+    content = read_config(folder)
+    check_trust(about, content.get("agent", ""), trusted)
+    entry = agent_of_run(content)
+    # Analysis may run on any GPU, and is too short to be worth compiling.
+    flags = content["flags"] | {"compile": False, "which_gpu": 0} | changed
     try:
-        content = json.loads((folder / CONFIG).read_text())
-        entry, flags = agent_of_run(content), translate_flags(content["flags"])
-        # Analysis may run on any GPU, and is too short to be worth compiling.
-        flags |= {"compile": False, "which_gpu": 0} | changed
         config: Any = flag_tools.from_flat(entry.config_class, flags)
-    except OSError as error:
-        raise UsageError(f"LOGDIR {folder}: {error.strerror} ({CONFIG}); {MUST_BE}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"LOGDIR {folder}: its {CONFIG} does not describe a run; {MUST_BE}"
-        ) from error
+    except UsageError as error:
+        raise UsageError(f"{about}: flags of its {CONFIG}: {error}") from error
+    check_trust(about, config.run.env_name, trusted)
     if not (folder / CHECKPOINT).exists():
-        raise UsageError(f"LOGDIR {folder}: it has no {CHECKPOINT}; {MUST_BE}")
+        raise UsageError(f"{about}: it has no {CHECKPOINT}; {MUST_BE}")
     return entry, config
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from tensorboardX.proto.types_pb2 import DT_FLOAT
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.old_names import current_metric, translate_flags
+from cs285.infrastructure.files import OtherFileError, read_table, reading
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import is_event_file, read_events
 from cs285.infrastructure.recording.progress import Notify
-from cs285.infrastructure.run_folder import CONFIG, PROGRESS
+from cs285.infrastructure.run_folder import CONFIG, PROGRESS, read_description
 
 Array = NDArray[np.float64]
 ITERATION, ENV_STEPS, EVAL_RETURN = "Iteration", "Train_EnvstepsSoFar", "Eval_AverageReturn"
@@ -57,7 +57,7 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """Wall-clock time since the first iteration, in seconds, summed over all resumes."""
-        if "run" in self.config:
+        if "seconds" in self.config.get("run", {}):
             return float(self.config["run"]["seconds"])
         times = self.columns.get("TimeSinceStart", np.empty(0))
         return float(times[-1]) if len(times) else None
@@ -82,11 +82,11 @@ def load_run(path: str | Path) -> Run:
     if path.suffix == ".csv":
         is_log = path.name == PROGRESS
         described = path.parent / CONFIG if is_log else path.with_suffix(".json")
-        config, columns = _read_json(described), read_csv(path)
+        config, columns = _description(described), read_csv(path)
         if not any(len(column) for column in columns.values()):
             raise NothingLoggedError(f"{path}: no rows yet; must be a CSV with at least one row")
         return Run(_name(path, config), columns, config, path.parent if is_log else path)
-    if path.is_dir() and (path / PROGRESS).exists():
+    if path.is_dir() and os.path.lexists(path / PROGRESS):  # a broken link is an error
         return load_run(path / PROGRESS)
     files = sorted(filter(is_event_file, path.iterdir())) if path.is_dir() else [path]
     columns = read_event_columns(files)
@@ -95,20 +95,35 @@ def load_run(path: str | Path) -> Run:
             f"{path}: no scalars were logged there; must be a log folder, an event file or an "
             "exported CSV"
         )
-    config = _read_json((path if path.is_dir() else path.parent) / CONFIG)
+    config = _description((path if path.is_dir() else path.parent) / CONFIG)
     return Run(_name(path, config), columns, config, path)
 
 
 def exported_runs(results: Path, experiment: str) -> list[Run]:
-    """Return the exported runs of an experiment in a results folder, sorted by seed."""
-    files = results.glob(f"*/{experiment}_seed*.csv")
-    return sorted((load_run(file) for file in files), key=lambda run: run.seed or 0)
+    """Return the exported runs of an experiment in a results folder, sorted by seed.
+
+    Raises UsageError: a file is damaged, or a run lacks its CSV or its JSON file.
+    """
+    files = {file.with_suffix(".csv") for file in results.glob(f"*/{experiment}_seed*.csv")}
+    files |= {
+        file.with_suffix(".csv")
+        for file in results.glob(f"*/{experiment}_seed*.json")
+        if not file.stem.endswith("_perfect")
+    }
+    runs = [load_run(file) for file in sorted(files)]
+    for run in runs:
+        if "run" not in run.config:
+            raise UsageError(
+                f"{run.path.with_suffix('.json')}: must be the JSON file of an exported run; "
+                "export the run again"
+            )
+    return sorted(runs, key=lambda run: run.seed or 0)
 
 
 def find_runs(paths: Iterable[str | Path], notify: Notify = print) -> list[Run]:
     """Load every run at or below the paths once, sorted by name.
 
-    Below a folder, runs without scalars are skipped silently, and unreadable files are skipped and
+    Runs below a folder without scalars are skipped silently, and unreadable files are skipped and
     reported by `notify`.
 
     Raises UsageError: there is no run at or below a path.
@@ -119,7 +134,7 @@ def find_runs(paths: Iterable[str | Path], notify: Notify = print) -> list[Run]:
         if not found:
             reason = "no run is at or below it" if path.exists() else "no such file or folder"
             raise UsageError(f"{path}: {reason}; must be a log folder or a folder of log folders")
-        runs |= {run.path.resolve(): run for run in found}
+        runs |= {Path(os.path.realpath(run.path)): run for run in found}
     return sorted(runs.values(), key=lambda run: (run.setting, run.seed or 0))
 
 
@@ -130,18 +145,14 @@ def read_csv(file: Path) -> dict[str, Array]:
 
     Raises UsageError: the file is not a table of numbers.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            whole = (line for line in stream if line.endswith("\n") or file.name != PROGRESS)
-            names, *cells = list(csv.reader(whole)) or [[]]
+    with reading(str(file), "a CSV of numbers with a header"):
+        names, *cells = read_table(file, is_growing=file.name == PROGRESS) or [[]]
         for number, row in enumerate(cells, start=2):
             if len(row) != len(names):
                 raise ValueError(f"line {number} has {len(row)} cells, the header has {len(names)}")
         names = list(map(current_metric, names))
         table = np.array([[float(cell or "nan") for cell in row] for row in cells])
         return dict(zip(names, table.reshape(len(cells), len(names)).T, strict=True))
-    except (ValueError, csv.Error) as error:
-        raise UsageError(f"{file}: {error}; must be a CSV of numbers with a header") from error
 
 
 def read_event_columns(files: Sequence[Path]) -> dict[str, Array]:
@@ -187,16 +198,17 @@ def _runs_below(folder: Path, notify: Notify) -> list[Run]:
     """Load the runs that have scalars; question 1 and runs that have just begun have none."""
     logs = {file.parent for file in folder.rglob(PROGRESS)}
     logs |= {file.parent for file in folder.rglob("*tfevents*") if is_event_file(file)}
-    exported = {
-        file for file in folder.rglob("*.csv") if "flags" in _read_json(file.with_suffix(".json"))
-    }
     runs = []
-    for path in sorted(logs | exported):
+    for path in sorted(logs | {file for file in folder.rglob("*.csv") if file.name != PROGRESS}):
         try:
+            if path.suffix == ".csv" and not _description(path.with_suffix(".json")):
+                continue  # the table of a sweep or of a study
             runs.append(load_run(path))
         except NothingLoggedError:
             pass
         except UsageError as error:
+            if path == folder:
+                raise
             notify(f"skipped {error}; repair or remove it")
     return runs
 
@@ -211,10 +223,13 @@ def _name(path: Path, config: dict[str, Any]) -> str:
     return _STAMP.sub("", folder.name).removeprefix("hw4_")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    """Return the description of a run, or {} if the file is missing or has no flags."""
-    try:
-        content = json.loads(file.read_text())
-        return content | {"flags": translate_flags(content["flags"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+def _description(file: Path) -> dict[str, Any]:
+    """Return the description of a run, or {} if the file is missing or describes something else.
+
+    Raises UsageError: the file is damaged.
+    """
+    with reading(str(file), "the description of a run; repair it, or move it away"):
+        try:
+            return read_description(file)
+        except (FileNotFoundError, OtherFileError):
+            return {}

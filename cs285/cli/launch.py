@@ -18,19 +18,21 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from cs285.agents.registry import AgentEntry, expand_flags, find_agent
+from cs285.agents.registry import AgentEntry, check_trust, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
+from cs285.cli.script import add_trust_flag, fail
 from cs285.config import flags as flag_tools
 from cs285.config import presets
 from cs285.config.ineffective import describe_ineffective
-from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError
+from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError, printable
+from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,
     CONFIG,
-    PROGRESS,
     WHICH,
     create_run_folder,
+    has_results,
     lock_folder,
     read_config,
     record_resume,
@@ -52,9 +54,12 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
             return 0
         values = expand_flags(entry, given)
         resumed, which = values.pop("resume", None), values.pop("checkpoint", None)
+        trusted = values.pop("trust", False)
         if resumed is None:
             if which is not None:
                 raise UsageError(f"--checkpoint {which}: must be given together with --resume")
+            if trusted:
+                raise UsageError("--trust: must be given together with --resume")
             config: Any = flag_tools.from_flat(entry.config_class, values)
             for line in describe_ineffective(
                 given, config, flag_tools.defaults(entry.config_class)
@@ -62,12 +67,11 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
                 print(line)
             start_run(entry, config)
         else:
-            resume(entry, Path(resumed), values, which or LAST)
+            resume(entry, Path(resumed), values, which or LAST, trusted)
     except UsageError as error:
-        print(f"{entry.script}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except RunError as error:
-        print(f"{entry.script}: error: {error}", file=sys.stderr)
+        return fail(entry.script, str(error), error.exit_code)
+    except RunError as error:  # the message of a WorkerError has several lines
+        print(f"{entry.script}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{entry.script}: interrupted before the run started", file=sys.stderr)
@@ -92,20 +96,36 @@ def start_run(entry: AgentEntry, config: Any) -> None:
     print(f"logging to {folder}", flush=True)
     try:
         _train(entry, config, folder, parts)
-    except UsageError:  # for example, the disk is full
-        # Do not leave a folder without results.
-        if not any((folder / name).exists() for name in (CHECKPOINT, PROGRESS)):
+    except BaseException:  # for example, the disk is full
+        if not has_results(folder):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def resume(entry: AgentEntry, folder: Path, given: dict[str, Any], which: str = LAST) -> None:
+def resume(
+    entry: AgentEntry,
+    folder: Path,
+    given: dict[str, Any],
+    which: str = LAST,
+    trusted: bool = False,
+) -> None:
     """Resume the run in `folder` with its own flags, from its last or its previous checkpoint.
 
     The `given` flags must have the same values as before, except those that cannot change past
-    results. Raises RunError: a flag differs, the run cannot be resumed, or it fails.
+    results. Raises RunError: a flag differs, the run cannot be resumed, it needs trust
+    (`check_trust`), or it fails.
     """
-    saved = read_config(folder, entry.script)
+    about = f"--resume {folder}"
+    content = read_config(folder, "--resume")
+    for file in folder.glob("*.tmp"):
+        if file.is_symlink():  # the run would write to another file
+            raise UsageError(f"{about}: its {file.name} is a link; must be a log folder without it")
+    saved = content["flags"]
+    if content["script"] != entry.script:
+        raise UsageError(
+            f"{about}: it is a run of {shortened(content['script'])}; must be a run of "
+            f"{entry.script}"
+        )
     free = flag_tools.flags_free_on_resume(entry.config_class)
     for name, value in given.items():
         if name not in free and value != saved.get(name):
@@ -115,18 +135,16 @@ def resume(entry: AgentEntry, folder: Path, given: dict[str, Any], which: str = 
             )
     try:
         config: Any = flag_tools.from_flat(entry.config_class, {**saved, **given})
-    except TypeError as error:
-        raise UsageError(
-            f"--resume {folder}: its {CONFIG} has values of a wrong type; must be the log folder "
-            f"of a run of {entry.script}"
-        ) from error
+    except UsageError as error:
+        raise UsageError(f"{about}: flags of its {CONFIG}: {error}") from error
+    check_trust(about, config.run.env_name, trusted, given.values())
     if saved.get("checkpoint_freq") == -1 and not (folder / CHECKPOINT).exists():
         raise UsageError(
             f"--resume {folder}: must be the log folder of a run with a checkpoint; this run had "
             "--checkpoint_freq -1"
         )
     parts = _prepare(config)
-    print(f"resuming {folder}", flush=True)
+    print(f"resuming {printable(str(folder))}", flush=True)
     _train(entry, config, folder, parts, which)
 
 
@@ -146,6 +164,7 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
         default=flag_tools.ABSENT,
         help="checkpoint to resume from; previous: the one before the last (default: last)",
     )
+    add_trust_flag(parser)
     presets.add_flag(parser)
     flag_tools.add_flags(parser, entry.config_class)
     return parser

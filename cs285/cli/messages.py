@@ -18,7 +18,7 @@ from cs285.infrastructure.errors import (
     WorkerError,
     as_no_memory,
 )
-from cs285.infrastructure.run_folder import CHECKPOINT
+from cs285.infrastructure.run_folder import CHECKPOINT, env_name_of
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
@@ -47,8 +47,10 @@ def _how_to_resume(folder: Path, lost: int) -> str:
     """Return how to continue the run, or that nothing of it was saved."""
     if not (folder / CHECKPOINT).exists():
         return "; nothing was saved"
+    # The run imported the module of MODULE:ID, so its user trusts it.
+    trust = " --trust" if ":" in env_name_of(folder) else ""
     repeated = f", which repeats {lost} unsaved iteration{'s' * (lost > 1)}"
-    return f"; continue with --resume {folder}{repeated * (lost > 0)}"
+    return f"; continue with --resume {folder}{trust}{repeated * (lost > 0)}"
 
 
 def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> RunError | None:
@@ -70,5 +72,10 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
         return UsageError(
             f"--data_dir {folder.parent}: cannot write the run's files ({error.strerror}); must be "
             f"a writable folder with enough space{how_to_resume}"
+        )
+    if isinstance(error, OSError) and folder in Path(str(error.filename)).parents:
+        return UsageError(
+            f"--resume {folder}: cannot use its {Path(error.filename).name} ({error.strerror}); "
+            f"must be the log folder of a run"
         )
     return None

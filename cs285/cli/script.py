@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import os
 import shutil
 import sys
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cs285.infrastructure.errors import InterruptedRunError, RunError
+from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError, one_line
 
 
 def run_script(
@@ -27,18 +29,30 @@ def run_script(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return fail(script, "stdout was closed", RunError.exit_code)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # from the first look at a path
+            return fail(script, f"{describe(error)}; must be a path", UsageError.exit_code)
         return fail(script, describe(error), RunError.exit_code)
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --trust to the flags of a script that reads a folder."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="import the modules that the folder names (MODULE:NAME), which runs their code",
+    )
 
 
 def fail(script: str, message: str, exit_code: int) -> int:
     """Print a one-line error on stderr and return `exit_code`."""
-    print(f"{script}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{script}: error: {one_line(message)}", file=sys.stderr)
     return exit_code
 
 
 def warn(message: str) -> None:
     """Print a one-line warning on stderr."""
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def describe(error: OSError) -> str:

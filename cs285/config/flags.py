@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import sys
@@ -13,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import UsageError, one_line
+from cs285.infrastructure.files import has_type, shortened
 
 Config = TypeVar("Config")
 ABSENT = argparse.SUPPRESS  # as the default, it keeps a flag that is not given out of the values
@@ -46,12 +48,13 @@ def one_of(*choices: str) -> Check:
     return Check(lambda value: value in choices, words)
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return an argparse type for integers of at least `least`."""
+def whole_number(least: int, most: int = 10**6) -> Callable[[str], int]:
+    """Return an argparse type for integers from `least` to `most`."""
 
     def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least {least}")
+        if not (text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+            must_be = f"must be an integer of at least {least} and at most {most}"
+            raise argparse.ArgumentTypeError(f"{shortened(text)}: {must_be}")
         return int(text)
 
     return convert
@@ -95,7 +98,7 @@ class OneLineParser(argparse.ArgumentParser):
         # argparse writes "argument --flag: VALUE: must be X" or "argument --flag: expected ...".
         words = re.sub(r"^argument (?:\S+/)?(\S+): (\S+: must be)", r"\1 \2", message)
         words = re.sub(r"^argument (\S+): expected .*", r"\1: must have a value", words)
-        self.exit(2, f"{self.prog}: error: {' '.join(words.split())}\n")
+        self.exit(2, f"{self.prog}: error: {one_line(words)}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -128,9 +131,15 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
             section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)
 
 
+@functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    """Return {field name: type} of a dataclass. Python takes a millisecond to evaluate them."""
+    return typing.get_type_hints(group)
+
+
 def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
     """Return the fields of a flag group with their types: bool, int, float or str."""
-    types = {name: typing.get_args(t) or (t,) for name, t in typing.get_type_hints(group).items()}
+    types = {name: typing.get_args(t) or (t,) for name, t in _hints(group).items()}
     return [
         (field, next(t for t in (bool, int, float, str) if t in types[field.name]))
         for field in dataclasses.fields(group)
@@ -139,7 +148,7 @@ def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
 
 def groups(config_class: type) -> dict[str, type]:
     """Return the flag groups of a config class as {field name: dataclass}."""
-    types = typing.get_type_hints(config_class)
+    types = _hints(config_class)
     return {field.name: types[field.name] for field in dataclasses.fields(config_class)}
 
 
@@ -174,11 +183,14 @@ def flags_free_on_resume(config_class: type) -> set[str]:
 
 
 def check_values(group: type, values: dict[str, Any]) -> None:
-    """Check the `values` of a flag group. Raises UsageError: a value is invalid."""
-    for field in dataclasses.fields(group):
-        value, check = values.get(field.name), field.metadata["check"]
-        if value is not None and not check.holds(value):
-            raise UsageError(f"--{field.name} {value}: must be {check.must_be}")
+    """Check the types and values of a flag group. Raises UsageError: a value is invalid."""
+    hints = _hints(group)
+    for field, kind in typed_fields(group):
+        if field.name in values:
+            value = values[field.name]
+            is_of_type = has_type(value, hints[field.name])
+            if not (is_of_type and (value is None or field.metadata["check"].holds(value))):
+                raise invalid(field, kind, value)
 
 
 def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
@@ -188,11 +200,17 @@ def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
         try:
             return kind(text)
         except ValueError:
-            check, kind_name = field.metadata["check"], "an integer" if kind is int else "a number"
-            must_be = kind_name if check is ANYTHING else check.must_be
-            raise UsageError(f"--{field.name} {text}: must be {must_be}") from None
+            raise invalid(field, kind, text) from None
 
     return convert
+
+
+def invalid(field: dataclasses.Field, kind: type, value: Any) -> UsageError:
+    """Return the error about the value of a flag."""
+    check = field.metadata["check"]
+    kinds = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
+    must_be = kinds[kind] if check is ANYTHING else check.must_be
+    return UsageError(f"--{field.name} {shortened(value)}: must be {must_be}")
 
 
 def parse_values(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:

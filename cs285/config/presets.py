@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cs285.config.flags import ABSENT, defaults
-from cs285.config.toml import read_toml
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import read_toml
 from cs285.infrastructure.recording.progress import Notify
 
 FOLDER = Path(__file__).with_name("presets")

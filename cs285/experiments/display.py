@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cs285.experiments.job import FAILED, HELD, RUNNING, Job
+from cs285.infrastructure.errors import one_line
 from cs285.infrastructure.logger import last_row
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import PROGRESS
@@ -54,7 +55,7 @@ class RunDisplay:
 
     def _state(self, job: Job) -> str:
         if job.state == FAILED:
-            return f"failed: {job.error}"
+            return f"failed: {one_line(job.error)}"
         if job.state not in (RUNNING, HELD):
             return job.state
         seconds = time.monotonic() - job.started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,15 +15,23 @@ from cs285.config import flags as flag_tools
 from cs285.config.ineffective import flags_without_effect_on_curve
 from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
 from cs285.infrastructure.checkpoint import read_checkpoint
-from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line
+from cs285.infrastructure.files import open_regular
 from cs285.infrastructure.logger import ITERATION, last_row
-from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.recording.progress import silent
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, is_held
+from cs285.infrastructure.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    PROGRESS,
+    is_held,
+    open_lock,
+    read_description,
+)
 
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
 STOPPED = "stopped early"
 ENDED = (DONE, STOPPED, FAILED)
+MOST_RUNS = 10_000  # of a list or a sweep; preparing them takes up to a minute
 LOSSES = 20  # a job fails after it has lost this many machines
 KILLS = 3  # a job fails after this many kills in a row without a new checkpoint
 ENDED_EARLY = "its process ended with exit code 0 before the last iteration"
@@ -70,6 +77,8 @@ def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
     Raises UsageError: a flag or value is invalid.
     """
     entry, config = find_agent(agent), resolve(agent, given)
+    if not config.run.env_name:
+        raise UsageError("--env_name: must be the id of an environment (see --help)")
     free, flat = flag_tools.flags_free_on_resume(entry.config_class), flag_tools.to_flat(config)
     free_flags_given = {name: value for name, value in given.items() if name in free}
     not_compared = {*flags_without_effect_on_curve(entry.config_class), *free}
@@ -99,7 +108,7 @@ def begin(job: Job, data_dir: Path, launcher: Launcher, share: Share) -> None:
     The job is RUNNING afterwards, HELD if another process has it, DONE if nothing is left to do, or
     FAILED with an error.
     """
-    lock = (data_dir / f".{job.name}.lock").open("w")
+    lock = open_lock(data_dir / f".{job.name}.lock")
     is_ours = True  # also on a file system that does not support locks
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +125,8 @@ def begin(job: Job, data_dir: Path, launcher: Launcher, share: Share) -> None:
         lock.close()
         return
     if job.folder:
-        words = [*job.resume_flags, "--resume", str(job.folder)]
+        # Its flags equal the job's flags, which the user gave, so it imports no other module.
+        words = [*job.resume_flags, "--resume", str(job.folder), "--trust"]
     else:
         words = [*job.flags, "--data_dir", str(data_dir)]
     job.process = launcher.start(job.module, words, log_of(job, data_dir), lock, share)
@@ -216,12 +226,13 @@ def iterations_done(folder: Path) -> int:
 def last_line(file: Path) -> str:
     """Return the last non-empty line of a log, or "" if there is none."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             stream.seek(max(0, file.stat().st_size - 2000))
             lines = stream.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.split("\r")[-1].strip() for line in reversed(lines) if line.strip()), "")
+    last = next((line.split("\r")[-1] for line in reversed(lines) if line.strip()), "")
+    return one_line(last)
 
 
 def locate(job: Job, folders: Sequence[Path]) -> None:
@@ -258,6 +269,6 @@ def locate(job: Job, folders: Sequence[Path]) -> None:
 
 def _flags_of(folder: Path) -> dict[str, Any]:
     try:
-        return translate_flags(json.loads((folder / CONFIG).read_text())["flags"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_description(folder / CONFIG)["flags"]
+    except (OSError, ValueError):
         return {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from cs285.agents.registry import find_agent
-from cs285.config.toml import read_toml
+from cs285.config.run import NAME
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import check_types, read_toml, reading, shortened
 
 EXPERIMENTS_FILE = Path(__file__).with_name("homework.toml")
 RESEARCH_FILE = Path(__file__).with_name("research.toml")
@@ -108,59 +110,50 @@ def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
 
     Raises UsageError: the file is unreadable or not a list, or an entry is invalid.
     """
-    file = find_list(which)
-    try:
-        content = read_toml(file)
-        entries, groups = content.get("experiment"), dict(content.get("groups", {}))
-        if not (isinstance(entries, list) and entries):
+    with reading(f"--experiments {which}", f"{', '.join(BUILT_IN)}, or a file like the first"):
+        content = read_toml(find_list(which))
+        check_types(content, {"experiment": list[dict[str, Any]], "groups": dict[str, str]})
+        if not content.get("experiment"):
             raise ValueError("it has no [[experiment]] entries")
         listed = [
-            _experiment(number, entry, groups) for number, entry in enumerate(entries, start=1)
+            _experiment(number, entry, content.get("groups", {}))
+            for number, entry in enumerate(content["experiment"], start=1)
         ]
         experiments = [
             each for entry in listed for each in (entry, *map(entry.with_preset, entry.presets))
         ]
-    except OSError as error:
-        raise UsageError(
-            f"--experiments {file}: {error.strerror}; must be {', '.join(BUILT_IN)}, or a file "
-            "with a list of experiments"
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"--experiments {file}: {error}; see {EXPERIMENTS_FILE} for an example"
-        ) from error
-    names = [experiment.name for experiment in experiments]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UsageError(f"--experiments {file}: {min(twice)} is listed twice; must be unique")
+        counts = Counter(experiment.name for experiment in experiments)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"{twice[0]} is listed twice")
     return experiments
 
 
-def _experiment(number: int, entry: Any, groups: dict[str, str]) -> Experiment:
+def _experiment(number: int, entry: dict[str, Any], groups: dict[str, str]) -> Experiment:
     """Return the experiment of an entry. Raises ValueError: a key is missing or invalid."""
     try:
         values = dict(entry)
+        _check_keys(values, Experiment, flags=str, group=str, results=list[dict[str, Any]])
         group = values.pop("group", None)
-        _check_keys(values, Experiment, "group")
-        if not isinstance(values["name"], str):
-            raise ValueError(f"name {values['name']}: must be a string")
         if group is not None and group not in groups:
             raise ValueError(f"group {group}: must be in [groups]")
         _check_script(values["script"])
-        words = f"{groups.get(group, '')} {values.get('flags', '')}"
-        values["flags"] = tuple(shlex.split(words))
+        values["flags"] = tuple(shlex.split(f"{groups.get(group, '')} {values.get('flags', '')}"))
         for result in (results := values.get("results", ())):
             _check_keys(result, Result)
         values["results"] = tuple(Result(**result) for result in results)
-        values["presets"] = tuple(values.get("presets", Experiment.presets))
-        values["minutes"] = float(values.get("minutes", Experiment.minutes))
-        values["seeds"] = tuple(values.get("seeds", Experiment.seeds))
-        if not values["seeds"] or not all(isinstance(seed, int) for seed in values["seeds"]):
-            raise ValueError(f"seeds {list(values['seeds'])}: must be one or more integers")
-        return Experiment(**values)
-    except (ValueError, TypeError, AttributeError, UsageError) as error:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        raise ValueError(f"experiment {name or number}: {error}") from error
+        for key in ("presets", "seeds"):
+            values[key] = tuple(values.get(key, getattr(Experiment, key)))
+        if not values["seeds"] or min(values["seeds"]) < 0:
+            raise ValueError(f"seeds {list(values['seeds'])}: must be one or more integers from 0")
+        if values.get("minutes", 0) < 0:
+            raise ValueError(f"minutes {values['minutes']}: must be 0 or more")
+        experiment = Experiment(**values)
+        if not experiment.name or not NAME.holds(experiment.run_name(max(experiment.seeds))):
+            raise ValueError(f"name {shortened(experiment.name)!r}: must be {NAME.must_be}")
+        return experiment
+    except (ValueError, UsageError) as error:
+        name = shortened(entry.get("name") or number)
+        raise ValueError(f"experiment {name}: {error}") from error
 
 
 def _check_script(name: str) -> None:
@@ -171,18 +164,19 @@ def _check_script(name: str) -> None:
         raise ValueError(f"script {str(error).removeprefix('agent ')}") from error
 
 
-def _check_keys(table: dict[str, Any], config_class: Any, *others: str) -> None:
-    """Raise ValueError if a required field of a dataclass is missing, or a key is unknown.
+def _check_keys(table: dict[str, Any], config_class: Any, **types_of: Any) -> None:
+    """Raise ValueError if a required field is missing, a key is unknown, or a type is wrong.
 
-    Keys in `others` are known, too.
+    `types_of` has the types of further keys, and of fields that have another type in the file.
     """
+    types_of = get_type_hints(config_class) | types_of
     for field in fields(config_class):
         if field.default is MISSING and field.name not in table:
             raise ValueError(f"key {field.name}: must be given")
-    known = [*(field.name for field in fields(config_class)), *others]
     for key in table:
-        if key not in known:
-            raise ValueError(f"key {key}: must be one of {', '.join(known)}")
+        if key not in types_of:
+            raise ValueError(f"key {shortened(key)}: must be one of {', '.join(types_of)}")
+    check_types(table, types_of)
 
 
 def select(

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import torch
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import open_regular
 from cs285.infrastructure.interrupts import delayed_interrupts
 from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, WHICH, run_id
 
@@ -153,7 +154,7 @@ def _check_content(file: Path) -> None:
     torch.load does not compare them. Compressed content, which could fill the memory, is not from
     torch.save.
     """
-    with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+    with open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("compressed")

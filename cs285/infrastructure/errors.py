@@ -9,6 +9,24 @@ NO_MEMORY = (  # parts of torch's messages, on CPU and GPU
     "multiplication overflow",
 )
 
+LONGEST_LINE = 2000
+
+
+def printable(text: str) -> str:
+    """Return text for a terminal: control characters except line ends are escaped, as in repr.
+
+    The names in a file may contain escape sequences that a terminal would execute.
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a message as one printable line; the middle of a very long one is left out."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[:500]} ... {line[-500:]}"
+
 
 class RunError(Exception):
     """A one-line message to the user; the process exits with `exit_code`."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import read_table, reading
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.run_folder import PROGRESS
@@ -121,22 +122,24 @@ def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 def read_rows(file: Path, rename: Callable[[str], str] = current_metric) -> list[dict[str, str]]:
     """Return the complete rows of a progress.csv under current names; [] without such a file.
 
-    Rows that a kill or a power cut left incomplete are skipped.
+    Rows that a kill or a power cut left incomplete are skipped. Raises UsageError: the file is
+    unreadable or too large.
     """
-    if not file.exists():
-        return []
-    with file.open(newline="", errors="replace") as stream:
-        complete = [line for line in stream if line.endswith("\n") and "\0" not in line]
-    rows = csv.DictReader(complete)
-    rows.fieldnames = list(map(rename, rows.fieldnames or []))
-    return [row for row in rows if (row.get(ITERATION) or "").isdecimal()]
+    with reading(str(file), f"the {PROGRESS} that a run wrote"):
+        try:
+            header, *lines = read_table(file, is_growing=True) or [[]]
+        except FileNotFoundError:  # not written yet, or a resumed run is replacing it
+            return []
+    names = list(map(rename, header))
+    rows = [dict(zip(names, cells, strict=True)) for cells in lines if len(cells) == len(names)]
+    return [row for row in rows if _is_row(row)]
 
 
 def last_row(file: Path) -> dict[str, str]:
-    """Return the last complete row of a progress.csv, or {} if there is none."""
+    """Return the last complete row of a progress.csv, or {} if there is none or it is damaged."""
     try:
         rows = read_rows(file)
-    except FileNotFoundError:  # not written yet, or a resumed run is replacing it
+    except UsageError:
         return {}
     return {name: cell for row in rows[-1:] for name, cell in row.items() if cell}
 
@@ -150,6 +153,17 @@ def _checksum(rows: Sequence[Mapping[str, object]], before: int = 0) -> int:
         cells = sorted(f"{name}={cell}" for name, cell in row.items() if cell != "")
         before = zlib.crc32("\n".join(cells).encode(), before)
     return before
+
+
+def _is_row(row: Mapping[str, str]) -> bool:
+    """Return whether a row has an iteration, and numbers or nothing in its other cells."""
+    iteration = row.get(ITERATION, "")
+    if not (iteration.isdecimal() and len(iteration) < 20):
+        return False
+    try:
+        return all(isinstance(float(cell or 0), float) for cell in row.values())
+    except ValueError:
+        return False
 
 
 def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:

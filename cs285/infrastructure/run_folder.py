@@ -18,13 +18,40 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import OtherFileError, check_types, read_json, reading
 from cs285.infrastructure.old_names import translate_flags
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
 WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}
+LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
+MUST_BE = "the log folder of a run"
+# The types of the keys that this package uses.
+_DESCRIPTION = {
+    "flags": dict[str, Any],
+    "script": str,
+    "agent": str,
+    "id": str | None,
+    "command": str | list[str],
+    "resumed": list[dict[str, Any]],
+    "git": dict[str, Any],
+    "machine": dict[str, Any],
+    "run": dict[str, Any],
+}
+_RESULT = {
+    "iterations": int,
+    "seconds": float,
+    "seconds_by_phase": dict[str, float],
+    "mean_prediction_error": float,
+    "ensemble_prediction_error": float,
+    "final_evaluation": dict[str, Any],
+}
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
+
+
+class HeldError(UsageError):
+    """Another process is running the run."""
 
 
 def default_data_dir() -> Path:
@@ -101,32 +128,51 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def read_config(folder: Path, script: str) -> dict[str, Any]:
-    """Return the flags of the run in `folder`. Raises UsageError: it has no run of `script`."""
-    try:
-        content = json.loads((folder / CONFIG).read_text())
-        made_by, flags = content["script"], translate_flags(content["flags"])
-    except OSError as error:
-        raise UsageError(
-            f"--resume {folder}: cannot read its {CONFIG} ({error.strerror}); must be the log "
-            "folder of a run"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"--resume {folder}: its {CONFIG} is damaged or not from a run; must be the log folder "
-            "of a run"
-        ) from error
-    if made_by != script:
-        raise UsageError(f"--resume {folder}: it is a run of {made_by}; must be a run of {script}")
-    return flags
+def read_description(file: Path) -> dict[str, Any]:
+    """Return the description of a run, with the current names of its flags.
+
+    `file` is the config.json of a run, or the JSON file of an exported run.
+
+    Raises OSError: the file cannot be read. Raises ValueError: it does not describe a run.
+    """
+    content = read_json(file)
+    if "flags" not in content:
+        raise OtherFileError(f"{file.name} does not describe a run")
+    check_types(content, _DESCRIPTION)
+    result = content.get("run", {})
+    check_types(result, _RESULT)
+    check_types(result.get("final_evaluation", {}), {"returns": list[float]})
+    flags = translate_flags(content["flags"])
+    check_types(flags, {"exp_name": str, "env_name": str, "seed": int, "n_iter": int})
+    return content | {"flags": flags}
+
+
+def read_config(folder: Path, argument: str = "LOGDIR") -> dict[str, Any]:
+    """Return the content of the config.json of the run in `folder`.
+
+    An error names the folder as the value of `argument`. Raises UsageError: the folder has no run.
+    """
+    with reading(f"{argument} {folder}", MUST_BE):
+        content = read_description(folder / CONFIG)
+        if "script" not in content:
+            raise ValueError(f"{CONFIG} does not name the script of the run")
+        return content
 
 
 def run_id(folder: Path) -> str | None:
     """Return the random id of the run in `folder`, or None if it has no readable id."""
     try:
-        return json.loads((folder / CONFIG).read_text()).get("id")
-    except (OSError, ValueError, AttributeError):
+        return read_json(folder / CONFIG).get("id")
+    except (OSError, ValueError):
         return None
+
+
+def env_name_of(folder: Path) -> str:
+    """Return the --env_name of the run in `folder`, or "" if it is unknown."""
+    try:
+        return read_description(folder / CONFIG)["flags"].get("env_name", "")
+    except (OSError, ValueError):
+        return ""
 
 
 def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
@@ -134,7 +180,7 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
 
     The new `flags` replace the old ones, because n_iter may differ.
     """
-    content = json.loads((folder / CONFIG).read_text())
+    content = read_config(folder, "--resume")
     sessions = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
     temporary = folder / f".{CONFIG}.tmp"
     whole = {**content, "flags": flags, "resumed": sessions}
@@ -142,13 +188,26 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
     temporary.replace(folder / CONFIG)
 
 
+def has_results(folder: Path) -> bool:
+    """Return whether a run has a checkpoint, a curve, or the predictions of question 1."""
+    return any((folder / name).exists() for name in (CHECKPOINT, PROGRESS, PREDICTIONS))
+
+
+def open_lock(file: Path) -> TextIO:
+    """Open a lock file, and create it if necessary. Raises OSError: it is a link or a folder."""
+    # A FIFO that is opened for reading and writing does not block.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(file, flags, 0o666), "w")
+
+
 def lock_folder(folder: Path) -> TextIO:
-    """Lock `folder` while the returned file is open. Raises UsageError: it is locked."""
-    lock = (folder / ".lock").open("w")
+    """Lock `folder` while the returned file is open. Raises UsageError: it cannot be locked."""
+    with reading(f"--resume {folder}", "a writable log folder"):
+        lock = open_lock(folder / LOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UsageError(
+        raise HeldError(
             f"--resume {folder}: another process is running it; must be a run that has stopped"
         ) from error
     except OSError:
@@ -160,8 +219,10 @@ def is_held(folder: Path) -> bool:
     """Return whether another process is running the run in `folder`."""
     try:
         lock_folder(folder).close()
-    except UsageError:
+    except HeldError:
         return True
+    except UsageError:  # the run itself reports the error
+        return False
     return False
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.rebuild import read_run, rebuild
-from cs285.cli.script import run_script
+from cs285.cli.script import add_trust_flag, run_script
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import disable_renderer
@@ -53,13 +53,13 @@ class Options:
     diagnosis: DiagnosisConfig
 
 
-def diagnose(folder: Path, options: DiagnosisConfig) -> None:
+def diagnose(folder: Path, options: DiagnosisConfig, trusted: bool = False) -> None:
     """Write the report and the arrays for the run in `folder`, and print a summary.
 
-    No other file in the folder changes. Raises UsageError: the folder has no run with a model, or
-    the output is not writable.
+    No other file in the folder changes. Raises UsageError: the folder has no run with a model, it
+    needs to be `trusted`, or the output is not writable.
     """
-    _, config = read_run(folder)
+    _, config = read_run(folder, trusted)
     if flag_tools.to_flat(config).get("num_agent_train_steps_per_iter") == 0:
         raise UsageError(
             f"LOGDIR {folder}: its run has no model; must be the log folder of a run with "
@@ -68,12 +68,14 @@ def diagnose(folder: Path, options: DiagnosisConfig) -> None:
     report = Path(options.output or folder / "diagnosis.html")
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
         raise UsageError(f"--output {report}: must be a file in a writable folder")
+    if report.is_symlink() or report.with_suffix(".npz").is_symlink():
+        raise UsageError(f"--output {report}: must not be a link, nor its .npz file")
     users_renderer = disable_renderer()
     from cs285.analysis.diagnosis import html_report
     from cs285.analysis.diagnosis.figures import picture_of
     from cs285.policies.base_policy import is_planner
 
-    run = rebuild(folder)
+    run = rebuild(folder, trusted=trusted)
     env_name, counters = run.config.run.env_name, run.counters
     subject = run.agent.diagnosed()
     if subject is None:
@@ -147,10 +149,11 @@ def _run(argv: Sequence[str]) -> int:
     add_current_folder_to_path()
     parser = flag_tools.OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
+    add_trust_flag(parser)
     flag_tools.add_flags(parser, Options)
     values = flag_tools.parse_values(parser, argv)
-    folder = values.pop("folder")
-    diagnose(folder, flag_tools.from_flat(Options, values).diagnosis)
+    folder, trusted = values.pop("folder"), values.pop("trust", False)
+    diagnose(folder, flag_tools.from_flat(Options, values).diagnosis, trusted)
     return 0
 
 

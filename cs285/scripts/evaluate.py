@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.evaluation import POLICIES, Evaluation, evaluate
-from cs285.cli.script import run_script
-from cs285.config.flags import OneLineParser, whole_number
+from cs285.cli.script import add_trust_flag, run_script
+from cs285.config.flags import LARGEST, OneLineParser, whole_number
 from cs285.infrastructure.recording.rendering import disable_renderer
 from cs285.scripts.outputs import FILE, writing
 
@@ -28,19 +28,23 @@ def _run(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
     add("--episodes", type=whole_number(1), default=10, metavar="N", help="(default: 10)")
-    add("--seed", type=whole_number(0), default=1, metavar="N", help="seed of these episodes "
-        "(default: 1)")  # fmt: skip
+    add("--seed", type=whole_number(0, LARGEST), default=1, metavar="N", help="seed of these "
+        "episodes (default: 1)")  # fmt: skip
     add("--policy", choices=POLICIES, help="what acts: the trained policy network, the planner, or "
         "random actions (default: the policy that the run evaluated)")  # fmt: skip
     add("--num_workers", type=whole_number(1), metavar="N", help="worker processes (default: one "
         "per core); the episodes stay the same")  # fmt: skip
     add("--csv", type=Path, metavar="FILE", help="also write one line per episode to this file")
+    add_trust_flag(parser)
     given = parser.parse_args(argv)
     if given.csv:
         with writing(f"--csv {given.csv}", FILE):
             given.csv.open("a").close()  # fail before the episodes, not after them
     disable_renderer()
-    found = evaluate(given.folder, given.episodes, given.seed, given.policy, given.num_workers)
+    trusted = "trust" in given
+    found = evaluate(
+        given.folder, given.episodes, given.seed, given.policy, given.num_workers, trusted
+    )
     if given.csv:
         with writing(f"--csv {given.csv}", FILE):
             write_csv(found, given.csv)

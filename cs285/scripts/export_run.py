@@ -3,79 +3,85 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from cs285.analysis.evaluation import evaluate
-from cs285.cli.script import run_script
+from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.checkpoint import read_checkpoint
-from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS
+from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
+from cs285.infrastructure.rl_trainer import Counters
+from cs285.infrastructure.run_folder import CONFIG, PREDICTIONS, PROGRESS, read_config
+from cs285.scripts.outputs import writing
 
 SCRIPT = "export_run.py"
+# Question 1's prediction errors, and their names in the JSON file. Before 2026-11-29 runs logged
+# the ensemble's error as "error".
+ERRORS = {"error": "mean_prediction_error", "ensemble_error": "ensemble_prediction_error"}
 EVAL_SEED = 1  # of the final policy's episodes; training uses other draws
 
 
-def export_run(folder: Path, target: Path, eval_episodes: int = 0) -> None:
+def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool = False) -> None:
     """Write the learning curve to `target`.csv and the provenance to `target`.json.
 
     With `eval_episodes`, the JSON file also has the returns of the final policy in new episodes.
     A run that logged no curve, as in question 1, exports its losses as CSV and the predictions of
-    iteration 0 instead. Raises UsageError: config.json or the checkpoint is unreadable.
+    iteration 0 instead. Nothing is written before everything has been read. Raises UsageError: a
+    file of the run is unreadable, or the run needs to be `trusted` to evaluate it.
     """
-    try:
-        content = json.loads((folder / CONFIG).read_text())
-        command = content["command"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"LOGDIR {folder}: cannot read {CONFIG} ({type(error).__name__}); must be the log "
-            "folder of a run"
-        ) from error
+    content = read_config(folder)
     state = read_checkpoint(folder, "cpu", lazily=True, argument="LOGDIR")
-    counters = state["counters"]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if (folder / PROGRESS).exists():
-        shutil.copyfile(folder / PROGRESS, f"{target}.csv")
-    else:
-        losses = np.load(folder / "itr_0_losses.npy").tolist()
-        rows = [f"{step},{loss}" for step, loss in enumerate(losses, start=1)]
-        Path(f"{target}.csv").write_text("\n".join(["Gradient step,Training Loss", *rows]) + "\n")
-        shutil.copyfile(folder / "itr_0_predictions.npz", f"{target}_predictions.npz")
-    content["command"] = _published(command)
+    losses, predictions = folder / "itr_0_losses.npy", folder / PREDICTIONS
+    with reading(f"LOGDIR {folder}", "the log folder of a run with its results"):
+        counters, command = Counters(**state["counters"]), _published(content["command"])
+        has_curve, has_predictions = os.path.lexists(folder / PROGRESS), predictions.exists()
+        if has_curve:
+            read_table(folder / PROGRESS, is_growing=True)
+        steps = [] if has_curve else read_arrays(losses)[""].tolist()
+        arrays = read_arrays(predictions) if has_predictions or not has_curve else {}
+        errors = {name: float(arrays[name]) for name in ERRORS if name in arrays}
+    content["command"] = command
     content["flags"].pop("data_dir", None)
     content["run"] = {
-        "iterations": counters["next_iteration"],
-        "env_steps": counters["env_steps"],
-        "seconds": round(counters["seconds"], 1),
+        "iterations": counters.next_iteration,
+        "env_steps": counters.env_steps,
+        "seconds": round(counters.seconds, 1),
         "seconds_by_phase": {
-            phase: round(seconds, 1)
-            for phase, seconds in counters.get("seconds_by_phase", {}).items()
+            phase: round(seconds, 1) for phase, seconds in counters.seconds_by_phase.items()
         },
+        **{ERRORS[name]: value for name, value in errors.items()},
     }
-    predictions = folder / "itr_0_predictions.npz"
-    if predictions.exists():
-        arrays = np.load(predictions)
-        content["run"]["mean_prediction_error"] = float(arrays["error"])
-        if "ensemble_error" in arrays:  # runs before 2026-11-29 logged the ensemble's as "error"
-            content["run"]["ensemble_prediction_error"] = float(arrays["ensemble_error"])
     if eval_episodes:
-        found = evaluate(folder, eval_episodes, EVAL_SEED)
+        found = evaluate(folder, eval_episodes, EVAL_SEED, trusted=trusted)
         content["run"]["final_evaluation"] = {
             "seed": EVAL_SEED,
             "returns": [round(value, 3) for value in found.returns.tolist()],
             "lengths": found.lengths.tolist(),
         }
-    Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
+    with writing(f"TARGET {target}", "a path in a writable folder"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if has_curve:
+            shutil.copyfile(folder / PROGRESS, f"{target}.csv")
+        else:
+            rows = [f"{step},{loss}" for step, loss in enumerate(steps, start=1)]
+            lines = ["Gradient step,Training Loss", *rows]
+            Path(f"{target}.csv").write_text("\n".join(lines) + "\n")
+            shutil.copyfile(predictions, f"{target}_predictions.npz")
+        Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _published(command: list[str]) -> str:
-    """Return the command without --data_dir, which would publish a path of the user's machine."""
+def _published(command: str | list[str]) -> str:
+    """Return the command without --data_dir, which would publish a path of the user's machine.
+
+    Raises ValueError: it is not the command of a script.
+    """
+    if len(command) < 2 or not isinstance(command, list):
+        raise ValueError(f"command {shortened(command)} in {CONFIG} is not a list of words")
     kept = [word for word in command[2:] if not word.startswith("--data_dir=")]
     if "--data_dir" in kept:
         at = kept.index("--data_dir")
@@ -93,13 +99,11 @@ def _run(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("folder", metavar="LOGDIR", type=Path, help="log folder of the run")
     add("target", metavar="TARGET", type=Path, help="path of the files to write, without extension")
+    add_trust_flag(parser)
     add("--eval_episodes", type=whole_number(0), default=0, metavar="N", help="also store the "
         "returns of the final policy in N new episodes (default: 0)")  # fmt: skip
     given = parser.parse_args(argv)
-    for name in (CONFIG, CHECKPOINT):
-        if not (given.folder / name).exists():
-            raise UsageError(f"LOGDIR {given.folder}: no {name}; must be the log folder of a run")
-    export_run(given.folder, given.target, given.eval_episodes)
+    export_run(given.folder, given.target, given.eval_episodes, "trust" in given)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -12,7 +13,8 @@ from typing import Any
 
 from cs285.cli.script import describe, fail, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
-from cs285.infrastructure.errors import RunError, UsageError
+from cs285.infrastructure.errors import RunError, UsageError, printable
+from cs285.infrastructure.files import is_inside
 from cs285.infrastructure.recording.event_file import (
     CorruptRecordError,
     copy_without_media,
@@ -73,9 +75,14 @@ def check_source(source: Path) -> None:
 
 
 def event_files(source: Path) -> Iterator[Path]:
-    """Yield the event files below the folder `source` in order, or the file `source` itself."""
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    return (file for file in files if file == source or is_event_file(file))
+    """Yield the event files below the folder `source` in order, or the file `source` itself.
+
+    Links that lead out of the folder are skipped.
+    """
+    if not source.is_dir():
+        return iter([source])
+    files = sorted(source.rglob("*"))
+    return (file for file in files if is_event_file(file) and is_inside(file, source))
 
 
 def write_filtered(source: Path, target: Path) -> None:
@@ -86,13 +93,18 @@ def write_filtered(source: Path, target: Path) -> None:
     """
     if target.exists() or target.is_symlink():
         raise UsageError(f"--output {target}: must not exist yet; choose another path")
-    if target.resolve().is_relative_to(source.resolve()):
+    if is_inside(target, source):
         raise UsageError(f"--output {target}: must be outside SOURCE {source}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(target) as temporary:
             if source.is_dir():
-                shutil.copytree(source, temporary, ignore=_videos, copy_function=_copy)
+                shutil.copytree(
+                    source,
+                    temporary,
+                    ignore=functools.partial(_left_out, source),
+                    copy_function=_copy,
+                )
             else:
                 _copy_filtered(source, temporary)
             temporary.rename(target)
@@ -105,9 +117,23 @@ def write_filtered(source: Path, target: Path) -> None:
         _report(file, file.stat().st_size, copy.stat().st_size)
 
 
-def _videos(folder: str, names: list[str]) -> list[str]:
+def _left_out(source: Path, folder: str, names: list[str]) -> list[str]:
+    """Return the names that a copy of the folder `source` leaves out, and warn about links."""
     is_videos = Path(folder).name == "videos"
-    return [name for name in names if is_videos and name.endswith(".mp4")]
+    videos = [name for name in names if is_videos and name.endswith(".mp4")]
+    files = [Path(folder, name) for name in names if name not in videos]
+    others = [file for file in files if not _is_copied(file, source)]
+    if others:
+        warn(
+            f"skipped {', '.join(map(str, others))}; links out of SOURCE or to folders, FIFOs and "
+            "devices are not copied"
+        )
+    return [*videos, *(file.name for file in others)]
+
+
+def _is_copied(file: Path, source: Path) -> bool:
+    """Return whether to copy a file or folder; a link to a folder may lead round in a circle."""
+    return (file.is_file() and is_inside(file, source)) or (file.is_dir() and not file.is_symlink())
 
 
 def _copy(source: str, target: str) -> None:
@@ -134,7 +160,8 @@ def filter_all_in_place(sources: Sequence[Path]) -> int:
     for source in sources:
         for file in event_files(source):
             try:
-                filter_in_place(file.resolve())  # replace the target of a link, not the link
+                # Replace the target of a link, not the link.
+                filter_in_place(Path(os.path.realpath(file)))
             except RunError as error:
                 exit_code = fail(SCRIPT, f"skipped {error}", RunError.exit_code)
     return exit_code
@@ -181,7 +208,8 @@ def _hold(folder: Path) -> AbstractContextManager[Any]:
 
 def _report(source: Path, old_size: int, new_size: int) -> None:
     saved = old_size - new_size
-    print(f"{source}: {old_size:,} -> {new_size:,} bytes, {saved:,} saved", flush=True)
+    sizes = f"{old_size:,} -> {new_size:,} bytes, {saved:,} saved"
+    print(f"{printable(str(source))}: {sizes}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -17,9 +17,16 @@ import cs285
 from cs285.analysis.runs import ITERATION, read_csv
 from cs285.cli.script import describe, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import UsageError, printable
+from cs285.infrastructure.files import is_inside, open_regular
 from cs285.infrastructure.recording.event_file import copy_without_media, is_event_file
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PROGRESS, default_data_dir
+from cs285.infrastructure.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    PROGRESS,
+    default_data_dir,
+    read_description,
+)
 
 SCRIPT = "make_submission.py"
 QUESTIONS = ("q1", "q2", "q3", "q4", "q5", "q6")
@@ -119,7 +126,7 @@ def matches(folder: Path, patterns: Sequence[str] | None) -> bool:
     """Return whether the name or path of a folder matches one of the patterns. None matches all."""
     return patterns is None or any(
         fnmatchcase(folder.name, pattern)
-        or fnmatchcase(str(folder.resolve()), str(Path(pattern).resolve()))
+        or fnmatchcase(os.path.realpath(folder), os.path.realpath(pattern))
         for pattern in patterns
     )
 
@@ -149,7 +156,7 @@ def _warn_of_gaps(runs: Sequence[Path], questions: Sequence[str]) -> None:
 def progress_if_unfinished(run: Path) -> str:
     """Return the progress of an unfinished run, or "" if the run is finished or it is unknown."""
     try:
-        flags = json.loads((run / CONFIG).read_text())["flags"]
+        flags = read_description(run / CONFIG)["flags"]
         n_iter, log_freq = int(flags["n_iter"]), int(flags["scalar_log_freq"])
         logged = read_csv(run / PROGRESS) if (run / PROGRESS).exists() else {}
         completed = int(max(logged.get(ITERATION, ()), default=-1)) + 1
@@ -170,7 +177,7 @@ def progress_if_unfinished(run: Path) -> str:
 
 
 def _events(run: Path) -> list[Path]:
-    return [file for file in run.rglob("*") if is_event_file(file)]
+    return [file for file in run.rglob("*") if is_event_file(file) and is_inside(file, run)]
 
 
 def files_of_runs(runs: Sequence[Path]) -> dict[str, Path]:
@@ -178,15 +185,24 @@ def files_of_runs(runs: Sequence[Path]) -> dict[str, Path]:
 
     def wanted(run: Path) -> Iterator[Path]:
         yield from _events(run)
-        yield from (file for name in (CONFIG, PROGRESS) if (file := run / name).is_file())
+        others = [run / CONFIG, run / PROGRESS]
         if question_of(run) == "q1":  # other questions have such files too, but they are large
-            yield from (f for f in run.glob("itr_*") if f.suffix in (".png", ".npy", ".npz"))
+            others += [f for f in run.glob("itr_*") if f.suffix in (".png", ".npy", ".npz")]
+        yield from (file for file in others if file.is_file() and is_inside(file, run))
 
+    links = ((f, run) for run in runs for f in run.rglob("*") if f.is_symlink())
+    if left_out := [str(file) for file, run in links if not is_inside(file, run)]:
+        warn(f"skipped {', '.join(left_out)}; links that lead out of a run are not packed")
     return {
-        f"data/{run.name}/{file.relative_to(run).as_posix()}": file
+        _entry_name(f"data/{run.name}/{file.relative_to(run).as_posix()}"): file
         for run in runs
         for file in sorted(wanted(run))
     }
+
+
+def _entry_name(path: str) -> str:
+    """Return a name for the zip that every unpacker accepts; Windows reads \\ as a separator."""
+    return printable(path).replace("\\", "%5C")
 
 
 def files_of_code() -> dict[str, Path]:
@@ -236,7 +252,7 @@ def _add(archive: ZipFile, name: str, source: Path) -> None:
                     "check the curve of this run",
                 )
         else:
-            with source.open("rb") as file:
+            with open_regular(source) as file:
                 shutil.copyfileobj(file, stream)
 
 

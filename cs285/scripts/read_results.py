@@ -14,6 +14,7 @@ from cs285.analysis.groups import with_column
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
 from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser
+from cs285.infrastructure.errors import printable
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.progress import Notify
 
@@ -41,7 +42,7 @@ def _run(argv: Sequence[str]) -> int:
         runs = with_column("--columns", name, runs, notify)
     names = list(dict.fromkeys(name for run in runs for name in run.columns))
     if given.names:
-        print("\n".join(names))
+        print("\n".join(map(printable, names)))
     elif given.csv:
         print_csv(runs, given.columns or [name for name in USUAL if name in names] or names, notify)
     else:
@@ -54,9 +55,10 @@ def _run(argv: Sequence[str]) -> int:
 def print_table(run: Run, names: Sequence[str]) -> None:
     """Print columns of a run as a table. Raises UsageError: the run lacks one of the columns."""
     columns = [[f"{value:.6g}" for value in run.column(name)] for name in names]
-    widths = [max(map(len, (name, *cells))) for name, cells in zip(names, columns, strict=True)]
-    print(f"{run.name}  {run.path}")
-    for row in [names, *zip(*columns, strict=True)]:
+    header = list(map(printable, names))
+    widths = [max(map(len, (name, *cells))) for name, cells in zip(header, columns, strict=True)]
+    print(printable(f"{run.name}  {run.path}"))
+    for row in [header, *zip(*columns, strict=True)]:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
@@ -66,7 +68,7 @@ def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None
     A cell is empty if the run lacks the column. Runs that lack all of the columns are skipped.
     """
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["run", "seed", "path", *names])
+    writer.writerow(["run", "seed", "path", *map(printable, names)])
     for run in runs:
         if run.columns.keys().isdisjoint(names):
             notify(
@@ -77,7 +79,8 @@ def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None
         columns = [run.columns.get(name) for name in names]
         for row in range(len(run)):
             cells = ["" if column is None else f"{column[row]:.17g}" for column in columns]
-            writer.writerow([run.name, run.seed, run.path, *cells])
+            about = [printable(run.name), run.seed, printable(str(run.path))]
+            writer.writerow([*about, *cells])
 
 
 if __name__ == "__main__":

@@ -20,14 +20,24 @@ from cs285.agents.registry import add_current_folder_to_path, find_agent
 from cs285.cli.script import run_script
 from cs285.collection.collector import available_cores
 from cs285.config import presets
-from cs285.config.flags import OneLineParser, add_flags, parse_values, whole_number
+from cs285.config.flags import LARGEST, OneLineParser, add_flags, parse_values, whole_number
 from cs285.experiments.display import RunDisplay
-from cs285.experiments.job import DONE, FAILED, WAITING, Job, folders_of, job_of, locate, log_of
+from cs285.experiments.job import (
+    DONE,
+    FAILED,
+    MOST_RUNS,
+    WAITING,
+    Job,
+    folders_of,
+    job_of,
+    locate,
+    log_of,
+)
 from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.launchers.base import Share
 from cs285.experiments.queue import RunQueue
 from cs285.experiments.suites import Experiment, read_experiments, select
-from cs285.infrastructure.errors import InterruptedRunError
+from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line, printable
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import default_data_dir
 from cs285.scripts.export_run import export_run
@@ -53,8 +63,8 @@ def reproduce(argv: Sequence[str]) -> int:
     add("--questions", nargs="+", metavar="Q", help="run the experiments of these questions: q1 to "
         "q6, study, sac (default: all)")  # fmt: skip
     add("--names", nargs="+", metavar="NAME", help="run these experiments (names without the seed)")
-    add("--seeds", nargs="+", type=whole_number(0), metavar="N", help="seeds of every experiment "
-        "(default: the seeds in the list)")  # fmt: skip
+    add("--seeds", nargs="+", type=whole_number(0, LARGEST), metavar="N", help="seeds of every "
+        "experiment (default: the seeds in the list)")  # fmt: skip
     add("--jobs", type=whole_number(1), metavar="N", help="runs in parallel (default: one per "
         "core)")  # fmt: skip
     add("--address", help="run on a Ray cluster: auto, or HOST:PORT (docs/cluster.md)")
@@ -72,6 +82,8 @@ def reproduce(argv: Sequence[str]) -> int:
         read_experiments(arguments.experiments), arguments.questions, arguments.names
     )
     pairs = [(e, n) for e in experiments for n in dict.fromkeys(arguments.seeds or e.seeds)]
+    if len(pairs) > MOST_RUNS:
+        raise UsageError(f"{len(pairs)} runs: must be at most {MOST_RUNS}; select fewer")
     jobs = [run_of(experiment, seed) for experiment, seed in pairs]
     at_once = min(arguments.jobs or available_cores(), len(jobs))
     threads = 1 if arguments.address else max(1, available_cores() // at_once)
@@ -79,7 +91,7 @@ def reproduce(argv: Sequence[str]) -> int:
         print_commands(pairs, jobs, at_once, threads, arguments.data_dir)
         return 0
     check_address(arguments.address)
-    data_dir = arguments.data_dir.resolve()
+    data_dir = arguments.data_dir.absolute()
     if arguments.export_to:
         with writing(f"--export_to {arguments.export_to}", FOLDER):
             arguments.export_to.mkdir(parents=True, exist_ok=True)
@@ -100,7 +112,7 @@ def reproduce(argv: Sequence[str]) -> int:
     failed = [job for job in jobs if job.state == FAILED]
     for job in failed:
         log = log_of(job, data_dir)
-        print(f"{SCRIPT}: {job.name} failed: {job.error} (see {log})", file=sys.stderr)
+        print(f"{SCRIPT}: {job.name} failed: {one_line(job.error)} (see {log})", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -111,12 +123,14 @@ def export(target: Path | None, job: Job, eval_episodes: int = 0) -> None:
     """
     if target is None or job.folder is None or job.state != DONE:
         return
-    export_run(job.folder, target / job.name.split("_")[0] / job.name, eval_episodes)
+    target_file = target / job.name.split("_")[0] / job.name
+    # The user's list named the modules of the run.
+    export_run(job.folder, target_file, eval_episodes, trusted=True)
 
 
 def run_of(experiment: Experiment, seed: int) -> Job:
     """Return the job of a run. Raises UsageError: a flag of the experiment is invalid."""
-    parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}")
+    parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}", add_help=False)
     add_flags(parser, find_agent(experiment.script).config_class)
     presets.add_flag(parser)
     words = experiment.command(seed)[len(find_agent(experiment.script).words) :]
@@ -140,7 +154,7 @@ def print_commands(
             status = _estimate(left[-1:], 1) + " on one core" * bool(job.minutes)
             status += f", {completed} of {job.n_iter} iterations completed" * bool(completed)
         print(f"# {status}")
-        print(shlex.join(experiment.command(seed)))
+        print(printable(shlex.join(experiment.command(seed))))
     print(f"# each with --data_dir {data_dir} --num_workers {threads}, and {threads} torch threads")
     print(f"# {len(left)} runs, {at_once} in parallel: {_estimate(left, at_once)}")
 

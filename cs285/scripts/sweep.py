@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cs285.agents.registry import AGENTS, add_current_folder_to_path, find_agent
-from cs285.cli.script import run_script
+from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
 from cs285.config.run import NAME
 from cs285.experiments.job import FAILED, words_of
@@ -30,7 +30,7 @@ from cs285.experiments.sweeps.trials import (
     start_search,
 )
 from cs285.experiments.sweeps.values import Choice, parse, varied_fields
-from cs285.infrastructure.errors import InterruptedRunError, UsageError
+from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line, printable
 from cs285.infrastructure.run_folder import default_data_dir, lock_folder
 from cs285.scripts.outputs import FOLDER, writing
 
@@ -74,11 +74,13 @@ def run_or_resume(argv: Sequence[str]) -> int:
         raise UsageError("--num_workers: must be left out; use --cpus_per_trial in a sweep")
     resumed = given.get("resume")
     if resumed is None:
+        if "trust" in given:
+            raise UsageError("--trust: must be given together with --resume")
         sweep = _sweep_of(given)
         sweep.check()
         _check_tasks(sweep)
     else:
-        sweep = sweep_folder.read(resumed)
+        sweep = _resumed(resumed, given)
         _check_repeated(resumed, sweep, given)
     if given.get("dry_run"):
         return _print_commands(sweep)
@@ -94,11 +96,13 @@ def _run(sweep: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Pa
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_launcher(asked.address, end_with_parent=True) as launcher:
         share = share_of(sweep, launcher, asked.cpus, asked.gpus)
-        folder = (resumed or sweep_folder.create(sweep, data_dir.resolve(), SCRIPT)).resolve()
+        folder = (resumed or sweep_folder.create(sweep, data_dir, SCRIPT)).absolute()
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
             trials = Trials(sweep, folder)
-            hint = f"continue with --resume {folder}"
+            names = (sweep.script, *sweep.choices.get("env_name", ()))
+            needs_trust = any(":" in str(name) for name in names)
+            hint = f"continue with --resume {folder}{' --trust' * needs_trust}"
             try:
                 with writing(f"--data_dir {folder}", f"{FOLDER}; {hint}"):
                     trials.run(launcher, share, asked.jobs)
@@ -106,7 +110,8 @@ def _run(sweep: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Pa
                 raise InterruptedRunError(f"interrupted; {hint}") from error
     failed = [job for job in trials.jobs if job.state == FAILED]
     for job in failed:
-        print(f"{SCRIPT}: {job.name} failed: {job.error} (see {job.name}.log)", file=sys.stderr)
+        why = one_line(job.error)
+        print(f"{SCRIPT}: {job.name} failed: {why} (see {job.name}.log)", file=sys.stderr)
     if trials.is_exhausted:
         print(f"ran {len(trials.jobs)} of {sweep.size} trials: the search found no further values")
     return 1 if failed else 0
@@ -156,8 +161,6 @@ def _check_tasks(sweep: Sweep) -> None:
         (one["env_name"], one.get("learned_reward", False), one.get("termination")) for one in found
     ]
     for name, learned_reward, termination in dict.fromkeys(flags):
-        if not name:
-            raise UsageError("--env_name: must be the id of an environment (see --help)")
         inspect_task(name, learned_reward, termination)
 
 
@@ -167,8 +170,14 @@ def _print_commands(sweep: Sweep) -> int:
         return 0
     for values in sweep.values():
         words = words_of({**sweep.fixed, **values, "exp_name": sweep.name_of(values)})
-        print(shlex.join([*find_agent(sweep.script).words, *words]))
+        print(printable(shlex.join([*find_agent(sweep.script).words, *words])))
     return 0
+
+
+def _resumed(folder: Path, given: dict[str, Any]) -> Sweep:
+    """Return the sweep in `folder`. The modules in the `given` flags need no trust."""
+    named = {given.get("script"), *given.get("env_name", "").split(",")}
+    return sweep_folder.read(folder, "trust" in given, named)
 
 
 def _script_in(argv: Sequence[str]) -> str:
@@ -176,9 +185,11 @@ def _script_in(argv: Sequence[str]) -> str:
     parser = OneLineParser(prog=SCRIPT, add_help=False)
     parser.add_argument("--script", default=ABSENT)
     parser.add_argument("--resume", type=Path, default=ABSENT)
+    parser.add_argument("--env_name", default="")
+    add_trust_flag(parser)
     found = vars(parser.parse_known_args(argv)[0])
     if "resume" in found:
-        return sweep_folder.read(found["resume"]).script
+        return _resumed(found["resume"], found).script
     script = found.get("script", "mb" if {"-h", "--help"} & set(argv) else None)
     if script is None:
         raise UsageError(f"--script: must be {', '.join(AGENTS)} or MODULE:NAME")
@@ -209,6 +220,7 @@ def _parser(script: str) -> OneLineParser:
     add("--resume", type=Path, metavar="SWEEP", help="continue the sweep in this folder")
     add("--data_dir", type=Path, default=default_data_dir(), help="parent of the sweep's folder "
         "(default: cs285/data)")  # fmt: skip
+    add_trust_flag(parser)
     add("--dry_run", action="store_true", help="print the commands of the trials and exit")
     add("--jobs", **whole, help="maximum number of trials in parallel (default: as many as fit on "
         "the cores and GPUs)")  # fmt: skip

@@ -93,7 +93,7 @@ def test_diagnose_finds_the_agent_in_config_json(run_toy: Run) -> None:
     """The process of diagnose.py has not imported the agent."""
     folder = run_toy(n_iter=30)
     process = start(
-        "scripts/diagnose.py", str(folder), "--episodes", "2",
+        "scripts/diagnose.py", str(folder), "--episodes", "2", "--trust",
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     out, err = process.communicate(timeout=120)
@@ -121,7 +121,7 @@ def test_error_names_an_agent_that_cannot_be_imported(
     ):
         config.write_text(json.dumps({**content, "agent": name}))
         capsys.readouterr()
-        assert diagnose([str(folder)]) == 2
+        assert diagnose([str(folder), "--trust"]) == 2
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1

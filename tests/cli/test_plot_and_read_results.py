@@ -145,6 +145,7 @@ def test_report_with_another_experiment_as_the_target(tmp_path: Path) -> None:
     assert "(mean of mbpo_halfcheetah_sac): missed |" in table(experiments, tmp_path)[3]
     for other in others:
         other.unlink()
+        other.with_suffix(".json").unlink()
     row = table(experiments, tmp_path)[3]
     assert "| ≥ mean of mbpo_halfcheetah_sac |" in row  # without a verdict
 

@@ -102,6 +102,10 @@ def test_optional_keys_of_an_experiment_have_defaults(tmp_path: Path) -> None:
         ("name = 'a'\nscript = 'mb'\ngroup = 'b'", "a: group b: must be in [groups]"),
         ("name = 'a'\nscript = 'mc'", "experiment a: script mc: must be mb, mbpo"),
         ("name = 'a'\nscript = 'mb'\nseeds = []", "experiment a: seeds []: must be one or more"),
+        ("name = ''\nscript = 'mb'", "experiment 1: name '': must be 1 to 128 letters"),
+        ("name = 'a'\nscript = 'mb'\nminutes = nan", "minutes nan: must be a finite number"),
+        ("name = 'a'\nscript = 'mb'\nminutes = inf", "minutes inf: must be a finite number"),
+        (f"name = 'a'\nscript = 'mb'\nx = {'[' * 999}", "list.toml is nested too deeply"),
     ],
 )
 def test_error_names_the_file_the_experiment_and_the_key(
@@ -157,7 +161,7 @@ def test_bad_input_is_a_one_line_error(
     assert code == 2 and message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags", ["--sise 3", "--size 0"])
+@pytest.mark.parametrize("flags", ["--sise 3", "--size 0", "--help", "--env_name="])
 def test_invalid_flag_in_a_list(
     flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,7 +170,7 @@ def test_invalid_flag_in_a_list(
     code = exit_code_of(main, words_of(tmp_path, listed))
     assert code == 2
     error = capsys.readouterr().err
-    assert flags.split()[0] in error and error.count("\n") == 1
+    assert flags.split()[0].rstrip("=") in error and error.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 

@@ -23,6 +23,7 @@ from cs285.experiments.suites import Result, read_experiments, select
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.logger import Logger
 
+EXPORT = '{"flags": {}, "run": {}}'  # the smallest JSON file of an exported run
 TEN = np.array([3.0, -1, 4, 1.5, -9, 2.6, 5, 3.5, 8.9, 7.9])
 
 
@@ -114,9 +115,7 @@ def test_a_csv_must_be_a_table_of_numbers(content: bytes, tmp_path: Path) -> Non
         load_run(file)
 
 
-@pytest.mark.parametrize(
-    "described", ["[1]", "null", "3", '{"flags": null}', "{", '{"flags": {"seed": "x"}}']
-)
+@pytest.mark.parametrize("described", ["[1]", "null", "3", '{"a": 1}'])
 def test_a_json_without_flags_is_ignored(described: str, tmp_path: Path) -> None:
     (tmp_path / "curve.csv").write_text("a,b\n1,2\n3,4")  # without a final newline
     (tmp_path / "curve.json").write_text(described)
@@ -126,6 +125,27 @@ def test_a_json_without_flags_is_ignored(described: str, tmp_path: Path) -> None
     log = tmp_path / "progress.csv"
     log.write_text("a,b\n1,2\n3,4")  # the run is writing the last line
     np.testing.assert_array_equal(load_run(log).column("b"), [2])
+
+
+@pytest.mark.parametrize("described", ['{"flags": null}', "{", '{"flags": {"seed": "x"}}', ""])
+def test_a_damaged_description_of_an_export_is_an_error(described: str, tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "curve.json").write_text(described)
+    with pytest.raises(UsageError, match=r"curve.json: .*; must be the description of a run"):
+        load_run(tmp_path / "curve.csv")
+
+
+@pytest.mark.parametrize("missing", [".csv", ".json"])
+def test_half_an_export_is_an_error(missing: str, tmp_path: Path) -> None:
+    export = tmp_path / "q3" / "q3_reacher_seed1.csv"
+    export.parent.mkdir()
+    export.write_text(f"{ENV_STEPS},{EVAL_RETURN}\n1,2\n")
+    export.with_suffix(".json").write_text(EXPORT)
+    experiments = select(read_experiments(), None, ["q3_reacher"])
+    assert "| 2 |" in table(experiments, tmp_path)[2]
+    export.with_suffix(missing).unlink()
+    with pytest.raises(UsageError, match=rf"q3_reacher_seed1\{missing}: .*must be "):
+        table(experiments, tmp_path)
 
 
 def test_an_unreadable_log_is_skipped_and_reported(tmp_path: Path) -> None:
@@ -293,10 +313,12 @@ def test_the_table_judges_stated_figure_and_target_separately(tmp_path: Path) ->
     (tmp_path / "q3").mkdir()
     rows = "\n".join(f"{step},-262.8" for step in range(3))
     (tmp_path / "q3" / "q3_reacher_seed1.csv").write_text(f"{ENV_STEPS},{EVAL_RETURN}\n{rows}\n")
+    (tmp_path / "q3" / "q3_reacher_seed1.json").write_text(EXPORT)
     row = table(select(read_experiments(), None, ["q3_reacher"]), tmp_path)[2]
     assert "| -262.8 | not run | -300 to -250: reached | ≥ -260: missed |" in row
     sharp = "q3_reacher_sharp_seed2.csv"
     (tmp_path / "q3" / sharp).write_text(f"{ENV_STEPS},{EVAL_RETURN}\n1,-250\n")
+    (tmp_path / "q3" / sharp).with_suffix(".json").write_text(EXPORT)
     (row,) = table(select(read_experiments(), None, ["q3_reacher"]), tmp_path)[2:]
     assert "| -262.8 | -250 | -300 to -250: reached |" in row
 

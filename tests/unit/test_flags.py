@@ -132,7 +132,7 @@ INVALID = [
     ("--horizon 5", "unknown argument --horizon; did you mean --mpc_horizon?"),
     ("--ensemble_siz 5", "unknown argument --ensemble_siz; did you mean"),
     ("stray", "stray"),
-    ("--resume /no/such/folder", "--resume /no/such/folder: cannot read its config.json"),
+    ("--resume /no/such/dir", "--resume /no/such/dir: No such file or directory (config.json)"),
 ]
 
 

@@ -132,7 +132,8 @@ def test_run_with_the_most_iterations_is_resumed_and_a_finished_run_skipped(tmp_
     make_run(tmp_path, "whole", "1", 3)
     jobs, launcher = [make_job("half"), make_job("whole")], FakeLauncher({"half": 0})
     queue_of(jobs, tmp_path, launcher, 2).run(lambda: None, lambda job: None)
-    assert launcher.commands == {"half": ["module", "--n_iter=3", "--resume", str(furthest)]}
+    words = ["module", "--n_iter=3", "--resume", str(furthest), "--trust"]
+    assert launcher.commands == {"half": words}
     assert jobs[0].first_iteration == 2 and jobs[1].state == DONE
 
 

@@ -22,6 +22,9 @@ def choice(name: str, text: str, config_class: Any = MBConfig) -> Choice:
     return parse(*varied_fields(config_class)[name], text)
 
 
+MANY = ",".join(map(str, range(1, 2001)))
+
+
 def make_sweep(script: str = "mb", **options: Any) -> Sweep:
     """Return a sweep. String options are flags of the agent, other options are fields of Sweep."""
     config_class = MBPOConfig if script == "mbpo" else MBConfig
@@ -113,6 +116,9 @@ def test_search_draws_from_all_values() -> None:
         ({"ensemble_size": "1", "mpc_propagation": "ts1,mean"}, "--mpc_propagation ts1,mean: must"),
         ({"weight_decay": "1e-4;0.0001"}, "--weight_decay 1e-4,0.0001: must be values"),
         ({"num_elites": "1,4", "ensemble_size": "3"}, "--num_elites"),
+        ({"size": MANY, "seed": MANY}, "--size: must have fewer values; the sweep has 4000000 c"),
+        ({"size": MANY, "seed": MANY, "sampler": "optuna", "search": 3}, "--size: must have fewer"),
+        ({"size": "1:1000000", "search": 10**6}, "--search 1000000: must be at most 10000"),
     ],
 )  # fmt: skip
 def test_invalid_sweeps(options: dict[str, Any], message: str) -> None:
@@ -352,6 +358,30 @@ def test_sweep_and_trials_are_read_back_from_the_folder(search: int, tmp_path: P
     assert again[0].job.folder == folder / "hw4_x"
     assert again[0].result == {"iterations": "3", "metric": "-1.5"}
     assert again[1].job.error == trials[1].job.error
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"name": "s"', '"name": "../up"', r"sweep.json: --exp_name ../up: must be"),
+        ("[\n        16,", '["x",', "--size x: must be an integer"),
+        ("[\n        16,", "[1e400,", "--size inf: must be an integer"),
+        ('"search": 0', '"search": 1000000000', "--search 1000000000: must be at most"),
+        ('"search": 0', '"search": "0"', "search 0: must be an integer"),
+        ('"mode": "max"', '"mode": "up"', "--mode up: must be max or min"),
+        ('"script": "mb"', '"script": "mc"', "agent mc: must be mb"),
+        ('"name": "s"', '"other": "s"', "sweep.json has the unknown key other"),
+        ('"name": "s",', "", "it lacks 'name'"),
+    ],
+)
+def test_damaged_description(old: str, new: str, message: str, tmp_path: Path) -> None:
+    folder = sweep_folder.create(make_sweep(size="16,32"), tmp_path, "sweep.py")
+    file = folder / "sweep.json"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(UsageError, match=message):
+        sweep_folder.read(folder)
 
 
 def test_folder_with_a_flag_of_an_older_version(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cs285.analysis.plots import Groups, curves_figure, draw_curves, draw_last_values
-from cs285.analysis.report.study import error_figure
+from cs285.analysis.report.study import MODEL_ERROR, error_figure
 from cs285.analysis.runs import exported_runs
-from cs285.config.toml import read_toml
+from cs285.infrastructure.files import read_arrays, read_toml, reading
 from cs285.infrastructure.recording.figures import draw_predictions, new_figure
 
 LOSS = "Training Loss"
@@ -27,7 +27,9 @@ def figures(results: Path) -> dict[str, Figure]:
         if groups := _panels(results, panels):
             drawn[name] = curves_figure(groups)
     drawn["study"] = study(results)
-    drawn["model_error"] = error_figure(results / "study" / "model_error.csv")
+    file = results / "study" / "model_error.csv"
+    with reading(str(file), MODEL_ERROR):
+        drawn["model_error"] = error_figure(file)
     return {name: figure for name, figure in drawn.items() if figure.axes}
 
 
@@ -53,7 +55,8 @@ def q1_predictions(results: Path) -> Figure:
     if files:
         rows = figure.subplots(len(files), 4, squeeze=False)
         for axes, (label, file) in zip(rows, files.items(), strict=True):
-            with np.load(file) as arrays:
+            with reading(str(file), "the predictions of a run of question 1"):
+                arrays = read_arrays(file)
                 dims = np.linspace(0, arrays["true"].shape[1] - 1, 4).astype(int)
                 draw_predictions(axes, arrays["true"], arrays["predicted"], dims)
             axes[0].set_title(label, loc="left", fontsize="medium")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from cs285.analysis.plots import last_value
 from cs285.analysis.report.study import markdown_table
 from cs285.analysis.runs import EVAL_RETURN, Run, exported_runs
 from cs285.experiments.suites import Experiment, Result, preset_name
+from cs285.infrastructure.files import read_json, reading
 
 SHARP = "sharp"  # the preset whose values the table shows next to the default's
 IN_JSON = {  # values of question 1 that are in the exported JSON, not in the CSV
@@ -58,7 +58,11 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
 def returns_with_perfect_model(results: Path, experiment: str) -> list[float]:
     """Return the planner's return with a perfect model, by seed (results/perfect_model.py)."""
     files = sorted(results.glob(f"*/{experiment}_seed*_perfect.json"))
-    return [float(json.loads(file.read_text())["mean"]) for file in files]
+    means = []
+    for file in files:
+        with reading(str(file), "the output of results/perfect_model.py"):
+            means.append(float(read_json(file)["mean"]))
+    return means
 
 
 def final_evaluation(run: Run) -> list[float]:
@@ -67,9 +71,10 @@ def final_evaluation(run: Run) -> list[float]:
 
 
 def reached(run: Run, result: Result) -> float:
-    """Return the value that a run reached."""
+    """Return the value that a run reached. Raises UsageError: the run lacks it."""
     if result.column in IN_JSON:
-        return float(run.config["run"][IN_JSON[result.column]])
+        with reading(f"{run.path.with_suffix('.json')}", "the JSON file of a run of question 1"):
+            return float(run.config["run"][IN_JSON[result.column]])
     return last_value(run, result.column, result.last)
 
 

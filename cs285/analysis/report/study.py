@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from cs285.infrastructure.files import check_types, read_json, read_table, reading
 from cs285.infrastructure.recording.figures import new_figure
 from cs285.infrastructure.run_folder import provenance
 
+MODEL_ERROR = "the output of results/model_error_study.py"
 HORIZONS = (1, 10, 50)
 Row = dict[str, str]
 # The labels in files of earlier versions and their current form.
@@ -40,11 +42,14 @@ def write_study(target: Path, script: str, run: str, found: dict[str, Any]) -> N
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Return the rows of a CSV, or [] if the file does not exist."""
+    """Return the rows of a CSV, or [] if the file does not exist.
+
+    Raises OSError: it cannot be read. Raises ValueError: it is damaged.
+    """
     if not file.exists():
         return []
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+    header, *lines = read_table(file) or [[]]
+    return [dict(zip(header, cells, strict=True)) for cells in lines]
 
 
 def sizes_of(rows: Sequence[Row]) -> list[int]:
@@ -106,17 +111,18 @@ def error_table(file: Path) -> list[str]:
 
 def planner_table(folder: Path) -> list[str]:
     """Return a Markdown table of each planner's mean return by run; [] if nothing was measured."""
-    returns = {
-        file.stem.removeprefix("planners_"): json.loads(file.read_text())["returns"]
-        for file in sorted(folder.glob("planners_*.json"))
-    }
-    if not returns:
+    means: dict[str, dict[str, str]] = {}
+    for file in sorted(folder.glob("planners_*.json")):
+        with reading(str(file), "the output of results/planner_study.py"):
+            returns = read_json(file)["returns"]
+            check_types({"returns": returns}, {"returns": dict[str, list[float]]})
+            run = file.stem.removeprefix("planners_")
+            means[run] = {planner: f"{np.mean(each):.4g}" for planner, each in returns.items()}
+    if not means:
         return []
-    table = [["planner", *returns]]
-    for planner in next(iter(returns.values())):
-        means = [np.mean(by_planner[planner]) for by_planner in returns.values()]
-        table.append([planner, *(f"{mean:.4g}" for mean in means)])
-    return markdown_table(table)
+    planners = next(iter(means.values()))
+    rows = [[planner, *(each.get(planner, "") for each in means.values())] for planner in planners]
+    return markdown_table([["planner", *means], *rows])
 
 
 def model_loss_table(folder: Path) -> list[str]:
@@ -126,8 +132,11 @@ def model_loss_table(folder: Path) -> list[str]:
     """
     table: list[list[str]] = []
     for file in sorted(folder.glob("model_loss_*.json")):
-        run, fits = file.stem.removeprefix("model_loss_"), json.loads(file.read_text())["fits"]
-        names = list(dict.fromkeys(name for by_seed in fits.values() for name in by_seed[0]))
+        run = file.stem.removeprefix("model_loss_")
+        with reading(str(file), "the output of results/model_loss_study.py"):
+            fits = read_json(file)["fits"]
+            check_types({"fits": fits}, {"fits": dict[str, list[dict[str, float]]]})
+        names = list(dict.fromkeys(name for each in chain(*fits.values()) for name in each))
         table = table or [["run", "ensemble", *map(_current_label, names)]]
         for kind, by_seed in fits.items():
             cells = (_mean_of(by_seed, name) for name in names)

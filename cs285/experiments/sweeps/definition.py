@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cs285.agents.registry import expand_flags, find_agent
+from cs285.config.flags import INDEX, Check, one_of
 from cs285.config.ineffective import flags_without_effect_on_curve, ineffective_flags, signature
 from cs285.config.run import NAME
-from cs285.experiments.job import Job, job_of, resolve
+from cs285.experiments.job import MOST_RUNS, Job, job_of, resolve
 from cs285.experiments.sweeps.values import Choice, Range, parse_one, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.progress import silent
 
+SAMPLER, MODE = one_of("random", "optuna"), one_of("max", "min")
 ATTEMPTS = 1000  # draws per trial, because combinations that were drawn before are skipped
 
 
@@ -100,8 +103,28 @@ class Sweep:
             return readable
         return "_".join([self.name, digest, *seed])
 
+    def check_settings(self) -> None:
+        """Raise UsageError if a setting of the sweep is invalid, or if it has too many trials."""
+        for name, value, check in (
+            ("exp_name", self.name, NAME),
+            ("search", self.search, Check(lambda n: 0 <= n <= MOST_RUNS, f"at most {MOST_RUNS}")),
+            ("sampler", self.sampler, SAMPLER),
+            ("sampler_seed", self.sampler_seed, INDEX),
+            ("mode", self.mode, MODE),
+        ):
+            if not check.holds(value):
+                raise UsageError(f"--{name} {shortened(value)}: must be {check.must_be}")
+        sizes = [2 if isinstance(each, Range) else len(each) for each in self.choices.values()]
+        if (self.is_adaptive or not self.search) and math.prod(sizes) > MOST_RUNS:
+            widest = max(self.choices, key=lambda name: len(self.choices[name]))
+            raise UsageError(
+                f"--{widest}: must have fewer values; the sweep has {math.prod(sizes)} "
+                f"combinations, and at most {MOST_RUNS} can be run"
+            )
+
     def check(self) -> None:
         """Raise UsageError if a trial is invalid, or if a varied flag has no effect."""
+        self.check_settings()
         if "which_gpu" in self.choices:
             raise UsageError(
                 "--which_gpu: must be left out; a sweep assigns the GPUs to its trials"

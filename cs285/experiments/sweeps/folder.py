@@ -9,15 +9,16 @@ import csv
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from cs285.agents.registry import find_agent
+from cs285.agents.registry import check_trust, find_agent
 from cs285.experiments.job import DONE, STOPPED
 from cs285.experiments.sweeps.definition import Sweep
-from cs285.experiments.sweeps.values import Range, varied_fields, word_of
+from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import check_types, read_json, read_table, reading, shortened
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.run_folder import describe_run
 
@@ -63,35 +64,51 @@ def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
             ) from error
 
 
-def read(folder: Path) -> Sweep:
+def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Sweep:
     """Return the sweep in a folder.
 
-    Raises UsageError: the folder has no valid sweep.json, or this version cannot resume the sweep.
+    Raises UsageError: the folder has no valid sweep.json, this version cannot resume the sweep, or
+    it needs to be `trusted` because its modules are not `named` (`check_trust`).
     """
-    try:
-        content = dict(json.loads((folder / DESCRIPTION).read_text())["sweep"])
+    about = f"--resume {folder}"
+    with reading(about, "the folder of a sweep"):
+        content = read_json(folder / DESCRIPTION)
+        check_types(content, {"sweep": dict[str, Any]})
+        settings = dict(content["sweep"])
+        types_of = get_type_hints(Sweep) | {"choices": dict[str, Any]}
+        check_types(settings, types_of)
+        if unknown := settings.keys() - types_of.keys():
+            raise ValueError(f"{DESCRIPTION} has the unknown key {shortened(min(unknown))}")
+        check_trust(about, settings["script"], trusted, named)
+        fields = varied_fields(find_agent(settings["script"]).config_class)
+        if older := [name for name in settings["choices"] if name not in fields]:
+            script = settings["script"]
+            raise ValueError(f"{script} no longer has the flag --{shortened(older[0])}")
         choices = {
-            name: Range(**choice) if isinstance(choice, dict) else choice
-            for name, choice in content.pop("choices").items()
+            name: _choice(*fields[name], choice) for name, choice in settings["choices"].items()
         }
-        metric = current_metric(content.pop("metric", Sweep.metric))
-        sweep = Sweep(choices=choices, metric=metric, **content)
-    except OSError as error:
-        raise UsageError(
-            f"--resume {folder}: {error.strerror} ({DESCRIPTION}); must be the folder of a sweep"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--resume {folder}: its {DESCRIPTION} is invalid; must be the folder of a sweep"
-        ) from error
-    known = varied_fields(find_agent(sweep.script).config_class)
-    for name in sweep.choices:
-        if name not in known:  # an older version had the flag
-            raise UsageError(
-                f"--resume {folder}: {sweep.script} no longer has the flag --{name}; start a new "
-                "sweep"
-            )
+        for env_name in choices.get("env_name", ()):
+            check_trust(about, str(env_name), trusted, named)
+        metric = current_metric(settings.pop("metric", Sweep.metric))
+        name = settings.pop("name")
+        sweep = Sweep(name, **{**settings, "choices": choices, "metric": metric})
+    try:
+        sweep.check_settings()
+    except UsageError as error:
+        raise UsageError(f"{about}: its {DESCRIPTION}: {error}") from error
     return sweep
+
+
+def _choice(field: dataclasses.Field, kind: type, there: Any) -> Choice:
+    """Return the values of a flag in sweep.json. Raises ValueError or UsageError: one is invalid.
+
+    They are parsed as on the command line.
+    """
+    is_range = isinstance(there, dict) and there.keys() == set(Range._fields)
+    if not (isinstance(there, list) or (is_range and kind in (int, float))):
+        raise ValueError(f"--{field.name} {shortened(there)} is not a list or a range")
+    separator = ";" if field.metadata["commas"] else ","
+    return parse(field, kind, _typed(Range(**there) if is_range else there, separator))
 
 
 def check_same(folder: Path, name: str, there: Any, here: Any) -> None:
@@ -103,12 +120,17 @@ def check_same(folder: Path, name: str, there: Any, here: Any) -> None:
         )
 
 
-def _typed(choice: Any) -> str:
+def _typed(choice: Any, separator: str = ",") -> str:
+    """Return the values of a flag as text, as on the command line."""
     if choice is None:
         return "none"
     if isinstance(choice, Range):
         return f"{choice.low}:{choice.high}" + ":log" * choice.log
-    return ",".join(map(word_of, choice)) if isinstance(choice, list | tuple) else word_of(choice)
+    return (
+        separator.join(map(word_of, choice))
+        if isinstance(choice, list | tuple)
+        else word_of(choice)
+    )
 
 
 def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) -> None:
@@ -127,15 +149,23 @@ def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) ->
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
-    """Return the trials in sweep.csv, or [] if the file does not exist yet."""
+    """Return the trials in sweep.csv, or [] if the file does not exist yet.
+
+    Raises UsageError: the file is damaged.
+    """
     if not (folder / TABLE).exists():
         return []
     trials = []
-    with (folder / TABLE).open(newline="") as stream:
-        for row in csv.DictReader(stream):
+    with reading(f"--resume {folder}", f"the folder of a sweep with its {TABLE}"):
+        names, *lines = read_table(folder / TABLE) or [[]]
+        for number, line in enumerate(lines, start=2):
+            row = dict(zip(names, line, strict=False))
+            if len(line) != len(names) or row.keys() != {"trial", *sweep.varied, *COLUMNS}:
+                raise ValueError(f"{TABLE} is damaged (line {number})")
             trial = Trial(sweep, sweep.read_values(row))
             trial.job.state, trial.job.error = row["state"], row["error"]
-            trial.job.folder = folder / row["folder"] if row["folder"] else None
+            trial.job.folder = folder / Path(row["folder"]).name if row["folder"] else None
             trial.result = {name: row[name] for name in RESULTS if row[name]}
+            list(map(float, trial.result.values()))  # raises ValueError
             trials.append(trial)
     return trials

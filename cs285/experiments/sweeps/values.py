@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import has_type, shortened
 
 TRUTH = {"true": True, "false": False}
 
@@ -48,9 +50,12 @@ def parse(field: dataclasses.Field, kind: type, text: str) -> Choice:
         return _range(field, kind, text)
     separator = ";" if field.metadata["commas"] else ","
     values = [parse_one(field, kind, word.strip()) for word in text.split(separator)]
-    twice = [value for index, value in enumerate(values) if value in values[:index]]
+    twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise UsageError(f"--{field.name} {text}: {twice[0]} is repeated; values must be unique")
+        raise UsageError(
+            f"--{field.name} {shortened(text)}: {shortened(twice[0])} is repeated; values must be "
+            "unique"
+        )
     return values
 
 
@@ -58,17 +63,16 @@ def parse_one(field: dataclasses.Field, kind: type, word: str) -> Any:
     """Parse one value of a flag. Raises UsageError: the value is invalid."""
     if kind is bool:
         if word not in TRUTH:
-            raise UsageError(f"--{field.name} {word}: must be true or false")
+            raise flag_tools.invalid(field, kind, word)
         return TRUTH[word]
     value = flag_tools.converter(kind, field)(word)
-    check = field.metadata["check"]
-    if not check.holds(value):
-        raise UsageError(f"--{field.name} {word}: must be {check.must_be}")
+    if not (has_type(value, kind) and field.metadata["check"].holds(value)):
+        raise flag_tools.invalid(field, kind, word)
     return value
 
 
 def _range(field: dataclasses.Field, kind: type, text: str) -> Range:
-    low_word, high_word, *how = text.split(":")
+    low_word, high_word, *how = text.split(":", 3)
     low, high = parse_one(field, kind, low_word), parse_one(field, kind, high_word)
     log = how == ["log"]
     if not (low < high < math.inf) or (how and not log) or (log and low <= 0):

@@ -17,6 +17,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
+from cs285.infrastructure.files import open_regular
+
 _HEADER = struct.Struct("<QI")  # length of the data, checksum of the length
 _FOOTER = struct.Struct("<I")  # checksum of the data
 _MEDIA = ("image", "audio")  # tensorboardX stores videos as images, too: animated GIFs
@@ -117,10 +119,13 @@ def read_records(path: Path, media: bool = True) -> Iterator[Record]:
     record is corrupt. The data of dropped media are not checked.
     """
     media_tags: set[str] = set()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
+        size = path.stat().st_size
         while len(header := stream.read(_HEADER.size)) == _HEADER.size:
             length, checksum = _HEADER.unpack(header)
-            _check(header[:-4], checksum)  # a corrupt length may be huge
+            _check(header[:-4], checksum)
+            if length > size:  # incomplete, or the record claims more than the memory holds
+                return
             data, footer = stream.read(length), stream.read(_FOOTER.size)
             if len(footer) < _FOOTER.size:
                 return

@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cs285.infrastructure.run_folder import PREDICTIONS
+
 MOST_PANELS = 60  # more panels take minutes to draw
 
 
@@ -47,7 +49,7 @@ def save_predictions(
         axes.set_visible(False)
     figure.savefig(folder / "itr_0_predictions.png")
     write_through_memory(
-        folder / "itr_0_predictions.npz",
+        folder / PREDICTIONS,
         lambda file: np.savez(
             file, true=true, predicted=predicted, error=error, ensemble_error=ensemble_error
         ),
