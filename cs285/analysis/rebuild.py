@@ -56,13 +56,13 @@ def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[Agent
     about = f"LOGDIR {folder}"
     content = read_config(folder)
     check_trust(about, content.get("agent", ""), trusted)
-    entry = agent_of_run(content)
     # Analysis may run on any GPU, and is too short to be worth compiling.
     flags = content["flags"] | {"compile": False, "which_gpu": 0} | changed
     try:
+        entry = agent_of_run(content)
         config: Any = flag_tools.from_flat(entry.config_class, flags)
     except UsageError as error:
-        raise UsageError(f"{about}: flags of its {CONFIG}: {error}") from error
+        raise UsageError(f"{about}: its {CONFIG}: {error}") from error
     check_trust(about, config.run.env_name, trusted)
     if not (folder / CHECKPOINT).exists():
         raise UsageError(f"{about}: it has no {CHECKPOINT}; {MUST_BE}")

@@ -136,7 +136,7 @@ def resume(
     try:
         config: Any = flag_tools.from_flat(entry.config_class, {**saved, **given})
     except UsageError as error:
-        raise UsageError(f"{about}: flags of its {CONFIG}: {error}") from error
+        raise UsageError(f"{about}: its {CONFIG}: {error}") from error
     check_trust(about, config.run.env_name, trusted, given.values())
     if saved.get("checkpoint_freq") == -1 and not (folder / CHECKPOINT).exists():
         raise UsageError(

@@ -157,7 +157,7 @@ def test_bad_input_is_a_one_line_error(
     checkpoint.unlink()
     assert "no checkpoint.pt; must be" in error_of(main, [folder], capsys)
     (folder / "config.json").write_text(json.dumps({"script": "mine.py", "flags": {}}))
-    assert "its config.json does not describe a run" in error_of(main, [folder], capsys)
+    assert "its config.json: agent mine.py: must be mb" in error_of(main, [folder], capsys)
     sac = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
     assert "its run has no model; must be the log folder of a run with" in error_of(
         main, [sac], capsys
