@@ -32,6 +32,8 @@ class BaseAgent:
 
     actor: Policy  # collects the training data
     model: DynamicsModel | None = None  # the trainer plots its predictions after the first fit
+    # The names in `parameters_dict` that the "Eval" policy needs. The best checkpoint has them.
+    acting_parts: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.stopwatch = Stopwatch()  # times the phases of training; the trainer adds its own
@@ -66,3 +68,6 @@ class BaseAgent:
     def parameters_dict(self) -> dict[str, Any]:
         """Return the weights that --save_params saves, without replay buffers and optimisers."""
         return {}
+
+    def load_parameters(self, parameters: dict[str, Any]) -> None:
+        """Restore the weights in `parameters`, all or some of those of `parameters_dict`."""

@@ -33,6 +33,8 @@ class MBPOAgent(BaseAgent):
     imagined transitions.
     """
 
+    acting_parts = ("policy",)
+
     def __init__(self, task: TaskSpec, config: MBPOConfig, device: torch.device) -> None:
         super().__init__()
         self.config, self.seed, self.device = config.rollouts, config.run.seed, device
@@ -237,6 +239,11 @@ class MBPOAgent(BaseAgent):
     def parameters_dict(self) -> dict[str, Any]:
         """Return the weights of the model, the policy and the twin Q."""
         return {**self.mb_agent.parameters_dict(), **self.sac_agent.parameters_dict()}
+
+    def load_parameters(self, parameters: dict[str, Any]) -> None:
+        """Restore the model, the policy and the twin Q, those that `parameters` has."""
+        self.mb_agent.load_parameters(parameters)
+        self.sac_agent.load_parameters(parameters)
 
 
 def _bytes(values: Iterable[Any]) -> int:

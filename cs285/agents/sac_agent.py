@@ -249,6 +249,12 @@ class SACAgent(BaseAgent):
         """Return the weights of the policy and the twin Q."""
         return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
 
+    def load_parameters(self, parameters: dict[str, Any]) -> None:
+        """Restore the policy and the twin Q, if `parameters` has them."""
+        for name in ("policy", "critic"):
+            if name in parameters:
+                getattr(self, name).load_state_dict(parameters[name])
+
 
 @torch.no_grad()
 def keep_function(network: EnsembleMLP, before: Normalizer, after: Normalizer) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cs285.analysis.rebuild import rebuild
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import CHECKPOINT
 
 POLICIES = ("policy", "planner", "random")
 
@@ -30,25 +31,40 @@ def evaluate(
     policy: str | None = None,
     num_workers: int | None = None,
     trusted: bool = False,
+    checkpoint: str | None = None,
+    video: Path | None = None,
+    render: str | None = None,
 ) -> Evaluation:
-    """Return `episodes` new episodes with the agent in the last checkpoint of a log folder.
+    """Return `episodes` new episodes with the agent in a checkpoint of a log folder.
 
-    `policy` is "policy", "planner", "random", or None for the policy that the run evaluated. The
-    episodes depend on `seed`, not on `num_workers`. Raises UsageError: there is no such policy, or
-    the folder is not the log folder of a run with a checkpoint, or needs to be `trusted`. Raises
-    RunError: an episode fails.
+    `policy` is "policy", "planner", "random", or None for the policy that the run evaluated.
+    `checkpoint` is explained in `rebuild`. The first episode is written to the file `video`, mp4 or
+    GIF. `render` "human" shows all episodes in a window. The episodes depend on `seed`, not on
+    `num_workers`. Raises UsageError: there is no such policy or checkpoint, the task cannot be
+    drawn, or the folder is not the log folder of a run, or needs to be `trusted`. Raises RunError:
+    an episode fails.
     """
     from cs285.collection.collector import Collector, make_backend
+    from cs285.collection.episodes import EpisodeKey, film
     from cs285.envs import make_env
     from cs285.infrastructure.recording.progress import CollectionProgress
+    from cs285.infrastructure.recording.video import write_video
 
     changed = {"mbpo_eval_planner": True} if policy == "planner" else {}
-    run = rebuild(folder, trusted=trusted, **changed)
+    run = rebuild(folder, trusted=trusted, checkpoint=checkpoint, **changed)
     run.env.close()
     config = run.config.run
     ep_len = config.ep_len or run.task.ep_len
-    env_factory = functools.partial(make_env, config.env_name, ep_len)
-    chosen = _choose(folder, run, policy)
+    chosen = _choose(folder, run, policy, checkpoint)
+    for flag, mode in (("--video", video and "rgb_array"), ("--render", render)):
+        modes = run.env.metadata.get("render_modes", [])
+        if mode and mode not in modes:
+            raise UsageError(
+                f"{flag}: must be omitted, because {config.env_name} has only the render modes "
+                f"{', '.join(map(str, modes)) or 'none'}"
+            )
+    env_factory = functools.partial(make_env, config.env_name, ep_len, render)
+    num_workers = 1 if render else num_workers
     backend = make_backend(env_factory, chosen.device, num_workers, episodes, config.env_timeout)
     collector = Collector(backend, seed, ep_len)
     try:
@@ -56,6 +72,11 @@ def evaluate(
             paths = collector.collect(chosen, 0, "evaluate", 0, progress, episodes).paths
     finally:
         collector.close()
+    if video:
+        env = make_env(config.env_name, ep_len, "rgb_array")
+        _, frames = film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0))
+        write_video(video, frames, env.metadata.get("render_fps", 30))
+        env.close()
     return Evaluation(
         np.array([path.total_reward for path in paths]),
         np.array([path.length for path in paths]),
@@ -63,8 +84,8 @@ def evaluate(
     )
 
 
-def _choose(folder: Path, run: Any, name: str | None) -> Any:
-    """Return the policy called `name`. Raises UsageError: the agent has none."""
+def _choose(folder: Path, run: Any, name: str | None, checkpoint: str | None) -> Any:
+    """Return the policy called `name`. Raises UsageError: the agent in the checkpoint has none."""
     from cs285.policies.base_policy import RandomPolicy, is_planner
 
     if name == "random":
@@ -72,6 +93,8 @@ def _choose(folder: Path, run: Any, name: str | None) -> Any:
     policies = run.agent.eval_policies
     if name is None:
         return policies["Eval"]
+    if checkpoint == "best" or not (folder / CHECKPOINT).exists():
+        policies = {"Eval": policies["Eval"]}  # the file has no weights for other policies
     kinds = {"planner" if is_planner(each) else "policy": each for each in policies.values()}
     if name not in kinds:
         raise UsageError(

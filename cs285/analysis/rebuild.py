@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 from cs285.agents.registry import AgentEntry, agent_of_run, check_trust
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, read_config
+from cs285.infrastructure.run_folder import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    WHICH,
+    checkpoint_name,
+    read_config,
+)
 
 MUST_BE = "must be the log folder of a run with a checkpoint"
 
@@ -24,11 +31,17 @@ class Rebuilt(NamedTuple):
 
 
 def rebuild(
-    folder: str | Path, no_gpu: bool = False, trusted: bool = False, **changed: Any
+    folder: str | Path,
+    no_gpu: bool = False,
+    trusted: bool = False,
+    checkpoint: str | None = None,
+    **changed: Any,
 ) -> Rebuilt:
-    """Return the run in the log folder `folder`, restored from its checkpoint.
+    """Return the run in the log folder `folder`, restored from its last checkpoint.
 
-    `changed` replaces flags that do not change what the checkpoint holds.
+    `checkpoint` names another one: "previous", "best", or the number of an iteration. In a folder
+    without a last checkpoint, "best" is the default. `changed` replaces flags that do not change
+    what the checkpoint holds.
 
     Raises UsageError: see read_run; or the checkpoint cannot be loaded.
     """
@@ -38,13 +51,15 @@ def rebuild(
 
     folder = Path(folder)
     entry, config = read_run(folder, trusted, **changed)
+    default = "best" if not (folder / CHECKPOINT).exists() else "last"
+    which = checkpoint or default
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
     task = inspect_task(run.env_name, flags.get("learned_reward", False))
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = entry.build(config, task, device)
     env = make_env(run.env_name, run.ep_len or task.ep_len)
-    return Rebuilt(config, task, env, agent, _restore(folder, agent, device))
+    return Rebuilt(config, task, env, agent, _restore(folder, agent, device, which))
 
 
 def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[AgentEntry, Any]:
@@ -64,12 +79,12 @@ def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[Agent
     except UsageError as error:
         raise UsageError(f"{about}: its {CONFIG}: {error}") from error
     check_trust(about, config.run.env_name, trusted)
-    if not (folder / CHECKPOINT).exists():
+    if not any((folder / name).exists() for name in (CHECKPOINT, BEST)):
         raise UsageError(f"{about}: it has no {CHECKPOINT}; {MUST_BE}")
     return entry, config
 
 
-def _restore(folder: Path, agent: Any, device: Any) -> dict[str, Any]:
+def _restore(folder: Path, agent: Any, device: Any, which: str) -> dict[str, Any]:
     """Load the checkpoint into the agent, and return the counters of the run.
 
     Raises UsageError: the checkpoint is unreadable, or does not match the agent.
@@ -77,10 +92,12 @@ def _restore(folder: Path, agent: Any, device: Any) -> dict[str, Any]:
     from cs285.infrastructure.checkpoint import read_checkpoint
 
     try:
-        state = read_checkpoint(folder, device, argument="LOGDIR")
-        agent.load_state_dict(state["agent"])
+        state = read_checkpoint(folder, device, argument="LOGDIR", which=which)
+        load = agent.load_state_dict if which in WHICH else agent.load_parameters
+        load(state["agent"])
         return state["counters"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"LOGDIR {folder}: its {CHECKPOINT} and {CONFIG} belong to different runs; {MUST_BE}"
+            f"LOGDIR {folder}: its {checkpoint_name(which)} and {CONFIG} belong to different runs; "
+            f"{MUST_BE}"
         ) from error

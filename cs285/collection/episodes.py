@@ -109,3 +109,13 @@ def run_episodes(
         on_step(len(running))
         running = [episode for episode in running if episode.running]
     return [episode.path() for episode in episodes]
+
+
+def film(env: gym.Env, policy: Policy, key: EpisodeKey) -> tuple[Path, list[NDArray[np.uint8]]]:
+    """Run one episode in an env with render_mode "rgb_array".
+
+    Return its path and one frame (height, width, 3) per env step.
+    """
+    frames: list[NDArray[np.uint8]] = []
+    (path,) = run_episodes([env], policy, [key], lambda _: frames.append(np.asarray(env.render())))
+    return path, frames

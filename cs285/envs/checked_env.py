@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cs285.envs.env_watch import RESET, THIS_PROCESS, describe_call
 from cs285.infrastructure.errors import RunError, TaskError
+from cs285.infrastructure.interrupts import UserInterrupt
 
 LONGEST_TEXT = 200  # characters of an environment's own message
 
@@ -72,11 +73,11 @@ class CheckedEnv:
         running.begin(number)
         try:
             return function(*given, **options)
-        except (RunError, MemoryError):
+        except (RunError, MemoryError, UserInterrupt):
             raise
         except BaseException as error:
-            ignores_ctrl_c = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # in a worker
-            if isinstance(error, KeyboardInterrupt) and not ignores_ctrl_c:
+            is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if isinstance(error, KeyboardInterrupt) and is_default:
                 raise
             raise TaskError(
                 f"the environment {self.name} raised {describe_error(error)}, "

@@ -13,7 +13,7 @@ import torch
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import open_regular
 from cs285.infrastructure.interrupts import delayed_interrupts
-from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, WHICH, run_id
+from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, checkpoint_name, run_id
 
 FORMAT = "cs285 checkpoint 5"
 
@@ -87,16 +87,18 @@ def read_checkpoint(
     argument: str = "--resume",
     which: str = "last",
 ) -> dict[str, Any]:
-    """Return the state in a checkpoint of the run in `folder`: the "last" or the "previous" one.
+    """Return the state in a checkpoint of the run in `folder` (see `checkpoint_name`).
 
     `lazily` reads a tensor only when it is used. An error names the folder as the value of
     `argument`. Raises UsageError: the file is missing, damaged, of another version, or of another
     run; if the previous checkpoint is intact, the error says how to continue from it.
     """
     try:
-        return load_checkpoint(folder / WHICH[which], device, lazily, argument, run_id(folder))
+        return load_checkpoint(
+            folder / checkpoint_name(which), device, lazily, argument, run_id(folder)
+        )
     except UsageError as error:
-        if which == "previous":
+        if which != "last":
             raise
         try:
             earlier = read_checkpoint(folder, "cpu", True, argument, "previous")

@@ -11,8 +11,12 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class UserInterrupt(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. A plain KeyboardInterrupt may be from an environment."""
+
+
 class Interrupts:
-    """Raises KeyboardInterrupt at a signal: at once, or, while `waits` is set, at the second one.
+    """Raises UserInterrupt at a signal: at once, or, while `waits` is set, at the second one.
 
     While `waits` is set, the first signal only sets `asked`, so that a short iteration can be
     completed and saved.
@@ -32,7 +36,7 @@ class Interrupts:
     def _handle(self, number: int, frame: Any) -> None:
         is_first, self.asked = not self.asked, True
         if not (is_first and self.waits):
-            raise KeyboardInterrupt
+            raise UserInterrupt
 
 
 @contextmanager

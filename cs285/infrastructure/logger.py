@@ -10,22 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-import imageio.v2 as imageio
-import imageio.v3 as iio
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_table, reading
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import EventFile
+from cs285.infrastructure.recording.video import Frames, encode_gif, small_frames, write_video
 from cs285.infrastructure.run_folder import PROGRESS
 
 ITERATION = "Iteration"
 EVENTS = "events"  # the name of the event file's checksum
-GIF_STRIDE = 4  # the GIF for TensorBoard has every fourth frame; the mp4 has all
 
 
 class Logger:
@@ -80,9 +76,7 @@ class Logger:
         lines = [f"  {name:<{width}}  {value:.6g}" for name, value in scalars.items()]
         print("\n".join(lines), flush=True)
 
-    def record_video(
-        self, tag: str, frames: Sequence[NDArray[np.uint8]], fps: int, iteration: int
-    ) -> Path:
+    def record_video(self, tag: str, frames: Frames, fps: int, iteration: int) -> Path:
         """Write frames (height, width, 3) to videos/ and to TensorBoard.
 
         Return the path of the mp4. Raises OSError: the encoder failed or the disk is full.
@@ -90,12 +84,9 @@ class Logger:
         folder = self.folder / "videos"
         folder.mkdir(exist_ok=True)
         file = folder / f"{tag}_itr_{iteration}.mp4"
-        imageio.mimwrite(file, list(frames), fps=fps, macro_block_size=2, ffmpeg_log_level="error")
-        small = np.stack([frame[::2, ::2] for frame in frames[::GIF_STRIDE]])
-        milliseconds = 1000 * GIF_STRIDE / fps
-        gif = iio.imwrite("<bytes>", small, extension=".gif", duration=milliseconds, loop=0)
-        assert gif is not None
-        self._events.add_video(tag, gif, small, iteration)
+        write_video(file, frames, fps)
+        small = small_frames(frames)
+        self._events.add_video(tag, encode_gif(small, fps), small, iteration)
         return file
 
     def close(self) -> None:

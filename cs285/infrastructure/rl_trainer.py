@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cs285.agents.base_agent import BaseAgent
 from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
-from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, run_episodes
+from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, film
 from cs285.config.run import RunConfig
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
@@ -28,7 +27,15 @@ from cs285.infrastructure.recording.figures import save_losses, save_predictions
 from cs285.infrastructure.recording.progress import CollectionProgress, format_duration
 from cs285.infrastructure.recording.stopwatch import describe_phases
 from cs285.infrastructure.replay_buffer import Path
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG, PREVIOUS, PROGRESS, WHICH, run_id
+from cs285.infrastructure.run_folder import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    PREVIOUS,
+    PROGRESS,
+    WHICH,
+    run_id,
+)
 from cs285.infrastructure.utils import perform_actions, return_statistics
 from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine, mean_prediction_error
@@ -47,6 +54,7 @@ class Counters:
     seconds: float = 0.0  # over all sessions: the first start and every resume
     seconds_by_phase: dict[str, float] = field(default_factory=dict)
     initial_return: float | None = None  # mean over the episodes that finished in iteration 0
+    best_return: float | None = None  # the highest mean return of an evaluation
     # Statistics of the last iteration in which an episode finished.
     train_statistics: dict[str, float] = field(default_factory=dict)
 
@@ -250,18 +258,18 @@ class RL_Trainer:
         with self.stopwatch.phase("log"):
             self.logger.record(scalars, iteration)
         if self.config.save_params:
-            file = self.folder / f"agent_itr_{iteration}.pt"
-            save_checkpoint(file, {"agent": self.agent.parameters_dict()})
+            self._save_parameters(f"agent_itr_{iteration}.pt", self.agent.parameters_dict())
+        best = counters.best_return
+        if self.agent.acting_parts and (best is None or evaluated["Eval_AverageReturn"] > best):
+            counters.best_return = evaluated["Eval_AverageReturn"]
+            parameters = self.agent.parameters_dict()
+            needed = {name: parameters[name] for name in self.agent.acting_parts}
+            self._save_parameters(BEST, needed)
 
     def _log_video(self, iteration: int) -> None:
         env = self.render_env_factory()
-        frames: list[NDArray[np.uint8]] = []
-        run_episodes(
-            [env],
-            self.agent.eval_policies["Eval"],
-            [EpisodeKey(self.config.seed, "video", iteration, 0)],
-            on_step=lambda _: frames.append(np.asarray(env.render())),
-        )
+        key = EpisodeKey(self.config.seed, "video", iteration, 0)
+        _, frames = film(env, self.agent.eval_policies["Eval"], key)
         fps = int(env.metadata.get("render_fps", 30))
         env.close()
         try:
@@ -286,6 +294,10 @@ class RL_Trainer:
         folder = self.folder
         save_checkpoint(folder / CHECKPOINT, state, self._run_id, folder / PREVIOUS)
         self._saved = self.counters.next_iteration
+
+    def _save_parameters(self, name: str, parameters: dict[str, Any]) -> None:
+        state = {"agent": parameters, "counters": vars(self.counters)}
+        save_checkpoint(self.folder / name, state, self._run_id)
 
     def _announce(self, iteration: int, seconds: float) -> None:
         """Print the iteration and the remaining time; `seconds` is the time of this session."""

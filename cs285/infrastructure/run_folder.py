@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +24,8 @@ from cs285.infrastructure.old_names import translate_flags
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
-WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}
+WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}  # the checkpoints that a run resumes from
+BEST = "agent_best.pt"  # what acting needs, at the evaluation with the highest mean return
 LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
 MUST_BE = "the log folder of a run"
 # The types of the keys that this package uses.
@@ -77,11 +79,10 @@ def create_run_folder(
     """
     root = Path(data_dir) if data_dir is not None else default_data_dir()
     about = {"agent": agent, "id": secrets.token_hex(8), **describe_run(script, flags)}
-    description = json.dumps(about, indent=2) + "\n"
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
     try:
         fresh.mkdir(parents=True)
-        (fresh / CONFIG).write_text(description)
+        (fresh / CONFIG).write_text(_as_text(about))
         while True:
             stamp = time.strftime("%d-%m-%Y_%H-%M-%S")
             folder = root / f"hw4_{exp_name}_{re.sub('[/:]', '-', env_name)}_{stamp}"
@@ -136,6 +137,8 @@ def read_description(file: Path) -> dict[str, Any]:
     Raises OSError: the file cannot be read. Raises ValueError: it does not describe a run.
     """
     content = read_json(file)
+    if "checksum" in content and content.pop("checksum") != _checksum(content):
+        raise ValueError(f"{file.name} is damaged (its checksum differs)")
     if "flags" not in content:
         raise OtherFileError(f"{file.name} does not describe a run")
     check_types(content, _DESCRIPTION)
@@ -145,6 +148,15 @@ def read_description(file: Path) -> dict[str, Any]:
     flags = translate_flags(content["flags"])
     check_types(flags, {"exp_name": str, "env_name": str, "seed": int, "n_iter": int})
     return content | {"flags": flags}
+
+
+def _as_text(content: dict[str, Any]) -> str:
+    """Return the text of a config.json, with a checksum of its content."""
+    return json.dumps(content | {"checksum": _checksum(content)}, indent=2) + "\n"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def read_config(folder: Path, argument: str = "LOGDIR") -> dict[str, Any]:
@@ -183,9 +195,16 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
     content = read_config(folder, "--resume")
     sessions = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
     temporary = folder / f".{CONFIG}.tmp"
-    whole = {**content, "flags": flags, "resumed": sessions}
-    temporary.write_text(json.dumps(whole, indent=2) + "\n")
+    temporary.write_text(_as_text({**content, "flags": flags, "resumed": sessions}))
     temporary.replace(folder / CONFIG)
+
+
+def checkpoint_name(which: str) -> str:
+    """Return the name of a checkpoint: last, previous, best, or the number of an iteration.
+
+    An iteration has one with --save_params.
+    """
+    return {**WHICH, "best": BEST}.get(which, f"agent_itr_{which}.pt")
 
 
 def has_results(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections.abc import Sequence
@@ -9,9 +10,15 @@ from pathlib import Path
 
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.evaluation import POLICIES, Evaluation, evaluate
+from cs285.analysis.rebuild import read_run
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import LARGEST, OneLineParser, whole_number
-from cs285.infrastructure.recording.rendering import disable_renderer
+from cs285.infrastructure.recording.rendering import (
+    choose_renderer,
+    disable_renderer,
+    restore_renderer,
+)
+from cs285.infrastructure.run_folder import WHICH
 from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "evaluate.py"
@@ -32,24 +39,54 @@ def _run(argv: Sequence[str]) -> int:
         "episodes (default: 1)")  # fmt: skip
     add("--policy", choices=POLICIES, help="what acts: the trained policy network, the planner, or "
         "random actions (default: the policy that the run evaluated)")  # fmt: skip
+    add("--checkpoint", type=_checkpoint, metavar="WHICH", help="last, previous, best (with the "
+        "highest mean return of an evaluation), or an iteration of a run with --save_params "
+        "(default: last, or best if the folder has no other)")  # fmt: skip
+    add("--video", type=_video, metavar="FILE", help="write the first episode to this .mp4 or .gif")
+    add("--render", choices=("human",), help="show the episodes in a window")
     add("--num_workers", type=whole_number(1), metavar="N", help="worker processes (default: one "
         "per core); the episodes stay the same")  # fmt: skip
     add("--csv", type=Path, metavar="FILE", help="also write one line per episode to this file")
     add_trust_flag(parser)
     given = parser.parse_args(argv)
-    if given.csv:
-        with writing(f"--csv {given.csv}", FILE):
-            given.csv.open("a").close()  # fail before the episodes, not after them
-    disable_renderer()
-    trusted = "trust" in given
+    for flag, file in (("--csv", given.csv), ("--video", given.video)):
+        if file:
+            with writing(f"{flag} {file}", FILE):
+                file.open("a").close()  # fail before the episodes, not after them
+    trusted, users_renderer = "trust" in given, disable_renderer()
+    if given.video:
+        _, config = read_run(given.folder, trusted)
+        choose_renderer(config.run.env_name, users_renderer, f"--video {given.video}")
+    elif given.render:
+        restore_renderer(users_renderer)
     found = evaluate(
-        given.folder, given.episodes, given.seed, given.policy, given.num_workers, trusted
+        given.folder,
+        given.episodes,
+        given.seed,
+        given.policy,
+        given.num_workers,
+        trusted,
+        given.checkpoint,
+        given.video,
+        given.render,
     )
     if given.csv:
         with writing(f"--csv {given.csv}", FILE):
             write_csv(found, given.csv)
     print(describe(found))
     return 0
+
+
+def _checkpoint(text: str) -> str:
+    if text not in (*WHICH, "best") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: must be last, previous, best or an iteration")
+    return text
+
+
+def _video(text: str) -> Path:
+    if Path(text).suffix not in (".mp4", ".gif"):
+        raise argparse.ArgumentTypeError(f"{text}: must be a file name that ends in .mp4 or .gif")
+    return Path(text)
 
 
 def describe(found: Evaluation) -> str:

@@ -1,1 +1,1 @@
-"""Campaigns: random attacks on runs. Each is a module with a `main`; docs/reliability.md."""
+"""Campaigns: many random attacks on runs. docs/reliability.md describes them."""

@@ -5,12 +5,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from cs285.analysis.evaluation import evaluate
+from cs285.infrastructure.recording.video import GIF_STRIDE
 from cs285.scripts.evaluate import main
-from tests.conftest import error_of
+from tests.conftest import error_of, read_curve
 
 Run = Callable[..., Path]
 
@@ -42,6 +44,42 @@ def test_episodes_depend_on_the_seed_and_not_on_workers(run_tiny: Run) -> None:
     assert (first.returns != other.returns).all()
     more = evaluate(folder, 4, seed=1, num_workers=1)
     assert (more.returns[:3] == first.returns).all()
+
+
+@pytest.mark.parametrize("kind", ["run_tiny", "run_tiny_mbpo"])
+def test_best_checkpoint_is_of_the_best_evaluation(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its parameters are those of this iteration, and it needs no other checkpoint."""
+    folder = request.getfixturevalue(kind)(n_iter=4, save_params=True)
+    logged = [float(row["Eval_AverageReturn"]) for row in read_curve(folder)]
+    best = int(np.argmax(logged))
+    returns = {
+        which: tuple(evaluate(folder, 3, num_workers=1, checkpoint=which).returns)
+        for which in ("best", "last", *map(str, range(4)))
+    }
+    assert returns["best"] == returns[str(best)]
+    assert returns["last"] == returns["3"]
+    assert len(set(returns.values())) == 4
+    for name in ("checkpoint.pt", "checkpoint_previous.pt"):
+        (folder / name).unlink()
+    assert tuple(evaluate(folder, 3, num_workers=1).returns) == returns["best"]
+    error = error_of(main, [folder, "--checkpoint", 7], capsys)
+    assert "cannot read its agent_itr_7.pt (No such file or directory); must be" in error
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_video_shows_the_first_episode(
+    run_tiny: Run, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = run_tiny(n_iter=1), tmp_path / f"video{suffix}"
+    words = ["--episodes", "1", "--num_workers", "1", "--video", str(file)]
+    assert main([str(folder), *words]) == 0
+    length = int(evaluate(folder, 1, num_workers=1).lengths[0])
+    frames = list(iio.imiter(file))
+    most = length if suffix == ".mp4" else -(-length // GIF_STRIDE)
+    assert len(frames) == most or (suffix == ".gif" and 1 < len(frames) < most)  # merges equal ones
+    assert np.ptp(np.asarray(frames[0])) > 0
 
 
 def test_every_policy_of_mbpo_acts_differently(run_tiny_mbpo: Run) -> None:

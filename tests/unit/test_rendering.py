@@ -59,7 +59,7 @@ def test_macos_uses_glfw(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_error_includes_why_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "LINUX_BACKENDS", ())
     monkeypatch.setattr(rendering, "OTHER_BACKENDS", ())
-    with pytest.raises(UsageError, match=r"nonsense: .*nonsense.*; must be -1") as caught:
+    with pytest.raises(UsageError, match=r"nonsense: .*nonsense.*; must be omitted") as caught:
         rendering.choose_renderer("cheetah-cs285-v0", "nonsense")
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,6 @@ from pathlib import Path as FilePath
 from typing import NamedTuple
 
 import gymnasium as gym
-import imageio.v2 as imageio
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -23,6 +22,7 @@ from cs285.envs import make_env
 from cs285.envs.obstacles.drawing import draw_obstacles
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import choose_renderer
+from cs285.infrastructure.recording.video import Frames, write_video
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine
@@ -126,11 +126,11 @@ def _picture(
     return np.asarray(picture)
 
 
-def encode_mp4(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
+def encode_mp4(frames: Frames, fps: float) -> bytes:
     """Return the frames as an mp4. Raises OSError: the encoder fails."""
     with tempfile.TemporaryDirectory() as folder:
         file = FilePath(folder) / "video.mp4"
-        imageio.mimwrite(file, list(frames), fps=fps, macro_block_size=2, ffmpeg_log_level="error")
+        write_video(file, frames, fps)
         return file.read_bytes()
 
 

@@ -37,11 +37,19 @@ def disable_renderer() -> str | None:
     return None if chosen == DISABLED else chosen
 
 
-def choose_renderer(env_name: str, chosen: str | None) -> None:
+def restore_renderer(chosen: str | None) -> None:
+    """Let MuJoCo load the user's `chosen` backend, or its own default, which can open a window."""
+    os.environ.pop(VARIABLE)
+    if chosen:
+        os.environ[VARIABLE] = chosen
+
+
+def choose_renderer(env_name: str, chosen: str | None, argument: str = "--video_log_freq") -> None:
     """Set MUJOCO_GL to a backend that renders `env_name`; try the user's `chosen` backend first.
 
     Each backend is tried in a separate process, because a failed one leaves OpenGL unusable.
-    Raises UsageError: no backend renders. The message names the packages to install.
+    Raises UsageError: no backend renders. The message names the flag `argument`, which
+    needs one, and the packages to install.
     """
     defaults = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
@@ -58,6 +66,6 @@ def choose_renderer(env_name: str, chosen: str | None) -> None:
             return
         reasons.append(f"{backend}: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
     raise UsageError(
-        f"--video_log_freq: {env_name} cannot be rendered here ({'; '.join(reasons)}); must be -1 "
+        f"{argument}: {env_name} cannot be rendered here ({'; '.join(reasons)}); must be omitted "
         "unless you install libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control)"
     )
