@@ -70,4 +70,4 @@ class BaseAgent:
         return {}
 
     def load_parameters(self, parameters: dict[str, Any]) -> None:
-        """Restore the weights in `parameters`, all or some of those of `parameters_dict`."""
+        """Restore the weights in `parameters`: all of `parameters_dict`, or some."""

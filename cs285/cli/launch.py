@@ -10,10 +10,11 @@ import functools
 import importlib
 import math
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,13 @@ from cs285.cli.script import add_trust_flag, fail
 from cs285.config import flags as flag_tools
 from cs285.config import presets
 from cs285.config.ineffective import describe_ineffective
-from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError, printable
+from cs285.infrastructure.errors import (
+    UNGUARDED,
+    InterruptedRunError,
+    RunError,
+    UsageError,
+    printable,
+)
 from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.run_folder import (
@@ -38,6 +45,7 @@ from cs285.infrastructure.run_folder import (
     record_resume,
 )
 
+Callback = Callable[[int, Mapping[str, float]], None]  # gets the iteration and its scalars
 LAST = "last"  # the checkpoint that --resume uses by default
 
 
@@ -46,28 +54,12 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
 
     It is 0 (success), 1 (the run failed), 2 (bad input) or 130 (Ctrl-C).
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker imports the user's script, which calls this function without a guard.
+        os._exit(UNGUARDED)
     entry = find_agent(agent)
     try:
-        given = flag_tools.parse_values(_parser(entry), argv)
-        if given.get("preset") == presets.LIST:
-            print(presets.describe(entry.name, entry.presets))
-            return 0
-        values = expand_flags(entry, given)
-        resumed, which = values.pop("resume", None), values.pop("checkpoint", None)
-        trusted = values.pop("trust", False)
-        if resumed is None:
-            if which is not None:
-                raise UsageError(f"--checkpoint {which}: must be given together with --resume")
-            if trusted:
-                raise UsageError("--trust: must be given together with --resume")
-            config: Any = flag_tools.from_flat(entry.config_class, values)
-            for line in describe_ineffective(
-                given, config, flag_tools.defaults(entry.config_class)
-            ):
-                print(line)
-            start_run(entry, config)
-        else:
-            resume(entry, Path(resumed), values, which or LAST, trusted)
+        execute(entry, argv)
     except UsageError as error:
         return fail(entry.script, str(error), error.exit_code)
     except RunError as error:  # the message of a WorkerError has several lines
@@ -79,8 +71,38 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
     return 0
 
 
-def start_run(entry: AgentEntry, config: Any) -> None:
-    """Check the config, create the log folder and run. Raises RunError: one of these fails."""
+def execute(
+    entry: AgentEntry, argv: Sequence[str] | None, callback: Callback | None = None
+) -> Path | None:
+    """Start or resume the run that a command line describes; return its log folder.
+
+    Return None if the command line only asks for a list of presets. `callback(iteration, scalars)`
+    is called after each logged iteration. Raises RunError: the input is bad, or the run fails.
+    """
+    given = flag_tools.parse_values(_parser(entry), argv)
+    if given.get("preset") == presets.LIST:
+        print(presets.describe(entry.name, entry.presets))
+        return None
+    values = expand_flags(entry, given)
+    resumed, which = values.pop("resume", None), values.pop("checkpoint", None)
+    trusted = values.pop("trust", False)
+    if resumed is not None:
+        return resume(entry, Path(resumed), values, which or LAST, trusted, callback)
+    if which is not None:
+        raise UsageError(f"--checkpoint {which}: must be given together with --resume")
+    if trusted:
+        raise UsageError("--trust: must be given together with --resume")
+    config: Any = flag_tools.from_flat(entry.config_class, values)
+    for line in describe_ineffective(given, config, flag_tools.defaults(entry.config_class)):
+        print(line)
+    return start_run(entry, config, callback)
+
+
+def start_run(entry: AgentEntry, config: Any, callback: Callback | None = None) -> Path:
+    """Check the config, create the log folder, run, and return the folder.
+
+    Raises RunError: one of these fails.
+    """
     run = config.run
     if not run.env_name:
         raise UsageError("--env_name: must be the id of an environment (see --help)")
@@ -95,11 +117,12 @@ def start_run(entry: AgentEntry, config: Any) -> None:
     )
     print(f"logging to {folder}", flush=True)
     try:
-        _train(entry, config, folder, parts)
+        _train(entry, config, folder, parts, callback=callback)
     except BaseException:  # for example, the disk is full
         if not has_results(folder):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    return folder
 
 
 def resume(
@@ -108,12 +131,14 @@ def resume(
     given: dict[str, Any],
     which: str = LAST,
     trusted: bool = False,
-) -> None:
-    """Resume the run in `folder` with its own flags, from its last or its previous checkpoint.
+    callback: Callback | None = None,
+) -> Path:
+    """Resume the run in `folder`, and return `folder`.
 
-    The `given` flags must have the same values as before, except those that cannot change past
-    results. Raises RunError: a flag differs, the run cannot be resumed, it needs trust
-    (`check_trust`), or it fails.
+    The run has its own flags, and continues from its last or its previous checkpoint. The `given`
+    flags must have the same values as before, except flags that cannot change past results.
+    Raises RunError: a flag differs, the run cannot be resumed, it needs trust (`check_trust`), or
+    it fails.
     """
     about = f"--resume {folder}"
     content = read_config(folder, "--resume")
@@ -145,7 +170,8 @@ def resume(
         )
     parts = _prepare(config)
     print(f"resuming {printable(str(folder))}", flush=True)
-    _train(entry, config, folder, parts, which)
+    _train(entry, config, folder, parts, which, callback)
+    return folder
 
 
 def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
@@ -206,7 +232,12 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
 
 
 def _train(
-    entry: AgentEntry, config: Any, folder: Path, parts: Any, resumed_from: str | None = None
+    entry: AgentEntry,
+    config: Any,
+    folder: Path,
+    parts: Any,
+    resumed_from: str | None = None,
+    callback: Callback | None = None,
 ) -> None:
     """Train in `folder` with the `parts` that `_prepare` returned. Raises RunError: it fails.
 
@@ -241,6 +272,7 @@ def _train(
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
                 advise=Advice(config, task),
+                callback=callback,
                 which_checkpoint=resumed_from or LAST,
                 interrupts=interrupts,
             )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import sys
 from collections import defaultdict
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import gymnasium as gym
 import torch
 
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
-from cs285.collection.worker_pool import WorkerPool
+from cs285.collection.worker_pool import NoWorkersError, WorkerPool
 from cs285.config.run import RunConfig
 from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.errors import RunError
@@ -100,6 +102,33 @@ class Collector:
         the speed of the workers. The collector starts more episodes at once if episodes tend to
         finish early. It drops the episodes that it does not need.
         """
+        collect = functools.partial(
+            self._collect, policy, min_steps, purpose, iteration, progress, min_episodes
+        )
+        try:
+            return collect()
+        except NoWorkersError as error:
+            print(
+                f"warning: worker processes cannot run this task ({error}); its episodes run in "
+                "this process; to use several processes, define the task in a module, and guard "
+                'your script with `if __name__ == "__main__":`',
+                file=sys.stderr,
+            )
+            pool = cast(WorkerPool, self.backend)
+            pool.close()
+            self.backend = InProcess(pool.env_factory, 1, pool.cores, pool.env_timeout)
+            return collect()
+
+    def _collect(
+        self,
+        policy: Policy,
+        min_steps: int,
+        purpose: str,
+        iteration: int,
+        progress: Progress,
+        min_episodes: int,
+    ) -> Collection:
+        """See `collect`. Raises NoWorkersError: the workers cannot run the task."""
         self.backend.start(policy, progress)
         results: dict[int, Path | RunError] = {}
         started = 0

@@ -23,12 +23,16 @@ from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_epis
 from cs285.config.run import RunConfig
 from cs285.envs import env_watch
 from cs285.envs.env_watch import Call
-from cs285.infrastructure.errors import RunError, WorkerError, as_no_memory
+from cs285.infrastructure.errors import UNGUARDED, RunError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.cpu_tuning import tune_cpu
 from cs285.networks.threads import set_planning_threads
 
 MAX_TRIES = 3  # give up on an episode that has killed this many workers
+
+
+class NoWorkersError(Exception):
+    """The worker processes cannot get the environment or the policy. The message says why."""
 
 
 class _Worker:
@@ -65,7 +69,7 @@ class WorkerPool:
         env_timeout: float = RunConfig.env_timeout,
     ) -> None:
         self.capacity, self.cores, self.env_timeout = capacity, cores, env_timeout
-        self._env_factory = env_factory
+        self.env_factory = env_factory
         # A fork server starts workers quickly, without the threads and locks of this process.
         self._context = multiprocessing.get_context("forkserver")
         self._workers: list[_Worker] = []
@@ -73,14 +77,11 @@ class WorkerPool:
         self._tries: dict[EpisodeKey, int] = {}
 
     def start(self, policy: Any, progress: Progress) -> None:
-        """Begin a collection with `policy`. Raises RunError: it cannot be pickled."""
+        """Begin a collection with `policy`. Raises NoWorkersError: it cannot be pickled."""
         try:
             self._policy = pickle.dumps(policy)
         except Exception as error:  # pickle raises whatever the object's __reduce__ raises
-            raise RunError(
-                f"the policy cannot be pickled for the worker processes ({error}); make get_reward "
-                "a static method, or pass --num_workers 1"
-            ) from error
+            raise NoWorkersError(f"the policy cannot be pickled: {error}") from error
         self._tries.clear()
         self._progress = progress
         for worker in self._workers:
@@ -90,7 +91,7 @@ class WorkerPool:
         """Send an episode to an idle worker. The caller submits at most `capacity` at a time."""
         idle = [worker for worker in self._workers if worker.key is None]
         if not idle:
-            idle = [_Worker(self._env_factory, self._context)]
+            idle = [_Worker(self.env_factory, self._context)]
             self._workers += idle
         idle[0].key = key
         # If the worker died while idle, the pipe breaks here, and wait() replaces the worker.
@@ -100,7 +101,8 @@ class WorkerPool:
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         """Return the finished episodes as soon as there is one, or after `timeout` seconds.
 
-        An episode that failed has its error in place of its path.
+        An episode that failed has its error in place of its path. Raises NoWorkersError: the
+        workers cannot create the environment.
         """
         busy = {worker.pipe: worker for worker in self._workers if worker.key is not None}
         self._share_cores(list(busy.values()))
@@ -113,6 +115,8 @@ class WorkerPool:
                 finished += self._replace(worker)
                 continue
             key, worker.key = cast(EpisodeKey, worker.key), None
+            if isinstance(result, NoWorkersError):
+                raise result
             finished.append((key, result))
         for worker in busy.values():
             seconds = worker.call.seconds
@@ -160,6 +164,8 @@ class WorkerPool:
         dead.process.join()
         dead.pipe.close()
         self._workers.remove(dead)
+        if dead.process.exitcode == UNGUARDED:
+            raise NoWorkersError('the script has no `if __name__ == "__main__":`')
         key = dead.key
         assert key is not None
         self._tries[key] = self._tries.get(key, 1) + 1
@@ -212,8 +218,12 @@ def _serve(
             policy_bytes, key = pipe.recv()
             result: Any
             try:
-                env = envs[key.purpose]
-                (result,) = run_episodes([env], _unpickle(policy_bytes), [key], count)
+                policy, env = _unpickle(policy_bytes), envs[key.purpose]
+            except Exception as error:  # the module of the task or the policy is unknown here
+                pipe.send(NoWorkersError(str(error)))
+                continue
+            try:
+                (result,) = run_episodes([env], policy, [key], count)
             except _EpisodeCancelledError:
                 result = None
             except RunError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+UNGUARDED = 86  # exit code of a worker whose import of the main module would start a run
 NO_MEMORY = (  # parts of torch's messages, on CPU and GPU
     "allocate memory",
     "out of memory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -84,16 +84,18 @@ class RL_Trainer:
         advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
         which_checkpoint: str = "last",
         interrupts: Interrupts | None = None,
+        callback: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
         """Restore the last or the previous checkpoint in `folder`, if there is one.
 
-        `advise(paths, iteration)` runs after each collection. Raises UsageError: the checkpoint is
+        `advise(paths, iteration)` runs after each collection, and `callback(iteration, scalars)`
+        after each logged iteration, after its checkpoint. Raises UsageError: the checkpoint is
         missing although progress.csv has rows, or it belongs to another run.
         """
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
-        self.advise = advise
+        self.advise, self.callback = advise, callback
         self.interrupts = interrupts or Interrupts()
         self.counters = Counters()
         log_state: dict[str, int] | None = None
@@ -135,7 +137,7 @@ class RL_Trainer:
                 self._announce(iteration, time.monotonic() - session_start)
             begun = time.monotonic()
             with self.stopwatch.phase("other"):
-                self._iterate(iteration, is_logged)
+                scalars = self._iterate(iteration, is_logged)
             self.interrupts.waits = time.monotonic() - begun < SHORT_SECONDS
             counters.seconds = time.monotonic() - self._started
             counters.next_iteration = iteration + 1
@@ -143,6 +145,8 @@ class RL_Trainer:
             if (config.checkpoint_freq > 0 and is_last) or _due(config.checkpoint_freq, iteration):
                 with self.stopwatch.phase("checkpoint"):
                     self._save()
+            if self.callback and is_logged:
+                self.callback(iteration, scalars)
             if self.interrupts.asked:
                 raise KeyboardInterrupt
         self.interrupts.waits = False
@@ -154,18 +158,18 @@ class RL_Trainer:
         """The number of complete iterations that no checkpoint has."""
         return self.counters.next_iteration - self._saved
 
-    def _iterate(self, iteration: int, is_logged: bool) -> None:
-        """Collect, train, evaluate and log."""
+    def _iterate(self, iteration: int, is_logged: bool) -> dict[str, float]:
+        """Collect, train, evaluate and log. Return the scalars that were logged."""
         paths = self._collect(iteration)
         self.advise(paths, iteration)
         self.agent.add_to_replay_buffer(paths, iteration)
         self.counters.env_steps += sum(path.length for path in paths)
         metrics = self._train(iteration)
-        if is_logged:
-            self._log(iteration, metrics)
+        scalars = self._log(iteration, metrics) if is_logged else {}
         if _due(self.config.video_log_freq, iteration):
             with self.stopwatch.phase("videos"):
                 self._log_video(iteration)
+        return scalars
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -238,7 +242,8 @@ class RL_Trainer:
         )
         save_predictions(self.folder, true, members[0], error, ensemble_error)
 
-    def _log(self, iteration: int, metrics: dict[str, float]) -> None:
+    def _log(self, iteration: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Evaluate, and log the `metrics` of training with the statistics of all episodes."""
         steps, counters = self.config.eval_batch_size, self.counters
         evaluated: dict[str, float] = {}
         for prefix, policy in self.agent.eval_policies.items():
@@ -265,6 +270,7 @@ class RL_Trainer:
             parameters = self.agent.parameters_dict()
             needed = {name: parameters[name] for name in self.agent.acting_parts}
             self._save_parameters(BEST, needed)
+        return scalars
 
     def _log_video(self, iteration: int) -> None:
         env = self.render_env_factory()

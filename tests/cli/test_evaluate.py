@@ -50,7 +50,7 @@ def test_episodes_depend_on_the_seed_and_not_on_workers(run_tiny: Run) -> None:
 def test_best_checkpoint_is_of_the_best_evaluation(
     kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its parameters are those of this iteration, and it needs no other checkpoint."""
+    """It has the weights of this iteration, and it needs no other checkpoint."""
     folder = request.getfixturevalue(kind)(n_iter=4, save_params=True)
     logged = [float(row["Eval_AverageReturn"]) for row in read_curve(folder)]
     best = int(np.argmax(logged))

@@ -1,0 +1,144 @@
+"""Train, load and use agents from Python: `cs285.train` and `cs285.load`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from cs285.agents.registry import find_agent
+from cs285.analysis.rebuild import Rebuilt, rebuild
+from cs285.cli.launch import execute
+from cs285.envs import make_env
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.pytorch_util import make_generator
+from cs285.models.base_model import DynamicsModel
+from cs285.models.model_env import ModelEnv
+from cs285.policies.base_policy import Memory
+
+Env = str | Callable[..., gym.Env]  # a Gymnasium id, or a class or function that creates the task
+
+
+class Agent:
+    """A trained agent."""
+
+    def __init__(self, folder: Path, run: Rebuilt, seed: int = 1) -> None:
+        self.folder, self.config, self.task = folder, run.config, run.task
+        self.env_steps = run.counters["env_steps"]  # of training
+        self.seed, self._run = seed, run
+        self._episodes = itertools.count()  # numbers of the episodes, for their random draws
+        self._memories: list[Memory] = []
+
+    @property
+    def model(self) -> DynamicsModel | None:
+        """The dynamics model, or None for an agent without one."""
+        return self._run.agent.model
+
+    def reset(self, row: int | None = None) -> None:
+        """Forget the episode of one row of the batch, or of all rows.
+
+        Call it when an episode ends. Planners keep a plan from step to step.
+        """
+        if row is None:
+            self._memories = []
+        else:
+            self._memories[row] = self._new_memory()
+
+    def predict(self, obs: Any, deterministic: bool = True) -> NDArray[np.float32]:
+        """Return the action (A,) for an observation (O,), or actions (B, A) for (B, O).
+
+        Row b of the batch is the episode in environment b. If not `deterministic`, the policy
+        explores as in training. Raises ValueError: `obs` has another shape.
+        """
+        batch = np.asarray(obs, np.float32)
+        single, batch = batch.ndim == 1, np.atleast_2d(batch)
+        if batch.ndim != 2 or batch.shape[1] != self.task.ob_dim:
+            O = self.task.ob_dim
+            raise ValueError(f"obs has shape {np.shape(obs)}; must be ({O},) or (B, {O})")
+        while len(self._memories) < len(batch):
+            self._memories.append(self._new_memory())
+        agent = self._run.agent
+        policy = agent.eval_policies["Eval"] if deterministic else agent.actor
+        acs = policy.get_action(batch, self._memories[: len(batch)])
+        return acs[0] if single else acs
+
+    def model_env(self, member: str | int = "mean") -> ModelEnv:
+        """Return a Gymnasium environment that steps the model; see ModelEnv.
+
+        Raises UsageError: the agent has no model. Raises ValueError: there is no such member.
+        """
+        parts = self._run.agent.diagnosed()
+        if parts is None:
+            raise UsageError(f"the run in {self.folder} has no model; must be a run with a model")
+        run = self.config.run
+        ep_len = run.ep_len or self.task.ep_len
+        env = make_env(run.env_name, ep_len)
+        return ModelEnv(parts.model, parts.task, self.task, env, ep_len, member)
+
+    def _new_memory(self) -> Memory:
+        agent = self._run.agent
+        device = agent.eval_policies["Eval"].device
+        return Memory(make_generator(self.seed, "predict", next(self._episodes), device=device))
+
+
+def load(
+    folder: str | Path,
+    checkpoint: str | int | None = None,
+    env: Env | None = None,
+    trusted: bool = False,
+) -> Agent:
+    """Return the agent of the run in a log folder, ready to act on a CPU.
+
+    `checkpoint` is "last" (the default), "previous", "best", or an iteration of a run with
+    --save_params. Give `env` if the run's environment was a class or a function. Raises UsageError:
+    the folder has no such checkpoint, or imports a module and is not `trusted`.
+    """
+    if env is not None:
+        env_id_of(env)
+    which = None if checkpoint is None else str(checkpoint)
+    run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)
+    run.env.close()
+    return Agent(Path(folder), run)
+
+
+def train(
+    agent: str,
+    env: Env,
+    callback: Callable[[int, Mapping[str, float]], None] | None = None,
+    **flags: Any,
+) -> Agent:
+    """Train an agent ("mb", "mbpo", …) as its script does, and return it.
+
+    `flags` are the flags of the command line without the dashes; True is a flag without a value.
+    `callback(iteration, scalars)` is called after each logged iteration. An `env` that is a class
+    or a function runs in this process only. Raises RunError: a flag is bad, or the run fails.
+    """
+    entry = find_agent(agent)
+    words = ["--env_name", env_id_of(env)]
+    if not isinstance(env, str):
+        flags.setdefault("num_workers", 1)
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words.append(f"--{name}={value}")
+    folder = execute(entry, words, callback)
+    assert folder is not None  # only --preset list has none
+    return load(folder, trusted=True)
+
+
+def env_id_of(env: Env) -> str:
+    """Return a Gymnasium id for an environment; register a class or function under its name."""
+    if isinstance(env, str):
+        return env
+    name = getattr(env, "__name__", type(env).__name__)
+    env_id = re.sub(r"\W+", "_", name).strip("_") + "-v0"
+    gym.registry.pop(env_id, None)
+    gym.register(env_id, entry_point=env)
+    return env_id

@@ -1,0 +1,167 @@
+"""Tests of cs285.train and cs285.load, and of scripts that worker processes cannot import."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import cs285
+from cs285.analysis.evaluation import evaluate
+from cs285.envs import make_env
+from cs285.infrastructure.errors import UsageError
+from tests.conftest import TINY, TINY_MBPO, read_curve
+from tests.toys import LinearReach
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., Path]
+
+
+PROBABILISTIC = {
+    "model": "probabilistic",
+    "ensemble_size": 3,
+    "num_elites": 2,
+    "mpc_particles": 2,
+    "num_agent_train_steps_per_iter": 100,
+}
+
+
+def flags_of(tiny: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    changed = {"ep_len": 10, "n_iter": 2, "data_dir": tmp_path}
+    return {name: v for name, v in {**tiny, **changed}.items() if name != "env_name"}
+
+
+@pytest.mark.parametrize(("agent", "tiny"), [("mb", TINY), ("mbpo", TINY_MBPO)])
+def test_training_with_a_class_as_environment(
+    agent: str, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    called: list[tuple[int, float]] = []
+    trained = cs285.train(
+        agent,
+        LinearReach,
+        lambda iteration, scalars: called.append((iteration, scalars["Eval_AverageReturn"])),
+        **flags_of(tiny, tmp_path),
+    )
+    logged = [float(row["Eval_AverageReturn"]) for row in read_curve(trained.folder)]
+    assert called == list(enumerate(logged))
+    assert trained.env_steps == 100
+    loaded = cs285.load(trained.folder, env=LinearReach)
+    obs = np.array([0.3, -0.2])
+    assert (loaded.predict(obs) == trained.predict(obs)).all()
+    with pytest.raises(UsageError, match="--n_iter 0: must be"):
+        cs285.train(agent, "Pendulum-v1", n_iter=0)
+
+
+def test_an_agent_acts_as_in_its_evaluation(run_tiny_mbpo: Run) -> None:
+    folder = run_tiny_mbpo(n_iter=1)
+    agent, env = cs285.load(folder), make_env("obstacles-cs285-v0", 20)
+    total, seed = 0.0, 5
+    obs, _ = env.reset(seed=seed)
+    finished = False
+    while not finished:
+        obs, reward, terminated, truncated, _ = env.step(agent.predict(obs))
+        total, finished = total + float(reward), terminated or truncated
+    returns = evaluate(folder, 1, num_workers=1).returns
+    assert total != 0 and np.isfinite(returns).all()
+    assert agent.predict(np.stack([obs] * 3)).shape == (3, 2)
+    explored = [agent.predict(obs, deterministic=False) for _ in range(2)]
+    assert (explored[0] != explored[1]).any()
+    with pytest.raises(ValueError, match=r"obs has shape \(3,\); must be \(4,\) or \(B, 4\)"):
+        agent.predict(np.zeros(3))
+
+
+def test_a_planner_remembers_the_plan_of_each_row_until_reset(run_tiny: Run) -> None:
+    flags = {"mpc_action_sampling_strategy": "icem", "cem_iterations": 2, "n_iter": 1}
+    agent = cs285.load(run_tiny(**flags))
+    obs = np.array([[0.1, 0.5, 0.7, -0.8], [-0.4, 0.9, 0.7, -0.8]], np.float32)
+    agent.predict(obs)
+    assert all(memory.kept for memory in agent._memories)
+    agent.reset(1)
+    assert agent._memories[0].kept and not agent._memories[1].kept
+    agent.reset()
+    assert not agent._memories
+
+
+@pytest.mark.parametrize("member", ["mean", "random", 1])
+def test_model_env_is_a_gymnasium_environment(run_tiny: Run, member: Any) -> None:
+    agent = cs285.load(run_tiny(n_iter=1, **PROBABILISTIC))
+    env = agent.model_env(member)
+    check_env(env, skip_render_check=True)
+    obs, _ = env.reset(seed=1)
+    assert (obs[2:] == np.array([0.7, -0.8], np.float32)).all()  # the goal of the real task
+    steps, finished = 0, False
+    while not finished:
+        obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert reward == pytest.approx(-np.linalg.norm(obs[:2] - obs[2:]), abs=1e-4)
+        steps, finished = steps + 1, terminated or truncated
+    assert steps <= 20
+
+
+def test_bad_members_and_agents_without_a_model(run_tiny: Run, run_tiny_mbpo: Run) -> None:
+    with pytest.raises(ValueError, match="must be 'mean', 'random' or an integer below 3"):
+        cs285.load(run_tiny(n_iter=1)).model_env(3)
+    folder = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
+    with pytest.raises(UsageError, match="has no model; must be a run with a model"):
+        cs285.load(folder).model_env()
+
+
+TASK = """
+import gymnasium
+from cs285.scripts.run_hw4_mb import main
+from tests.toys import LinearReach
+
+class Mine(LinearReach):
+    pass
+
+gymnasium.register("Mine-v0", entry_point=Mine, max_episode_steps=10)
+"""
+CALL = """main(["--env_name", "Mine-v0", "--n_iter", "1", "--batch_size_initial", "40",
+    "--eval_batch_size", "40", "--num_agent_train_steps_per_iter", "2", "--mpc_horizon", "2",
+    "--mpc_num_action_sequences", "5", "--num_workers", "2", "--data_dir", "data"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (f"{TASK}\nprint('called once')\n{CALL}", 'has no `if __name__ == "__main__":`'),
+        (f"{TASK}\nif __name__ == '__main__':\n    print('called once')\n    {CALL}", ""),
+        (
+            "if __name__ == '__main__':\n"
+            + "".join(f"    {line}\n" for line in f"{TASK}\nprint('called once')".splitlines())
+            + f"    {CALL}",
+            "Mine",
+        ),
+    ],
+    ids=["no guard", "guard", "task inside the guard"],
+)
+def test_script_with_its_own_task(code: str, reason: str, tmp_path: Path) -> None:
+    """Workers import the script, without running it again. If this fails, they are not used."""
+    (tmp_path / "script.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Eval_AverageReturn" in run.stdout
+    assert run.stderr.count("\n") == run.stderr.count("warning: worker processes") == bool(reason)
+    assert reason in run.stderr
+    assert run.stdout.count("called once") == 1 or "no `if" in run.stderr
+
+
+def test_ids_of_environments() -> None:
+    assert cs285.api.env_id_of("Hopper-v5") == "Hopper-v5"
+    assert cs285.api.env_id_of(lambda: LinearReach()) == "lambda-v0"
+    env_id = cs285.api.env_id_of(LinearReach)
+    assert env_id == "LinearReach-v0" and isinstance(gym.make(env_id).unwrapped, LinearReach)
