@@ -1,5 +1,6 @@
 """Tests of the collector: same data from every backend, and recovery from dead workers."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -65,8 +66,10 @@ def slow_env() -> gym.Env:
     return Slow(FACTORY())
 
 
-def raising_env() -> gym.Env:
-    raise ValueError("no simulator today")
+def env_of_this_process() -> gym.Env:
+    if multiprocessing.parent_process() is not None:
+        raise ValueError("no such module")
+    return FACTORY()
 
 
 def env_that_kills_its_process() -> gym.Env:
@@ -220,8 +223,21 @@ def wait_for_steps(pool: WorkerPool, steps: int) -> None:
 
 
 def test_error_of_a_worker_includes_the_exception() -> None:
-    with pytest.raises(WorkerError, match="no simulator today"):
-        collect(WorkerPool(raising_env, 2))
+    with pytest.raises(WorkerError, match="ZeroDivisionError: division by zero"):
+        collect(WorkerPool(FACTORY, 2), BuggyPolicy(*bounds()))
+
+
+def test_episodes_run_here_if_workers_cannot_create_the_environment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collector = Collector(WorkerPool(env_of_this_process, 2), 4, EP_LEN)
+    paths = collector.collect(RANDOM, 3 * EP_LEN, "train", 0).paths
+    expected = Collector(InProcess(FACTORY, 1), 4, EP_LEN).collect(RANDOM, 3 * EP_LEN, "train", 0)
+    assert all((p.obs == e.obs).all() for p, e in zip(paths, expected.paths, strict=True))
+    err = capsys.readouterr().err
+    assert err.startswith("warning: worker processes cannot run this task (no such module); its")
+    collector.collect(RANDOM, EP_LEN, "train", 1)
+    assert capsys.readouterr().err == ""  # one warning
 
 
 @pytest.mark.parametrize(
@@ -330,6 +346,11 @@ def test_a_task_that_raises_an_exit_fails_the_run(task: type[Leaves]) -> None:
 class GreedyPolicy(RandomPolicy):
     def get_action(self, obs: Any, memories: Any) -> Any:
         return torch.empty(10**15)
+
+
+class BuggyPolicy(RandomPolicy):
+    def get_action(self, obs: Any, memories: Any) -> Any:
+        return 1 / 0
 
 
 class NanPolicy(RandomPolicy):
