@@ -112,6 +112,13 @@ class RunConfig:
         free=True,
         changes_curve=False,
     )
+    verbose: bool = flag(
+        False,
+        "print all metrics of every logged iteration, not only one line",
+        "-v",
+        free=True,
+        changes_curve=False,
+    )
     data_dir: str | None = flag(
         None,
         "folder for the log folders (default: cs285/data)",

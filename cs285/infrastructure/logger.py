@@ -68,13 +68,14 @@ class Logger:
                     os.fsync(stream.fileno())
         return {PROGRESS: self._checksum, EVENTS: self._events.checksum}
 
-    def record(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """Write the scalars of an iteration to all logs, and print one line per scalar."""
+    def record(self, scalars: Mapping[str, float], iteration: int, verbose: bool = False) -> None:
+        """Write the scalars of an iteration to all logs; if `verbose`, also print them."""
         self._events.add_scalars(dict(scalars), iteration)
         self._append_row({ITERATION: iteration, **scalars})
-        width = max(map(len, scalars))
-        lines = [f"  {name:<{width}}  {value:.6g}" for name, value in scalars.items()]
-        print("\n".join(lines), flush=True)
+        if verbose:
+            width = max(map(len, scalars))
+            lines = [f"  {name:<{width}}  {value:.6g}" for name, value in scalars.items()]
+            print("\n".join(lines), flush=True)
 
     def record_video(self, tag: str, frames: Frames, fps: int, iteration: int) -> Path:
         """Write frames (height, width, 3) to videos/ and to TensorBoard.

@@ -24,7 +24,7 @@ from cs285.infrastructure.interrupts import Interrupts
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
 from cs285.infrastructure.recording.figures import save_losses, save_predictions
-from cs285.infrastructure.recording.progress import CollectionProgress, format_duration
+from cs285.infrastructure.recording.progress import CollectionProgress, describe_iteration
 from cs285.infrastructure.recording.stopwatch import describe_phases
 from cs285.infrastructure.replay_buffer import Path
 from cs285.infrastructure.run_folder import (
@@ -112,6 +112,7 @@ class RL_Trainer:
         self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # includes earlier sessions
         self._first_iteration = self.counters.next_iteration  # of this session
+        self._first_env_steps = self.counters.env_steps
         self._saved = self._first_iteration  # iterations in the checkpoint
         self._run_id = run_id(folder)
         self.logger = Logger(folder, self._first_iteration, log_state)
@@ -133,8 +134,6 @@ class RL_Trainer:
             )
         for iteration in range(counters.next_iteration, config.n_iter):
             is_logged = _due(config.scalar_log_freq, iteration)
-            if is_logged or not config.continue_episodes:  # avoid one line per env step
-                self._announce(iteration, time.monotonic() - session_start)
             begun = time.monotonic()
             with self.stopwatch.phase("other"):
                 scalars = self._iterate(iteration, is_logged)
@@ -145,6 +144,8 @@ class RL_Trainer:
             if (config.checkpoint_freq > 0 and is_last) or _due(config.checkpoint_freq, iteration):
                 with self.stopwatch.phase("checkpoint"):
                     self._save()
+            if is_logged or not config.continue_episodes:  # avoid one line per env step
+                self._report(iteration, scalars, time.monotonic() - session_start)
             if self.callback and is_logged:
                 self.callback(iteration, scalars)
             if self.interrupts.asked:
@@ -159,13 +160,13 @@ class RL_Trainer:
         return self.counters.next_iteration - self._saved
 
     def _iterate(self, iteration: int, is_logged: bool) -> dict[str, float]:
-        """Collect, train, evaluate and log. Return the scalars that were logged."""
+        """Collect, train, evaluate and log. Return the scalars of the iteration."""
         paths = self._collect(iteration)
         self.advise(paths, iteration)
         self.agent.add_to_replay_buffer(paths, iteration)
         self.counters.env_steps += sum(path.length for path in paths)
         metrics = self._train(iteration)
-        scalars = self._log(iteration, metrics) if is_logged else {}
+        scalars = self._log(iteration, metrics) if is_logged else metrics
         if _due(self.config.video_log_freq, iteration):
             with self.stopwatch.phase("videos"):
                 self._log_video(iteration)
@@ -201,9 +202,6 @@ class RL_Trainer:
     def _train(self, iteration: int) -> dict[str, float]:
         losses = self.agent.train(iteration)
         metrics = to_floats(losses)
-        if not self.config.continue_episodes:
-            summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            print(f"  training metrics: {summary}", flush=True)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 has_checkpoint = (self.folder / CHECKPOINT).exists()
@@ -261,7 +259,7 @@ class RL_Trainer:
         if counters.initial_return is not None:
             scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
         with self.stopwatch.phase("log"):
-            self.logger.record(scalars, iteration)
+            self.logger.record(scalars, iteration, self.config.verbose)
         if self.config.save_params:
             self._save_parameters(f"agent_itr_{iteration}.pt", self.agent.parameters_dict())
         best = counters.best_return
@@ -305,13 +303,20 @@ class RL_Trainer:
         state = {"agent": parameters, "counters": vars(self.counters)}
         save_checkpoint(self.folder / name, state, self._run_id)
 
-    def _announce(self, iteration: int, seconds: float) -> None:
-        """Print the iteration and the remaining time; `seconds` is the time of this session."""
-        completed = iteration - self._first_iteration
-        left = seconds / completed * (self.config.n_iter - iteration) if completed else 0.0
-        estimate = f", about {format_duration(left)} left" if completed else ""
-        count = f"{iteration + 1} of {self.config.n_iter}"
-        print(f"Iteration {iteration} ({count}){estimate}", flush=True)
+    def _report(self, iteration: int, scalars: dict[str, float], seconds: float) -> None:
+        """Print one line about a complete iteration; `seconds` is the time of this session."""
+        completed = iteration + 1 - self._first_iteration
+        print(
+            describe_iteration(
+                iteration + 1,
+                self.config.n_iter,
+                scalars,
+                self.counters.env_steps,
+                (self.counters.env_steps - self._first_env_steps) / seconds,
+                seconds / completed * (self.config.n_iter - iteration - 1),
+            ),
+            flush=True,
+        )
 
 
 def _due(frequency: int, iteration: int) -> bool:

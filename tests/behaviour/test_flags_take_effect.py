@@ -90,6 +90,7 @@ NOT_IN_THE_CURVE = {  # these flags are tested below or in the given file
     "num_workers",  # unit/test_collector.py
     "env_timeout",  # unit/test_env_watch.py
     "compile",  # unit/test_compilation.py
+    "verbose",
 }  # fmt: skip
 
 
@@ -215,6 +216,14 @@ def test_log_folder_has_its_name_files_and_config(run_tiny: Run, tmp_path: Path)
         "New Data Loss",
         "Initial_DataCollection_AverageReturn",
     }
+
+
+def test_verbose_prints_every_metric(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (False, True):
+        capsys.readouterr()
+        names = list(read_curve(run_tiny(n_iter=1, verbose=verbose or None))[0])
+        printed = capsys.readouterr().out
+        assert all((f"\n  {name} " in printed) == verbose for name in names if name != "Iteration")
 
 
 def test_save_params_saves_the_agent_in_every_logged_iteration(run_tiny: Run) -> None:

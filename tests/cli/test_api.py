@@ -154,7 +154,7 @@ def test_script_with_its_own_task(code: str, reason: str, tmp_path: Path) -> Non
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
-    assert "Eval_AverageReturn" in run.stdout
+    assert "iteration 1 of 1: return " in run.stdout
     assert run.stderr.count("\n") == run.stderr.count("warning: worker processes") == bool(reason)
     assert reason in run.stderr
     assert run.stdout.count("called once") == 1 or "no `if" in run.stderr

@@ -51,8 +51,10 @@ def test_normal_run_prints_no_errors_and_writes_only_to_data_dir(tmp_path: Path)
     process = start(SCRIPT, *words, cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
-    assert "Iteration 1 (2 of 2)" in out
-    assert "Eval_AverageReturn" in out
+    lines = [line for line in out.splitlines() if line.startswith("iteration ")]
+    assert lines[0].startswith("iteration 1 of 2: return ") and lines[0].endswith(" left")
+    assert lines[1].startswith("iteration 2 of 2: return ") and len(lines) == 2
+    assert max(map(len, lines)) <= 100
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 
 

@@ -189,7 +189,7 @@ def test_quick_demonstration_runs(tmp_path: Path) -> None:
         ROOT, "--quick", PYTHON_BIN=sys.executable, MB_EXTRA_FLAGS=there, MBPO_EXTRA_FLAGS=there
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Eval_AverageReturn") == 2 + 6
+    assert result.stdout.count(": return ") == 2 + 6
     folders = list(tmp_path.glob("hw4_quick_obstacles-cs285-v0_*"))
     assert len(folders) == 2
     assert all((folder / "itr_0_predictions.png").exists() for folder in folders)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 15.0
+LOSSES = ("Training Loss", "Critic Loss")  # the line of an iteration shows the first that exists
 Notify = Callable[[str], None]  # receives a function's messages, one line each
 
 
@@ -60,6 +61,32 @@ class CollectionProgress:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def describe_iteration(
+    number: int,
+    total: int,
+    scalars: Mapping[str, float],
+    env_steps: int,
+    rate: float,
+    seconds_left: float,
+) -> str:
+    """Return one line about iteration `number` of `total`, from 1, in at most 100 columns.
+
+    It has the return and a loss, if `scalars` has them, and the env steps, the env steps per second
+    (`rate`), and the remaining time.
+    """
+    parts = [f"iteration {number} of {total}: "]
+    if "Eval_AverageReturn" in scalars:
+        parts.append(f"return {scalars['Eval_AverageReturn']:.5g}, ")
+    parts.append(f"{env_steps} env steps, ")
+    loss = next((name for name in LOSSES if name in scalars), None)
+    if loss:
+        parts.append(f"{loss} {scalars[loss]:.3g}, ")
+    parts.append(f"{rate:.3g} steps/s")
+    if number < total:
+        parts.append(f", {format_duration(seconds_left)} left")
+    return "".join(parts)
 
 
 def format_duration(seconds: float) -> str:
