@@ -320,9 +320,9 @@ def test_updates_do_not_depend_on_their_division_into_iterations() -> None:
     one, two = make_agent(sac_n_iter=4), make_agent(sac_n_iter=2)
     for agent in (one, two):
         agent.add_to_replay_buffer([random_path(20)], 0)
-    one.train_on(lambda first, at_most: one.draw_real(first, 2))
-    two.train_on(two.draw_real)
-    two.train_on(two.draw_real)
+    one.train_on(lambda first, at_most: one.draw_real(first, 2), 4)
+    two.train_on(two.draw_real, 2)
+    two.train_on(two.draw_real, 2)
     assert same(weights(one.policy), weights(two.policy))
 
 

@@ -154,7 +154,7 @@ def test_validation_set_is_not_used_for_training(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(FFModel, "validation_errors", recorded)
     taken: list[torch.Tensor] = []
 
-    def spy(model: DynamicsModel, optimizer: Any, batch: Transitions) -> Any:
+    def spy(model: DynamicsModel, optimizer: Any, batch: Transitions, masks: Any) -> Any:
         taken.append(torch.cat([batch.obs, batch.acs], -1).flatten(0, 1))
         return gradient_step(model, optimizer, batch)
 
@@ -240,6 +240,7 @@ def test_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
             model: DynamicsModel,
             optimizer: Any,
             batch: Transitions,
+            masks: Any,
             seen: list[torch.Tensor] = seen,
         ) -> Any:
             seen.append(batch.rewards)
@@ -280,7 +281,7 @@ def test_epoch_of_few_rows_is_several_passes(rows: int, steps: int) -> None:
 
 
 def test_epoch_of_many_rows_is_one_pass() -> None:
-    """Each member draws its own bootstrap sample with replacement, which has 1 - 1/e of the rows."""
+    """Each member draws its own bootstrap sample with replacement: 1 - 1/e of the rows."""
     epochs = _bootstrap_epochs(3, 2400, ModelConfig(**SMALL), make_generator(0, "epochs"))
     first, second = next(epochs), next(epochs)
     assert len(first) == len(second) == 75
