@@ -63,10 +63,10 @@ class ModelConfig:
     activation: str = flag(
         "tanh", "activation of the hidden layers: tanh or swish", check=one_of("tanh", "swish")
     )
-    model_layer_norm: str | None = flag(
-        None,
-        "LayerNorm without parameters after each hidden layer of the model: its epsilon, one for "
-        "all hidden layers, or one per layer, separated by commas (default: no LayerNorm)",
+    model_layer_norm: str = flag(
+        "0",
+        "epsilon of the LayerNorm without parameters after each hidden layer of the model: one for "
+        "all hidden layers, or one per layer, separated by commas; 0: no LayerNorm",
         commas=True,
     )
     model_dropout: str = flag(
@@ -146,8 +146,8 @@ class ModelConfig:
     @property
     def eps_by_layer(self) -> list[float]:
         """The epsilon of LayerNorm after each hidden layer; empty without LayerNorm."""
-        text = self.model_layer_norm
-        return [] if text is None else _by_layer(text, self.n_layers)
+        values = _by_layer(self.model_layer_norm, self.n_layers)
+        return values if any(values) else []
 
     @property
     def dropout_by_layer(self) -> list[float]:
@@ -194,14 +194,13 @@ class ModelConfig:
             lambda value: value >= 0,
             "one non-negative number",
         )
-        if self.model_layer_norm is not None:
-            _check_numbers(
-                "model_layer_norm",
-                self.model_layer_norm,
-                layers,
-                lambda value: value > 0,
-                "one positive number",
-            )
+        _check_numbers(
+            "model_layer_norm",
+            self.model_layer_norm,
+            layers,
+            lambda value: value >= 0,
+            "one non-negative number",
+        )
         _check_numbers(
             "model_dropout", self.model_dropout, layers, lambda value: 0 <= value < 1,
             "one number from 0 to below 1",

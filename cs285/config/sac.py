@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cs285.config.flags import COUNT, FINITE, LAYERS, RATE, UNIT, Check, flag, one_of
+from cs285.config.flags import COUNT, FINITE, LAYERS, NOT_NEGATIVE, RATE, UNIT, Check, flag, one_of
 from cs285.infrastructure.errors import UsageError
 
 
@@ -75,22 +75,22 @@ class SACConfig:
         "value that the policy maximises: the minimum or the mean of the Q networks",
         check=one_of("min", "mean"),
     )
-    sac_critic_layer_norm: float | None = flag(
-        None,
-        "LayerNorm without parameters after each hidden layer of the Q networks: its epsilon "
-        "(default: no LayerNorm)",
-        check=RATE,
+    sac_critic_layer_norm: float = flag(
+        0.0,
+        "epsilon of the LayerNorm without parameters after each hidden layer of the Q networks; 0: "
+        "no LayerNorm",
+        check=NOT_NEGATIVE,
     )
     sac_critic_dropout: float = flag(
         0.0,
         "share of hidden units that dropout sets to zero when the Q networks learn",
         check=Check(lambda value: 0 <= value < 1, "a number from 0 to below 1"),
     )
-    sac_value_bounds: float | None = flag(
-        None,
+    sac_value_bounds: float = flag(
+        0.0,
         "limit target values to bounds that follow, at this rate per update, the 1% and 99% "
         "quantiles of (reward + entropy bonus) / (1 - discount), and scale the Q networks by the "
-        "bounds (default: no bounds)",
+        "bounds; 0: no bounds",
         check=UNIT,
     )
     sac_obs_scaling: str = flag(
@@ -115,7 +115,7 @@ class SACConfig:
             raise UsageError(
                 f"--sac_critics_drawn {drawn}: must be at most --sac_critics ({self.sac_critics})"
             )
-        if self.sac_value_bounds is not None and self.sac_discount == 1:
+        if self.sac_value_bounds > 0 and self.sac_discount == 1:
             raise UsageError("--sac_discount 1: must be below 1 with --sac_value_bounds")
 
     def iterations_at(self, iteration: int) -> int:

@@ -35,15 +35,15 @@ class SACCritic(nn.Module):
         super().__init__()
         widths = [ob_dim + ac_dim, *[config.sac_size] * config.sac_n_layers, 1]
         rate, eps = config.sac_value_bounds, config.sac_critic_layer_norm
-        self.bounds = None if rate is None else ValueBounds(rate)
+        self.bounds = ValueBounds(rate) if rate > 0 else None
         self.drawn, self.actor_value = config.sac_critics_drawn, config.sac_actor_value
         self.network = EnsembleMLP(
             config.sac_critics,
             widths,
             config.sac_activation,
             generator,
-            output_gain=None if rate is None else 0.0,
-            layer_norm=None if eps is None else LayerNorm(eps),
+            output_gain=0.0 if rate > 0 else None,
+            layer_norm=LayerNorm(eps) if eps > 0 else None,
             dropout=config.sac_critic_dropout,
         )
 

@@ -70,7 +70,7 @@ class FFModel(DynamicsModel):
             "activation": config.activation,
             "gain": gain,
             "output_gain": output_gain,
-            "padded": config.model_layer_norm is None,
+            "padded": not config.eps_by_layer,
             "layer_norm": LayerNorm(tuple(config.eps_by_layer)) if config.eps_by_layer else None,
             "dropout": config.dropout_by_layer,
         }
