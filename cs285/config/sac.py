@@ -20,7 +20,7 @@ class SACConfig:
         1, "SAC updates per SAC iteration, each with a new batch", check=COUNT
     )
     sac_num_critic_updates_per_agent_update: int = flag(
-        1, "gradient steps on the twin Q per update", check=COUNT
+        1, "gradient steps on the Q networks per update", check=COUNT
     )
     sac_num_actor_updates_per_agent_update: int = flag(
         1,
@@ -48,7 +48,7 @@ class SACConfig:
         1.0, "initial temperature, the weight of the entropy", check=RATE
     )
     sac_learning_rate: float = flag(
-        3e-4, "Adam's learning rate for the policy, the twin Q and the temperature", check=RATE
+        3e-4, "Adam's learning rate for the policy, the Q networks and the temperature", check=RATE
     )
     sac_n_layers: int = flag(2, "hidden layers of the policy and of each Q network", check=LAYERS)
     sac_size: int = flag(64, "units of each hidden layer", check=COUNT)
@@ -95,12 +95,13 @@ class SACConfig:
     )
     sac_obs_scaling: str = flag(
         "data",
-        "data: normalise the observations for the policy and the twin Q by the mean and standard "
-        "deviation of the real data; none: do not scale them",
-        check=one_of("data", "none"),
+        "data: normalise the observations for the policy and the Q networks by the mean and "
+        "standard deviation of the real data, and clip them at 5 standard deviations; unclipped: "
+        "normalise without clipping; none: do not scale them",
+        check=one_of("data", "unclipped", "none"),
     )
     sac_target_rate: float = flag(
-        0.005, "fraction by which the target networks move towards the twin Q", check=UNIT
+        0.005, "fraction by which the target networks move towards the Q networks", check=UNIT
     )
     sac_target_entropy: float | None = flag(
         None,

@@ -60,7 +60,8 @@ class SACPolicy(nn.Module):
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
         self.network = EnsembleMLP(1, widths, config.sac_activation, generator)
         self.std_form = config.sac_policy_std
-        self.scales_obs = config.sac_obs_scaling == "data"
+        self.scales_obs = config.sac_obs_scaling != "none"
+        self.clips_obs = config.sac_obs_scaling == "data"
         self.obs_scaler = Normalizer(ob_dim)
         low, high = from_numpy(ac_low), from_numpy(ac_high)
         self.register_buffer("ac_low", low, persistent=False)
@@ -98,11 +99,12 @@ class SACPolicy(nn.Module):
     def scale_obs(self, obs: Tensor) -> Tensor:
         """Return observations (..., O) normalised by the data's mean and std, and clipped.
 
-        With --sac_obs_scaling none, return them unchanged.
+        With --sac_obs_scaling unclipped, do not clip them. With none, return them unchanged.
         """
         if not self.scales_obs:
             return obs
-        return self.obs_scaler.normalize(obs).clamp(-OBS_CLIP, OBS_CLIP)
+        scaled = self.obs_scaler.normalize(obs)
+        return scaled.clamp(-OBS_CLIP, OBS_CLIP) if self.clips_obs else scaled
 
     def to_task(self, acs: Tensor) -> Tensor:
         """Map actions (..., A) from [-1, 1] to the task's box."""

@@ -158,6 +158,22 @@ def test_initialisation_matches_torch_linear() -> None:
         assert float(bias.abs().max()) <= bound
 
 
+def test_unclipped_observations_keep_the_function_when_the_scaler_changes() -> None:
+    """The second data have another range; with clipping, far states would get other actions."""
+    agent = make_agent(sac_n_iter=1, sac_obs_scaling="unclipped")
+    narrow, wide = random_path(40), random_path(400, seed=1)
+    agent.add_to_replay_buffer([narrow._replace(obs=0.01 * narrow.obs)], 0)
+    agent._fit_obs_scaler()
+    obs = 100 * torch.randn(20, 3)
+    before = agent.policy(agent.policy.scale_obs(obs))
+    agent.add_to_replay_buffer([wide], 1)
+    agent._fit_obs_scaler()
+    assert agent.scaled_rows == 440
+    after = agent.policy(agent.policy.scale_obs(obs))
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_observations_are_normalised_and_clipped() -> None:
     agent = make_agent(sac_n_iter=1)
     path = random_path(20)
