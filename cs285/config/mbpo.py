@@ -145,8 +145,14 @@ class MBPOConfig:
                     "mbpo_restart_at_fit",
                     "mbpo_critic_iters_after_fit",
                     "mbpo_value_expansion",
+                    "mbpo_propagation",
                 ),
             ),
+        ),
+        Rule(
+            ("mbpo_propagation",),
+            lambda flat: flat["mbpo_rollout_length"] == flat["mbpo_value_expansion"] == 0,
+            "--mbpo_rollout_length and --mbpo_value_expansion are 0",
         ),
         ineffective_if(
             "num_agent_train_steps_per_iter",
