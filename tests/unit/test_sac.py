@@ -53,11 +53,11 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 
 
 def test_td_target_bootstraps_a_truncated_but_not_a_terminated_step() -> None:
-    """Both rewards are 1. The next state has the Q values 5 and 3, and log pi -2."""
+    """Both rewards are 1. The next state has the value 3, and log pi -2."""
     target = td_target(
         rewards=torch.ones(2),
         terminated=torch.tensor([True, False]),  # the second step is truncated
-        next_values=torch.tensor([[5.0, 5.0], [3.0, 3.0]]),
+        next_values=torch.tensor([3.0, 3.0]),
         next_log_probs=torch.full((2,), -2.0),
         temperature=torch.tensor(0.5),
         discount=0.9,
@@ -66,11 +66,11 @@ def test_td_target_bootstraps_a_truncated_but_not_a_terminated_step() -> None:
 
 
 def test_td_target_ignores_a_non_finite_value_after_termination() -> None:
-    next_values = torch.tensor([[math.inf], [math.nan]])
+    next_values = torch.tensor([math.inf, math.nan])
     target = td_target(
-        torch.ones(1), torch.tensor([True]), next_values, torch.zeros(1), torch.tensor(1.0), 0.9
+        torch.ones(2), torch.ones(2) > 0, next_values, torch.zeros(2), torch.tensor(1.0), 0.9
     )
-    assert target.tolist() == [1.0]
+    assert target.tolist() == [1.0, 1.0]
 
 
 def test_log_probabilities_match_torch_distributions() -> None:
