@@ -112,7 +112,7 @@ def sac_iterations() -> Callable[[], int]:
 
     def work() -> int:
         agent.next_fit = learner.iterations_done + BLOCK
-        learner.train_on(agent.draw_mixed)["Critic Loss"].item()
+        learner.train_on(agent.draw_mixed, learner.config.sac_n_iter)["Critic Loss"].item()
         return BLOCK
 
     work()

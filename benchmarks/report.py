@@ -75,6 +75,11 @@ SECTIONS = {  # benchmark -> heading and introduction
         "in Planning. The upper bound is the rate at which the matrix products would run at that "
         "peak and everything else would take no time.",
     ),
+    "value_expansion": (
+        "Double-horizon MBPO",
+        "Milliseconds of each phase with --preset dhmbpo and the dimensions of Hopper, as "
+        "wall-clock time and as CPU time of all threads.",
+    ),
     "end_to_end": (
         "End-to-end runs",
         "Time of each phase and peak memory of complete runs. Question 6 runs in full. Questions 3 "

@@ -12,11 +12,12 @@ from torch import Tensor
 from cs285.agents.base_agent import BaseAgent, Diagnosed
 from cs285.agents.mb_agent import MBAgent
 from cs285.agents.sac_agent import SACAgent
+from cs285.agents.value_expansion import ValueExpansion
 from cs285.config.mbpo import MBPOConfig
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.model_buffer import ModelBuffer, Recipe
 from cs285.infrastructure.old_names import current_metric
-from cs285.infrastructure.pytorch_util import make_generator, send
+from cs285.infrastructure.pytorch_util import make_generator, reset_moments, send
 from cs285.infrastructure.replay_buffer import Path, Transitions
 from cs285.models.rollouts import Rollouts, roll_out
 from cs285.policies.base_policy import Policy
@@ -41,7 +42,7 @@ class MBPOAgent(BaseAgent):
         self.has_model = config.model.num_agent_train_steps_per_iter > 0
         compile = config.run.compile
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
-        self.sac_agent = SACAgent(task, config.sac, self.seed, device, compile)
+        self.sac_agent = SACAgent(task, config.sac, self.seed, device, compile, self._expansion())
         self.stopwatch = self.mb_agent.stopwatch  # it already times the fits
         self.env_steps = 0  # collected since the run began
         self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)
@@ -72,20 +73,24 @@ class MBPOAgent(BaseAgent):
         """Fit the model if a fit is due, then run the SAC iterations with their model rollouts."""
         fit_metrics: dict[str, Tensor] = {}
         since_fit = iteration % self.config.mbpo_refit_every
-        if self.has_model and since_fit == 0:
+        fits = self.has_model and since_fit == 0
+        if fits:
+            if self.config.mbpo_restart_at_fit and iteration > 0:
+                self._restart()
             fit_metrics = self.mb_agent.train(iteration)
             self.metrics |= {name: curve[-1:] for name, curve in fit_metrics.items()}
             self.model_weights = None
+        sac, later = self.sac_agent, self.config.mbpo_refit_every - since_fit - 1
+        critic_only = self.config.mbpo_critic_iters_after_fit if fits else 0
+        iterations = critic_only + sac.config.iterations_at(iteration)
         if self.config.mbpo_rollout_length == 0:
             with self.stopwatch.phase("SAC"):
-                return self.metrics | self.sac_agent.train(iteration) | fit_metrics
-        sac = self.sac_agent
-        self.next_fit = sac.iterations_done + sac.config.sac_n_iter * (
-            self.config.mbpo_refit_every - since_fit
-        )
+                sac_metrics = sac.train_on(sac.draw_real, iterations, critic_only)
+            return self.metrics | sac_metrics | fit_metrics
+        self.next_fit = sac.iterations_done + iterations + later * sac.config.sac_n_iter
         self.rows_drawn = self.real_rows_drawn = 0
         with self.stopwatch.phase("SAC"):
-            sac_metrics = sac.train_on(self.draw_mixed)
+            sac_metrics = sac.train_on(self.draw_mixed, iterations, critic_only)
         self._record("Real Ratio", self.real_rows_drawn / self.rows_drawn)
         self._record("Model Buffer Size", len(self.model_buffer))
         self._record("Model Buffer Age", self.model_buffer.mean_age(sac.iterations_done))
@@ -136,6 +141,23 @@ class MBPOAgent(BaseAgent):
         earlier = self.model_buffer.total_added - block
         return real / (real + earlier + progress * block)
 
+    def _expansion(self) -> ValueExpansion | None:
+        """Return the training rollouts of --mbpo_value_expansion, or None without them."""
+        config, agent = self.config, self.mb_agent
+        if config.mbpo_value_expansion == 0:
+            return None
+        agent.task_model.check_differentiable(agent.task.ob_dim, agent.task.ac_dim)
+        return ValueExpansion(
+            agent.model, agent.task_model, config.mbpo_value_expansion, config.mbpo_propagation
+        )
+
+    def _restart(self) -> None:
+        """Clear the model buffer, and forget the moments of all optimisers."""
+        self.model_buffer.clear()
+        self.sac_agent.reset_optimizers()
+        if self.mb_agent.optimizer:
+            reset_moments(self.mb_agent.optimizer)
+
     def _capacity(self) -> int:
         """Return the capacity of the model buffer in transitions.
 
@@ -152,7 +174,8 @@ class MBPOAgent(BaseAgent):
         """Do the model rollouts of the new block and store them in the model buffer."""
         recipe = {
             "first": self.block.start,
-            "rollouts": len(self.block) * self.config.mbpo_rollouts_per_sac_iter,
+            "rollouts": self.config.mbpo_rollouts_per_block
+            or len(self.block) * self.config.mbpo_rollouts_per_sac_iter,
             "length": self.config.length_at(self.env_steps),
             "real": len(self.sac_agent.replay_buffer),
         }

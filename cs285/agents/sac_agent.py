@@ -1,4 +1,4 @@
-"""Soft actor-critic (SAC): twin Q, target networks, squashed Gaussian policy, learned temperature.
+"""Soft actor-critic (SAC): Q and target networks, squashed Gaussian policy, learned temperature.
 
 An update takes one batch: gradient steps on the critic, then on the policy and the temperature. A
 SAC iteration is `sac_num_agent_train_steps_per_iter` updates.
@@ -15,14 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from cs285.agents.base_agent import BaseAgent
-from cs285.agents.sac_losses import actor_loss, critic_loss
+from cs285.agents.sac_losses import ActorLoss, CriticLoss, actor_loss, critic_loss
+from cs285.agents.value_expansion import (
+    Draws,
+    ValueExpansion,
+    expanded_actor_loss,
+    expanded_critic_loss,
+)
 from cs285.config.sac import SACConfig
-from cs285.critics.sac_critic import SACCritic
+from cs285.critics.sac_critic import NO_DRAWS, CriticDraws, SACCritic
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import (
     Normalizer,
     make_adam,
     make_generator,
+    reset_moments,
     send,
     take_step,
 )
@@ -46,7 +53,11 @@ DrawBatches = Callable[[int, int], Tensor]
 
 
 class SACAgent(BaseAgent):
-    """SAC on its own replay buffer, or on the batches that another agent draws."""
+    """SAC on its own replay buffer, or on the batches that another agent draws.
+
+    With an `expansion`, the learner uses only the observations of a batch. Each update is then
+    computed from one training rollout that starts there.
+    """
 
     def __init__(
         self,
@@ -55,14 +66,17 @@ class SACAgent(BaseAgent):
         seed: int,
         device: torch.device,
         compile: bool = False,
+        expansion: ValueExpansion | None = None,
     ) -> None:
         super().__init__()
         self.task, self.config, self.seed, self.device = task, config, seed, device
+        self.expansion = expansion
         O, A = task.ob_dim, task.ac_dim
         generator = make_generator(seed, "sac init")
         self.policy = SACPolicy(O, task.ac_low, task.ac_high, config, generator).to(device)
         self.critic = SACCritic(O, A, config, generator).to(device)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target_critic.bounds = self.critic.bounds
         temperature = torch.tensor(config.sac_init_temperature, device=device)
         self.log_temperature = nn.Parameter(temperature.log())
         entropy = config.sac_target_entropy
@@ -70,10 +84,12 @@ class SACAgent(BaseAgent):
         rate = config.sac_learning_rate
         self.actor_optimizer = make_adam([self.policy.network.vector, self.log_temperature], rate)
         self.critic_optimizer = make_adam(self.critic.parameters(), rate)
-        self.update = compiled(self._update) if compile else self._update
+        update = self._update if expansion is None else self._expanded_update
+        self.update: Callable[..., dict[str, Tensor]] = compiled(update) if compile else update
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
         self.scaled_rows = 0  # transitions behind the current observation statistics
         self.iterations_done = 0  # SAC iterations since the run began
+        self.actor_waits_until = 0  # SAC iterations before this one train the critic only
         self.metrics: dict[str, Tensor] = {}  # the last value of each metric
         self.actor: Policy = SACActor(self.policy, device, deterministic=False)
         self.eval_policy: Policy = SACActor(self.policy, device, deterministic=True)
@@ -89,16 +105,20 @@ class SACAgent(BaseAgent):
 
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Train on real transitions only."""
-        return self.train_on(self.draw_real)
+        return self.train_on(self.draw_real, self.config.iterations_at(iteration))
 
-    def train_on(self, draw: DrawBatches) -> dict[str, Tensor]:
-        """Run `sac_n_iter` SAC iterations on the batches that `draw` returns.
+    def train_on(
+        self, draw: DrawBatches, iterations: int, critic_iterations: int = 0
+    ) -> dict[str, Tensor]:
+        """Run SAC iterations on the batches that `draw` returns.
 
-        Returns the mean of each metric over all updates, (1,).
+        The first `critic_iterations` of the `iterations` train only the critic. Returns the mean of
+        each metric over all updates, (1,).
         """
         self._fit_obs_scaler()
         updates = self.config.sac_num_agent_train_steps_per_iter
-        end = self.iterations_done + self.config.sac_n_iter
+        end = self.iterations_done + iterations
+        self.actor_waits_until = self.iterations_done + critic_iterations
         at_once = max(1, UPDATES_AT_ONCE // updates)
         records: dict[str, list[Tensor]] = defaultdict(list)
         while self.iterations_done < end:
@@ -146,47 +166,115 @@ class SACAgent(BaseAgent):
         Returns each metric as a curve over the updates that have it, (n,).
         """
         config = self.config
-        draws = (
-            config.sac_num_critic_updates_per_agent_update
-            + config.sac_num_actor_updates_per_agent_update
-        )
-        U, B = rows.shape[:2]
-        generator = make_generator(self.seed, "sac noise", first, device=self.device)
-        shape = (U, draws, B, self.task.ac_dim)
-        noise = torch.randn(shape, generator=generator, device=self.device).unbind()
+        batches = self._batches if self.expansion is None else self._expanded_batches
         records: dict[str, list[Tensor]] = defaultdict(list)
-        first_update = first * config.sac_num_agent_train_steps_per_iter
-        for update, batch in enumerate(self._scaled_batches(rows), first_update):
+        updates = config.sac_num_agent_train_steps_per_iter
+        for update, inputs in enumerate(batches(rows, first), first * updates):
+            trains_actor = update >= self.actor_waits_until * updates
             metrics = self.update(
-                batch,
-                noise[update - first_update],
+                *inputs,
                 update % config.sac_critic_target_update_frequency == 0,
-                update % config.sac_actor_update_frequency == 0,
+                trains_actor and update % config.sac_actor_update_frequency == 0,
             )
             for name, value in metrics.items():
                 records[name].append(value)
         return {name: torch.stack(values) for name, values in records.items()}
 
+    def _batches(
+        self, rows: Tensor, first: int
+    ) -> Iterator[tuple[Transitions, Tensor, list[CriticDraws]]]:
+        """Yield the arguments of `_update` for packed rows (U, B, D)."""
+        critic_steps = self.config.sac_num_critic_updates_per_agent_update
+        steps = critic_steps + self.config.sac_num_actor_updates_per_agent_update
+        U, B = rows.shape[:2]
+        shape = (U, steps, B, self.task.ac_dim)
+        generator = make_generator(self.seed, "sac noise", first, device=self.device)
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        for batch, draw in zip(self._scaled_batches(rows), noise.unbind(), strict=True):
+            yield batch, draw, [self.critic.draw(B, generator) for _ in range(critic_steps)]
+
+    def _expanded_batches(
+        self, rows: Tensor, first: int
+    ) -> Iterator[tuple[Tensor, Draws, CriticDraws]]:
+        """Yield the arguments of `_expanded_update` for packed rows (U, B, D)."""
+        assert self.expansion is not None
+        generator = make_generator(self.seed, "sac noise", first, device=self.device)
+        for obs in unpack(rows, self.task.ob_dim, self.task.ac_dim).obs.unbind():
+            draws = self.expansion.draw(len(obs), self.task.ac_dim, generator)
+            yield obs, draws, self.critic.draw(len(obs), generator)
+
     def _update(
-        self, batch: Transitions, noise: Tensor, moves_target: bool, trains_actor: bool
+        self,
+        batch: Transitions,
+        noise: Tensor,
+        draws: Sequence[CriticDraws],
+        moves_target: bool,
+        trains_actor: bool,
     ) -> dict[str, Tensor]:
         """Do one update on a scaled batch (B, ...).
 
         `noise` (steps, B, A) draws the actions of each gradient step, first for the critic steps,
-        then for the actor steps. Returns the metrics of the last step of each kind, () each.
+        then for the actor steps. `draws` are the other draws of the critic steps. Returns the
+        metrics of the last step of each kind, () each.
         """
-        critic_steps = self.config.sac_num_critic_updates_per_agent_update
         metrics: dict[str, Tensor] = {}
-        for draw in noise[:critic_steps]:
-            metrics |= self._step_critic(batch, draw)
+        for number, draw in enumerate(draws):
+            metrics |= self._step_critic(batch, noise[number], draw)
         if moves_target:
-            target, source = self.target_critic.network.vector, self.critic.network.vector
-            with torch.no_grad():
-                target.lerp_(source, self.config.sac_target_rate)
+            self._move_target()
         if trains_actor:
-            for draw in noise[critic_steps:]:
-                metrics |= self._step_actor(batch.obs, draw)
+            for actor_noise in noise[len(draws) :]:
+                metrics |= self._step_actor(batch.obs, actor_noise)
         return metrics
+
+    def _expanded_update(
+        self,
+        obs: Tensor,
+        draws: Draws,
+        critic_draws: CriticDraws,
+        moves_target: bool,
+        trains_actor: bool,
+    ) -> dict[str, Tensor]:
+        """Do one update with a training rollout from obs (B, O); return the metrics, () each.
+
+        Critic and policy share the rollout.
+        """
+        assert self.expansion is not None
+        config, policy, critic = self.config, self.policy, self.critic
+        temperature = self.log_temperature.detach().exp()
+        with torch.set_grad_enabled(trains_actor):
+            rollout = self.expansion.roll_out(policy, obs, draws)
+        if critic.bounds is not None:
+            soft_rewards = rollout.rewards[0] - temperature * rollout.log_probs[0]
+            critic.bounds.follow(soft_rewards.detach(), config.sac_discount)
+        result = expanded_critic_loss(
+            rollout,
+            policy.scale_obs(obs),
+            critic,
+            self.target_critic,
+            critic_draws,
+            temperature,
+            config.sac_discount,
+        )
+        metrics = self._take_critic_step(result)
+        if moves_target:
+            self._move_target()
+        if trains_actor:
+            losses = expanded_actor_loss(
+                rollout, critic, self.log_temperature, config.sac_discount, self.target_entropy
+            )
+            metrics |= self._take_actor_step(losses, temperature)
+        return metrics
+
+    @torch.no_grad()
+    def _move_target(self) -> None:
+        source = self.critic.network.vector
+        self.target_critic.network.vector.lerp_(source, self.config.sac_target_rate)
+
+    def reset_optimizers(self) -> None:
+        """Forget the moments of both optimisers."""
+        reset_moments(self.actor_optimizer)
+        reset_moments(self.critic_optimizer)
 
     def _scaled_batches(self, rows: Tensor) -> Iterator[Transitions]:
         """Yield packed rows (U, B, D) as U scaled batches. Scaling all at once is faster."""
@@ -198,8 +286,13 @@ class SACAgent(BaseAgent):
         )
         return map(Transitions, *(column.unbind() for column in scaled))
 
-    def _step_critic(self, batch: Transitions, noise: Tensor) -> dict[str, Tensor]:
-        """Take one gradient step on the twin Q and return its metrics, () each."""
+    def _step_critic(
+        self, batch: Transitions, noise: Tensor, draws: CriticDraws = NO_DRAWS
+    ) -> dict[str, Tensor]:
+        """Take one gradient step on the Q networks and return its metrics, () each."""
+        discount = self.config.sac_discount
+        if self.critic.bounds is not None:  # no entropy bonus: the stored actions have no density
+            self.critic.bounds.follow(batch.rewards, discount)
         result = critic_loss(
             self.policy,
             self.critic,
@@ -207,8 +300,12 @@ class SACAgent(BaseAgent):
             batch,
             noise,
             self.log_temperature,
-            self.config.sac_discount,
+            discount,
+            draws,
         )
+        return self._take_critic_step(result)
+
+    def _take_critic_step(self, result: CriticLoss) -> dict[str, Tensor]:
         take_step(self.critic_optimizer, result.loss)
         return {"Critic Loss": result.loss.detach(), "Q Mean": result.mean_value}
 
@@ -218,6 +315,9 @@ class SACAgent(BaseAgent):
         result = actor_loss(
             self.policy, self.critic, obs, noise, self.log_temperature, self.target_entropy
         )
+        return self._take_actor_step(result, temperature)
+
+    def _take_actor_step(self, result: ActorLoss, temperature: Tensor) -> dict[str, Tensor]:
         take_step(self.actor_optimizer, result.loss + result.temperature_loss)
         return {
             "Actor Loss": result.loss.detach(),
@@ -246,7 +346,7 @@ class SACAgent(BaseAgent):
         self.iterations_done, self.scaled_rows = state["iterations_done"], state["scaled_rows"]
 
     def parameters_dict(self) -> dict[str, Any]:
-        """Return the weights of the policy and the twin Q."""
+        """Return the weights of the policy and the Q networks."""
         return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
 
     def load_parameters(self, parameters: dict[str, Any]) -> None:

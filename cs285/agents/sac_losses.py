@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cs285.critics.sac_critic import SACCritic, td_target
+from cs285.critics.sac_critic import NO_DRAWS, CriticDraws, SACCritic, td_target
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.policies.sac_policy import SACPolicy
 
 
 class CriticLoss(NamedTuple):
-    """The loss of the twin Q and the mean Q value."""
+    """The loss of the Q networks and the mean Q value."""
 
     loss: Tensor  # ()
     mean_value: Tensor  # ()
@@ -35,8 +35,9 @@ def critic_loss(
     noise: Tensor,
     log_temperature: Tensor,
     discount: float,
+    draws: CriticDraws = NO_DRAWS,
 ) -> CriticLoss:
-    """Return the mean over B of (Q - target)^2, summed over the twins.
+    """Return the mean over B of (Q - target)^2, summed over the Q networks.
 
     `batch` holds scaled observations and actions. `noise` (B, A) draws the next actions. Haarnoja
     et al. 2018, arXiv:1812.05905, equations 5 and 6.
@@ -46,12 +47,16 @@ def critic_loss(
         targets = td_target(
             batch.rewards,
             batch.terminated,
-            target_critic(batch.next_obs, sample.acs),
+            target_critic.target_value(batch.next_obs, sample.acs, draws.members),
             sample.log_probs,
             log_temperature.exp(),
             discount,
         )
-    values = critic(batch.obs, batch.acs)
+    return squared_error(critic(batch.obs, batch.acs, masks=draws.masks), targets)
+
+
+def squared_error(values: Tensor, targets: Tensor) -> CriticLoss:
+    """Return the critic's loss for values (E, B) and targets (B,)."""
     return CriticLoss((values - targets).square().mean(1).sum(), values.detach().mean())
 
 
@@ -63,7 +68,7 @@ def actor_loss(
     log_temperature: Tensor,
     target_entropy: float,
 ) -> ActorLoss:
-    """Return the mean over B of temperature * log pi - min Q, and the temperature loss.
+    """Return the mean over B of temperature * log pi - Q, and the temperature loss.
 
     `obs` (B, O) are scaled. `noise` (B, A) draws the actions. The temperature falls while the
     entropy is above `target_entropy`. Haarnoja et al. 2018, arXiv:1812.05905, equations 7 to 9 and
@@ -71,6 +76,7 @@ def actor_loss(
     """
     sample = policy.sample(obs, noise)
     log_probs, temperature = sample.log_probs.mean(), log_temperature.exp()
-    loss = temperature.detach() * log_probs - critic(obs, sample.acs).amin(0).mean()
+    value = critic.value_for_actor(obs, sample.acs).mean()
+    loss = temperature.detach() * log_probs - value
     entropy = -log_probs.detach()
     return ActorLoss(loss, log_temperature * (entropy - target_entropy), entropy)

@@ -26,7 +26,7 @@ class MBConfig:
 def check_particles(model: ModelConfig, planner: PlannerConfig) -> None:
     """Check that the members can share the particles evenly. Raises UsageError: they cannot."""
     members = model.num_elites or model.ensemble_size
-    planner.particles_per_member(members, model.model == "probabilistic")
+    planner.particles_per_member(members, model.model != "deterministic")
 
 
 def require_model(model: ModelConfig, reason: str) -> None:

@@ -27,6 +27,7 @@ class RolloutConfig:
     rules: ClassVar = (
         _overridden_by("mbpo_rollout_schedule", "mbpo_rollout_length"),
         _overridden_by("mbpo_model_buffer_size", "mbpo_models_kept"),
+        _overridden_by("mbpo_rollouts_per_block", "mbpo_rollouts_per_sac_iter"),
     )
 
     mbpo_rollout_length: int = flag(
@@ -45,6 +46,12 @@ class RolloutConfig:
         check=one_of("mean", "random_member"),
     )
     mbpo_rollouts_per_sac_iter: int = flag(1, "model rollouts per SAC iteration", check=COUNT)
+    mbpo_rollouts_per_block: int | None = flag(
+        None,
+        "model rollouts per block of --mbpo_rollout_every SAC iterations (default: set by "
+        "--mbpo_rollouts_per_sac_iter)",
+        check=COUNT,
+    )
     mbpo_rollout_every: int = flag(
         100,
         "SAC iterations per batch of model rollouts; a fit of the model starts a new batch",
@@ -69,6 +76,20 @@ class RolloutConfig:
         check=COUNT,
     )
     mbpo_refit_every: int = flag(1, "iterations between two fits of the model", check=COUNT)
+    mbpo_restart_at_fit: bool = flag(
+        False,
+        "each fit of the model also clears the model buffer and forgets the moments of all "
+        "optimisers",
+    )
+    mbpo_critic_iters_after_fit: int = flag(
+        0, "additional SAC iterations after each fit, which train only the Q networks", check=STEPS
+    )
+    mbpo_value_expansion: int = flag(
+        0,
+        "steps of the training rollouts from which SAC's targets and policy gradient are computed "
+        "(double-horizon MBPO: 5); 0: none, SAC's own losses",
+        check=STEPS,
+    )
     mbpo_eval_planner: bool = flag(
         False,
         "also evaluate the planner on the same model; its metrics are Planner_Eval_*",
@@ -116,10 +137,30 @@ class MBPOConfig:
             "mbpo_rollout_length",
             0,
             *names_of(
-                RolloutConfig, ("mbpo_rollout_length", "mbpo_refit_every", "mbpo_eval_planner")
+                RolloutConfig,
+                (
+                    "mbpo_rollout_length",
+                    "mbpo_refit_every",
+                    "mbpo_eval_planner",
+                    "mbpo_restart_at_fit",
+                    "mbpo_critic_iters_after_fit",
+                    "mbpo_value_expansion",
+                    "mbpo_propagation",
+                ),
             ),
         ),
-        ineffective_if("num_agent_train_steps_per_iter", 0, "mbpo_refit_every"),
+        Rule(
+            ("mbpo_propagation",),
+            lambda flat: flat["mbpo_rollout_length"] == flat["mbpo_value_expansion"] == 0,
+            "--mbpo_rollout_length and --mbpo_value_expansion are 0",
+        ),
+        ineffective_if(
+            "num_agent_train_steps_per_iter",
+            0,
+            "mbpo_refit_every",
+            "mbpo_restart_at_fit",
+            "mbpo_critic_iters_after_fit",
+        ),
     )
 
     run: RunConfig
@@ -131,6 +172,16 @@ class MBPOConfig:
     def __post_init__(self) -> None:
         if self.rollouts.mbpo_rollout_length > 0:
             require_model(self.model, "--mbpo_rollout_length is above 0")
+        if self.rollouts.mbpo_value_expansion > 0:
+            require_model(self.model, "--mbpo_value_expansion is above 0")
+            for name in (
+                "sac_num_critic_updates_per_agent_update", "sac_num_actor_updates_per_agent_update"
+            ):  # fmt: skip
+                if (value := getattr(self.sac, name)) > 1:
+                    raise UsageError(
+                        f"--{name} {value}: must be 1 with --mbpo_value_expansion, because critic "
+                        "and policy share one training rollout"
+                    )
         if self.rollouts.mbpo_eval_planner:
             require_model(self.model, "--mbpo_eval_planner plans through it")
         check_particles(self.model, self.planner)
@@ -148,7 +199,9 @@ def resolve_flags(given: dict[str, Any], notify: Notify = print) -> dict[str, An
     check_values(RunConfig, given)
     check_values(SACConfig, given)
     steps = "num_agent_train_steps_per_iter"
-    uses_model = given.get("mbpo_rollout_length") != 0 or given.get("mbpo_eval_planner", False)
+    uses_model = given.get("mbpo_rollout_length") != 0 or any(
+        given.get(flag, 0) for flag in ("mbpo_eval_planner", "mbpo_value_expansion")
+    )
     if not uses_model and steps not in given:
         notify(f"--mbpo_rollout_length 0 sets --{steps} 0: SAC alone needs no model")
         given = {steps: 0, **given}

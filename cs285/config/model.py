@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,24 +21,27 @@ class ModelConfig:
             "num_agent_train_steps_per_iter", 0,
             "model", "model_loss", "model_init", "ensemble_size", "num_elites", "n_layers", "size",
             "activation", "learning_rate", "learning_rate_schedule", "learning_rate_peak",
-            "train_batch_size", "weight_decay", "holdout_ratio", "fit_patience", "learned_reward",
+            "train_batch_size", "weight_decay", "decoupled_weight_decay", "model_layer_norm",
+            "model_dropout", "holdout_ratio", "fit_patience", "learned_reward",
             "termination", "add_sl_noise",
         ),
         ineffective_if("holdout_ratio", 0, "fit_patience"),
+        ineffective_if("weight_decay", "0", "decoupled_weight_decay"),
         ineffective_if("learning_rate_schedule", "constant", "learning_rate_peak"),
     )  # fmt: skip
 
     model: str = flag(
         "deterministic",
-        "ensemble type: deterministic, or probabilistic (members predict a mean and a variance); "
+        "ensemble type: deterministic, probabilistic (members predict a mean and a variance) or "
+        "homoscedastic (members predict a mean, and learn one variance per output); "
         "probabilistic also sets the flags of --preset probabilistic that are not given",
-        check=one_of("deterministic", "probabilistic"),
+        check=one_of("deterministic", "probabilistic", "homoscedastic"),
     )
     model_loss: str = flag(
         "mse",
         "loss of the predicted means: mse (mean squared error over the batch and the normalised "
         "target columns), column_nll (log of each column's mean squared error) or nll (Gaussian "
-        "negative log-likelihood; only with --model probabilistic, which sets it)",
+        "negative log-likelihood; not with --model deterministic; --model probabilistic sets it)",
         check=one_of("mse", "column_nll", "nll"),
     )
     model_init: str = flag(
@@ -58,6 +62,18 @@ class ModelConfig:
     size: int = flag(250, "units of each hidden layer", "-s", check=COUNT)
     activation: str = flag(
         "tanh", "activation of the hidden layers: tanh or swish", check=one_of("tanh", "swish")
+    )
+    model_layer_norm: str = flag(
+        "0",
+        "epsilon of the LayerNorm without parameters after each hidden layer of the model: one for "
+        "all hidden layers, or one per layer, separated by commas; 0: no LayerNorm",
+        commas=True,
+    )
+    model_dropout: str = flag(
+        "0",
+        "share of hidden units that dropout sets to zero in the fits of the model: one for all "
+        "hidden layers, or one per layer, separated by commas",
+        commas=True,
     )
     learning_rate: float = flag(
         0.001,
@@ -91,6 +107,10 @@ class ModelConfig:
         "commas",
         commas=True,
     )
+    decoupled_weight_decay: bool = flag(
+        False,
+        "apply the weight decay after each gradient step (AdamW) instead of adding it to the loss",
+    )
     holdout_ratio: float = flag(
         0.0,
         "share of the data in the validation set, at most 5000 transitions; early stopping ends "
@@ -121,17 +141,35 @@ class ModelConfig:
     @property
     def decay_by_layer(self) -> list[float]:
         """The weight decay of each hidden layer and of the output layer."""
-        values = [float(word) for word in self.weight_decay.split(",")]
-        return values * (self.n_layers + 1) if len(values) == 1 else values
+        return _by_layer(self.weight_decay, self.n_layers + 1)
+
+    @property
+    def eps_by_layer(self) -> list[float]:
+        """The epsilon of LayerNorm after each hidden layer; empty without LayerNorm."""
+        values = _by_layer(self.model_layer_norm, self.n_layers)
+        return values if any(values) else []
+
+    @property
+    def dropout_by_layer(self) -> list[float]:
+        """The share of units of each hidden layer that dropout sets to zero."""
+        return _by_layer(self.model_dropout, self.n_layers)
 
     def canonical(self) -> dict[str, Any]:
         """Return {flag: value}, with the same value for equivalent settings (see `signature`)."""
-        return {"weight_decay": tuple(self.decay_by_layer)}
+        return {
+            "weight_decay": tuple(self.decay_by_layer),
+            "model_layer_norm": tuple(self.eps_by_layer),
+            "model_dropout": tuple(self.dropout_by_layer),
+        }
 
     def __post_init__(self) -> None:
         if self.model_loss == "nll" and self.model == "deterministic":
             raise UsageError(
                 "--model_loss nll: must be mse or column_nll with --model deterministic"
+            )
+        if self.model == "homoscedastic" and self.model_loss != "nll":
+            raise UsageError(
+                f"--model_loss {self.model_loss}: must be nll with --model homoscedastic"
             )
         if self.learning_rate_schedule == "falling" and self.holdout_ratio > 0:
             raise UsageError(
@@ -148,13 +186,43 @@ class ModelConfig:
                 f"--num_elites {elites}: must be --ensemble_size ({self.ensemble_size}), because "
                 "--holdout_ratio is 0; elites need a validation set"
             )
-        try:
-            decay = self.decay_by_layer
-        except ValueError:
-            decay = []
-        layers = self.n_layers + 1
-        if len(decay) != layers or not all(0 <= value < math.inf for value in decay):
-            raise UsageError(
-                f"--weight_decay {self.weight_decay}: must be one non-negative number, or "
-                f"{layers} of them separated by commas, one per layer"
-            )
+        layers = self.n_layers
+        _check_numbers(
+            "weight_decay",
+            self.weight_decay,
+            layers + 1,
+            lambda value: value >= 0,
+            "one non-negative number",
+        )
+        _check_numbers(
+            "model_layer_norm",
+            self.model_layer_norm,
+            layers,
+            lambda value: value >= 0,
+            "one non-negative number",
+        )
+        _check_numbers(
+            "model_dropout", self.model_dropout, layers, lambda value: 0 <= value < 1,
+            "one number from 0 to below 1",
+        )  # fmt: skip
+
+
+def _by_layer(text: str, layers: int) -> list[float]:
+    """Return the numbers of a flag value; a single number counts for all layers."""
+    values = [float(word) for word in text.split(",")]
+    return values * layers if len(values) == 1 else values
+
+
+def _check_numbers(
+    name: str, text: str, layers: int, holds: Callable[[float], bool], must_be: str
+) -> None:
+    """Raise UsageError unless `text` is a valid number, or one valid number per layer."""
+    try:
+        values = _by_layer(text, layers)
+    except ValueError:
+        values = []
+    if len(values) != layers or not all(math.isfinite(v) and holds(v) for v in values):
+        raise UsageError(
+            f"--{name} {text}: must be {must_be}, or {layers} of them separated by commas, one per "
+            "layer"
+        )

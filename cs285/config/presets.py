@@ -19,7 +19,7 @@ PROBABILISTIC = "probabilistic"
 DEPENDENT_FLAGS = {
     "ensemble_size": ("num_elites", "mpc_particles"),
     "num_elites": ("mpc_particles",),
-    "n_layers": ("weight_decay",),
+    "n_layers": ("weight_decay", "model_layer_norm", "model_dropout"),
     "mbpo_rollout_length": ("mbpo_rollout_schedule",),
 }
 

@@ -62,6 +62,11 @@ class ModelBuffer:
             self._replay.add_rows(rows)
             self._forget_blocks()
 
+    def clear(self) -> None:
+        """Remove all rows; `total_added` still counts them."""
+        self._replay = ReplayBuffer(self._replay.capacity, *self._shape)
+        self._blocks = []
+
     def _forget_blocks(self) -> None:
         surplus = sum(block.rows for block in self._blocks) - len(self)
         while len(self._blocks) > 1 and surplus >= self._blocks[0].rows:

@@ -109,6 +109,13 @@ def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch
     return optimizer
 
 
+def reset_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Make an optimiser like a new one, in place, because compiled code refers to its tensors."""
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tensor.zero_()
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate; a tensor, which a compiled step needs, changes in place."""
     for group in optimizer.param_groups:

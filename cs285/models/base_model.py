@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Transitions
+from cs285.networks.ensemble_mlp import Masks
 
 
 class Prediction(NamedTuple):
@@ -94,12 +95,29 @@ class DynamicsModel(nn.Module):
         """Return the fastest form of `step`, with the current weights and without gradients."""
         return torch.no_grad()(self.step)
 
+    def frozen_step(self) -> Step:
+        """Return `step` with the current weights as constants.
+
+        It is differentiable in states and actions only.
+        """
+        return self.step
+
     def fit_statistics(self, data: Transitions) -> None:
         """Fit the normalisation of inputs and targets to `data` (B rows), before a fit."""
 
-    def loss(self, batch: Transitions) -> ModelLoss:
-        """Return the loss of a batch (E, B, ...), or of sequences (E, B, T, ...)."""
+    def draw_masks(self, rows: int, generator: torch.Generator) -> Masks:
+        """Draw the dropout masks of a loss on `rows` rows per member, or () without dropout."""
+        return ()
+
+    def loss(self, batch: Transitions, masks: Masks = ()) -> ModelLoss:
+        """Return the loss of a batch (E, B, ...), or of sequences (E, B, T, ...).
+
+        A model whose `draw_masks` returns () does not need the argument `masks`.
+        """
         raise NotImplementedError
+
+    def decay_weights(self, learning_rate: float | Tensor) -> None:
+        """Apply decoupled weight decay after a gradient step; by default, there is none."""
 
     def validation_errors(self, data: Transitions) -> Tensor:
         """Return each member's error (E,) on the validation set `data` (B rows).

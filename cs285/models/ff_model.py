@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import losses
 from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
-from cs285.networks.ensemble_mlp import TORCH_GAIN, EnsembleMLP
+from cs285.networks.ensemble_mlp import TORCH_GAIN, EnsembleMLP, LayerNorm, Masks
 from cs285.networks.folded_tanh import planning_form
 
 VALIDATION_FLOOR = 1e-6  # keeps the logarithm of a column's MSE finite in early stopping
@@ -26,8 +27,10 @@ class FFModel(DynamicsModel):
 
     Each member predicts the normalised change of the observation. With `learns_reward`, it also
     predicts the normalised reward. With `--model probabilistic`, both predictions are Gaussian.
-    With `--termination learned`, it also predicts the logit of termination. Only the elites take
-    imagined steps; by default, all members are elites. The state is the observation.
+    With `--model homoscedastic`, they are Gaussian, too, but each member has one learned standard
+    deviation per output. With `--termination learned`, a member also predicts the logit of
+    termination. Only the elites take imagined steps; by default, all members are elites. The state
+    is the observation.
     """
 
     elites: Tensor  # (M,), the indices of the members that predict
@@ -55,7 +58,7 @@ class FFModel(DynamicsModel):
         self.learns_termination = config.termination == "learned"
         self.target_dim = D = ob_dim + learns_reward
         self.is_probabilistic = config.model == "probabilistic"
-        self.noise_dim = D if self.is_probabilistic else 0
+        self.noise_dim = 0 if config.model == "deterministic" else D
         self.target_loss = loss or losses.LOSSES[config.model, config.model_loss]
         self.input_stats = Normalizer(ob_dim + ac_dim)
         self.target_stats = Normalizer(D)
@@ -67,20 +70,40 @@ class FFModel(DynamicsModel):
             "activation": config.activation,
             "gain": gain,
             "output_gain": output_gain,
-            "padded": True,
+            "padded": not config.eps_by_layer,
+            "layer_norm": LayerNorm(tuple(config.eps_by_layer)) if config.eps_by_layer else None,
+            "dropout": config.dropout_by_layer,
         }
         self.network = EnsembleMLP(E, generator=generator, **{**options, **network})
         if self.is_probabilistic:
             self.log_var_bounds = nn.Parameter(losses.first_bounds(E, D))
+        elif self.noise_dim:
+            self.raw_std = nn.Parameter(torch.zeros(E, 1, D))  # a std of 1, before the first fit
         self.register_buffer("weight_decay", self._decay_by_weight(), persistent=False)
 
     def step(
         self, state: Tensor, acs: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         """Take one step with every elite (see Step), differentiable in all inputs and weights."""
-        inputs = self.input_stats.normalize(_inputs(state, acs))
-        tensors, bounds = self.network.of_members(self._elite_indices()), self._bounds()
-        return self._predict(state, self.network.apply_tensors(tensors, inputs), noise, bounds)
+        tensors = self.network.of_members(self._elite_indices())
+        return self._step_with(tensors, self._spread_of_elites())(state, acs, noise)
+
+    def frozen_step(self) -> Step:
+        """Return `step` with the current weights as constants (see DynamicsModel)."""
+        with torch.no_grad():
+            tensors = self.network.of_members(self._elite_indices())
+            return self._step_with(tensors, self._spread_of_elites())
+
+    def _step_with(self, tensors: Sequence[Tensor], spread: Tensor | None) -> Step:
+        """Return the step of elites with these weights and this `spread`."""
+
+        def step(
+            state: Tensor, acs: Tensor, noise: Tensor | None = None
+        ) -> tuple[Tensor, Prediction]:
+            inputs = self.input_stats.normalize(_inputs(state, acs))
+            return self._predict(state, self.network.apply_tensors(tensors, inputs), noise, spread)
+
+        return step
 
     @torch.no_grad()
     def planning_step(self) -> Step:
@@ -89,13 +112,13 @@ class FFModel(DynamicsModel):
         outputs_of = planning_form(
             self.network, self._elite_indices(), stats.mean, stats.inverse_std
         )
-        bounds = self._bounds()
+        spread = self._spread_of_elites()
 
         @torch.no_grad()
         def step(
             state: Tensor, acs: Tensor, noise: Tensor | None = None
         ) -> tuple[Tensor, Prediction]:
-            return self._predict(state, outputs_of(_inputs(state, acs)), noise, bounds)
+            return self._predict(state, outputs_of(_inputs(state, acs)), noise, spread)
 
         return step
 
@@ -116,22 +139,26 @@ class FFModel(DynamicsModel):
 
     def member_tensors(self) -> list[Tensor]:
         """Return all weights as views (E, ...), one row per member."""
-        bounds = [self.log_var_bounds] if self.is_probabilistic else []
-        return [tensor.detach() for tensor in [*self.network.tensors, *bounds]]
+        spread = [] if self._spread is None else [self._spread]
+        return [tensor.detach() for tensor in [*self.network.tensors, *spread]]
 
     def fit_statistics(self, data: Transitions) -> None:
         """Fit the normalisation of inputs and targets to `data` (B rows)."""
         self.input_stats.fit(_inputs(data.obs, data.acs))
         self.target_stats.fit(self._targets(data))
 
-    def loss(self, batch: Transitions) -> ModelLoss:
+    def draw_masks(self, rows: int, generator: torch.Generator) -> Masks:
+        """Draw the dropout masks of a loss on `rows` rows per member, or () without dropout."""
+        return self.network.draw_masks(rows, generator)
+
+    def loss(self, batch: Transitions, masks: Masks = ()) -> ModelLoss:
         """Return the loss of a batch (E, B, ...): targets, terminations and weight decay.
 
         "Training Loss" is the mean squared error of the state change, in units of its variance. If
         the model learns rewards, "Reward Loss" is the mean squared error of the reward, in units of
         its variance. If it learns terminations, "Termination Loss" is their cross-entropy.
         """
-        means, log_var, logits = self.outputs(batch)
+        means, log_var, logits = self.outputs(batch, masks)
         targets = self.target_stats.normalize(self._targets(batch))
         by_column = self.target_loss(means, log_var, targets)
         if self.is_probabilistic:
@@ -146,11 +173,19 @@ class FFModel(DynamicsModel):
             by_member = by_member + cross_entropy
             metrics["Termination Loss"] = cross_entropy.detach().mean()
         total = by_member.sum()
-        if len(self.weight_decay) > 1:
+        if len(self.weight_decay) > 1 and not self.config.decoupled_weight_decay:
             total = total + 0.5 * (self.weight_decay * self.network.vector.square()).sum()
         return ModelLoss(total, metrics)
 
-    def outputs(self, batch: Transitions) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    @torch.no_grad()
+    def decay_weights(self, learning_rate: float | Tensor) -> None:
+        """Apply decoupled weight decay (AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+        if self.config.decoupled_weight_decay:
+            self.network.vector.mul_(1 - learning_rate * self.weight_decay)
+
+    def outputs(
+        self, batch: Transitions, masks: Masks = ()
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Predict the normalised targets of a batch (E, B, ...) or of B rows with every member.
 
         Returns means (E, B, D), log-variances (E, B, D) and termination logits (E, B). The
@@ -158,8 +193,8 @@ class FFModel(DynamicsModel):
         not learn terminations.
         """
         inputs = self.input_stats.normalize(_inputs(batch.obs, batch.acs))
-        bounds = self.log_var_bounds if self.is_probabilistic else None
-        return self._split_outputs(self.network(inputs.expand(self.ensemble_size, -1, -1)), bounds)
+        outputs = self.network(inputs.expand(self.ensemble_size, -1, -1), masks)
+        return self._split_outputs(outputs, self._spread)
 
     @torch.no_grad()
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
@@ -224,25 +259,29 @@ class FFModel(DynamicsModel):
         return (by_column * varies).sum(-1) / varies.sum().clamp(min=1)
 
     def _split_outputs(
-        self, outputs: Tensor, bounds: Tensor | None
+        self, outputs: Tensor, spread: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Split outputs (E, B, out) into means, log-variances and termination logits.
 
-        `bounds` (E, 2, 1, D) limit the log-variances. In a deterministic ensemble, both are None.
+        `spread` are the bounds (E, 2, 1, D) of the log-variances in a probabilistic ensemble, and
+        the raw standard deviations (E, 1, D) in a homoscedastic one. In a deterministic ensemble,
+        `spread` and the log-variances are None.
         """
         logits = None
         if self.learns_termination:
             outputs, logits = outputs[..., :-1], outputs[..., -1]
-        if bounds is None:
+        if spread is None:
             return outputs, None, logits
+        if not self.is_probabilistic:
+            return outputs, losses.shared_log_var(spread), logits
         means, raw = outputs.chunk(2, -1)
-        return means, losses.bounded(raw, bounds), logits
+        return means, losses.bounded(raw, spread), logits
 
     def _predict(
-        self, obs: Tensor, outputs: Tensor, noise: Tensor | None, bounds: Tensor | None
+        self, obs: Tensor, outputs: Tensor, noise: Tensor | None, spread: Tensor | None
     ) -> tuple[Tensor, Prediction]:
         """Return the next state and the prediction from the elites' outputs at obs (E, B, O)."""
-        means, log_var, logits = self._split_outputs(outputs, bounds)
+        means, log_var, logits = self._split_outputs(outputs, spread)
         if noise is not None and log_var is not None:
             means = torch.addcmul(means, (0.5 * log_var).exp(), noise)
         change = self.target_stats.denormalize(means)
@@ -253,12 +292,16 @@ class FFModel(DynamicsModel):
             next_obs, rewards = obs + change, change.new_zeros(()).expand(change.shape[:-1])
         return next_obs, Prediction(next_obs, rewards, terminated)
 
-    def _bounds(self) -> Tensor | None:
-        """Return the elites' log-variance bounds, or None in a deterministic ensemble."""
-        if not self.is_probabilistic:
-            return None
-        elites = self._elite_indices()
-        return self.log_var_bounds if elites is None else self.log_var_bounds[elites]
+    @property
+    def _spread(self) -> Tensor | None:
+        """The weights that only the log-variances depend on (see _split_outputs), or None."""
+        if self.is_probabilistic:
+            return self.log_var_bounds
+        return self.raw_std if self.noise_dim else None
+
+    def _spread_of_elites(self) -> Tensor | None:
+        spread, elites = self._spread, self._elite_indices()
+        return spread if spread is None or elites is None else spread[elites]
 
     def _elite_indices(self) -> Tensor | None:
         """Return the elites' indices (M,), or None if all members are elites."""

@@ -3,7 +3,7 @@
 Targets have D normalised columns: the change of the observation and, if the model learns it, the
 reward. A loss takes means (E, B, D), log-variances (E, B, D) or None, and targets (E, B, D). It
 returns the loss (E, D) of each member and column; the model averages over the columns that vary.
-Autograd differentiates it.
+Autograd differentiates it. The log-variances of a homoscedastic ensemble are (E, 1, D).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 NOISE_FLOOR = 1e-3  # limits the weight of a column with a small MSE; in units of its variance
 LOG_VAR_RANGE = (-10.0, 0.5)  # initial bounds
 BOUND_WEIGHT = 0.01  # weight of the bound penalty in the loss
+STD_FLOOR = 1e-3  # of a homoscedastic member's noise, in units of the target's std
+STD_SPEED = 10.0  # Adam's steps of 1e-3 then change a std by at most 1% each
 
 Loss = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
@@ -68,6 +70,7 @@ LOSSES: dict[tuple[str, str], Loss] = {  # keys: (--model, --model_loss)
     ("probabilistic", "mse"): partial(with_variances, mse),
     ("probabilistic", "column_nll"): partial(with_variances, column_nll),
     ("probabilistic", "nll"): gaussian_nll,
+    ("homoscedastic", "nll"): gaussian_nll,
 }
 
 
@@ -95,6 +98,11 @@ def bound_penalty(bounds: Tensor) -> Tensor:
 def first_bounds(ensemble_size: int, dim: int) -> Tensor:
     """Return the initial bounds (E, 2, 1, D); each member has its own."""
     return torch.tensor(LOG_VAR_RANGE)[:, None, None].repeat(ensemble_size, 1, 1, dim)
+
+
+def shared_log_var(raw_std: Tensor) -> Tensor:
+    """Return the log-variances (E, 1, D) of homoscedastic members, which all rows share."""
+    return 2 * ((STD_SPEED * raw_std).exp() + STD_FLOOR).log()
 
 
 def termination_loss(logits: Tensor, terminated: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ state for each elite, because any elite may predict its next step.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -35,33 +37,40 @@ def step_with_mean(
     return model.initial_state(mean.next_obs, state), mean
 
 
-def step_with_random_member(
-    step: Step,
-    state: Tensor,
-    acs: Tensor,
-    generator: torch.Generator,
-    noise_dim: int = 0,
-) -> tuple[Tensor, Prediction]:
-    """Take one step in which a random elite predicts each row.
+class Split(NamedTuple):
+    """A random partition of B rows among M elites, with M * share slots, and the elites' noise."""
 
-    state (M, B, S), acs (B, A) -> states (M, B, S) and one prediction per row (B, ...). A random
-    partition gives every elite an equal share of the rows, so each row is computed once instead
-    of M times. With `noise_dim` (noise values per row), the prediction is sampled from the elite's
-    distribution: trajectory sampling TS1 of Chua et al. 2018, arXiv:1805.12114. The model must have
-    no memory, because members do not share memories.
-    """
-    M, B = state.shape[:2]
-    share, device = -(-B // M), acs.device
+    slots: Tensor  # (B,), the slot of each row
+    rows: Tensor  # (M, share), the row in each slot; a spare slot repeats row 0
+    noise: Tensor | None  # (M, share, noise_dim); None: the predictions are means
+
+
+def draw_split(M: int, B: int, generator: torch.Generator, noise_dim: int = 0) -> Split:
+    """Draw a partition that gives every elite an equal share of the rows."""
+    share, device = -(-B // M), generator.device
     slots = torch.randperm(M * share, generator=generator, device=device)[:B]
-    rows = torch.zeros(M * share, dtype=torch.long, device=device)  # a spare slot repeats row 0
+    rows = torch.zeros(M * share, dtype=torch.long, device=device)
     rows[slots] = torch.arange(B, device=device)
-    rows = rows.view(M, share)
     noise = None
     if noise_dim:
         noise = torch.randn((M, share, noise_dim), generator=generator, device=device)
+    return Split(slots, rows.view(M, share), noise)
+
+
+def step_with_random_member(
+    step: Step, state: Tensor, acs: Tensor, split: Split
+) -> tuple[Tensor, Prediction]:
+    """Take one step in which a random elite predicts each row.
+
+    state (M, B, S), acs (B, A) -> states (M, B, S) and one prediction per row (B, ...). The
+    elites share the rows, so each row is computed once instead of M times. With noise, the
+    prediction is sampled from the elite's distribution: trajectory sampling TS1 of Chua et al.
+    2018, arXiv:1805.12114. The model must have no memory, because members do not share memories.
+    """
+    slots, rows, noise = split
     _, prediction = step(state[0][rows], acs[rows], noise)
     per_row = prediction.each(lambda part: part.flatten(0, 1)[slots])
-    return per_row.next_obs.expand(M, -1, -1), per_row
+    return per_row.next_obs.expand(len(state), -1, -1), per_row
 
 
 def swap_members(particles: Tensor, order: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel
-from cs285.models.propagation import step_with_mean, step_with_random_member
+from cs285.models.propagation import draw_split, step_with_mean, step_with_random_member
 from cs285.models.task_model import TaskModel
 
 # (obs (B, O), random generator) -> the policy's actions (B, A)
@@ -61,9 +61,8 @@ def roll_out(
         if propagation == "mean":
             state, prediction = step_with_mean(model, step, state, acs)
         else:
-            state, prediction = step_with_random_member(
-                step, state, acs, generator, model.noise_dim
-            )
+            split = draw_split(len(state), len(acs), generator, model.noise_dim)
+            state, prediction = step_with_random_member(step, state, acs, split)
         next_obs, (rewards, terminated) = prediction.next_obs, task.outcome(prediction, acs)
         terminated = torch.zeros_like(alive) if terminated is None else terminated
         finite = next_obs.isfinite().all(-1) & rewards.isfinite()

@@ -12,6 +12,7 @@ from cs285.config.model import ModelConfig
 from cs285.infrastructure.pytorch_util import send, set_learning_rate, take_step
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, pack, unpack
 from cs285.models.base_model import DynamicsModel
+from cs285.networks.ensemble_mlp import Masks
 
 MAX_HELD_OUT = 5000  # transitions in the validation set
 MIN_EPOCH_STEPS = 15  # gradient steps; --fit_patience counts epochs
@@ -19,15 +20,19 @@ MIN_IMPROVEMENT = 0.01  # relative decrease of a validation loss that counts as 
 
 
 def gradient_step(
-    model: DynamicsModel, optimizer: torch.optim.Optimizer, batch: Transitions
+    model: DynamicsModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Transitions,
+    masks: Masks = (),
 ) -> dict[str, Tensor]:
     """Take one gradient step on a batch (E, B, ...), and return its metrics, () each."""
-    loss = model.loss(batch)
+    loss = model.loss(batch, masks) if masks else model.loss(batch)
     take_step(optimizer, loss.total)
+    model.decay_weights(optimizer.param_groups[0]["lr"])
     return {name: value.detach() for name, value in loss.metrics.items()}
 
 
-Update = Callable[[DynamicsModel, torch.optim.Optimizer, Transitions], dict[str, Tensor]]
+Update = Callable[..., dict[str, Tensor]]  # with the arguments of `gradient_step`
 
 
 class Fit:
@@ -39,9 +44,12 @@ class Fit:
         optimizer: torch.optim.Optimizer,
         data: Transitions,
         update: Update,
+        generator: torch.Generator | None = None,
     ) -> None:
+        """Start a fit; `generator` draws the dropout masks, if the model has dropout."""
         model.fit_statistics(data)
         self.model, self.optimizer, self.update = model, optimizer, update
+        self.generator = generator
         self.rows, self.dims = pack(data), (data.obs.shape[1], data.acs.shape[1])
         self.curves: dict[str, list[Tensor]] = defaultdict(list)
         self.steps = 0
@@ -52,7 +60,8 @@ class Fit:
         The learning rate is `rate` times the optimiser's default.
         """
         set_learning_rate(self.optimizer, rate * self.optimizer.defaults["lr"])
-        self._record(self.update(self.model, self.optimizer, self._batch(indices)))
+        batch, masks = self._batch(indices), self._masks(indices.shape[1])
+        self._record(self.update(self.model, self.optimizer, batch, masks))
         self.steps += 1
 
     @torch.no_grad()
@@ -73,6 +82,13 @@ class Fit:
     def _batch(self, indices: Tensor) -> Transitions:
         rows = self.rows.index_select(0, indices.flatten()).unflatten(0, indices.shape)
         return unpack(rows, *self.dims)
+
+    def _masks(self, rows: int) -> Masks:
+        if self.generator is None:
+            return ()
+        device = self.rows.device
+        masks = self.model.draw_masks(rows, self.generator)
+        return tuple(None if mask is None else send(mask, device) for mask in masks)
 
     def _record(self, metrics: dict[str, Tensor]) -> None:
         for name, value in metrics.items():
@@ -101,7 +117,8 @@ def fit(
     else:
         indices = replay.sample_sequences(shape, model.sequence_length, generator)
     peak = config.learning_rate_peak if config.learning_rate_schedule == "falling" else None
-    return fit_ensemble(model, optimizer, data, send(indices, data.obs.device), update, peak)
+    indices = send(indices, data.obs.device)
+    return fit_ensemble(model, optimizer, data, indices, update, peak, generator)
 
 
 def fit_ensemble(
@@ -111,15 +128,17 @@ def fit_ensemble(
     indices: Tensor,
     update: Update = gradient_step,
     peak: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Take one gradient step per entry of `indices` (steps, E, B), and return the fit's metrics.
 
     `indices` are row numbers of `data`. One Adam over all members equals E Adams, because the loss
     is summed over members. The learning rate is the optimiser's default. With `peak`, it decreases
     linearly from `peak` times the default to 0: early steps are large, and late steps average out
-    the minibatch noise (docs/dynamics_model.md).
+    the minibatch noise (docs/dynamics_model.md). `generator` draws the dropout masks; without it,
+    there is no dropout.
     """
-    fit = Fit(model, optimizer, data, update)
+    fit = Fit(model, optimizer, data, update, generator)
     steps = len(indices)
     for step, rows in enumerate(indices):
         fit.step(rows, 1.0 if peak is None else peak * (steps - step) / (steps + 1))
@@ -152,7 +171,7 @@ def fit_until_converged(
     else:
         validation = Transitions(*(column[order[:split]] for column in data))
         train = Transitions(*(column[order[split:]] for column in data))
-    fit = Fit(model, optimizer, train, update)
+    fit = Fit(model, optimizer, train, update, generator)
     batches = _bootstrap_epochs(model.fitted_members, len(train.rewards), config, generator)
     best = _BestWeights(model)
     stale = epochs = 0

@@ -23,6 +23,7 @@ from cs285.policies.base_policy import Memory
 
 OBS_CLIP = 5.0  # limit of scaled observations, in standard deviations
 LOG_STD_RANGE = (-20.0, 2.0)
+STD_FLOOR = 1e-5  # with --sac_policy_std softplus
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -57,8 +58,10 @@ class SACPolicy(nn.Module):
         super().__init__()
         self.ac_dim = len(ac_low)
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
-        self.network = EnsembleMLP(1, widths, "relu", generator)
-        self.scales_obs = config.sac_obs_scaling == "data"
+        self.network = EnsembleMLP(1, widths, config.sac_activation, generator)
+        self.std_form = config.sac_policy_std
+        self.scales_obs = config.sac_obs_scaling != "none"
+        self.clips_obs = config.sac_obs_scaling == "data"
         self.obs_scaler = Normalizer(ob_dim)
         low, high = from_numpy(ac_low), from_numpy(ac_high)
         self.register_buffer("ac_low", low, persistent=False)
@@ -88,17 +91,20 @@ class SACPolicy(nn.Module):
         return self.to_task(self.sample(self.scale_obs(obs), noise).acs)
 
     def _gaussian(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = outputs[0].chunk(2, -1)
-        return mean, log_std.clamp(*LOG_STD_RANGE)
+        mean, raw = outputs[0].chunk(2, -1)
+        if self.std_form == "softplus":
+            return mean, (nn.functional.softplus(raw) + STD_FLOOR).log()
+        return mean, raw.clamp(*LOG_STD_RANGE)
 
     def scale_obs(self, obs: Tensor) -> Tensor:
         """Return observations (..., O) normalised by the data's mean and std, and clipped.
 
-        With --sac_obs_scaling none, return them unchanged.
+        With --sac_obs_scaling unclipped, do not clip them. With none, return them unchanged.
         """
         if not self.scales_obs:
             return obs
-        return self.obs_scaler.normalize(obs).clamp(-OBS_CLIP, OBS_CLIP)
+        scaled = self.obs_scaler.normalize(obs)
+        return scaled.clamp(-OBS_CLIP, OBS_CLIP) if self.clips_obs else scaled
 
     def to_task(self, acs: Tensor) -> Tensor:
         """Map actions (..., A) from [-1, 1] to the task's box."""

@@ -48,7 +48,10 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "learning_rate_peak": {"learning_rate_peak": 2.0},
     "num_agent_train_steps_per_iter": {"num_agent_train_steps_per_iter": 6},
     "train_batch_size": {"train_batch_size": 17},
+    "model_layer_norm": {"model_layer_norm": "0.1"},
+    "model_dropout": {"model_dropout": "0.1,0.2"},
     "weight_decay": {"weight_decay": "0.1"},
+    "decoupled_weight_decay": {"decoupled_weight_decay": True},
     "holdout_ratio": {"holdout_ratio": 0.3},
     "fit_patience": {"fit_patience": 0},
     "add_sl_noise": {"add_sl_noise": True},
@@ -72,6 +75,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
 # Some flags have an effect only together with these flags.
 ALONG_WITH: dict[str, dict[str, Any]] = {
     "learning_rate_peak": {"learning_rate_schedule": "falling"},
+    "decoupled_weight_decay": {"weight_decay": "0.1"},
     "num_elites": {"holdout_ratio": 0.3},
     "fit_patience": {"holdout_ratio": 0.3, "num_agent_train_steps_per_iter": 1000},
     "cem_iterations": CEM,
@@ -97,6 +101,7 @@ NOT_IN_THE_CURVE = {  # these flags are tested below or in the given file
 # The same for the additional flags of run_hw4_mbpo.py.
 CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
     "sac_n_iter": {"sac_n_iter": 5},
+    "sac_n_iter_initial": {"sac_n_iter_initial": 8},
     "sac_num_agent_train_steps_per_iter": {"sac_num_agent_train_steps_per_iter": 2},
     "sac_num_critic_updates_per_agent_update": {"sac_num_critic_updates_per_agent_update": 2},
     "sac_num_actor_updates_per_agent_update": {"sac_num_actor_updates_per_agent_update": 2},
@@ -109,6 +114,14 @@ CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
     "sac_learning_rate": {"sac_learning_rate": 1e-3},
     "sac_n_layers": {"sac_n_layers": 1},
     "sac_size": {"sac_size": 17},
+    "sac_activation": {"sac_activation": "swish"},
+    "sac_policy_std": {"sac_policy_std": "softplus"},
+    "sac_critics": {"sac_critics": 3},
+    "sac_critics_drawn": {"sac_critics_drawn": 1},
+    "sac_actor_value": {"sac_actor_value": "mean"},
+    "sac_critic_layer_norm": {"sac_critic_layer_norm": 1e-5},
+    "sac_critic_dropout": {"sac_critic_dropout": 0.1},
+    "sac_value_bounds": {"sac_value_bounds": 0.1},
     "sac_obs_scaling": {"sac_obs_scaling": "none"},
     "sac_target_rate": {"sac_target_rate": 0.5},
     "sac_target_entropy": {"sac_target_entropy": 1.0},
@@ -121,6 +134,10 @@ CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
     "mbpo_model_buffer_size": {"mbpo_model_buffer_size": 5},
     "mbpo_models_kept": {"mbpo_models_kept": 1},
     "mbpo_refit_every": {"mbpo_refit_every": 2},
+    "mbpo_rollouts_per_block": {"mbpo_rollouts_per_block": 7},
+    "mbpo_restart_at_fit": {"mbpo_restart_at_fit": True},
+    "mbpo_critic_iters_after_fit": {"mbpo_critic_iters_after_fit": 3},
+    "mbpo_value_expansion": {"mbpo_value_expansion": 2},
     "mbpo_eval_planner": {"mbpo_eval_planner": True},
 }
 PLANNER = [

@@ -98,3 +98,19 @@ def test_model_error_study_writes_a_row_per_size_seed_and_horizon(
     lines = (tmp_path / "error.csv").read_text().splitlines()
     assert lines[0] == ",".join(script.COLUMNS)
     assert len(lines) == 1 + 2 * 2 * 4  # sizes x kinds of episodes x horizons
+
+
+def test_fit_study_refits_in_every_way(
+    study: Callable[..., ModuleType], run_tiny_mbpo: Run, tmp_path: Path
+) -> None:
+    script = study("dhmbpo_fit_study", TARGET=tmp_path, SIZES=(40, 60), NEXT=20, MOST_BATCHES=2)
+    script.WAYS = {
+        name: way | {"size": 8, "fit_patience": 1, "num_agent_train_steps_per_iter": 20}
+        for name, way in script.WAYS.items()
+    }
+    assert script.study([str(run_tiny_mbpo()), "--members", "2"]) == 0
+    fits = json.loads((tmp_path / "dhmbpo_fit_tiny.json").read_text())["fits"]
+    assert set(fits) == set(script.WAYS)
+    assert all([row["transitions"] for row in rows] == [40, 60] for rows in fits.values())
+    steps = {way: rows[0]["gradient steps"] / rows[0]["epochs"] for way, rows in fits.items()}
+    assert steps["authors"] <= 2 < steps["preset"]

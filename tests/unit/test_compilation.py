@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from cs285.infrastructure.replay_buffer import Path as Episode
 from cs285.networks.compilation import check_compiler, compiled
 from cs285.policies.MPC_policy import Draws
 from tests.conftest import TINY_MBPO
+from tests.unit.test_mbpo_agent import DOUBLE_HORIZON
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
@@ -34,14 +36,14 @@ def random_path(seed: int) -> Episode:
     return Episode(obs[:-1], acs, rewards, obs[1:], np.zeros(STEPS, bool))
 
 
-def make_agent(device: str, compile: bool) -> MBPOAgent:
-    flags = {**TINY_MBPO, "compile": compile, "mbpo_rollout_length": 0}
+def make_agent(device: str, compile: bool, **changes: Any) -> MBPOAgent:
+    flags = {**TINY_MBPO, "compile": compile, "mbpo_rollout_length": 0, **changes}
     task = inspect_task(TINY_MBPO["env_name"])
     return MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device(device))
 
 
-def trained_agent(device: str, compile: bool) -> MBPOAgent:
-    agent = make_agent(device, compile)
+def trained_agent(device: str, compile: bool, **changes: Any) -> MBPOAgent:
+    agent = make_agent(device, compile, **changes)
     agent.add_to_replay_buffer([random_path(0)], 0)
     agent.train(0)
     return agent
@@ -68,6 +70,23 @@ def test_compiled_training_matches_eager(device: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     found, expected = (agent.mb_agent.model.network.vector for agent in (compiled_agent, eager))
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiled_double_horizon_matches_eager(device: str) -> None:
+    flags = {**DOUBLE_HORIZON, "mbpo_critic_iters_after_fit": 1, "holdout_ratio": 0.0}
+    eager = trained_agent(device, compile=False, **flags)
+    counters.clear()
+    compiled_agent = trained_agent(device, compile=True, **flags)
+    # One graph for an update, one for the critic's updates after a fit, and one for the fit.
+    assert counters["stats"]["unique_graphs"] <= 3
+    assert not counters["graph_break"]
+    learned = compiled_agent.sac_agent.metrics
+    for name, value in eager.sac_agent.metrics.items():
+        torch.testing.assert_close(learned[name], value, rtol=1e-3, atol=1e-4)
+    for found, expected in zip(weights_of(compiled_agent), weights_of(eager), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
 
 @NEEDS_COMPILER

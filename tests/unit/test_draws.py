@@ -58,9 +58,9 @@ def test_noise_of_sac_gradient_steps_differs(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("_step_critic", "_step_actor"):
         step = getattr(agent, name)
 
-        def recorded(data: Any, noise: Tensor, step: Any = step) -> Any:
+        def recorded(data: Any, noise: Tensor, *draws: Any, step: Any = step) -> Any:
             drawn.append(noise)
-            return step(data, noise)
+            return step(data, noise, *draws)
 
         monkeypatch.setattr(agent, name, recorded)
     for iteration in range(2):
@@ -110,3 +110,27 @@ def test_draws_of_the_planner_differ(flags: dict[str, Any]) -> None:
             assert not torch.equal(one, other)
             for dim in range(one.dim()):
                 assert all_differ(one.unbind(dim))
+
+
+def test_draws_of_training_rollouts_differ() -> None:
+    """Each update has its own actions, splits, model noise, target networks and dropout masks."""
+    agent = make_agent(
+        model="homoscedastic", model_loss="nll", mbpo_value_expansion=2, sac_critics=5,
+        mbpo_propagation="random_member", sac_critics_drawn=3, sac_critic_dropout=0.5,
+        sac_num_critic_updates_per_agent_update=1, sac_num_actor_updates_per_agent_update=1,
+    )  # fmt: skip
+    sac = agent.sac_agent
+    drawn = [
+        draw
+        for first in (0, 3, 6)
+        for draw in sac._expanded_batches(sac.draw_real(first, 3), first)
+    ]
+    assert len(drawn) == 9
+    rollouts, critics = [draw[1] for draw in drawn], [draw[2] for draw in drawn]
+    assert all_differ([noise for draws in rollouts for noise in draws.noise])
+    splits = [split for draws in rollouts for split in draws.splits]
+    assert len(splits) == 18
+    assert all_differ([split.slots for split in splits])
+    assert all_differ([split.noise for split in splits if split.noise is not None])
+    assert all_differ([mask for draws in critics for mask in draws.masks if mask is not None])
+    assert len({tuple(d.members.tolist()) for d in critics if d.members is not None}) > 4

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.networks.ensemble_mlp import EnsembleMLP, LayerNorm, linear
+from cs285.networks.ensemble_mlp import EnsembleMLP, LayerNorm, draw_mask, linear
 
 E, B, WIDTHS = 3, 20, [4, 40, 33, 2]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -106,13 +106,13 @@ def test_layer_norm_matches_torch_in_every_member(affine: bool, eps: Any) -> Non
     check_against_members(network, nn.SiLU())
 
 
-def test_dropout_needs_a_generator_and_is_reproducible() -> None:
+def test_dropout_needs_masks_and_is_reproducible() -> None:
     network, inputs = make("relu", dropout=0.3), torch.randn(E, B, 4).double()
     without = make("relu")(inputs)
     assert torch.equal(network(inputs), without)
 
     def dropped(seed: int) -> Tensor:
-        return network(inputs, make_generator(seed, "dropout"))
+        return network(inputs, network.draw_masks(B, make_generator(seed, "dropout")))
 
     assert torch.equal(dropped(1), dropped(1))
     assert not torch.equal(dropped(1), dropped(2))
@@ -128,7 +128,8 @@ def test_dropout_keeps_the_mean_and_is_set_per_layer() -> None:
         weight, bias = network.layers[-1]
         weight.fill_(1.0)
         bias.zero_()
-    sums = network(torch.randn(E, 50, 4), make_generator(0, "dropout")).detach()
+    masks = network.draw_masks(50, make_generator(0, "dropout"))
+    sums = network(torch.randn(E, 50, 4), masks).detach()
     kept = sums * 0.75
     torch.testing.assert_close(kept, kept.round())  # a kept unit counts 1 / (1 - share)
     assert float(sums.mean()) == pytest.approx(1000, rel=0.01)
@@ -136,19 +137,29 @@ def test_dropout_keeps_the_mean_and_is_set_per_layer() -> None:
     assert torch.unique(sums).numel() > 20  # rows and members have separate draws
     network = make("relu", dropout=(0.0, 0.5))
     inputs = torch.randn(E, B, 4).double()
-    torch.testing.assert_close(
-        network(inputs, make_generator(0, "dropout")),
-        _with_second_layer_dropped(network, inputs, make_generator(0, "dropout")),
-    )
-
-
-def _with_second_layer_dropped(
-    network: EnsembleMLP, inputs: Tensor, generator: torch.Generator
-) -> Tensor:
+    masks = network.draw_masks(B, make_generator(0, "dropout"))
+    none, mask = masks
+    assert none is None
+    assert mask is not None
+    assert mask.unique().tolist() == [0, 2]
     (first, second, last) = network.layers
     hidden = torch.relu(torch.relu(inputs @ first[0] + first[1]) @ second[0] + second[1])
-    kept = torch.empty_like(hidden).bernoulli_(0.5, generator=generator)
-    return (2 * hidden * kept) @ last[0] + last[1]
+    torch.testing.assert_close(network(inputs, masks), (hidden * mask) @ last[0] + last[1])
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.9])
+def test_zeros_of_a_dropout_mask_are_independent(share: float) -> None:
+    """The number of zeros, and of pairs of neighbouring zeros, are within five deviations."""
+    count = 200_000
+    mask = draw_mask((count,), share, make_generator(0, "mask"))
+    zeros = mask == 0
+    assert mask[~zeros].unique().tolist() == pytest.approx([1 / (1 - share)])
+    for found, probability in (
+        (zeros, share), (zeros[1:] & zeros[:-1], share**2), (zeros[: count // 10], share),
+        (zeros[-count // 10 :], share),
+    ):  # fmt: skip
+        limit = 5 * (len(found) * probability * (1 + 2 * share)) ** 0.5
+        assert abs(float(found.sum()) - len(found) * probability) < limit + 2
 
 
 @pytest.mark.parametrize("options", [{"dropout": [0.1]}, {"layer_norm": LayerNorm((1e-5,) * 3)}])

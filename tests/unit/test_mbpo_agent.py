@@ -20,6 +20,18 @@ LOW, HIGH = np.full(2, -1, np.float32), np.ones(2, np.float32)
 REAL, IMAGINED = 7.0, -3.0  # the reward of a row tells whether it is real or imagined
 
 
+DOUBLE_HORIZON: dict[str, Any] = {  # every part of --preset dhmbpo
+    "model": "homoscedastic", "model_loss": "nll", "activation": "swish", "model_dropout": "0.1",
+    "model_layer_norm": "1,0.1", "weight_decay": "0.1", "decoupled_weight_decay": True,
+    "holdout_ratio": 0.2, "learned_reward": True, "mbpo_propagation": "random_member",
+    "mbpo_restart_at_fit": True, "mbpo_critic_iters_after_fit": 3, "mbpo_value_expansion": 2,
+    "mbpo_rollouts_per_block": 9, "sac_n_iter_initial": 4, "sac_activation": "swish",
+    "sac_policy_std": "softplus", "sac_critics": 3, "sac_critics_drawn": 2,
+    "sac_actor_value": "mean", "sac_critic_layer_norm": 1e-5, "sac_critic_dropout": 0.1,
+    "sac_value_bounds": 0.01,
+}  # fmt: skip
+
+
 def reward(obs: Any, acs: Any) -> tuple[Any, Any]:
     return obs[..., 0] * 0 + IMAGINED, obs[..., 0] != obs[..., 0]
 
@@ -205,8 +217,9 @@ def test_refit_every_skips_fits_and_keeps_the_last_metrics() -> None:
         {"mbpo_rollouts_per_sac_iter": 100, "mbpo_model_buffer_size": 4150},
         {"mbpo_rollouts_per_sac_iter": 100, "mbpo_rollout_schedule": "0,60,1,4"},
         {"mbpo_rollouts_per_sac_iter": 100, "mbpo_refit_every": 2, "mbpo_rollout_every": 1000},
+        {"mbpo_rollouts_per_sac_iter": 1, **DOUBLE_HORIZON},
     ],
-    ids=["small", "partly overwritten", "schedule", "one model, several policies"],
+    ids=["small", "partly overwritten", "schedule", "one model, several policies", "two horizons"],
 )
 def test_restored_agent_continues_bit_for_bit(flags: dict[str, Any], real_rows_kept: int) -> None:
     """The third restores follow a restore, so that a run can be resumed any number of times."""
@@ -236,6 +249,29 @@ def test_restored_agent_continues_bit_for_bit(flags: dict[str, Any], real_rows_k
         results.append({**metrics, **continued.parameters_dict()["policy"]})
     for name, expected in results[0].items():
         assert all(torch.equal(result[name], expected) for result in results[1:]), name
+
+
+def test_a_fit_restarts_buffer_and_optimisers_and_trains_the_critic_first() -> None:
+    """Iterations have 3 SAC iterations (the first: 5), and each fit adds 4 for the critic only."""
+    agent = make_agent(
+        sac_n_iter=3, sac_n_iter_initial=5, mbpo_critic_iters_after_fit=4, mbpo_refit_every=2,
+        mbpo_restart_at_fit=True, mbpo_rollouts_per_block=6, mbpo_rollout_every=5,
+    )  # fmt: skip
+    sac, model_adam = agent.sac_agent, agent.mb_agent.optimizer
+    assert model_adam is not None
+    adams = (sac.critic_optimizer, sac.actor_optimizer, model_adam)
+    counts = []
+    for iteration in range(3):
+        add_real(agent, 20, iteration)
+        agent.train(iteration)
+        steps = [int(next(iter(adam.state.values()))["step"]) for adam in adams]
+        counts.append((sac.iterations_done, agent.block, len(agent.model_buffer), *steps))
+    # Two steps of a rollout per row of a block; blocks end at fits.
+    assert counts == [
+        (9, range(5, 10), 2 * 12, 9, 5, 2),
+        (12, range(10, 12), 3 * 12, 12, 8, 2),
+        (19, range(17, 22), 2 * 12, 7, 3, 2),
+    ]
 
 
 def test_a_checkpoint_of_large_rollouts_is_small() -> None:

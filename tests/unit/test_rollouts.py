@@ -12,7 +12,7 @@ from cs285.config.sac import SACConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.models.base_model import DynamicsModel, Prediction
-from cs285.models.propagation import step_with_mean, step_with_random_member
+from cs285.models.propagation import draw_split, step_with_mean, step_with_random_member
 from cs285.models.rollouts import roll_out
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy
@@ -178,7 +178,8 @@ def test_non_finite_reward_drops_the_row() -> None:
 def test_random_member_assigns_one_member_per_row_in_equal_shares(B: int) -> None:
     model, obs, acs = LinearModel(), torch.randn(B, 2), torch.randn(B, 2)
     state, generator = model.initial_state(obs), make_generator(0, "m")
-    next_state, prediction = step_with_random_member(model.step, state, acs, generator)
+    split = draw_split(3, B, generator)
+    next_state, prediction = step_with_random_member(model.step, state, acs, split)
     next_obs, rewards, _ = prediction
     assert torch.equal(next_state, next_obs.expand(3, -1, -1))  # any member may continue
     torch.testing.assert_close(next_obs, obs + acs + rewards[:, None])  # both are of one member
@@ -186,7 +187,8 @@ def test_random_member_assigns_one_member_per_row_in_equal_shares(B: int) -> Non
     assert sum(counts) == B
     if B >= 300:
         assert max(counts) - min(counts) <= 2
-        _, again = step_with_random_member(model.step, state, acs, generator)
+        split = draw_split(3, B, generator)
+        _, again = step_with_random_member(model.step, state, acs, split)
         assert not torch.equal(rewards, again.rewards)  # a new draw in each step
 
 
@@ -194,8 +196,8 @@ def test_random_member_is_uniform_for_every_row() -> None:
     model, obs = LinearModel(), torch.zeros(4, 2)
     state, drawn = model.initial_state(obs), []
     for number in range(900):
-        generator = make_generator(0, "m", number)
-        _, prediction = step_with_random_member(model.step, state, obs, generator)
+        split = draw_split(3, 4, make_generator(0, "m", number))
+        _, prediction = step_with_random_member(model.step, state, obs, split)
         drawn.append(prediction.rewards)
     for offset in OFFSETS:
         shares = torch.isclose(torch.stack(drawn), torch.tensor(offset)).float().mean(0)

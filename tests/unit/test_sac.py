@@ -53,11 +53,11 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 
 
 def test_td_target_bootstraps_a_truncated_but_not_a_terminated_step() -> None:
-    """Both rewards are 1. The next state has the Q values 5 and 3, and log pi -2."""
+    """Both rewards are 1. The next state has the value 3, and log pi -2."""
     target = td_target(
         rewards=torch.ones(2),
         terminated=torch.tensor([True, False]),  # the second step is truncated
-        next_values=torch.tensor([[5.0, 5.0], [3.0, 3.0]]),
+        next_values=torch.tensor([3.0, 3.0]),
         next_log_probs=torch.full((2,), -2.0),
         temperature=torch.tensor(0.5),
         discount=0.9,
@@ -66,11 +66,11 @@ def test_td_target_bootstraps_a_truncated_but_not_a_terminated_step() -> None:
 
 
 def test_td_target_ignores_a_non_finite_value_after_termination() -> None:
-    next_values = torch.tensor([[math.inf], [math.nan]])
+    next_values = torch.tensor([math.inf, math.nan])
     target = td_target(
-        torch.ones(1), torch.tensor([True]), next_values, torch.zeros(1), torch.tensor(1.0), 0.9
+        torch.ones(2), torch.ones(2) > 0, next_values, torch.zeros(2), torch.tensor(1.0), 0.9
     )
-    assert target.tolist() == [1.0]
+    assert target.tolist() == [1.0, 1.0]
 
 
 def test_log_probabilities_match_torch_distributions() -> None:
@@ -156,6 +156,22 @@ def test_initialisation_matches_torch_linear() -> None:
         bound = weight.shape[1] ** -0.5
         assert 0.95 * bound < float(weight.abs().max()) <= bound
         assert float(bias.abs().max()) <= bound
+
+
+def test_unclipped_observations_keep_the_function_when_the_scaler_changes() -> None:
+    """The second data have another range; with clipping, far states would get other actions."""
+    agent = make_agent(sac_n_iter=1, sac_obs_scaling="unclipped")
+    narrow, wide = random_path(40), random_path(400, seed=1)
+    agent.add_to_replay_buffer([narrow._replace(obs=0.01 * narrow.obs)], 0)
+    agent._fit_obs_scaler()
+    obs = 100 * torch.randn(20, 3)
+    before = agent.policy(agent.policy.scale_obs(obs))
+    agent.add_to_replay_buffer([wide], 1)
+    agent._fit_obs_scaler()
+    assert agent.scaled_rows == 440
+    after = agent.policy(agent.policy.scale_obs(obs))
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_observations_are_normalised_and_clipped() -> None:
@@ -320,9 +336,9 @@ def test_updates_do_not_depend_on_their_division_into_iterations() -> None:
     one, two = make_agent(sac_n_iter=4), make_agent(sac_n_iter=2)
     for agent in (one, two):
         agent.add_to_replay_buffer([random_path(20)], 0)
-    one.train_on(lambda first, at_most: one.draw_real(first, 2))
-    two.train_on(two.draw_real)
-    two.train_on(two.draw_real)
+    one.train_on(lambda first, at_most: one.draw_real(first, 2), 4)
+    two.train_on(two.draw_real, 2)
+    two.train_on(two.draw_real, 2)
     assert same(weights(one.policy), weights(two.policy))
 
 

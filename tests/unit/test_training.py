@@ -154,7 +154,7 @@ def test_validation_set_is_not_used_for_training(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(FFModel, "validation_errors", recorded)
     taken: list[torch.Tensor] = []
 
-    def spy(model: DynamicsModel, optimizer: Any, batch: Transitions) -> Any:
+    def spy(model: DynamicsModel, optimizer: Any, batch: Transitions, masks: Any) -> Any:
         taken.append(torch.cat([batch.obs, batch.acs], -1).flatten(0, 1))
         return gradient_step(model, optimizer, batch)
 
@@ -240,6 +240,7 @@ def test_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
             model: DynamicsModel,
             optimizer: Any,
             batch: Transitions,
+            masks: Any,
             seen: list[torch.Tensor] = seen,
         ) -> Any:
             seen.append(batch.rewards)
@@ -345,3 +346,80 @@ def test_termination_is_learned(kind: str) -> None:
 def test_invalid_flags_are_rejected(flags: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_model(**flags)
+
+
+def homoscedastic(**flags: Any) -> FFModel:
+    return make_model(**{"model": "homoscedastic", "num_elites": 4, "size": 48, **flags})
+
+
+def test_homoscedastic_members_learn_the_std_of_the_noise() -> None:
+    """The std of a sampled prediction, minus the spread of the means, is the noise of the data."""
+    model, data = homoscedastic(), make_data()
+    metrics = fit(model, data)
+    for level in (50, 80, 95):
+        assert float(metrics[f"Coverage {level}"]) == pytest.approx(level / 100, abs=0.06)
+    rows = make_data(2000, seed=5)
+    noise = torch.randn(4, 2000, O + 1, generator=make_generator(0, "noise"))
+    mean, sampled = (predict(model, rows, noise=draws) for draws in (None, noise))
+    for column, found in enumerate([*(sampled.next_obs - mean.next_obs).unbind(-1),
+                                    sampled.rewards - mean.rewards]):  # fmt: skip
+        assert float(found.std()) == pytest.approx(float(STD[column]), rel=0.15)
+
+
+def test_homoscedastic_loss_is_the_likelihood_with_one_std_per_output_and_member() -> None:
+    model, data = homoscedastic(), make_data(64)
+    model.fit_statistics(data)
+    with torch.no_grad():
+        model.raw_std.copy_(torch.randn(4, 1, O + 1, generator=make_generator(0, "std")) / 10)
+    batch = Transitions(*(column.expand(4, *column.shape) for column in data))
+    means, log_var, _ = model.outputs(batch)
+    assert log_var is not None
+    assert log_var.shape == (4, 1, O + 1)
+    std = (10 * model.raw_std).exp() + 1e-3
+    targets = torch.cat([data.next_obs - data.obs, data.rewards[:, None]], 1)
+    normal = torch.distributions.Normal(means, std.expand_as(means))
+    nll = -normal.log_prob(model.target_stats.normalize(targets))
+    expected = 2 * (nll - 0.5 * math.log(2 * math.pi)).mean((1, 2)).sum()
+    torch.testing.assert_close(model.loss(batch).total, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_decoupled_weight_decay_is_adamw() -> None:
+    """Compare with torch's AdamW, which decays before its step: equal up to rate x decay."""
+    flags = {"decoupled_weight_decay": True, "weight_decay": "0.5,0,1"}
+    model, plain, data = homoscedastic(**flags), homoscedastic(), make_data(64)
+    batch = Transitions(*(column.expand(4, *column.shape) for column in data))
+    for each in (model, plain):
+        each.fit_statistics(data)
+    weights = [weight for weight, _ in plain.network.layers]
+    rate, steps = 1e-3, 5
+    adams = [torch.optim.Adam(each.parameters(), rate) for each in (model, plain)]
+    for _ in range(steps):
+        gradient_step(model, adams[0], batch)
+        loss = plain.loss(batch)
+        for parameter, gradient in zip(
+            plain.parameters(), torch.autograd.grad(loss.total, list(plain.parameters())),
+            strict=True,
+        ):  # fmt: skip
+            parameter.grad = gradient
+        with torch.no_grad():
+            for weight, decay in zip(weights, (0.5, 0.0, 1.0), strict=True):
+                weight *= 1 - rate * decay
+        adams[1].step()
+    torch.testing.assert_close(model.network.vector, plain.network.vector, atol=3e-5, rtol=0)
+    without = homoscedastic().network.vector
+    assert float((model.network.vector - without).abs().max()) > 3e-3
+
+
+def test_dropout_acts_in_fits_only() -> None:
+    data = make_data(200)
+    models = [homoscedastic(model_dropout=share) for share in ("0", "0.5,0")]
+    for model in models:
+        model.fit_statistics(data)
+    plain, dropped = (model.validation_errors(data) for model in models)
+    assert torch.equal(plain, dropped)
+    first, second = (fit(model, data)["Training Loss"][0] for model in models)  # same batch
+    assert float(first) != float(second)
+    mask, none = models[1].draw_masks(7, make_generator(0, "masks"))
+    assert none is None
+    assert mask is not None
+    assert mask.shape == (4, 7, 48)

@@ -1,0 +1,49 @@
+"""Bounds of the values that a critic can have, for scaling and clipping."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = (0.01, 0.99)  # of the quantiles of the rewards
+LEAST_WIDTH = 1.0  # half-width; keeps values learnable if all rewards are equal
+
+
+class ValueBounds(nn.Module):
+    """Two bounds that follow the quantiles of the rewards.
+
+    If all rewards of an episode without end were equal to r, its value would be r / (1 - discount).
+    The bounds are quantiles of this value. Kubo et al. 2025, arXiv:2512.15439.
+    """
+
+    bounds: Tensor
+    is_set: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("bounds", torch.zeros(2))  # lower, upper
+        self.register_buffer("is_set", torch.tensor(False))
+
+    @torch.no_grad()
+    def follow(self, rewards: Tensor, discount: float) -> None:
+        """Move the bounds by the rate towards the quantiles of `rewards` (B,) / (1 - discount).
+
+        The first call sets the bounds to the quantiles.
+        """
+        levels = torch.tensor(LEVELS, device=rewards.device, dtype=rewards.dtype)
+        quantiles = torch.quantile(rewards, levels) / (1 - discount)
+        self.bounds.copy_(
+            torch.where(self.is_set, self.bounds.lerp(quantiles, self.rate), quantiles)
+        )
+        self.is_set.fill_(True)
+
+    def scale(self, outputs: Tensor) -> Tensor:
+        """Map outputs (...) of a network to values: 0 to the centre, 1 to the upper bound."""
+        low, high = self.bounds.clone()  # a later `follow` does not change what autograd saved
+        return outputs * ((high - low) / 2).clamp(min=LEAST_WIDTH) + (high + low) / 2
+
+    def clip(self, values: Tensor) -> Tensor:
+        """Limit values (...) to the bounds."""
+        low, high = self.bounds
+        return values.clamp(low, high)

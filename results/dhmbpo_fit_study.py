@@ -1,0 +1,115 @@
+"""Compare the early stopping of --preset dhmbpo with the longer fits of the authors.
+
+    python results/dhmbpo_fit_study.py LOGDIR
+
+LOGDIR is the log folder of a run of run_hw4_mbpo.py; only its first real transitions are used. For
+each way to fit, an ensemble of the preset's members is fitted to the first 5000 transitions, and
+refitted twice after 1000 more each. After each fit it predicts the next 1000 transitions, which a
+later policy collected. The script writes results/study/dhmbpo_fit_NAME.json. Times are CPU times of
+all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cs285.analysis.report.study import write_study
+from cs285.cli.script import run_script
+from cs285.config.flags import OneLineParser, whole_number
+from cs285.config.model import ModelConfig
+from cs285.config.presets import read
+from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.pytorch_util import make_adam, make_generator, reset_moments
+from cs285.infrastructure.replay_buffer import Transitions, unpack
+from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.models import training
+from cs285.models.ff_model import FFModel
+
+SCRIPT, TARGET = "dhmbpo_fit_study.py", Path(__file__).parent / "study"
+SIZES, NEXT = (5000, 6000, 7000), 1000  # transitions in the fits, and after each fit
+WAYS: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "patience 2": {"fit_patience": 2},
+    "batch 512": {"train_batch_size": 512},
+    "authors": {"train_batch_size": 2048, "fit_patience": 124},
+}
+MOST_BATCHES = 5  # in an epoch of the authors
+PASSES = training._bootstrap_epochs
+
+
+def short_epochs(
+    E: int, rows: int, config: ModelConfig, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield epochs of at most MOST_BATCHES batches."""
+    for epoch in PASSES(E, rows, config, generator):
+        yield from epoch.split(MOST_BATCHES)
+
+
+def refit(data: Transitions, way: str, members: int) -> list[dict[str, float]]:
+    """Return a row per fit: its data, steps and CPU seconds, and its errors.
+
+    Errors on the next transitions are mean squared errors in units of the targets' variance: the
+    arithmetic and the geometric mean over columns, averaged over the members.
+    """
+    known = ModelConfig.__dataclass_fields__
+    flags = {name: value for name, value in read("dhmbpo")["flags"].items() if name in known}
+    config = ModelConfig(**{**flags, "ensemble_size": members, **WAYS[way]})
+    training._bootstrap_epochs = short_epochs if way == "authors" else PASSES
+    generator = make_generator(1, "fit study init")
+    model = FFModel(data.obs.shape[1], data.acs.shape[1], config, True, generator)
+    optimizer, rows = make_adam(model.parameters(), config.learning_rate), []
+    for size in SIZES:
+        learned = Transitions(*(column[:size] for column in data))
+        coming = Transitions(*(column[size : size + NEXT] for column in data))
+        reset_moments(optimizer)
+        begun = time.process_time()
+        metrics = training.fit_until_converged(
+            model, optimizer, learned, config, make_generator(1, "fit study", size)
+        )
+        seconds = time.process_time() - begun
+        with torch.no_grad():
+            mse = model._errors(coming)[0].square().mean(1)
+        rows.append(
+            {
+                "transitions": size,
+                "gradient steps": len(metrics["Training Loss"]) - 1,
+                "epochs": metrics["Fit Epochs"].item(),
+                "CPU seconds": round(seconds, 1),
+                "validation loss": metrics["Validation Loss"].item(),
+                "mean error": mse.mean().item(),
+                "geometric mean error": mse.log().mean(1).exp().mean().item(),
+            }
+        )
+    training._bootstrap_epochs = PASSES
+    return rows
+
+
+def study(argv: Sequence[str]) -> int:
+    parser = OneLineParser(prog=SCRIPT, description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="LOGDIR")
+    parser.add_argument("--members", type=whole_number(1), default=8, metavar="E")
+    given = parser.parse_args(argv)
+    run = json.loads((given.folder / CONFIG).read_text())
+    state = load_checkpoint(given.folder / CHECKPOINT, "cpu")["agent"]["sac_agent"]
+    rows = state["replay_buffer"]["rows"][: SIZES[-1] + NEXT]
+    ob_dim = state["policy"]["obs_scaler.mean"].shape[0]
+    data = unpack(rows, ob_dim, rows.shape[1] - 2 * ob_dim - 2)
+    name, found = run["flags"]["exp_name"], {}
+    for way in WAYS:
+        found[way] = refit(data, way, given.members)
+        print(way, *map(json.dumps, found[way]), sep="\n  ", flush=True)
+        about = {"env_name": run["flags"]["env_name"], "members": given.members, "fits": found}
+        write_study(TARGET / f"dhmbpo_fit_{name}.json", SCRIPT, name, about)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(SCRIPT, study, None))
