@@ -218,6 +218,7 @@ def _train(
                 advise=Advice(config, task),
                 which_checkpoint=resumed_from or LAST,
                 interrupts=interrupts,
+                get_success=task.get_success,
             )
             first = trainer.counters.next_iteration
             if resumed_from and first < run.n_iter:
