@@ -38,6 +38,7 @@ class KernelSum(NamedTuple):
     inverse: Tensor | None  # (E, n, n), G_a^-1; None: the functions are certain
     first: Tensor  # (L,), index a of each pair of functions a >= b
     second: Tensor  # (L,), index b
+    pair_of: Tensor  # (E, E), index of the pair of two functions
     pair_weights: Tensor  # (L, n, n), beta_a beta_b^T, minus G_a^-1 if a = b
 
     @staticmethod
@@ -54,7 +55,12 @@ class KernelSum(NamedTuple):
         if inverse is not None:
             same = (first == second)[:, None, None]
             weights = torch.where(same, weights - inverse[first], weights)
-        return KernelSum(centres, inverse_scales, variances, beta, inverse, first, second, weights)
+        numbers = torch.arange(len(first), device=beta.device)
+        pair_of = numbers.new_empty(len(beta), len(beta))
+        pair_of[first, second] = pair_of[second, first] = numbers
+        return KernelSum(
+            centres, inverse_scales, variances, beta, inverse, first, second, pair_of, weights
+        )
 
 
 def kernel_sum_moments(functions: KernelSum, mean: Tensor, cov: Tensor) -> Moments:
@@ -83,23 +89,27 @@ def kernel_sum_moments(functions: KernelSum, mean: Tensor, cov: Tensor) -> Momen
     # For each function, and for the first and the second function of each pair.
     which = torch.cat([torch.arange(E, device=cov.device), first, second])
     chosen = weighted.index_select(0, which)  # (E + 2 L, n, D)
-    moved = chosen @ torch.cat([shared, shared[E:]])
+    shared_singles, shared_pairs = shared.split([E, L])
+    moved = chosen @ torch.cat([shared_singles, shared_pairs, shared_pairs])
     logs = log_kernels.index_select(0, which) + 0.5 * (moved * chosen).sum(-1)  # (E + 2 L, n)
+    moved_single, moved_first, _ = moved.split([E, L, L])
+    logs_single, logs_first, logs_second = logs.split([E, L, L])
+    shrink_single, shrink_pair = shrink.split([E, L])
 
-    activations = beta * logs[:E].exp() * shrink[:E, None]  # (E, n)
+    activations = beta * logs_single.exp() * shrink_single[:, None]  # (E, n)
     means = activations.sum(-1)
-    slopes = weighted - moved[:E] * precisions[:, None]  # (S + diag(l_a^2))^-1 times the offsets
+    slopes = weighted - moved_single * precisions[:, None]  # (S + diag(l_a^2))^-1 times the offsets
     cross = (activations[:, None] @ slopes)[:, 0]  # (E, D)
 
-    rows, columns = logs[E : E + L, :, None], logs[E + L :, :, None]
-    one = torch.ones_like(rows)
-    left = torch.cat([moved[E : E + L], rows, one], -1)
-    right = torch.cat([chosen[E + L :], one, columns], -1)
+    one = logs.new_ones(L, len(centres), 1)
+    left = torch.cat([moved_first, logs_first[..., None], one], -1)
+    right = torch.cat([weighted.index_select(0, second), one, logs_second[..., None]], -1)
     sums = WeightedExponentials.apply(left, right, functions.pair_weights)
-    covs = sums * shrink[E:] - means.index_select(0, first) * means.index_select(0, second)
+    covs = sums * shrink_pair - means.index_select(0, first) * means.index_select(0, second)
+    full = covs.index_select(0, functions.pair_of.flatten()).view(E, E)
     if functions.inverse is not None:
-        covs = torch.where(first == second, covs + variances.index_select(0, first), covs)
-    return Moments(means, _symmetric(covs, first, second, E), cross.mT)
+        full = full + torch.diag(variances)
+    return Moments(means, full, cross.mT)
 
 
 class WeightedExponentials(torch.autograd.Function):
@@ -127,12 +137,6 @@ class WeightedExponentials(torch.autograd.Function):
         scale = gradient[:, None, None]
         of_weights = None if ctx.exponentials is None else scale * ctx.exponentials
         return scale * of_left, scale * of_right, of_weights
-
-
-def _symmetric(values: Tensor, first: Tensor, second: Tensor, size: int) -> Tensor:
-    """Return the symmetric matrix (size, size) with `values` (L,) at the index pairs."""
-    full = values.new_zeros(size, size)
-    return full.index_put((first, second), values).index_put((second, first), values)
 
 
 def sine_moments(mean: Tensor, cov: Tensor) -> Moments:
@@ -209,22 +213,14 @@ def squash_moments(mean: Tensor, cov: Tensor, third_harmonic: bool = True) -> Mo
     """
     if not third_harmonic:
         return sine_moments(mean, cov)
-    both = sine_moments(torch.cat([mean, 3 * mean]), _tripled(cov))
-    D = len(mean)
-    amplitudes = torch.cat([torch.full_like(mean, 9 / 8), torch.full_like(mean, 1 / 8)])
-    covs = amplitudes[:, None] * both.cov * amplitudes
-    means, slopes = amplitudes * both.mean, amplitudes * both.cross.diagonal()
+    eye = torch.eye(len(mean), dtype=cov.dtype, device=cov.device)
+    harmonics, amplitudes = torch.cat([eye, 3 * eye]), torch.cat([9 * eye, eye], 1) / 8
+    sines = sine_moments(harmonics @ mean, harmonics @ cov @ harmonics.mT)
     return Moments(
-        means[:D] + means[D:],
-        covs[:D, :D] + covs[:D, D:] + covs[D:, :D] + covs[D:, D:],
-        torch.diag(slopes[:D] + 3 * slopes[D:]),
+        amplitudes @ sines.mean,
+        amplitudes @ sines.cov @ amplitudes.mT,
+        harmonics.mT @ sines.cross @ amplitudes.mT,
     )
-
-
-def _tripled(cov: Tensor) -> Tensor:
-    """Return the covariance of (v, 3 v)."""
-    upper, lower = torch.cat([cov, 3 * cov], 1), torch.cat([3 * cov, 9 * cov], 1)
-    return torch.cat([upper, lower])
 
 
 def scale_moments(moments: Moments, scale: Tensor, shift: Tensor) -> Moments:
