@@ -148,12 +148,18 @@ class PilcoAgent(BaseAgent):
         best = min(found, key=lambda minimum: minimum.value)
         self.policy.vector.copy_(best.point)
         with torch.no_grad():
-            self.predicted = predict(self.policy.preliminary(self.policy.vector))
+            predicted = predict(self.policy.preliminary(self.policy.vector))
         evaluations = float(sum(minimum.evaluations for minimum in found))
-        return {
-            "Predicted Cost": self.predicted.costs.sum()[None],
-            "Policy Evaluations": torch.tensor([evaluations]),
-            "Min Eigenvalue": torch.linalg.eigvalsh(self.predicted.cov).min()[None],
+        metrics = {"Policy Evaluations": torch.tensor([evaluations])}
+        # The search keeps a policy without a finite prediction only if it found no other one. The
+        # next trial with it is still useful data.
+        is_finite = all(bool(part.isfinite().all()) for part in predicted)
+        self.predicted = predicted if is_finite else None
+        if self.predicted is None:
+            return metrics
+        return metrics | {
+            "Predicted Cost": predicted.costs.sum()[None],
+            "Min Eigenvalue": torch.linalg.eigvalsh(predicted.cov).min()[None],
         }
 
     def _predictor(self, iteration: int) -> Callable[[Preliminary], PredictedTrial]:
@@ -204,23 +210,24 @@ class PilcoAgent(BaseAgent):
         return PredictedTrial(torch.stack(costs), states.mean(1), cov)
 
     def _compare(self, predicted: PredictedTrial, paths: Sequence[Path]) -> None:
-        """Compare the predicted trial with the real ones, which are free of measurement noise."""
-        real = [torch.from_numpy(path.next_obs).to(self.device).double() for path in paths]
+        """Compare the predicted trial with real ones, over the steps that both have.
+
+        The real observations are free of measurement noise.
+        """
         std = predicted.cov.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-        costs, inside = [], []
-        for obs, path in zip(real, paths, strict=True):
-            T = min(len(obs), self.horizon)
-            errors = (obs[:T] - predicted.mean[1 : T + 1]).abs()
-            inside.append((errors <= BAND * std[1 : T + 1]).double().mean())
-            if self.problem.cost is None:
-                costs.append(-torch.from_numpy(path.rewards).double().sum())
-            else:
-                costs.append(self.problem.cost.at(self.problem.features.augmented(obs)).sum())
-        self.trial_metrics = {
-            "Trial Cost": torch.stack(costs).mean()[None],
-            "Trial Predicted Cost": predicted.costs.sum()[None],
-            "Trial Coverage": torch.stack(inside).mean()[None],
-        }
+        rows = []
+        for path in paths:
+            T = min(path.length, self.horizon)
+            obs = torch.from_numpy(path.next_obs[:T]).to(self.device).double()
+            costs = -torch.from_numpy(path.rewards[:T]).to(self.device).double()
+            if self.problem.cost is not None:
+                costs = self.problem.cost.at(self.problem.features.augmented(obs))
+            inside = (obs - predicted.mean[1 : T + 1]).abs() <= BAND * std[1 : T + 1]
+            sums = costs.sum(), predicted.costs[:T].sum()
+            rows.append(torch.stack([*sums, inside.double().mean()]))
+        names = ("Trial Cost", "Trial Predicted Cost", "Trial Coverage")
+        means = torch.stack(rows).mean(0)
+        self.trial_metrics = dict(zip(names, means.split(1), strict=True))
         whole = np.concatenate([paths[0].obs[:1], paths[0].next_obs])
         self.forecast = Forecast(to_numpy(predicted.mean), to_numpy(std), whole)
 

@@ -106,7 +106,8 @@ def test_ineffective_flags_give_a_warning(
 
 
 def test_normal_run_logs_a_comparison_and_a_picture_per_trial(tmp_path: Path) -> None:
-    words = arguments(**{**TINY_PILCO, "n_iter": 3, "num_workers": 2, "data_dir": tmp_path})
+    flags = {**TINY_PILCO, "n_iter": 3, "pilco_horizon": 12, "num_workers": 2}
+    words = arguments(**flags, data_dir=tmp_path)
     process = start(SCRIPT, *words, "--video_log_freq", "2")
     _, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, "")
@@ -123,7 +124,7 @@ def test_normal_run_logs_a_comparison_and_a_picture_per_trial(tmp_path: Path) ->
     assert [row["Train_EnvstepsSoFar"] for row in later] == ["24.0", "36.0"]
     for iteration in (1, 2):
         arrays = np.load(folder / f"itr_{iteration}_forecast.npz")
-        assert arrays["mean"].shape == (5, 2)
+        assert arrays["mean"].shape == (13, 2)
         assert arrays["real"].shape == (13, 2)
         assert (folder / f"itr_{iteration}_forecast.png").stat().st_size > 5000
     assert not (folder / "itr_0_forecast.png").exists()
@@ -148,6 +149,16 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     assert same_checkpoint(folder, whole)
     forecasts = [np.load(each / "itr_11_forecast.npz")["mean"] for each in (folder, whole)]
     assert np.array_equal(*forecasts)
+
+
+def test_the_other_agents_run_on_the_tasks(run_tiny: Any, run_tiny_mbpo: Any) -> None:
+    for run, env_name in (
+        (run_tiny, "cartpole-swingup-v0"),
+        (run_tiny_mbpo, "pendulum-swingup-v0"),
+    ):
+        rows = read_curve(run(env_name=env_name, ep_len=None))
+        assert rows[1]["Train_AverageEpLen"] == "40.0"
+        assert rows[1]["Eval_Success"] == rows[1]["Eval_StrictSuccess"] == "0.0"
 
 
 def test_diagnose_and_evaluate_read_the_run(

@@ -258,3 +258,15 @@ def test_angle_dims_flag_replaces_the_declaration() -> None:
     assert agent.problem.features.dims == [0, 1, 2, 3]
     with pytest.raises(UsageError, match="declares no saturating cost for these"):
         make_agent(pilco_angle_dims="none")
+
+
+def test_search_without_a_finite_prediction_keeps_the_policy_and_the_run() -> None:
+    agent = fitted_agent(pilco_line_searches=3)
+    before = agent.policy.vector.clone()
+    agent.problem = agent.problem._replace(start_cov=torch.full((4, 4), torch.nan).double())
+    agent.add_to_replay_buffer(trial(agent, 1), 1)
+    metrics = agent.train(1)
+    assert agent.predicted is None
+    assert "Predicted Cost" not in metrics
+    assert all(part.isfinite().all() for part in metrics.values())
+    assert torch.equal(agent.policy.vector, before)

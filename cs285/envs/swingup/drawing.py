@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 600, 400  # pixels
-HALF_VIEW = 3.0  # m to the left and to the right of the centre
+HALF_VIEW = 1.8  # m to the left and to the right of the centre
 FINE = 2  # the picture is drawn this much larger and then scaled down, which smooths edges
 
 
@@ -36,6 +36,6 @@ def draw(pivot: float, angle: float, length: float, force: float) -> NDArray[np.
     arm = FINE * 8
     canvas.line([(x - arm, y), (x + arm, y)], "green", FINE * 2)
     canvas.line([(x, y - arm), (x, y + arm)], "green", FINE * 2)
-    base = pixel(view, -1.6)
+    base = pixel(view, -1.1)
     canvas.line([base, (base[0] + FINE * 10 * force, base[1])], "steelblue", FINE * 8)
     return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
