@@ -46,6 +46,7 @@ setup(
         "console_scripts": [
             "hw4-mb = cs285.scripts.run_hw4_mb:main",
             "hw4-mbpo = cs285.scripts.run_hw4_mbpo:main",
+            "hw4-pilco = cs285.scripts.run_pilco:main",
             "hw4-evaluate = cs285.scripts.evaluate:main",
             "hw4-sweep = cs285.scripts.sweep:main",
         ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.infrastructure.recording.stopwatch import Stopwatch
@@ -24,6 +26,14 @@ class Diagnosed(NamedTuple):
     error_horizon: int  # length of the open-loop predictions, in env steps
 
 
+class Forecast(NamedTuple):
+    """An episode that an agent predicted before it was collected, and the real episode."""
+
+    mean: NDArray[np.floating]  # (H + 1, O), predicted observations
+    std: NDArray[np.floating]  # (H + 1, O)
+    real: NDArray[np.floating]  # (T + 1, O)
+
+
 class BaseAgent:
     """An agent, as RL_Trainer sees it. The defaults suit an agent that learns nothing.
 
@@ -34,6 +44,7 @@ class BaseAgent:
     model: DynamicsModel | None = None  # the trainer plots its predictions after the first fit
     # The names in `parameters_dict` that the "Eval" policy needs. The best checkpoint has them.
     acting_parts: tuple[str, ...] = ()
+    forecast: Forecast | None = None  # of an episode of this iteration; the trainer plots it
 
     def __init__(self) -> None:
         self.stopwatch = Stopwatch()  # times the phases of training; the trainer adds its own

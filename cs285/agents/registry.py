@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cs285.config import presets
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig, resolve_flags
+from cs285.config.pilco import PilcoConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.progress import Notify
@@ -143,5 +144,12 @@ def _build_mbpo(config: MBPOConfig, task: TaskSpec, device: torch.device) -> Bas
     return MBPOAgent(task, config, device)
 
 
+def _build_pilco(config: PilcoConfig, task: TaskSpec, device: torch.device) -> BaseAgent:
+    from cs285.agents.pilco_agent import PilcoAgent
+
+    return PilcoAgent(task, config, device)
+
+
 register(AgentEntry("mb", "cs285.scripts.run_hw4_mb", MBConfig, _build_mb))
 register(AgentEntry("mbpo", "cs285.scripts.run_hw4_mbpo", MBPOConfig, _build_mbpo, resolve_flags))
+register(AgentEntry("pilco", "cs285.scripts.run_pilco", PilcoConfig, _build_pilco))

@@ -37,6 +37,9 @@ class Advice:
         has_model = model is not None and model.num_agent_train_steps_per_iter > 0
         self.misses_termination = has_model and TaskModel.of(task, model).termination_is_unknown
         self.sac_batch = sac.sac_train_batch_size if sac else 0
+        pilco = getattr(config, "pilco", None)
+        self.most_rows = pilco.pilco_max_rows if pilco else None
+        self.rows = 0  # collected in this session
 
     def __call__(self, paths: list[Path], iteration: int) -> None:
         """Print the warnings for the paths of an iteration."""
@@ -48,6 +51,14 @@ class Advice:
                 flush=True,
             )
             self.misses_termination = False
+        self.rows += collected
+        if self.most_rows is not None and self.rows > self.most_rows:
+            print(
+                f"hint: from now on the GPs use the newest {self.most_rows} transitions; raise "
+                "--pilco_max_rows to use more, which takes more time",
+                flush=True,
+            )
+            self.most_rows = None
         if iteration == 0 and self.sac_batch > collected:
             print(
                 f"warning: --sac_train_batch_size {self.sac_batch} exceeds the {collected} "

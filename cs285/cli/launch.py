@@ -275,6 +275,7 @@ def _train(
                 callback=callback,
                 which_checkpoint=resumed_from or LAST,
                 interrupts=interrupts,
+                get_success=task.get_success,
             )
             first = trainer.counters.next_iteration
             if resumed_from and first < run.n_iter:

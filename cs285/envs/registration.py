@@ -26,6 +26,8 @@ _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
     ("cheetah-cs285-v0", "cs285.envs.cheetah:HalfCheetahEnv", 1000, {}),
     ("obstacles-cs285-v0", "cs285.envs.obstacles:Obstacles", 500, {}),
     ("reacher-cs285-v0", "cs285.envs.reacher:Reacher7DOFEnv", 500, {}),
+    ("cartpole-swingup-v0", "cs285.envs.swingup:CartPoleSwingUp", 40, {}),
+    ("pendulum-swingup-v0", "cs285.envs.swingup:PendulumSwingUp", 40, {}),
     ("AntTruncatedObs-v5", "gymnasium.envs.mujoco.ant_v5:AntEnv", 1000, _ANT),
     ("HumanoidTruncatedObs-v5", "gymnasium.envs.mujoco.humanoid_v5:HumanoidEnv", 1000, _HUMANOID),
 )
@@ -34,6 +36,8 @@ VALID_TASKS = f"{', '.join(HOMEWORK_EP_LEN)} or any Gymnasium id whose actions a
 Array = NDArray[np.floating]
 # (obs (..., O), acs (..., A)) -> (rewards (...), terminated (...))
 RewardFunction = Callable[[Any, Any], tuple[Any, Any]]
+# post-step obs (T, O) of an episode -> {criterion: whether the episode meets it}
+SuccessFunction = Callable[[NDArray[np.floating]], dict[str, bool]]
 
 
 def register_envs() -> None:
@@ -54,6 +58,7 @@ class TaskSpec:
     get_reward: RewardFunction | None
     ep_len: int  # default episode length limit, in env steps
     get_termination: TerminationFunction | None = None  # obs (..., O) -> terminated (...)
+    get_success: SuccessFunction | None = None
 
 
 def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None = None) -> gym.Env:
@@ -112,6 +117,7 @@ def inspect_task(
             get_reward=get_reward,
             get_termination=get_termination,
             ep_len=HOMEWORK_EP_LEN.get(env_id) or registered_limit or DEFAULT_EP_LEN,
+            get_success=getattr(env.unwrapped, "get_success", None),
         )
     finally:
         env.close()

@@ -18,12 +18,13 @@ from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, film
 from cs285.config.run import RunConfig
+from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
 from cs285.infrastructure.interrupts import Interrupts
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
-from cs285.infrastructure.recording.figures import save_losses, save_predictions
+from cs285.infrastructure.recording.figures import save_forecast, save_losses, save_predictions
 from cs285.infrastructure.recording.progress import CollectionProgress, describe_iteration
 from cs285.infrastructure.recording.stopwatch import describe_phases
 from cs285.infrastructure.replay_buffer import Path
@@ -36,7 +37,7 @@ from cs285.infrastructure.run_folder import (
     WHICH,
     run_id,
 )
-from cs285.infrastructure.utils import perform_actions, return_statistics
+from cs285.infrastructure.utils import perform_actions, return_statistics, success_rates
 from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine, mean_prediction_error
 from cs285.policies.base_policy import Memory, Policy
@@ -85,17 +86,20 @@ class RL_Trainer:
         which_checkpoint: str = "last",
         interrupts: Interrupts | None = None,
         callback: Callable[[int, Mapping[str, float]], None] | None = None,
+        get_success: SuccessFunction | None = None,
     ) -> None:
         """Restore the last or the previous checkpoint in `folder`, if there is one.
 
         `advise(paths, iteration)` runs after each collection, and `callback(iteration, scalars)`
-        after each logged iteration, after its checkpoint. Raises UsageError: the checkpoint is
+        after each logged iteration, after its checkpoint. `get_success` judges the episodes of an
+        evaluation, if the task has success criteria. Raises UsageError: the checkpoint is
         missing although progress.csv has rows, or it belongs to another run.
         """
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.advise, self.callback = advise, callback
+        self.get_success = get_success
         self.interrupts = interrupts or Interrupts()
         self.counters = Counters()
         log_state: dict[str, int] | None = None
@@ -249,6 +253,8 @@ class RL_Trainer:
             with phase, CollectionProgress("evaluating", steps) as progress:
                 paths, _ = self.evaluator.collect(policy, steps, "eval", iteration, progress)
             evaluated |= return_statistics(prefix, paths)
+            if self.get_success is not None:
+                evaluated |= success_rates(prefix, paths, self.get_success)
         scalars = {
             **evaluated,
             **counters.train_statistics,
@@ -260,6 +266,9 @@ class RL_Trainer:
             scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
         with self.stopwatch.phase("log"):
             self.logger.record(scalars, iteration, self.config.verbose)
+        if self.agent.forecast is not None:
+            with self.stopwatch.phase("figures"):
+                save_forecast(self.folder, iteration, *self.agent.forecast)
         if self.config.save_params:
             self._save_parameters(f"agent_itr_{iteration}.pt", self.agent.parameters_dict())
         best = counters.best_return

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.envs.checked_env import CheckedEnv
+from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.replay_buffer import Path, Transitions
 
 NOISE_TO_SIGNAL = 0.01
@@ -25,6 +26,16 @@ def return_statistics(prefix: str, paths: Sequence[Path]) -> dict[str, float]:
         f"{prefix}_MaxReturn": max(returns),
         f"{prefix}_MinReturn": min(returns),
         f"{prefix}_AverageEpLen": float(np.mean([path.length for path in paths])),
+    }
+
+
+def success_rates(
+    prefix: str, paths: Sequence[Path], get_success: SuccessFunction
+) -> dict[str, float]:
+    """Return the share of paths that meet each of the task's criteria as metrics `prefix`_..."""
+    judged = [get_success(path.next_obs) for path in paths]
+    return {
+        f"{prefix}_{name}": float(np.mean([each[name] for each in judged])) for name in judged[0]
     }
 
 

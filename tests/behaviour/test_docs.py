@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cs285.config.flags import defaults
 from cs285.config.mbpo import MBPOConfig
+from cs285.config.pilco import PilcoConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_flag_is_in_the_list_by_theme() -> None:
     page = (ROOT / "docs" / "flags.md").read_text()
     listed = set(re.findall(r"`--(\w+)`", page))
-    assert listed - {"help"} == {*defaults(MBPOConfig), "preset", "resume"}
+    assert listed - {"help"} == {*defaults(MBPOConfig), *defaults(PilcoConfig), "preset", "resume"}
 
 
 def test_the_python_page_runs(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_wheel_contains_the_assets_and_the_commands(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
-        modules = {"mb": "run_hw4_mb", "mbpo": "run_hw4_mbpo"}
+        modules = {"mb": "run_hw4_mb", "mbpo": "run_hw4_mbpo", "pilco": "run_pilco"}
         for name, module in (modules | {"sweep": "sweep", "evaluate": "evaluate"}).items():
             entry = f"hw4-{name} = cs285.scripts.{module}:main"
             assert entry.encode() in archive.read(entry_points)

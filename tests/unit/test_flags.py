@@ -16,6 +16,7 @@ from cs285.config.flags import (
 )
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
+from cs285.config.pilco import PilcoConfig
 from cs285.scripts.run_hw4_mb import main
 
 DEFAULTS: dict[str, Any] = {
@@ -103,7 +104,8 @@ def test_all_aliases_can_be_given_together() -> None:
 
 
 def test_every_flag_has_a_help_text_and_configs_are_frozen() -> None:
-    for group in vars(from_flat(MBPOConfig, {})).values():
+    configs = (from_flat(MBPOConfig, {}), from_flat(PilcoConfig, {}))
+    for group in [group for config in configs for group in vars(config).values()]:
         assert all(len(field.metadata["help"]) > 8 for field in dataclasses.fields(group))
         with pytest.raises(dataclasses.FrozenInstanceError):
             group.__setattr__(dataclasses.fields(group)[0].name, 1)

@@ -1,4 +1,4 @@
-"""The figures of question 1, drawn without global pyplot state."""
+"""The figures of question 1 and of predicted episodes, drawn without global pyplot state."""
 
 from __future__ import annotations
 
@@ -69,6 +69,41 @@ def draw_predictions(
         axes.set(ylabel=f"observation {dim}", xlabel="env step")
         if index == 0:
             axes.legend(fontsize="small")
+
+
+def save_forecast(
+    folder: Path,
+    iteration: int,
+    mean: NDArray[np.floating],
+    std: NDArray[np.floating],
+    real: NDArray[np.floating],
+) -> None:
+    """Write itr_<iteration>_forecast.png and .npz: predicted (H + 1, O) and real (T + 1, O).
+
+    There is one panel per dimension, up to MOST_PANELS. The band is two standard deviations wide on
+    each side of the predicted mean.
+    """
+    panels = min(mean.shape[1], MOST_PANELS)
+    columns = min(panels, 2)
+    rows = -(-panels // columns)
+    figure = new_figure(5 * columns, 2.2 * rows + 0.6)
+    figure.suptitle(f"Iteration {iteration}: the episode as predicted before it, and the real one")
+    steps = np.arange(len(mean))
+    for dim, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        if dim >= panels:
+            axes.set_visible(False)
+            continue
+        low, high = mean[:, dim] - 2 * std[:, dim], mean[:, dim] + 2 * std[:, dim]
+        axes.fill_between(steps, low, high, color="red", alpha=0.2, lw=0, label="predicted, 2 std")
+        axes.plot(steps, mean[:, dim], color="red", label="predicted")
+        axes.plot(real[:, dim], color="green", label="real")
+        axes.set(ylabel=f"observation {dim}", xlabel="env step")
+    figure.axes[0].legend(fontsize="small")
+    name = f"itr_{iteration}_forecast"
+    figure.savefig(folder / f"{name}.png")
+    write_through_memory(
+        folder / f"{name}.npz", lambda file: np.savez(file, mean=mean, std=std, real=real)
+    )
 
 
 def save_losses(folder: Path, losses: NDArray[np.float32]) -> None:

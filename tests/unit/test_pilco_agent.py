@@ -1,0 +1,272 @@
+"""Tests of PILCO's policies and agent: moments of whole steps, gradients, and the comparison."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cs285.agents.pilco_agent import PilcoAgent, SaturatingCost
+from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.config.flags import from_flat
+from cs285.config.pilco import PilcoConfig
+from cs285.envs import inspect_task, make_env
+from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.replay_buffer import Path
+from cs285.models.gp import Features
+from cs285.policies.base_policy import RandomPolicy
+from cs285.policies.rbf_policy import LinearPolicy, RBFPolicy, SquashedPolicy
+from tests.unit.test_moments import assert_sampled, double, products
+
+SMALL = {"pilco_basis": 5, "pilco_line_searches": 3, "pilco_gp_line_searches": 20}
+
+
+def make_agent(env_name: str = "cartpole-swingup-v0", **flags: Any) -> PilcoAgent:
+    values = {"env_name": env_name, "pilco_noise": "0.01", **SMALL, **flags}
+    config = from_flat(PilcoConfig, values)
+    return PilcoAgent(inspect_task(env_name), config, torch.device("cpu"))
+
+
+def trial(agent: PilcoAgent, iteration: int, policy: Any = None, ep_len: int = 40) -> list[Path]:
+    env_name = "cartpole-swingup-v0" if agent.task.ob_dim == 4 else "pendulum-swingup-v0"
+    env = make_env(env_name, ep_len)
+    policy = policy or RandomPolicy(agent.task.ac_low, agent.task.ac_high)
+    return run_episodes([env], policy, [EpisodeKey(agent.seed, "train", iteration, 0)])
+
+
+def fitted_agent(env_name: str = "cartpole-swingup-v0", **flags: Any) -> PilcoAgent:
+    agent = make_agent(env_name, **{"pilco_line_searches": 0, **flags})
+    agent.add_to_replay_buffer(trial(agent, 0), 0)
+    agent.train(0)
+    return agent
+
+
+FEATURES = Features(3, (1,))
+BOX = np.array([-1.0, 0.0], np.float32), np.array([3.0, 0.5], np.float32)
+
+
+def random_policy(kind: type[SquashedPolicy], third_harmonic: bool) -> SquashedPolicy:
+    extra = (7,) if kind is RBFPolicy else ()
+    policy = kind(FEATURES, *BOX, third_harmonic, *extra)
+    starts = double([[0.1, 0.2, 0.3], [1.0, -2.0, 0.5], [-1.0, 3.0, 0.0]])
+    vector = policy.initial_vector(starts, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(4)
+    policy.vector.copy_(vector + 0.4 * torch.randn(len(vector), generator=generator))
+    return policy
+
+
+@pytest.mark.parametrize("kind", [RBFPolicy, LinearPolicy])
+@pytest.mark.parametrize("third_harmonic", [True, False])
+def test_action_moments_without_uncertainty_are_the_action(kind: Any, third_harmonic: bool) -> None:
+    policy = random_policy(kind, third_harmonic)
+    preliminary = policy.preliminary(policy.vector)
+    obs = double([0.4, -0.7, 0.2])
+    joint = FEATURES.augment(obs, torch.zeros(3, 3).double())
+    found = policy.moments(preliminary, *joint)
+    action = policy.act(preliminary, obs[None])[0]
+    # The RBF network has a variance of at least 1e-6, which shifts the mean by half of that.
+    torch.testing.assert_close(found.mean, action, atol=2e-5, rtol=0)
+    assert found.cov.abs().max() < 1e-4
+    many = policy.act(preliminary, 5 * torch.randn(1000, 3).double())
+    low, high = (torch.from_numpy(bound) for bound in BOX)
+    assert ((many >= low) & (many <= high)).all()
+    assert many.std(0).min() > 0.005
+
+
+@pytest.mark.parametrize("kind", [RBFPolicy, LinearPolicy])
+def test_action_moments_equal_sampled_moments_for_gaussian_features(kind: Any) -> None:
+    """Without angles, no approximation is left but the squash of a non-Gaussian output."""
+    policy = random_policy(kind, True)
+    preliminary = policy.preliminary(policy.vector)
+    torch.manual_seed(0)
+    mean, factor = double([0.3, 0.1, 0.9, 0.2]), 0.3 * torch.randn(4, 4).double()
+    cov = factor @ factor.mT
+    inner = preliminary.moments(mean, cov)
+    inputs = mean + torch.randn(100_000, 4).double() @ factor.mT
+    values = preliminary.values(inputs)
+    floor = 1e-6 * torch.eye(2).double() if kind is RBFPolicy else 0.0
+    assert_sampled(inner.mean, values)
+    assert_sampled(inner.cov - floor, products(values, values))
+    assert_sampled(cov @ inner.cross, products(inputs, values))
+
+
+def test_values_of_the_network_are_near_its_targets_at_distant_centres() -> None:
+    policy = RBFPolicy(Features(1, ()), BOX[0][:1], BOX[1][:1], True, 4)
+    centres, targets = double([-9.0, -3.0, 3.0, 9.0]), double([0.3, -0.2, 0.5, 0.1])
+    preliminary = policy.preliminary(torch.cat([double([0.0]), centres, targets]))
+    found = preliminary.values(centres[:, None])[:, 0]
+    torch.testing.assert_close(found, targets, atol=1e-3, rtol=0)
+
+
+def test_one_step_equals_sampled_steps() -> None:
+    """Moment matching is exact but for two Gaussian approximations, so the start is narrow."""
+    agent = fitted_agent()
+    mean, factor = double([0.3, -0.4, 0.5, 2.5]), 0.02 * torch.eye(4).double()
+    features = agent.problem.features
+    preliminary = agent.policy.preliminary(agent._random_vector(5, 0))
+    joint = features.augment(mean, factor @ factor.mT)
+    found_mean, found_cov = agent.model.propagate(*joint, agent.policy.moments(preliminary, *joint))
+    torch.manual_seed(1)
+    obs = mean + torch.randn(50_000, 4).double() @ factor.mT
+    acs = agent.policy.act(preliminary, obs)
+    change, std = agent.model.predict(obs, acs)
+    values = obs + change
+    cov = values.mT.cov() + torch.diag(std.square().mean(0))
+    torch.testing.assert_close(found_mean, values.mean(0), atol=2e-3, rtol=0)
+    torch.testing.assert_close(found_cov, cov, atol=1e-4, rtol=0.05)
+
+
+def test_uncertainty_and_prediction_noise_are_flags() -> None:
+    full = fitted_agent()
+    variants = {
+        name: fitted_agent(**{name: value})
+        for name, value in (("pilco_model_uncertainty", False), ("pilco_prediction_noise", True))
+    }
+    preliminary = full.policy.preliminary(full.policy.vector)
+    joint = full.problem.features.augment(full.problem.start_mean, full.problem.start_cov)
+    action = full.policy.moments(preliminary, *joint)
+    mean, cov = full.model.propagate(*joint, action)
+    certain_mean, certain = variants["pilco_model_uncertainty"].model.propagate(*joint, action)
+    torch.testing.assert_close(certain_mean, mean)
+    assert (certain.diagonal() < cov.diagonal()).all()
+    _, noisy = variants["pilco_prediction_noise"].model.propagate(*joint, action)
+    noise = (2 * full.model.log_noise).exp()
+    torch.testing.assert_close(noisy - cov, torch.diag(noise), atol=1e-12, rtol=1e-6)
+
+
+def test_gradient_of_the_predicted_cost_equals_finite_differences() -> None:
+    agent = fitted_agent(pilco_horizon=3, pilco_max_rows=10, pilco_basis=3)
+    start = agent._random_vector(1, 0) * 1.5
+
+    def cost(vector: Tensor) -> Tensor:
+        return agent.predict_moments(agent.policy.preliminary(vector)).costs.sum()
+
+    assert torch.autograd.gradcheck(cost, start.requires_grad_(), eps=1e-5, atol=1e-6)
+
+
+def test_gradient_of_the_particles_cost_equals_finite_differences() -> None:
+    agent = fitted_agent(
+        pilco_horizon=3, pilco_max_rows=10, pilco_basis=3, pilco_propagation="particles",
+        pilco_particles=4,
+    )  # fmt: skip
+    predict = agent._predictor(0)
+
+    def cost(vector: Tensor) -> Tensor:
+        return predict(agent.policy.preliminary(vector)).costs.sum()
+
+    start = (agent._random_vector(1, 0) * 1.5).requires_grad_()
+    assert torch.autograd.gradcheck(cost, start, eps=1e-5, atol=1e-6)
+
+
+def test_both_propagations_predict_about_the_same() -> None:
+    """Their costs are 1 - reward and -reward per step."""
+    flags: dict[str, Any] = {"pilco_horizon": 5, "pilco_policy": "linear"}
+    moments = fitted_agent("pendulum-swingup-v0", **flags).predicted
+    particles = fitted_agent(
+        "pendulum-swingup-v0", pilco_propagation="particles", pilco_particles=2000, **flags
+    ).predicted
+    assert moments is not None
+    assert particles is not None
+    torch.testing.assert_close(particles.mean, moments.mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(particles.cov, moments.cov, atol=0.02, rtol=0.2)
+    torch.testing.assert_close(particles.costs + 1, moments.costs, atol=1e-3, rtol=0)
+
+
+def test_search_lowers_the_predicted_cost_and_restarts_keep_the_best() -> None:
+    flags: dict[str, Any] = {"pilco_noise": "0.1,0.01", "pilco_line_searches": 4}
+    found = {}
+    for restarts in (1, 3):
+        agent = make_agent("pendulum-swingup-v0", pilco_restarts=restarts, **flags)
+        agent.add_to_replay_buffer(trial(agent, 0), 0)
+        found[restarts] = agent.train(0)
+    assert found[1]["Predicted Cost"] < 39.9
+    assert found[3]["Predicted Cost"] <= found[1]["Predicted Cost"]
+    assert found[3]["Policy Evaluations"] > 2 * found[1]["Policy Evaluations"]
+
+
+def test_real_cost_and_coverage_of_a_trial() -> None:
+    agent = fitted_agent()
+    paths = trial(agent, 1, agent.actor)
+    agent.add_to_replay_buffer(paths, 1)
+    metrics = agent.trial_metrics
+    assert metrics["Trial Cost"].item() == pytest.approx(40 - paths[0].total_reward, abs=1e-4)
+    assert agent.forecast is not None
+    mean, std, real = agent.forecast
+    assert mean.shape == std.shape == real.shape == (41, 4)
+    np.testing.assert_array_equal(real[0], paths[0].obs[0])
+    inside = (np.abs(real - mean) <= 1.96 * std)[1:].mean()
+    assert metrics["Trial Coverage"].item() == pytest.approx(inside)
+
+
+def test_noise_that_is_stored_is_the_noise_that_the_policy_saw() -> None:
+    agent = fitted_agent(pilco_noise="0.5")
+    paths = trial(agent, 1, agent.actor, ep_len=6)
+    (measured,) = agent._measured(paths, 1)
+    noise = measured.obs - paths[0].obs
+    assert 0.3 < noise.std() < 0.7
+    np.testing.assert_allclose(measured.next_obs[:-1], measured.obs[1:], atol=1e-5)
+    seen = agent.eval_policy.get_action(measured.obs, [None] * 6)  # type: ignore[list-item]
+    np.testing.assert_allclose(seen, paths[0].acs, atol=1e-3)
+    unseen = agent.eval_policy.get_action(paths[0].obs, [None] * 6)  # type: ignore[list-item]
+    assert np.abs(unseen - paths[0].acs).max() > 0.01
+
+
+def test_model_has_the_newest_rows_only() -> None:
+    agent = make_agent(pilco_line_searches=0, pilco_max_rows=50, pilco_noise="0")
+    agent.add_to_replay_buffer(trial(agent, 0), 0)
+    agent.train(0)
+    second = trial(agent, 1)
+    agent.add_to_replay_buffer(second, 1)
+    metrics = agent.train(1)
+    assert metrics["GP Rows"].item() == 50
+    newest = torch.from_numpy(second[0].acs[:, 0]).double()
+    torch.testing.assert_close(agent.model.inputs[-40:, -1], newest)
+
+
+def test_saturating_cost_of_a_certain_state_is_its_cost() -> None:
+    weights = torch.diag(double([1.0, 2.0]))
+    cost = SaturatingCost(double([0.5, -1.0]), torch.stack([weights, 4 * weights]))
+    state = double([0.3, -0.2])
+    squared = 0.2**2 + 2 * 0.8**2
+    expected = 1 - (math.exp(-squared / 2) + math.exp(-4 * squared / 2)) / 2
+    assert cost.at(state[None]).item() == pytest.approx(expected)
+    assert cost.expected(state, torch.zeros(2, 2).double()).item() == pytest.approx(expected)
+
+
+def test_task_without_declarations_needs_flags() -> None:
+    with pytest.raises(UsageError, match="declares no saturating cost"):
+        make_agent("Pendulum-v1")
+    agent = make_agent("Pendulum-v1", pilco_target="1,0,0", pilco_weights="2,2,0.3")
+    assert agent.problem.features.dims == [0, 1, 2]
+    starts = agent.problem.start_cov.diagonal()
+    assert (starts > 0.2).all()  # a uniform angle
+    for flags, message in (
+        ({"pilco_target": "1,0"}, "--pilco_target 1,0: must be 3 numbers"),
+        ({"pilco_noise": "1,2"}, "--pilco_noise 1,2: must be 1 or 3 numbers"),
+        ({"pilco_angle_dims": "3"}, "--pilco_angle_dims 3: must be different dimensions below 3"),
+        ({"pilco_propagation": "particles"}, "this task has no get_reward"),
+    ):
+        values: dict[str, Any] = {"pilco_target": "1,0,0", "pilco_weights": "2,2,0.3", **flags}
+        with pytest.raises(UsageError, match=message):
+            make_agent("Pendulum-v1", **values)
+
+
+def test_angle_dims_flag_replaces_the_declaration() -> None:
+    agent = make_agent(pilco_angle_dims="none", pilco_target="0,0,0,3.14", pilco_weights="1,0,0,1")
+    assert agent.problem.features.dims == [0, 1, 2, 3]
+    with pytest.raises(UsageError, match="declares no saturating cost for these"):
+        make_agent(pilco_angle_dims="none")
+
+
+def test_search_without_a_finite_prediction_keeps_the_policy_and_the_run() -> None:
+    agent = fitted_agent(pilco_line_searches=3)
+    before = agent.policy.vector.clone()
+    agent.problem = agent.problem._replace(start_cov=torch.full((4, 4), torch.nan).double())
+    agent.add_to_replay_buffer(trial(agent, 1), 1)
+    metrics = agent.train(1)
+    assert agent.predicted is None
+    assert "Predicted Cost" not in metrics
+    assert all(part.isfinite().all() for part in metrics.values())
+    assert torch.equal(agent.policy.vector, before)
