@@ -8,4 +8,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 .venv/bin/mypy
 .venv/bin/lint-imports --no-logo
 .venv/bin/python -m tests.prose
-.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
