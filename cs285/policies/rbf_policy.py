@@ -206,9 +206,10 @@ class PilcoActor:
             draws = [measurement_noise(self.noise_std, memory.generator) for memory in memories]
             measured = measured + torch.stack(draws)
         preliminary = self.policy.preliminary(self.policy.vector)
-        acs = to_numpy(self.policy.act(preliminary, measured)).astype(np.float32)
-        center, half = to_numpy(self.policy.ac_center), to_numpy(self.policy.ac_half_range)
-        return np.clip(acs, (center - half).astype(np.float32), (center + half).astype(np.float32))
+        acs = self.policy.act(preliminary, measured).float()
+        center, half = self.policy.ac_center, self.policy.ac_half_range
+        # Rounding to float32 can leave the box by one bit.
+        return to_numpy(acs.clamp((center - half).float(), (center + half).float()))
 
 
 def measurement_noise(std: Tensor, generator: torch.Generator) -> Tensor:
