@@ -28,6 +28,7 @@ def make_run(folder: Path, rows: int = 2, n_iter: int = 2, log_freq: int = 1) ->
     flags = {"n_iter": n_iter, "scalar_log_freq": log_freq}
     (folder / "config.json").write_text(json.dumps({"flags": flags}))
     events = EventFile(folder, 0)
+    events.open()
     events.add_video("eval_rollouts", GIF, np.zeros((2, 8, 8, 3), np.uint8), 0)
     for row in range(rows):
         events.add_scalars({"Eval_AverageReturn": -row / 3}, row)

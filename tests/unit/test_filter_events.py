@@ -87,6 +87,7 @@ def test_copy_has_the_same_bytes_without_media(tmp_path: Path) -> None:
 
 def test_videos_of_this_project_are_removed(tmp_path: Path) -> None:
     own = EventFile(tmp_path, 0)
+    own.open()
     own.add_scalars({"a": 1.0, "b": float("nan")}, 0)
     own.add_video("eval_rollouts", GIF, np.zeros((2, 8, 8, 3), np.uint8), 0)
     own.add_scalars({"a": 2.0}, 1)
