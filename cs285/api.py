@@ -78,7 +78,7 @@ class Agent:
             raise UsageError(f"the run in {self.folder} has no model; must be a run with a model")
         run = self.config.run
         ep_len = run.ep_len or self.task.ep_len
-        env = make_env(run.env_name, ep_len)
+        env = make_env(run.task, ep_len)
         return ModelEnv(parts.model, parts.task, self.task, env, ep_len, member)
 
     def _new_memory(self) -> Memory:

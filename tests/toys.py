@@ -62,6 +62,13 @@ class ChangesItsInput(LinearReach):
         return outcome
 
 
+class HalfReward(gym.RewardWrapper):
+    """Halves the rewards."""
+
+    def reward(self, reward: Any) -> Any:
+        return reward / 2
+
+
 class RewardOnly(LinearReach):
     """A task whose get_reward does not return `terminated`."""
 

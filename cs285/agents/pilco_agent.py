@@ -89,7 +89,7 @@ class PilcoAgent(BaseAgent):
         settings = config.pilco
         self.task, self.config, self.seed, self.device = task, settings, config.run.seed, device
         self.horizon = settings.pilco_horizon or config.run.ep_len or task.ep_len
-        self.problem = describe_problem(config.run.env_name, task, settings, device)
+        self.problem = describe_problem(config.run.task, task, settings, device)
         features = self.problem.features
         self.model = GPModel(
             task.ob_dim,
@@ -291,14 +291,14 @@ class PilcoAgent(BaseAgent):
 
 
 def describe_problem(
-    env_name: str, task: TaskSpec, settings: PilcoSettings, device: torch.device
+    task_id: tuple[str, ...], task: TaskSpec, settings: PilcoSettings, device: torch.device
 ) -> Problem:
     """Return the task's declarations, with the flags that replace them.
 
     The start distribution of a task that declares none is estimated from resets. Raises UsageError:
     a flag does not fit the task, or the task lacks what the propagation needs.
     """
-    env = make_env(env_name)
+    env = make_env(task_id)
     declared: Any = env.unwrapped
     dims = getattr(declared, "angle_dims", ())
     if settings.pilco_angle_dims is not None:

@@ -55,10 +55,10 @@ def rebuild(
     which = checkpoint or default
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
-    task = inspect_task(run.env_name, flags.get("learned_reward", False))
+    task = inspect_task(run.task, flags.get("learned_reward", False))
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = entry.build(config, task, device)
-    env = make_env(run.env_name, run.ep_len or task.ep_len)
+    env = make_env(run.task, run.ep_len or task.ep_len)
     return Rebuilt(config, task, env, agent, _restore(folder, agent, device, which))
 
 
@@ -78,7 +78,8 @@ def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[Agent
         config: Any = flag_tools.from_flat(entry.config_class, flags)
     except UsageError as error:
         raise UsageError(f"{about}: its {CONFIG}: {error}") from error
-    check_trust(about, config.run.env_name, trusted)
+    for name in config.run.modules:
+        check_trust(about, name, trusted)
     if not any((folder / name).exists() for name in (CHECKPOINT, BEST)):
         raise UsageError(f"{about}: it has no {CHECKPOINT}; {MUST_BE}")
     return entry, config

@@ -162,7 +162,8 @@ def resume(
         config: Any = flag_tools.from_flat(entry.config_class, {**saved, **given})
     except UsageError as error:
         raise UsageError(f"{about}: its {CONFIG}: {error}") from error
-    check_trust(about, config.run.env_name, trusted, given.values())
+    for name in config.run.modules:
+        check_trust(about, name, trusted, given.values())
     if saved.get("checkpoint_freq") == -1 and not (folder / CHECKPOINT).exists():
         raise UsageError(
             f"--resume {folder}: must be the log folder of a run with a checkpoint; this run had "
@@ -220,11 +221,9 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     tune_cpu()
     flags = flag_tools.to_flat(config)  # an agent without a model lacks the flags below
     with THIS_PROCESS.watched(run.env_timeout):
-        task = inspect_task(
-            run.env_name, flags.get("learned_reward", False), flags.get("termination")
-        )
+        task = inspect_task(run.task, flags.get("learned_reward", False), flags.get("termination"))
     if run.video_log_freq > 0:
-        choose_renderer(run.env_name, chosen_renderer)
+        choose_renderer(run.task, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)
     if run.compile:
         check_compiler(device)
@@ -252,7 +251,7 @@ def _train(
 
     run, (task, device, ep_len) = config.run, parts
     interrupts, trainer = Interrupts(), None
-    env_factory = functools.partial(make_env, run.env_name, ep_len)
+    env_factory = functools.partial(make_env, run.task, ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
         with (

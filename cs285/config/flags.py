@@ -67,13 +67,15 @@ def flag(
     check: Check = ANYTHING,
     free: bool = False,
     commas: bool = False,
+    words: bool = False,
     changes_curve: bool = True,
 ) -> Any:
     """Declare a dataclass field that is also a command-line flag.
 
     `text` is its help text and `check` the condition on its value. A `free` flag may change on
     --resume, because it does not affect past results. `commas` says that one value may contain
-    commas. A flag with `changes_curve` False never affects the learning curve.
+    commas. A flag of `words` takes one or more words; its value joins them with spaces. A flag
+    with `changes_curve` False never affects the learning curve.
     """
     metadata = {
         "help": text,
@@ -81,6 +83,7 @@ def flag(
         "check": check,
         "free": free,
         "commas": commas,
+        "words": words,
         "changes_curve": changes_curve,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -114,6 +117,13 @@ class OneLineParser(argparse.ArgumentParser):
         return parsed
 
 
+class _Joined(argparse.Action):
+    """Stores the words of a flag with spaces between them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, " ".join(values))
+
+
 def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
     """Add a flag for every field of `config_class`. Flags not given are absent from the result."""
     for group in groups(config_class).values():
@@ -126,6 +136,8 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
             }
             if kind is bool:
                 options["action"] = argparse.BooleanOptionalAction  # --no-flag overrides a preset
+            elif field.metadata["words"]:
+                options |= {"nargs": "+", "action": _Joined, "metavar": "WORD"}
             else:
                 options |= {"type": converter(kind, field), "metavar": kind.__name__.upper()}
             section.add_argument(f"--{field.name}", *field.metadata["aliases"], **options)

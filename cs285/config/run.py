@@ -12,6 +12,14 @@ NAME = Check(
     lambda value: bool(_NAME.fullmatch(value)) and value.strip(".") != "",
     "1 to 128 letters, digits and any of . _ - + = , @ (no path separator)",
 )
+KEYWORDS = Check(
+    lambda value: all(re.fullmatch(r"[A-Za-z_]\w*=\S*", word) for word in value.split()),
+    "KEY=VALUE, once or several times",
+)
+WRAPPERS = Check(
+    lambda value: all(re.fullmatch(r"[\w.]+:\w+", word) for word in value.split()),
+    "MODULE:NAME, once or several times",
+)
 NOT_EMPTY = Check(lambda value: value != "", "a path")
 
 
@@ -23,6 +31,19 @@ class RunConfig:
         "",
         "environment id: cheetah-cs285-v0, obstacles-cs285-v0, reacher-cs285-v0 or any Gymnasium "
         "id with Box observations and actions; MODULE:ID imports MODULE first (required)",
+    )
+    env_kwargs: str = flag(
+        "",
+        "arguments of the environment's constructor, as KEY=VALUE ...; values are Python literals "
+        "or text",
+        check=KEYWORDS,
+        words=True,
+    )
+    env_wrappers: str = flag(
+        "",
+        "wrappers around the environment, as MODULE:NAME ..., the innermost first",
+        check=WRAPPERS,
+        words=True,
     )
     ep_len: int | None = flag(
         None,
@@ -125,3 +146,13 @@ class RunConfig:
         check=NOT_EMPTY,
         changes_curve=False,
     )
+
+    @property
+    def modules(self) -> list[str]:
+        """The parts of `task` that name a module to import, as MODULE:NAME."""
+        return [self.env_name, *self.env_wrappers.split()]
+
+    @property
+    def task(self) -> tuple[str, str, str]:
+        """The flags that say which task to create (see envs.registration.TaskId)."""
+        return self.env_name, self.env_kwargs, self.env_wrappers

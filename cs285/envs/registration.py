@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv
+from cs285.envs.checked_env import CheckedEnv, describe_error
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.errors import TaskError, UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
 LARGEST_BOUND = 1e15  # of an action; larger bounds count as infinite
 DEFAULT_EP_LEN = 200  # for Gymnasium ids without a registered limit
+PLUGINS = ("shimmy", "gymnasium_robotics")  # packages that register tasks
 # The MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
 _ANT = {"include_cfrc_ext_in_observation": False}
 _LEFT_OUT = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
@@ -61,25 +64,92 @@ class TaskSpec:
     get_success: SuccessFunction | None = None
 
 
-def make_env(env_name: str, ep_len: int | None = None, render_mode: str | None = None) -> gym.Env:
-    """Create the task with episodes truncated at `ep_len` env steps (None: the registered limit).
+class TaskId(NamedTuple):
+    """The flags that say which task to create."""
 
-    Raises UsageError: there is no such task, or this machine cannot create it.
+    env_name: str
+    kwargs: str = ""  # --env_kwargs
+    wrappers: str = ""  # --env_wrappers
+
+    @staticmethod
+    def of(task: str | tuple[str, ...]) -> TaskId:
+        """Return a TaskId for an id alone, or for the values of all three flags."""
+        return TaskId(task) if isinstance(task, str) else TaskId(*task)
+
+
+def make_env(
+    task: str | tuple[str, ...], ep_len: int | None = None, render_mode: str | None = None
+) -> gym.Env:
+    """Create a task with episodes truncated at `ep_len` env steps (None: the registered limit).
+
+    `task` is an id, or a TaskId. Dict and Tuple observations are flattened to vectors. Raises
+    UsageError: there is no such task or wrapper, or this machine cannot create it.
     """
+    env_name, kwargs, wrappers = TaskId.of(task)
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
     try:
+        _import_plugins(env_name)
         # Gymnasium's checker would check every step; tests/ check the project's envs once instead.
-        return gym.make(env_name, max_episode_steps=ep_len, disable_env_checker=True, **options)
-    except (Exception, SystemExit, GeneratorExit) as error:  # of a third party's constructor
+        env = gym.make(
+            env_name,
+            max_episode_steps=ep_len,
+            disable_env_checker=True,
+            **_parse_kwargs(kwargs),
+            **options,
+        )
+        for wrapper in wrappers.split():
+            env = _wrapper(wrapper)(env)
+    except UsageError:
+        raise
+    except (gym.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"--env_name {env_name}: cannot create this environment ({reason}); must be "
             f"{VALID_TASKS}"
         ) from error
+    except (Exception, SystemExit, GeneratorExit) as error:  # of a third party's constructor
+        raise UsageError(
+            f"--env_name {env_name}: its constructor raised {describe_error(error)}"
+        ) from error
+    if isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
+        return gym.wrappers.FlattenObservation(env)
+    return env
+
+
+def _import_plugins(env_name: str) -> None:
+    """Import the installed packages that register tasks, if Gymnasium does not know the id."""
+    if env_name in gym.registry or ":" in env_name:
+        return
+    for plugin in PLUGINS:
+        if importlib.util.find_spec(plugin) is not None:
+            gym.register_envs(importlib.import_module(plugin))
+
+
+def _parse_kwargs(text: str) -> dict[str, Any]:
+    """Return the arguments in "key=value key=value". Values are Python literals, or else text."""
+    arguments = {}
+    for word in text.split():
+        key, _, value = word.partition("=")
+        try:
+            arguments[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            arguments[key] = value
+    return arguments
+
+
+def _wrapper(name: str) -> Callable[[gym.Env], gym.Env]:
+    """Return the wrapper MODULE:NAME. Raises UsageError: it cannot be imported."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"--env_wrappers {name}: cannot import it ({error}); must be MODULE:NAME of a wrapper"
+        ) from error
 
 
 def inspect_task(
-    env_name: str, learned_reward: bool = False, termination: str | None = None
+    task: str | tuple[str, ...], learned_reward: bool = False, termination: str | None = None
 ) -> TaskSpec:
     """Create the task once and describe it.
 
@@ -87,8 +157,12 @@ def inspect_task(
     observations or actions are not vectors, actions are integers, `get_reward` fails without
     `learned_reward`, or `termination` is "known" but the task has no termination function.
     """
-    env = make_env(env_name)
+    env, env_name = make_env(task), TaskId.of(task).env_name
     try:
+        if isinstance(env, gym.wrappers.FlattenObservation):
+            kind = type(env.env.observation_space).__name__
+            numbers = (env.observation_space.shape or (0,))[0]
+            print(f"the {kind} observations of {env_name} are flattened to {numbers} numbers")
         obs_space, ac_space = _vector_spaces(env_name, env)
         _check_reset(env_name, env)
         env_id = env.spec.id if env.spec else env_name  # with its version and without its module

@@ -56,7 +56,7 @@ def _run(argv: Sequence[str]) -> int:
     trusted, users_renderer = "trust" in given, disable_renderer()
     if given.video:
         _, config = read_run(given.folder, trusted)
-        choose_renderer(config.run.env_name, users_renderer, f"--video {given.video}")
+        choose_renderer(config.run.task, users_renderer, f"--video {given.video}")
     elif given.render:
         restore_renderer(users_renderer)
     found = evaluate(

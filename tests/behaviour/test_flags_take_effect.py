@@ -27,6 +27,8 @@ ICEM = {"mpc_action_sampling_strategy": "icem"}
 # For each flag, a value that changes the numbers in progress.csv.
 CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "env_name": {"env_name": "reacher-cs285-v0"},
+    "env_kwargs": {"env_kwargs": "random_starts=False"},
+    "env_wrappers": {"env_wrappers": "tests.toys:HalfReward"},
     "ep_len": {"ep_len": 10},
     "n_iter": {"n_iter": 1},
     "batch_size_initial": {"batch_size_initial": 100},

@@ -10,10 +10,12 @@ from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 import cs285.envs
+from cs285.envs.checked_env import CheckedEnv
 from cs285.envs.cheetah import HalfCheetahEnv
 from cs285.envs.obstacles import Obstacles
 from cs285.envs.reacher import Reacher7DOFEnv
 from cs285.infrastructure.errors import UsageError
+from tests.toys import LinearReach
 
 IDS = list(cs285.envs.HOMEWORK_EP_LEN)
 CLASSES = [HalfCheetahEnv, Obstacles, Reacher7DOFEnv]
@@ -301,7 +303,6 @@ def test_unknown_termination_function_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("name", "space"),
     [
-        ("Dict-v0", gym.spaces.Dict({"a": Box(-1, 1, (3,))})),
         ("Image-v0", Box(0, 255, (8, 8, 3), np.uint8)),
         ("Discrete-v0", gym.spaces.Discrete(3)),
     ],
@@ -309,6 +310,62 @@ def test_unknown_termination_function_is_rejected() -> None:
 def test_observations_that_are_not_vectors_are_rejected(name: str, space: Any) -> None:
     with pytest.raises(UsageError, match=r"its observations are .*; must be a task whose obs"):
         describe(name, observations=space)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Dict({"a": Box(-1, 1, (3,)), "b": gym.spaces.Discrete(2)}),
+        gym.spaces.Tuple([Box(-1, 1, (2, 2), np.float64), Box(-1, 1, (1,))]),
+    ],
+)
+def test_dict_and_tuple_observations_are_flattened(
+    space: gym.Space, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = type(space).__name__
+    task = describe(f"{kind}-v0", observations=space)
+    assert task.ob_dim == 5
+    expected = f"the {kind} observations of {kind}-v0 are flattened to 5 numbers\n"
+    assert capsys.readouterr().out == expected
+    obs = CheckedEnv(cs285.envs.make_env(f"{kind}-v0")).reset(0)
+    assert obs.shape == (5,) and obs.dtype == np.float32
+
+
+class Lift(gym.ObservationWrapper):
+    """Adds 100 to the observations."""
+
+    def observation(self, observation: Any) -> Any:
+        return observation + 100
+
+
+class Fickle(LinearReach):
+    """A task with arguments."""
+
+    def __init__(self, scale: float = 1.0, name: str = "") -> None:
+        super().__init__()
+        if scale < 0:
+            raise ValueError("scale is negative")
+        self.scale, self.name = scale, name
+
+
+gym.register("Fickle-v0", entry_point=Fickle, max_episode_steps=5)
+
+
+def test_arguments_and_wrappers_of_a_task() -> None:
+    module = Lift.__module__
+    task = ("Fickle-v0", "scale=2.5 name=left", f"{module}:Lift {module}:Lift")
+    env = cs285.envs.make_env(task)
+    assert (env.unwrapped.scale, env.unwrapped.name) == (2.5, "left")  # type: ignore[attr-defined]
+    obs, _ = env.reset(seed=1)
+    assert (np.abs(obs - 200) <= 1).all()
+    with pytest.raises(
+        UsageError, match=r"Fickle-v0: its constructor raised ValueError \(scale"
+    ):
+        cs285.envs.make_env(("Fickle-v0", "scale=-1", ""))
+    with pytest.raises(UsageError, match=r"constructor raised TypeError .*unexpected keyword"):
+        cs285.envs.make_env(("Fickle-v0", "size=1", ""))
+    with pytest.raises(UsageError, match="--env_wrappers nowhere:Lift: cannot import it"):
+        cs285.envs.make_env(("Fickle-v0", "", "nowhere:Lift"))
 
 
 def test_observations_that_do_not_match_their_space_are_rejected() -> None:

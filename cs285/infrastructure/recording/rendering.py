@@ -17,7 +17,7 @@ _PROBE = """
 import os, sys
 try:
     from cs285.envs import make_env
-    env = make_env(sys.argv[1], render_mode="rgb_array")
+    env = make_env(tuple(sys.argv[1:]), render_mode="rgb_array")
     env.reset()
     env.render()
 except BaseException as error:
@@ -44,18 +44,22 @@ def restore_renderer(chosen: str | None) -> None:
         os.environ[VARIABLE] = chosen
 
 
-def choose_renderer(env_name: str, chosen: str | None, argument: str = "--video_log_freq") -> None:
-    """Set MUJOCO_GL to a backend that renders `env_name`; try the user's `chosen` backend first.
+def choose_renderer(
+    task: str | tuple[str, ...], chosen: str | None, argument: str = "--video_log_freq"
+) -> None:
+    """Set MUJOCO_GL to a backend that renders a task (see make_env), if possible to `chosen`.
 
     Each backend is tried in a separate process, because a failed one leaves OpenGL unusable.
     Raises UsageError: no backend renders. The message names the flag `argument`, which
     needs one, and the packages to install.
     """
+    words = (task,) if isinstance(task, str) else task
+    env_name = words[0]
     defaults = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
     for backend in dict.fromkeys([*([chosen] if chosen else []), *defaults]):
         probe = subprocess.run(
-            [sys.executable, "-c", _PROBE, env_name],
+            [sys.executable, "-c", _PROBE, *words],
             env={**os.environ, VARIABLE: backend},
             capture_output=True,
             text=True,
