@@ -177,7 +177,9 @@ def inspect_task(
                 "(rewards (...), terminated (...)); fix it, or pass --learned_reward"
             )
         get_reward = None if problem else get_reward
-        get_termination = TERMINATIONS.get(env_id)
+        # Arguments and wrappers can change what an observation is and where episodes terminate.
+        is_plain = not any(TaskId.of(task)[1:])
+        get_termination = TERMINATIONS.get(env_id) if is_plain else None
         if termination == "known" and not (get_termination or get_reward):
             raise UsageError(
                 "--termination known: this task has no known termination function; must be "
