@@ -6,6 +6,9 @@ import contextlib
 import functools
 import os
 import shutil
+import struct
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,6 +18,10 @@ from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
 
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+# The header of a 64-bit ELF file: offset of the table of sections, size and number of its entries.
+ELF = struct.Struct("<40sQ10sHHH")
+LINK_SECONDS = 10.0  # a linker needs less time to write a library
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -42,13 +49,42 @@ def compiled(function: Function) -> Function:
 def _set_cache_folder() -> None:
     """Make torch cache compiled code in a permanent folder, so that only the first run waits.
 
-    By default, torch uses a temporary folder, which may not exist in the next run.
+    By default, torch uses a temporary folder, which may not exist in the next run. Importing
+    torch._dynamo sets the variable to that folder.
     """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root) / "cs285" / "compiled"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        if os.environ.get(CACHE_VARIABLE) in (None, default_cache_dir()):
+            os.environ[CACHE_VARIABLE] = str(folder)
+    _clear_if_damaged(Path(os.environ[CACHE_VARIABLE]))
+
+
+def _clear_if_damaged(folder: Path) -> None:
+    """Remove all compiled code if a killed process left an incomplete library.
+
+    Torch would try to load it in every later run, and fail. A library that another process is
+    writing at this moment is soon complete.
+    """
+    with contextlib.suppress(OSError):
+        for library in folder.rglob("*.so"):
+            while not _is_complete(library):
+                if time.time() - library.stat().st_mtime > LINK_SECONDS:
+                    shutil.rmtree(folder)
+                    return
+                time.sleep(0.5)
+
+
+def _is_complete(library: Path) -> bool:
+    """Return whether an ELF file has its last part, the table of sections."""
+    header = library.open("rb").read(ELF.size)
+    if len(header) < ELF.size or header[:4] != b"\x7fELF":
+        return len(header) == ELF.size and not sys.platform.startswith("linux")
+    _, table, _, size, count, _ = ELF.unpack(header)
+    return table + size * count <= library.stat().st_size
 
 
 def _copied(result: Any) -> Any:

@@ -3,6 +3,8 @@
 import copy
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +123,31 @@ def test_compiled_planner_returns_match_eager(device: str) -> None:
     torch.testing.assert_close(returns, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_compiled_code_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    compiled(torch.neg)
-    folder = tmp_path / "cs285" / "compiled"
-    assert folder.is_dir()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
+@NEEDS_COMPILER
+def test_compiled_code_is_cached_and_damage_is_repaired(tmp_path: Path) -> None:
+    """A killed process can leave an incomplete library in the cache."""
+    code = """
+import torch
+from cs285.networks.compilation import compiled
+torch.optim.Adam([torch.ones(1)])  # imports torch._dynamo
+print(compiled(lambda a: a.sin() + a)(torch.zeros(100)).sum().item())
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+
+    def run() -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert run() == "0.0\n"
+    libraries = list((tmp_path / "cs285" / "compiled").rglob("*.so"))
+    assert libraries
+    for library in libraries:
+        library.write_bytes(library.read_bytes()[:-100])
+        os.utime(library, (1, 1))
+    assert run() == "0.0\n"
 
 
 @ON_GPU
