@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cs285.agents.registry import find_agent
-from cs285.analysis.rebuild import Rebuilt, rebuild
+from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.cli.launch import execute
 from cs285.envs import make_env
 from cs285.infrastructure.errors import UsageError
@@ -37,8 +37,9 @@ class Agent:
 
     @property
     def model(self) -> DynamicsModel | None:
-        """The dynamics model, or None for an agent without one."""
-        return self._run.agent.model
+        """The dynamics model, or None if the agent or its checkpoint has none."""
+        parts = self._run.parts
+        return self._run.agent.model if parts is None or "model" in parts else None
 
     def reset(self, row: int | None = None) -> None:
         """Forget the episode of one row of the batch, or of all rows.
@@ -74,8 +75,10 @@ class Agent:
         Raises UsageError: the agent has no model. Raises ValueError: there is no such member.
         """
         parts = self._run.agent.diagnosed()
-        if parts is None:
-            raise UsageError(f"the run in {self.folder} has no model; must be a run with a model")
+        if parts is None or self.model is None:
+            raise UsageError(
+                f"the agent of {self.folder} has no model; must be a checkpoint with a model"
+            )
         run = self.config.run
         ep_len = run.ep_len or self.task.ep_len
         env = make_env(run.task, ep_len)
@@ -95,13 +98,14 @@ def load(
 ) -> Agent:
     """Return the agent of the run in a log folder, ready to act on a CPU.
 
-    `checkpoint` is "last" (the default), "previous", "best", or an iteration of a run with
-    --save_params. Give `env` if the run's environment was a class or a function. Raises UsageError:
-    the folder has no such checkpoint, or imports a module and is not `trusted`.
+    `checkpoint` is "last" (the default), "previous", "best" (what acting needs), or an iteration of
+    a run with --save_params. Give `env` if the run's environment was a class or a function.
+
+    Raises UsageError: the folder has no such checkpoint, or imports a module and is not `trusted`.
     """
     if env is not None:
         env_id_of(env)
-    which = None if checkpoint is None else str(checkpoint)
+    which = best_if_alone(folder) if checkpoint is None else str(checkpoint)
     run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)
     run.env.close()
     return Agent(Path(folder), run)

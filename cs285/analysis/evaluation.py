@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.run_folder import CHECKPOINT
 
 POLICIES = ("policy", "planner", "random")
 
@@ -38,11 +37,13 @@ def evaluate(
     """Return `episodes` new episodes with the agent in a checkpoint of a log folder.
 
     `policy` is "policy", "planner", "random", or None for the policy that the run evaluated.
-    `checkpoint` is explained in `rebuild`. The first episode is written to the file `video`, mp4 or
-    GIF. `render` "human" shows all episodes in a window. The episodes depend on `seed`, not on
-    `num_workers`. Raises UsageError: there is no such policy or checkpoint, the task cannot be
-    drawn, or the folder is not the log folder of a run, or needs to be `trusted`. Raises RunError:
-    an episode fails.
+    `checkpoint` is explained in `rebuild`; None means `best_if_alone`. The first episode is written
+    to the file `video`, mp4 or GIF. `render` "human" shows all episodes in a window. The episodes
+    depend on `seed`, not on `num_workers`.
+
+    Raises UsageError: there is no such policy or checkpoint, the task cannot be drawn, or the
+    folder is not the log folder of a run, or needs to be `trusted`. Raises RunError: an episode
+    fails.
     """
     from cs285.collection.collector import Collector, make_backend
     from cs285.collection.episodes import EpisodeKey, film
@@ -51,11 +52,12 @@ def evaluate(
     from cs285.infrastructure.recording.video import write_video
 
     changed = {"mbpo_eval_planner": True} if policy == "planner" else {}
-    run = rebuild(folder, trusted=trusted, checkpoint=checkpoint, **changed)
+    which = checkpoint or best_if_alone(folder)
+    run = rebuild(folder, trusted=trusted, checkpoint=which, **changed)
     run.env.close()
     config = run.config.run
     ep_len = config.ep_len or run.task.ep_len
-    chosen = _choose(folder, run, policy, checkpoint)
+    chosen = _choose(folder, run, policy)
     for flag, mode in (("--video", video and "rgb_array"), ("--render", render)):
         modes = run.env.metadata.get("render_modes", [])
         if mode and mode not in modes:
@@ -84,7 +86,7 @@ def evaluate(
     )
 
 
-def _choose(folder: Path, run: Any, name: str | None, checkpoint: str | None) -> Any:
+def _choose(folder: Path, run: Rebuilt, name: str | None) -> Any:
     """Return the policy called `name`. Raises UsageError: the agent in the checkpoint has none."""
     from cs285.policies.base_policy import RandomPolicy, is_planner
 
@@ -93,8 +95,8 @@ def _choose(folder: Path, run: Any, name: str | None, checkpoint: str | None) ->
     policies = run.agent.eval_policies
     if name is None:
         return policies["Eval"]
-    if checkpoint == "best" or not (folder / CHECKPOINT).exists():
-        policies = {"Eval": policies["Eval"]}  # the file has no weights for other policies
+    if run.parts is not None and "model" not in run.parts:  # it has no weights for a planner
+        policies = {"Eval": policies["Eval"]}
     kinds = {"planner" if is_planner(each) else "policy": each for each in policies.values()}
     if name not in kinds:
         raise UsageError(

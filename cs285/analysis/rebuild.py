@@ -9,8 +9,6 @@ from cs285.agents.registry import AgentEntry, agent_of_run, check_trust
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import (
-    BEST,
-    CHECKPOINT,
     CONFIG,
     WHICH,
     checkpoint_name,
@@ -28,20 +26,25 @@ class Rebuilt(NamedTuple):
     env: Any
     agent: Any  # BaseAgent
     counters: dict[str, Any]
+    parts: tuple[str, ...] | None  # of the agent that the checkpoint has; None: all
+
+
+def best_if_alone(folder: str | Path) -> str:
+    """Return "last", or "best" for a folder that has only what acting needs."""
+    return "last" if any((Path(folder) / name).exists() for name in WHICH.values()) else "best"
 
 
 def rebuild(
     folder: str | Path,
     no_gpu: bool = False,
     trusted: bool = False,
-    checkpoint: str | None = None,
+    checkpoint: str = "last",
     **changed: Any,
 ) -> Rebuilt:
     """Return the run in the log folder `folder`, restored from its last checkpoint.
 
-    `checkpoint` names another one: "previous", "best", or the number of an iteration. In a folder
-    without a last checkpoint, "best" is the default. `changed` replaces flags that do not change
-    what the checkpoint holds.
+    `checkpoint` names another one: "previous", "best" (see `best_if_alone`), or the number of an
+    iteration. `changed` replaces flags that do not change what the checkpoint holds.
 
     Raises UsageError: see read_run; or the checkpoint cannot be loaded.
     """
@@ -50,19 +53,19 @@ def rebuild(
     from cs285.networks.cpu_tuning import tune_cpu
 
     folder = Path(folder)
-    entry, config = read_run(folder, trusted, **changed)
-    default = "best" if not (folder / CHECKPOINT).exists() else "last"
-    which = checkpoint or default
+    entry, config = read_run(folder, trusted, checkpoint, **changed)
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
     task = inspect_task(run.task, flags.get("learned_reward", False))
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = entry.build(config, task, device)
     env = make_env(run.task, run.ep_len or task.ep_len)
-    return Rebuilt(config, task, env, agent, _restore(folder, agent, device, which))
+    return Rebuilt(config, task, env, agent, *_restore(folder, agent, device, checkpoint))
 
 
-def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[AgentEntry, Any]:
+def read_run(
+    folder: Path, trusted: bool = False, checkpoint: str = "last", **changed: Any
+) -> tuple[AgentEntry, Any]:
     """Return the agent entry and the config of the run in `folder`, with `changed` flags.
 
     Raises UsageError: `folder` is not a log folder, has no checkpoint, or needs to be `trusted`
@@ -80,13 +83,15 @@ def read_run(folder: Path, trusted: bool = False, **changed: Any) -> tuple[Agent
         raise UsageError(f"{about}: its {CONFIG}: {error}") from error
     for name in config.run.modules:
         check_trust(about, name, trusted)
-    if not any((folder / name).exists() for name in (CHECKPOINT, BEST)):
-        raise UsageError(f"{about}: it has no {CHECKPOINT}; {MUST_BE}")
+    if not (folder / checkpoint_name(checkpoint)).exists():
+        raise UsageError(f"{about}: it has no {checkpoint_name(checkpoint)}; {MUST_BE}")
     return entry, config
 
 
-def _restore(folder: Path, agent: Any, device: Any, which: str) -> dict[str, Any]:
-    """Load the checkpoint into the agent, and return the counters of the run.
+def _restore(
+    folder: Path, agent: Any, device: Any, which: str
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Load the checkpoint into the agent, and return the `counters` and `parts` of the run.
 
     Raises UsageError: the checkpoint is unreadable, or does not match the agent.
     """
@@ -94,9 +99,11 @@ def _restore(folder: Path, agent: Any, device: Any, which: str) -> dict[str, Any
 
     try:
         state = read_checkpoint(folder, device, argument="LOGDIR", which=which)
-        load = agent.load_state_dict if which in WHICH else agent.load_parameters
-        load(state["agent"])
-        return state["counters"]
+        if which in WHICH:
+            agent.load_state_dict(state["agent"])
+            return state["counters"], None
+        agent.load_parameters(state["agent"])
+        return state["counters"], tuple(state["agent"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"LOGDIR {folder}: its {checkpoint_name(which)} and {CONFIG} belong to different runs; "

@@ -82,7 +82,7 @@ def create_run_folder(
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
     try:
         fresh.mkdir(parents=True)
-        (fresh / CONFIG).write_text(_as_text(about))
+        (fresh / CONFIG).write_text(config_text(about))
         while True:
             stamp = time.strftime("%d-%m-%Y_%H-%M-%S")
             folder = root / f"hw4_{exp_name}_{re.sub('[/:]', '-', env_name)}_{stamp}"
@@ -150,9 +150,10 @@ def read_description(file: Path) -> dict[str, Any]:
     return content | {"flags": flags}
 
 
-def _as_text(content: dict[str, Any]) -> str:
+def config_text(content: dict[str, Any]) -> str:
     """Return the text of a config.json, with a checksum of its content."""
-    return json.dumps(content | {"checksum": _checksum(content)}, indent=2) + "\n"
+    unsigned = {name: value for name, value in content.items() if name != "checksum"}
+    return json.dumps(unsigned | {"checksum": _checksum(unsigned)}, indent=2) + "\n"
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -195,7 +196,7 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
     content = read_config(folder, "--resume")
     sessions = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
     temporary = folder / f".{CONFIG}.tmp"
-    temporary.write_text(_as_text({**content, "flags": flags, "resumed": sessions}))
+    temporary.write_text(config_text({**content, "flags": flags, "resumed": sessions}))
     temporary.replace(folder / CONFIG)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.evaluation import POLICIES, Evaluation, evaluate
-from cs285.analysis.rebuild import read_run
+from cs285.analysis.rebuild import best_if_alone, read_run
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import LARGEST, OneLineParser, whole_number
 from cs285.infrastructure.recording.rendering import (
@@ -55,7 +55,8 @@ def _run(argv: Sequence[str]) -> int:
                 file.open("a").close()  # fail before the episodes, not after them
     trusted, users_renderer = "trust" in given, disable_renderer()
     if given.video:
-        _, config = read_run(given.folder, trusted)
+        which = given.checkpoint or best_if_alone(given.folder)
+        _, config = read_run(given.folder, trusted, which)
         choose_renderer(config.run.task, users_renderer, f"--video {given.video}")
     elif given.render:
         restore_renderer(users_renderer)

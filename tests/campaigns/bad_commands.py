@@ -28,6 +28,7 @@ from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.definition import Sweep
+from cs285.infrastructure.run_folder import config_text
 from cs285.scripts import (
     diagnose,
     evaluate,
@@ -145,7 +146,8 @@ def edit(file: str, *keys: str, value: Any) -> Damage:
         for key in keys[:-1]:
             table = table[key]
         table[keys[-1]] = value
-        (world / file).write_text(json.dumps(content))
+        signed = file.endswith("config.json")  # otherwise the checksum is the error
+        (world / file).write_text(config_text(content) if signed else json.dumps(content))
 
     return damage
 

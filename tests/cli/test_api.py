@@ -107,8 +107,12 @@ def test_bad_members_and_agents_without_a_model(run_tiny: Run, run_tiny_mbpo: Ru
     with pytest.raises(ValueError, match="must be 'mean', 'random' or an integer below 3"):
         cs285.load(run_tiny(n_iter=1)).model_env(3)
     folder = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
-    with pytest.raises(UsageError, match="has no model; must be a run with a model"):
+    with pytest.raises(UsageError, match="has no model; must be a checkpoint with a model"):
         cs285.load(folder).model_env()
+    best = cs285.load(run_tiny_mbpo(n_iter=1), "best")  # it has only the policy
+    assert best.model is None
+    with pytest.raises(UsageError, match="has no model; must be a checkpoint with a model"):
+        best.model_env()
 
 
 TASK = """

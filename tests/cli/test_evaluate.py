@@ -65,7 +65,7 @@ def test_best_checkpoint_is_of_the_best_evaluation(
         (folder / name).unlink()
     assert tuple(evaluate(folder, 3, num_workers=1).returns) == returns["best"]
     error = error_of(main, [folder, "--checkpoint", 7], capsys)
-    assert "cannot read its agent_itr_7.pt (No such file or directory); must be" in error
+    assert "it has no agent_itr_7.pt; must be the log folder" in error
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])

@@ -13,6 +13,7 @@ import pytest
 from cs285.agents.registry import AGENTS, find_agent
 from cs285.cli.launch import launch
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import config_text
 from cs285.scripts.diagnose import main as diagnose
 from tests.cli.processes import ROOT, events, only_folder, start, start_module, wait_until
 from tests.conftest import arguments, exit_code_of, read_curve, runner
@@ -119,7 +120,7 @@ def test_error_names_an_agent_that_cannot_be_imported(
         ("tests.no_such_module:toy", "agent tests.no_such_module:toy: cannot import"),
         ("tests.toy_agent:other", "agent tests.toy_agent:other: must be "),
     ):
-        config.write_text(json.dumps({**content, "agent": name}))
+        config.write_text(config_text({**content, "agent": name}))
         capsys.readouterr()
         assert diagnose([str(folder), "--trust"]) == 2
         err = capsys.readouterr().err

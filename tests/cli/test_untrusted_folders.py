@@ -13,6 +13,7 @@ import pytest
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.definition import Sweep
 from cs285.infrastructure.recording.event_file import EventFile
+from cs285.infrastructure.run_folder import config_text
 from cs285.scripts import (
     diagnose,
     evaluate,
@@ -46,7 +47,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def set_flag(folder: Path, **flags: Any) -> None:
     content = json.loads((folder / "config.json").read_text())
     content["flags"] |= flags
-    (folder / "config.json").write_text(json.dumps(content))
+    (folder / "config.json").write_text(config_text(content))
 
 
 def is_imported(module: str) -> bool:
@@ -84,7 +85,7 @@ def test_agent_of_a_folder_is_imported_only_with_trust(
 ) -> None:
     folder = run_tiny(n_iter=1)
     content = json.loads((folder / "config.json").read_text()) | {"agent": f"{module}:mb"}
-    (folder / "config.json").write_text(json.dumps(content))
+    (folder / "config.json").write_text(config_text(content))
     for main in (evaluate.main, diagnose.main):
         assert "--trust" in error_of(main, [folder], capsys)
         assert not is_imported(module)
@@ -123,6 +124,7 @@ def make_run(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"flags": {}}')
     events = EventFile(folder, 0)
+    events.open()
     events.add_scalars({"Eval_AverageReturn": 1.0}, 0)
     events.close()
     return folder
@@ -173,6 +175,7 @@ def test_escape_sequences_in_tags_are_shown_and_not_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = EventFile(tmp_path, 0)
+    events.open()
     tag = "\x1b[2Jtag"
     events.add_scalars({tag: 1.0}, 0)
     events.close()
@@ -195,7 +198,7 @@ def test_file_of_a_run_that_is_a_folder(
     assert run_hw4_mb.main(["--resume", str(folder), "--n_iter", "2"]) == 2
     err = capsys.readouterr().err
     assert file.name in err and "s a directory" in err and err.count("\n") == 1
-    before.pop(".lock"), before.pop(file.name)
+    before.pop(".lock", None), before.pop(file.name, None)
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert before.items() <= after.items()
 
