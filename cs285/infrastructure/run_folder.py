@@ -222,7 +222,7 @@ def open_lock(file: Path) -> TextIO:
 
 def lock_folder(folder: Path) -> TextIO:
     """Lock `folder` while the returned file is open. Raises UsageError: it cannot be locked."""
-    with reading(f"--resume {folder}", "a writable log folder"):
+    with reading(f"log folder {folder}", "a writable log folder"):
         lock = open_lock(folder / LOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

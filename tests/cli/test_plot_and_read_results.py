@@ -50,6 +50,7 @@ def test_plot_has_a_line_per_setting(
     assert picture.read_bytes() != first
 
 
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")
 def test_plot_warns_about_curves_that_it_cannot_draw_completely(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
