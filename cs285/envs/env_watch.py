@@ -74,7 +74,7 @@ class InThisProcess:
             yield  # Python delivers signals only to the main thread
             return
         self._timeout = timeout
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():  # threads end in a forked process
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
         before = signal.signal(signal.SIGALRM, self._on_alarm)

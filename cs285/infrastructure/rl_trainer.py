@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -136,27 +137,29 @@ class RL_Trainer:
                 f"nothing to do: {counters.next_iteration} iterations are complete; pass a higher "
                 "--n_iter to continue"
             )
-        for iteration in range(counters.next_iteration, config.n_iter):
-            is_logged = _due(config.scalar_log_freq, iteration)
-            begun = time.monotonic()
-            with self.stopwatch.phase("other"):
-                scalars = self._iterate(iteration, is_logged)
-            self.interrupts.waits = time.monotonic() - begun < SHORT_SECONDS
-            counters.seconds = time.monotonic() - self._started
-            counters.next_iteration = iteration + 1
-            is_last = iteration + 1 == config.n_iter or self.interrupts.asked
-            if (config.checkpoint_freq > 0 and is_last) or _due(config.checkpoint_freq, iteration):
-                with self.stopwatch.phase("checkpoint"):
-                    self._save()
-            if is_logged or not config.continue_episodes:  # avoid one line per env step
-                self._report(iteration, scalars, time.monotonic() - session_start)
-            if self.callback and is_logged:
-                self.callback(iteration, scalars)
-            if self.interrupts.asked:
-                raise KeyboardInterrupt
+        with contextlib.closing(self.logger):
+            for iteration in range(counters.next_iteration, config.n_iter):
+                is_logged = _due(config.scalar_log_freq, iteration)
+                begun = time.monotonic()
+                with self.stopwatch.phase("other"):
+                    scalars = self._iterate(iteration, is_logged)
+                self.interrupts.waits = time.monotonic() - begun < SHORT_SECONDS
+                counters.seconds = time.monotonic() - self._started
+                counters.next_iteration = iteration + 1
+                is_last = iteration + 1 == config.n_iter or self.interrupts.asked
+                if (config.checkpoint_freq > 0 and is_last) or _due(
+                    config.checkpoint_freq, iteration
+                ):
+                    with self.stopwatch.phase("checkpoint"):
+                        self._save()
+                if is_logged or not config.continue_episodes:  # avoid one line per env step
+                    self._report(iteration, scalars, time.monotonic() - session_start)
+                if self.callback and is_logged:
+                    self.callback(iteration, scalars)
+                if self.interrupts.asked:
+                    raise KeyboardInterrupt
         self.interrupts.waits = False
         print(f"wall-clock time: {describe_phases(self.stopwatch.seconds)}")
-        self.logger.close()
 
     @property
     def unsaved_iterations(self) -> int:
