@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cs285.envs.env_watch import RESET, THIS_PROCESS, describe_call
-from cs285.infrastructure.errors import RunError, TaskError
+from cs285.infrastructure.errors import NoMemoryError, RunError, TaskError
 from cs285.infrastructure.interrupts import UserInterrupt
 
 LONGEST_TEXT = 200  # characters of an environment's own message
@@ -73,8 +73,13 @@ class CheckedEnv:
         running.begin(number)
         try:
             return function(*given, **options)
-        except (RunError, MemoryError, UserInterrupt):
+        except (RunError, UserInterrupt):
             raise
+        except MemoryError as error:
+            raise NoMemoryError(
+                f"the environment {self.name} ran out of memory, {describe_call(number)}; free "
+                "memory, or pass a smaller --num_workers"
+            ) from error
         except BaseException as error:
             is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
             if isinstance(error, KeyboardInterrupt) and is_default:
