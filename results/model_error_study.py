@@ -68,7 +68,7 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
-    config, task, env, agent, _ = rebuild(folder, no_gpu=True)
+    config, task, env, agent, *_ = rebuild(folder, no_gpu=True)
     replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model
     keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
     policies = {

@@ -69,7 +69,7 @@ def fit_and_evaluate(
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
-    config, task, _, agent, _ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
+    config, task, _, agent, *_ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
     data = getattr(agent, "mb_agent", agent).replay_buffer.all()
     found: dict[str, list[dict[str, float]]] = {}
     for kind, flags in KINDS.items():

@@ -48,7 +48,7 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
-    config, task, env, agent, _ = rebuild(folder, no_gpu=True)
+    config, task, env, agent, *_ = rebuild(folder, no_gpu=True)
     horizon = config.planner.mpc_horizon
     returns: dict[str, list[float]] = {}
     for name, flags in PLANNERS.items():
