@@ -138,11 +138,11 @@ def train(
 
 
 def env_id_of(env: Env) -> str:
-    """Return a Gymnasium id for an environment; register a class or function under its name."""
+    """Return a Gymnasium id for an environment; register a class or function as python/NAME-v0."""
     if isinstance(env, str):
         return env
     name = getattr(env, "__name__", type(env).__name__)
-    env_id = re.sub(r"\W+", "_", name).strip("_") + "-v0"
+    env_id = f"python/{re.sub(r'[^a-zA-Z0-9]+', '_', name).strip('_')}-v0"
     gym.registry.pop(env_id, None)
     gym.register(env_id, entry_point=env)
     return env_id

@@ -166,6 +166,6 @@ def test_script_with_its_own_task(code: str, reason: str, tmp_path: Path) -> Non
 
 def test_ids_of_environments() -> None:
     assert cs285.api.env_id_of("Hopper-v5") == "Hopper-v5"
-    assert cs285.api.env_id_of(lambda: LinearReach()) == "lambda-v0"
+    assert cs285.api.env_id_of(lambda: LinearReach()) == "python/lambda-v0"
     env_id = cs285.api.env_id_of(LinearReach)
-    assert env_id == "LinearReach-v0" and isinstance(gym.make(env_id).unwrapped, LinearReach)
+    assert env_id == "python/LinearReach-v0" and isinstance(gym.make(env_id).unwrapped, LinearReach)
