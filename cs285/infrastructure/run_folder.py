@@ -227,6 +227,7 @@ def lock_folder(folder: Path) -> TextIO:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        lock.close()
         raise HeldError(
             f"--resume {folder}: another process is running it; must be a run that has stopped"
         ) from error

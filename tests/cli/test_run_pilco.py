@@ -13,8 +13,7 @@ from cs285.scripts.evaluate import main as evaluate
 from cs285.scripts.run_pilco import main
 from tests.behaviour.test_flags_take_effect import NOT_IN_THE_CURVE, flags_of
 from tests.cli.processes import events, only_folder, start, wait_until
-from tests.cli.test_run_hw4_mbpo import same_checkpoint
-from tests.conftest import arguments, read_curve, runner
+from tests.conftest import arguments, read_curve, runner, same_checkpoint
 
 SCRIPT = "scripts/run_pilco.py"
 TINY_PILCO: dict[str, Any] = {
@@ -72,7 +71,8 @@ def run_tiny_pilco(tmp_path: Path) -> Any:
 def test_every_flag_is_tested() -> None:
     from cs285.config.pilco import PilcoConfig
 
-    tested = {*CHANGES_THE_CURVE, *NOT_IN_THE_CURVE, "continue_episodes", "pilco_model_uncertainty"}
+    elsewhere = {"continue_episodes", "env_kwargs", "env_wrappers", "pilco_model_uncertainty"}
+    tested = {*CHANGES_THE_CURVE, *NOT_IN_THE_CURVE, *elsewhere}
     assert flags_of(PilcoConfig) == tested
 
 
