@@ -80,7 +80,8 @@ def _clear_if_damaged(folder: Path) -> None:
 
 def _is_complete(library: Path) -> bool:
     """Return whether an ELF file has its last part, the table of sections."""
-    header = library.open("rb").read(ELF.size)
+    with library.open("rb") as stream:
+        header = stream.read(ELF.size)
     if len(header) < ELF.size or header[:4] != b"\x7fELF":
         return len(header) == ELF.size and not sys.platform.startswith("linux")
     _, table, _, size, count, _ = ELF.unpack(header)
