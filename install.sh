@@ -7,13 +7,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 python_bin=${PYTHON_BIN:-python3}
 
 suits() {
-  "$1" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
+  "$1" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
 }
 
 # Create .venv again if its creation was interrupted, or if its Python is not supported.
 if ! { suits .venv/bin/python && .venv/bin/python -m pip --version; } >/dev/null 2>&1; then
   if ! suits "$python_bin"; then
-    echo "install.sh: error: PYTHON_BIN=$python_bin: must be Python 3.10 to 3.13" >&2
+    echo "install.sh: error: PYTHON_BIN=$python_bin: must be Python 3.11 to 3.14" >&2
     exit 2
   fi
   "$python_bin" -m venv --clear .venv

@@ -16,7 +16,20 @@ setup(
     license_files=["LICENSE"],
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    python_requires=">=3.10,<3.14",
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11,<3.15",
     packages=find_packages(include=["cs285", "cs285.*"]),
     package_data={
         "cs285.envs.reacher": ["assets/*.xml"],
@@ -26,14 +39,13 @@ setup(
         "cs285.analysis.report": ["*.toml"],
     },
     install_requires=[
-        "torch>=2.6,<2.14",  # networks and optimisers
+        "torch>=2.13,<3",  # networks and optimisers
         "gymnasium[mujoco]>=1.1,<1.5",  # environments
-        "mujoco>=3.2,<3.16",  # 3.16 and later warn about Gymnasium's half_cheetah.xml
+        "mujoco>=3.2,<5",
         "numpy>=1.26,<2.5",
         "tensorboardX>=2.6.2.2,<2.7",  # writes event files without TensorFlow
         "matplotlib>=3.8,<3.12",  # figures, and videos of the obstacles task
         "scipy>=1.15,<1.19",  # interquartile means and bootstrap intervals
-        "tomli>=2; python_version < '3.11'",  # tomllib is in the standard library since 3.11
         "tqdm>=4.65,<5",  # progress bars
         "pillow>=10.1",  # captions in videos
         "imageio[ffmpeg]>=2.31,<3",  # mp4 and gif; its wheel contains the encoder

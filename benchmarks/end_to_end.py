@@ -97,7 +97,7 @@ def run_in_own_process(agent: str, flags: list[str]) -> dict[str, Any]:
 
 def _run(pipe: Any, agent: str, flags: list[str]) -> None:
     env_steps, worker_memory = count_env_steps_and_memory()
-    seconds, phases, last = run_script(agent, flags)
+    seconds, phases, last = run_script(agent, [*flags, "--no_gpu"])
     result: dict[str, Any] = {
         "command": f"python scripts/run_hw4_{agent}.py {' '.join(flags)}",
         "seconds": round(seconds, 1),
@@ -158,7 +158,7 @@ def run_script(agent: str, flags: list[str]) -> tuple[float, dict[str, float], f
     script = {"mb": run_hw4_mb, "mbpo": run_hw4_mbpo}[agent]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        code = script.main([*flags, "--no_gpu", "--video_log_freq", "-1", "--data_dir", folder])
+        code = script.main([*flags, "--video_log_freq", "-1", "--data_dir", folder])
         seconds = time.perf_counter() - start
         assert code == 0
         (log,) = Path(folder).glob("hw4_*")

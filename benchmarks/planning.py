@@ -100,7 +100,7 @@ def make_contenders(strategy: str, populations: int, decisions: int) -> dict[str
     if torch.cuda.is_available():
         for compile in (False, True):
             name = f"here, GPU, {GPU_ENVS} envs{', --compile' * compile}"
-            contenders[name] = partial(on_gpu, strategy, decisions, compile)
+            contenders[name] = partial(in_lockstep, strategy, decisions, "cuda", compile)
     for particles in (1, MEMBERS):
         name = f"mbrl-lib CEM, {particles} particle{'s' * (particles > 1)}"
         contenders[name] = partial(mbrl_loop, populations, decisions, particles)
@@ -158,9 +158,9 @@ def one_pets_episode(decisions: int, cores: int) -> Callable[[], int]:
     return work
 
 
-def on_gpu(strategy: str, decisions: int, compile: bool) -> Callable[[], int]:
-    """Return work that steps all envs in lockstep and plans for them in one batch on the GPU."""
-    agent = make_agent(strategy, "cuda", compile)
+def in_lockstep(strategy: str, decisions: int, device: str, compile: bool) -> Callable[[], int]:
+    """Return work that steps all envs in lockstep and plans for them in one batch on `device`."""
+    agent = make_agent(strategy, device, compile)
     backend = InProcess(partial(make_env, ENV, decisions), GPU_ENVS)
     pool = Collector(backend, seed=1, ep_len=decisions)
 

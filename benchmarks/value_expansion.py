@@ -49,14 +49,14 @@ def main() -> None:
     )
 
 
-def make_agent(compile: bool) -> MBPOAgent:
+def make_agent(compile: bool, device: str = "cpu") -> MBPOAgent:
     """Return an agent after a short fit, with a filled model buffer."""
     ones = np.ones(AC_DIM, np.float32)
     task = TaskSpec(OB_DIM, AC_DIM, -ones, ones, None, 1000, hopper)
     short = {"num_agent_train_steps_per_iter": 30, "sac_n_iter_initial": 1}
     given = {"preset": "dhmbpo", "compile": compile, "mbpo_critic_iters_after_fit": 0, **short}
     flags = expand_flags(find_agent("mbpo"), given, lambda line: None)
-    agent = MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device("cpu"))
+    agent = MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device(device))
     random = np.random.default_rng(0)
     obs = 0.1 * random.normal(size=(ROWS + 1, OB_DIM)).astype(np.float32)
     obs[:, 0] += 1.2

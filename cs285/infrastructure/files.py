@@ -9,7 +9,7 @@ import json
 import math
 import os
 import stat
-import sys
+import tomllib
 import types
 import typing
 import zipfile
@@ -20,11 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cs285.infrastructure.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

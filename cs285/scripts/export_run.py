@@ -1,4 +1,4 @@
-"""Copy the learning curve and the provenance of a run from its log folder to results/."""
+"""Copy the curve, the provenance and the agent of a run from its log folder to results/."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cs285.analysis.evaluation import evaluate
+from cs285.analysis.rebuild import rebuild
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import OneLineParser, whole_number
-from cs285.infrastructure.checkpoint import read_checkpoint
+from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
 from cs285.infrastructure.rl_trainer import Counters
-from cs285.infrastructure.run_folder import CONFIG, PREDICTIONS, PROGRESS, read_config
+from cs285.infrastructure.run_folder import (
+    BEST,
+    CONFIG,
+    PREDICTIONS,
+    PROGRESS,
+    config_text,
+    read_config,
+)
 from cs285.scripts.outputs import writing
 
 SCRIPT = "export_run.py"
@@ -75,6 +84,29 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
         Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
+def export_agent(folder: Path, target: Path, trusted: bool = False) -> None:
+    """Write what acting needs to the folder `target`, for evaluate.py and `cs285.load`.
+
+    It is of the best evaluation, or of the last checkpoint of a run from before 2026-11-29. Raises
+    UsageError: see `rebuild`; or the agent does not name what acting needs.
+    """
+    which = "best" if (folder / BEST).exists() else "last"
+    run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)
+    run.env.close()
+    if not run.agent.acting_parts:
+        raise UsageError(f"--agent {target}: must be omitted for an agent without acting_parts")
+    parameters = run.agent.parameters_dict()
+    needed = {name: parameters[name] for name in run.agent.acting_parts}
+    content = read_config(folder)
+    content["command"] = _published(content["command"])
+    content["flags"].pop("data_dir", None)
+    with writing(f"--agent {target}", "a path in a writable folder"):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / CONFIG).write_text(config_text(content))
+        state = {"agent": needed, "counters": run.counters}
+        save_checkpoint(target / BEST, state, content.get("id"))
+
+
 def _published(command: str | list[str]) -> str:
     """Return the command without --data_dir, which would publish a path of the user's machine.
 
@@ -102,8 +134,12 @@ def _run(argv: Sequence[str]) -> int:
     add_trust_flag(parser)
     add("--eval_episodes", type=whole_number(0), default=0, metavar="N", help="also store the "
         "returns of the final policy in N new episodes (default: 0)")  # fmt: skip
+    add("--agent", type=Path, metavar="FOLDER", help="also write the agent of the best evaluation "
+        "to this folder, for evaluate.py")  # fmt: skip
     given = parser.parse_args(argv)
     export_run(given.folder, given.target, given.eval_episodes, "trust" in given)
+    if given.agent:
+        export_agent(given.folder, given.agent, "trust" in given)
     return 0
 
 

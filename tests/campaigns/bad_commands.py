@@ -223,6 +223,7 @@ def command_cases() -> Iterator[Case]:
         (export_run, "", "LOGDIR"), (export_run, "run", "TARGET"), (export_run, "nowhere x", "now"),
         (export_run, "run list.toml/x", "TARGET"), (export_run, "empty x", "empty"),
         (export_run, "run x --eval_episodes -1", "--eval_episodes -1"),
+        (export_run, "run x --agent list.toml", "--agent list.toml"),
         (export_run, f"run x --eval_episodes {HUGE}", "--eval_episodes"),
         (reproduce, "--questions q9", "--questions q9"), (reproduce, "--names q3", "--names q3"),
         (reproduce, "--seeds x", "--seeds x"), (reproduce, f"--seeds {HUGE}", "--seeds"),

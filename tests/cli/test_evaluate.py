@@ -11,6 +11,7 @@ import pytest
 
 from cs285.analysis.evaluation import evaluate
 from cs285.infrastructure.recording.video import GIF_STRIDE
+from cs285.scripts import export_run
 from cs285.scripts.evaluate import main
 from tests.conftest import error_of, read_curve
 
@@ -44,6 +45,21 @@ def test_episodes_depend_on_the_seed_and_not_on_workers(run_tiny: Run) -> None:
     assert (first.returns != other.returns).all()
     more = evaluate(folder, 4, seed=1, num_workers=1)
     assert (more.returns[:3] == first.returns).all()
+
+
+@pytest.mark.parametrize("has_best", [True, False])
+@pytest.mark.parametrize("kind", ["run_tiny", "run_tiny_mbpo"])
+def test_exported_agent_acts_like_the_run(
+    kind: str, has_best: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder, exported = request.getfixturevalue(kind)(n_iter=2), tmp_path / "agent"
+    if not has_best:  # runs from before this file existed
+        (folder / "agent_best.pt").unlink()
+    assert export_run.main([str(folder), str(tmp_path / "x"), "--agent", str(exported)]) == 0
+    assert sorted(path.name for path in exported.iterdir()) == ["agent_best.pt", "config.json"]
+    assert str(tmp_path) not in (exported / "config.json").read_text()
+    expected = evaluate(folder, 2, num_workers=1, checkpoint="best" if has_best else "last")
+    assert (evaluate(exported, 2, num_workers=1).returns == expected.returns).all()
 
 
 @pytest.mark.parametrize("kind", ["run_tiny", "run_tiny_mbpo"])

@@ -173,7 +173,7 @@ def test_failed_experiment_stops_the_script(checkout: Path) -> None:
 def test_unsupported_python_is_rejected(checkout: Path) -> None:
     result = run(checkout, SKIP_INSTALL="0", PYTHON_BIN="./stub-python", STUB_EXIT="1")
     assert result.returncode == 2
-    assert "PYTHON_BIN=./stub-python: must be Python 3.10 to 3.13" in result.stderr
+    assert "PYTHON_BIN=./stub-python: must be Python 3.11 to 3.14" in result.stderr
 
 
 def test_python_that_is_not_executable_is_rejected(checkout: Path) -> None:

@@ -1,5 +1,8 @@
 """Tests of the benchmarks: rates, ratios and the report. They do not test speed."""
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -56,3 +59,16 @@ def test_the_homework_style_sac_learns_the_reward(rows: int) -> None:
     agent.add_path(obs, acs, acs[:, 0], next_obs, np.zeros(rows, np.float32))
     losses = [agent.train(64) for _ in range(300)]
     assert losses[-1]["critic"] < 0.2 * losses[0]["critic"]
+
+
+def test_the_gpu_benchmark_runs_in_small_on_a_cpu() -> None:
+    """It must work at the first attempt on a machine that is lent for minutes."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--small"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parents[1])
+    assert result.returncode == 0, result.stderr
+    assert "failed" not in result.stdout
+    assert "not measured" not in result.stdout
+    (agreement,) = re.findall(r"^\{('Training Loss.*)\}$", result.stdout, re.MULTILINE)
+    differences = re.findall(r"'([\w ]+)': ([\d.e-]+)", agreement)
+    assert {"Training Loss", "Critic Loss", "Actor Loss"} <= {name for name, _ in differences}
+    assert all(float(difference) < 1e-3 for _, difference in differences)

@@ -56,6 +56,21 @@ def test_reset_is_determined_by_the_seed_including_zero(env_id: str, seed: int) 
         assert not np.array_equal(first, other)
 
 
+def test_cheetah_is_gymnasiums_model_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT into the working directory
+    model = gym.make("cheetah-cs285-v0").unwrapped.model  # type: ignore[attr-defined]
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+    assets = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
+    original = mujoco.MjModel.from_xml_path(str(assets / "half_cheetah.xml"))
+    arrays = [name for name in dir(original) if isinstance(getattr(original, name), np.ndarray)]
+    assert len(arrays) > 300
+    for name in arrays:
+        np.testing.assert_array_equal(getattr(model, name), getattr(original, name), name)
+
+
 def test_cheetah_step_equals_plain_mujoco() -> None:
     env = HalfCheetahEnv()
     assert env.dt == pytest.approx(0.01)

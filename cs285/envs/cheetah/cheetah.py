@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from cs285.envs.terminations import Array, never
 
 OB_DIM = 21  # qpos (9), qvel (9), xyz of the torso frame (3)
 RESET_NOISE = 0.1
+TOTAL_MASS = 14.0  # kg
 
 
 class HalfCheetahEnv(MujocoTask):
@@ -22,6 +25,19 @@ class HalfCheetahEnv(MujocoTask):
     def __init__(self, **kwargs: Any) -> None:
         camera = {"distance": 4.0}
         super().__init__("half_cheetah.xml", 1, OB_DIM, default_camera_config=camera, **kwargs)
+
+    def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """Load Gymnasium's model, and set the mass that its deprecated attribute sets.
+
+        MuJoCo 3.16 and later print a warning about this attribute and write MUJOCO_LOG.TXT.
+        """
+        xml = Path(self.fullpath).read_text().replace(f' settotalmass="{TOTAL_MASS:.0f}"', "")
+        model = mujoco.MjModel.from_xml_string(xml)
+        mujoco.mj_setTotalmass(model, TOTAL_MASS)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
+        return model, mujoco.MjData(model)
 
     @staticmethod
     def get_reward(observations: Array, actions: Array) -> tuple[Array, Array]:
