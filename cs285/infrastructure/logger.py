@@ -86,7 +86,7 @@ class Logger:
         folder.mkdir(exist_ok=True)
         file = folder / f"{tag}_itr_{iteration}.mp4"
         write_video(file, frames, fps)
-        small = small_frames(frames)
+        small = small_frames(frames, fps)
         self._events.add_video(tag, encode_gif(small, fps), small, iteration)
         return file
 

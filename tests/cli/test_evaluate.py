@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from cs285.analysis.evaluation import evaluate
-from cs285.infrastructure.recording.video import GIF_STRIDE
+from cs285.infrastructure.recording.video import stride
 from cs285.scripts import export_run
 from cs285.scripts.evaluate import main
 from tests.conftest import error_of, read_curve
 
 Run = Callable[..., Path]
+ROOT = Path(__file__).parents[2]
 
 
 def test_prints_statistics_and_changes_nothing(
@@ -93,7 +94,7 @@ def test_video_shows_the_first_episode(
     assert main([str(folder), *words]) == 0
     length = int(evaluate(folder, 1, num_workers=1).lengths[0])
     frames = list(iio.imiter(file))
-    most = length if suffix == ".mp4" else -(-length // GIF_STRIDE)
+    most = -(-length // (1 if suffix == ".mp4" else stride(10)))  # obstacles has 10 per second
     assert len(frames) == most or (suffix == ".gif" and 1 < len(frames) < most)  # merges equal ones
     assert np.ptp(np.asarray(frames[0])) > 0
 
@@ -125,3 +126,15 @@ def test_bad_input_is_a_one_line_error(
         ([folder, "--csv", tmp_path], f"--csv {tmp_path}: Is a directory; must be a writable"),
     ):
         assert expected in error_of(main, words, capsys)
+
+
+# Far below the returns of these agents, far above the returns of untrained ones.
+WANTED = {"q3_obstacles": -60.0, "q6_cheetah": 1000.0}
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "results" / "agents").iterdir()), ids=lambda folder: folder.name
+)
+def test_committed_agent_acts_well(folder: Path) -> None:
+    assert (folder / "agent_best.pt").stat().st_size < 1e6
+    assert evaluate(folder, 1, num_workers=1).returns[0] > WANTED[folder.name]

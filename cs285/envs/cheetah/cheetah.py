@@ -23,8 +23,8 @@ class HalfCheetahEnv(MujocoTask):
     metadata = {"render_modes": RENDER_MODES, "render_fps": 100}
 
     def __init__(self, **kwargs: Any) -> None:
-        camera = {"distance": 4.0}
-        super().__init__("half_cheetah.xml", 1, OB_DIM, default_camera_config=camera, **kwargs)
+        views = {"camera_name": "track", "default_camera_config": {"distance": 4.0}}
+        super().__init__("half_cheetah.xml", 1, OB_DIM, **views | kwargs)
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """Load Gymnasium's model, and set the mass that its deprecated attribute sets.
