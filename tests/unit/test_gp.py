@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn import gaussian_process as gp
 from torch import Tensor
 
 from cs285.infrastructure.replay_buffer import Transitions
@@ -35,7 +36,6 @@ def test_likelihood_has_the_golden_value() -> None:
 
 
 def test_likelihood_and_predictions_equal_scikit_learn() -> None:
-    gp = pytest.importorskip("sklearn.gaussian_process")
     torch.manual_seed(0)
     data = walk(30)
     model = GPModel(2, 1, ())
