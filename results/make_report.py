@@ -18,6 +18,7 @@ from cs285.analysis.plots import save
 from cs285.analysis.report.figures import CAPTIONS, figures
 from cs285.analysis.report.results_table import table
 from cs285.analysis.report.study import MODEL_ERROR, error_table, model_loss_table, planner_table
+from cs285.analysis.report.swingup import swingup_table
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.experiments.suites import (
@@ -50,7 +51,7 @@ script.
 | `q1/` to `q6/` | the homework's questions |
 | `study/` | question 6 with other rollout lengths and ensemble sizes, and studies of single runs |
 | `sac/` | SAC alone, and SAC of Stable-Baselines3 |
-| `planners/`, `pets/`, `mbpo/` | experiments beyond the homework |
+| `planners/`, `pets/`, `mbpo/`, `dhmbpo/`, `pilco/` | experiments beyond the homework |
 | [benchmarks/](benchmarks/README.md) | speed measurements |
 | `figures/` | the figures of this page |
 | [history.md](history.md) | renamed experiments, and results of earlier versions |
@@ -103,6 +104,15 @@ one seed. From four seeds on, a line is the interquartile mean and its band the 
 interval.
 
 {pictures}
+
+## Swing-ups
+
+The table shows the seconds of interaction before the first evaluation in which at least nine of ten
+episodes succeed. An episode succeeds if the tip of the pole stays within a fifth of the pole's
+length of its target for a second. The strict criterion asks for an angle within 10 degrees of
+upright and a centred cart throughout the last second ([docs/pilco.md](../docs/pilco.md)).
+
+{swingups}
 
 ## Model error
 
@@ -231,6 +241,7 @@ def report(argv: Sequence[str]) -> int:
         "rows": rows,
         "research_rows": research_rows,
         "pictures": ["\n\n".join(map(picture_of, drawn))],
+        "swingups": swingup_table(RESULTS),
         "model_error": error_rows,
         "planners": planner_table(RESULTS / "study"),
         "model_losses": model_loss_table(RESULTS / "study"),

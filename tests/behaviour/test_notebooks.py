@@ -51,7 +51,13 @@ def count_pictures(cells: list[Any]) -> int:
 
 
 def test_all_notebooks_are_found() -> None:
-    assert [file.stem for file in NOTEBOOKS] == ["agent", "model_error", "pilco", "results", "train"]
+    assert [file.stem for file in NOTEBOOKS] == [
+        "agent",
+        "model_error",
+        "pilco",
+        "results",
+        "train",
+    ]
 
 
 @all_notebooks

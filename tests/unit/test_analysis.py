@@ -17,6 +17,7 @@ from tensorboardX.record_writer import RecordWriter
 from cs285.analysis.groups import group_seeds, with_column
 from cs285.analysis.plots import last_value
 from cs285.analysis.report.results_table import table
+from cs285.analysis.report.swingup import swingup_table
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, load_run
 from cs285.analysis.statistics import aggregate, bootstrap_interval, interquartile_mean, smooth
 from cs285.experiments.suites import Result, read_experiments, select
@@ -355,3 +356,23 @@ def test_an_invalid_list_is_an_error(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(UsageError, match=r"--experiments .*list.toml: "):
         read_experiments(file)
+
+
+def test_swing_ups_are_timed_until_the_first_good_evaluation(tmp_path: Path) -> None:
+    """40 env steps are 4 s; a later failure does not count."""
+    (tmp_path / "pilco").mkdir()
+    shares = {
+        1: ["0,0", "0.9,0.8", "0.5,1"],
+        2: ["0,0", "0.8,0", "0.8,0"],
+        3: ["1,1", "0,0", "1,1"],
+    }
+    for seed, rows in shares.items():
+        file = tmp_path / "pilco" / f"pilco_cartpole_seed{seed}.csv"
+        lines = [f"{40 * (trial + 1)},{row}" for trial, row in enumerate(rows)]
+        header = f"{ENV_STEPS},Eval_Success,Eval_StrictSuccess"
+        file.write_text("\n".join([header, *lines, ""]))
+        file.with_suffix(".json").write_text(EXPORT)
+    pendulum, cartpole, *_ = swingup_table(tmp_path)[2:]
+    assert pendulum == "| PILCO, pendulum | not run | not run |"
+    assert "| 8, never, 4 (2 of 3 seeds, median 8 s) |" in cartpole
+    assert "| 12, never, 4 (2 of 3 seeds, median 12 s) |" in cartpole

@@ -1,0 +1,53 @@
+"""The table of results/README.md on swing-ups: how much interaction each algorithm needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cs285.analysis.report.study import markdown_table
+from cs285.analysis.runs import ENV_STEPS, Run, exported_runs
+from cs285.envs.swingup.swingup_env import STEP_SECONDS
+
+EXPERIMENTS: Mapping[str, str] = {  # with their algorithm
+    "pilco_pendulum": "PILCO, pendulum",
+    "pilco_cartpole": "PILCO, cart-pole",
+    "pilco_cartpole_certain": "PILCO without model uncertainty, cart-pole",
+    "pets_cartpole_swingup": "PETS (iCEM), cart-pole",
+    "dhmbpo_cartpole_swingup": "double-horizon MBPO, cart-pole",
+}
+SHARE = 0.9  # of the evaluation's episodes
+HEADER = ("algorithm and task", "seconds of interaction by seed", "strict criterion")
+
+
+def swingup_table(results: Path) -> list[str]:
+    """Return the table as lines of Markdown."""
+    rows: list[Sequence[str]] = [HEADER]
+    for experiment, algorithm in EXPERIMENTS.items():
+        runs = exported_runs(results, experiment)
+        columns = ("Eval_Success", "Eval_StrictSuccess")
+        cells = [_by_seed([seconds_until(run, column) for run in runs]) for column in columns]
+        rows.append((algorithm, *cells))
+    return markdown_table(rows)
+
+
+def seconds_until(run: Run, column: str) -> float | None:
+    """Return the seconds of interaction before the first evaluation with a share of at least SHARE.
+
+    None means that no evaluation of the run has it.
+    """
+    succeeded = np.flatnonzero(run.column(column) >= SHARE)
+    return float(run.column(ENV_STEPS)[succeeded[0]] * STEP_SECONDS) if len(succeeded) else None
+
+
+def _by_seed(seconds: Sequence[float | None]) -> str:
+    """Return the cell: the seconds of each seed, the number of successes, and the median."""
+    if not seconds:
+        return "not run"
+    listed = ", ".join("never" if value is None else f"{value:g}" for value in seconds)
+    succeeded = sum(value is not None for value in seconds)
+    median = np.median([np.inf if value is None else value for value in seconds])
+    middle = "never" if np.isinf(median) else f"{median:g} s"
+    return f"{listed} ({succeeded} of {len(seconds)} seeds, median {middle})"
