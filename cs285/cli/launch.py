@@ -35,6 +35,7 @@ from cs285.infrastructure.errors import (
 )
 from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
+from cs285.infrastructure.recording.tracking import check_installed
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -222,6 +223,8 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     from cs285.networks.compilation import check_compiler
     from cs285.networks.cpu_tuning import tune_cpu
 
+    if run.track:
+        check_installed(run.track)
     tune_cpu()
     flags = flag_tools.to_flat(config)  # an agent without a model lacks the flags below
     with THIS_PROCESS.watched(run.env_timeout):

@@ -121,7 +121,7 @@ class RL_Trainer:
         self._first_env_steps = self.counters.env_steps
         self._saved = self._first_iteration  # iterations in the checkpoint
         self._run_id = run_id(folder)
-        self.logger = Logger(folder, self._first_iteration, log_state)
+        self.logger = Logger(folder, self._first_iteration, log_state, config.track)
         if which_checkpoint == "previous":  # it is the last one from now on
             (folder / PREVIOUS).replace(folder / CHECKPOINT)
 
