@@ -52,6 +52,10 @@ setup(
     ],
     extras_require={
         "cluster": ["ray>=2.60,<3"],  # --address in scripts/sweep.py and scripts/reproduce.py
+        "wandb": ["wandb>=0.31,<1"],  # --track wandb
+        # --track mlflow; the package mlflow adds its pages, `mlflow ui`
+        "mlflow": ["mlflow-skinny>=3.0,<4", "sqlalchemy>=2,<3", "alembic>=1.10,<2"],
+        "tensorboard": ["tensorboard>=2.16,<3"],  # shows the event files
         "search": ["optuna>=4.1,<6"],  # --sampler optuna and --asha in scripts/sweep.py
     },
     entry_points={

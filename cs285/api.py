@@ -16,6 +16,8 @@ from cs285.agents.registry import find_agent
 from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.cli.launch import execute
 from cs285.envs import make_env
+from cs285.envs.checked_env import close_env
+from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.models.base_model import DynamicsModel
@@ -51,6 +53,7 @@ class Agent:
         else:
             self._memories[row] = self._new_memory()
 
+    @float32_default()
     def predict(self, obs: Any, deterministic: bool = True) -> NDArray[np.float32]:
         """Return the action (A,) for an observation (O,), or actions (B, A) for (B, O).
 
@@ -90,6 +93,7 @@ class Agent:
         return Memory(make_generator(self.seed, "predict", next(self._episodes), device=device))
 
 
+@float32_default()
 def load(
     folder: str | Path,
     checkpoint: str | int | None = None,
@@ -107,7 +111,7 @@ def load(
         env_id_of(env)
     which = best_if_alone(folder) if checkpoint is None else str(checkpoint)
     run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)
-    run.env.close()
+    close_env(run.env)
     return Agent(Path(folder), run)
 
 

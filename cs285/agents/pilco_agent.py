@@ -17,6 +17,7 @@ from torch import Tensor
 from cs285.agents.base_agent import BaseAgent, Diagnosed, Forecast
 from cs285.collection.episodes import EpisodeKey, fresh_memory
 from cs285.config.pilco import NONE, PilcoConfig, PilcoSettings, numbers
+from cs285.envs.checked_env import close_env
 from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator, to_numpy
@@ -320,7 +321,7 @@ def describe_problem(
         starts = tensor([env.reset(seed=number)[0] for number in range(START_DRAWS)])
         start_mean, start_cov = starts.mean(0), starts.mT.cov()
         start_cov = start_cov + 1e-6 * torch.eye(task.ob_dim).to(start_cov)
-    env.close()
+    close_env(env)
     noise = numbers(settings.pilco_noise)
     if len(noise) not in (1, task.ob_dim):
         raise UsageError(

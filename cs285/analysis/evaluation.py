@@ -48,13 +48,14 @@ def evaluate(
     from cs285.collection.collector import Collector, make_backend
     from cs285.collection.episodes import EpisodeKey, film
     from cs285.envs import make_env
+    from cs285.envs.checked_env import close_env
     from cs285.infrastructure.recording.progress import CollectionProgress
     from cs285.infrastructure.recording.video import write_video
 
     changed = {"mbpo_eval_planner": True} if policy == "planner" else {}
     which = checkpoint or best_if_alone(folder)
     run = rebuild(folder, trusted=trusted, checkpoint=which, **changed)
-    run.env.close()
+    close_env(run.env)
     config = run.config.run
     ep_len = config.ep_len or run.task.ep_len
     chosen = _choose(folder, run, policy)
@@ -78,7 +79,7 @@ def evaluate(
         env = make_env(config.task, ep_len, "rgb_array")
         _, frames = film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0))
         write_video(video, frames, env.metadata.get("render_fps", 30))
-        env.close()
+        close_env(env)
     return Evaluation(
         np.array([path.total_reward for path in paths]),
         np.array([path.length for path in paths]),

@@ -21,10 +21,11 @@ from typing import Any
 
 from cs285.agents.registry import AgentEntry, check_trust, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
-from cs285.cli.script import add_trust_flag, fail
+from cs285.cli.script import add_trust_flag, fail, no_processes_left, prepare_output
 from cs285.config import flags as flag_tools
 from cs285.config import presets
 from cs285.config.ineffective import describe_ineffective
+from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import (
     UNGUARDED,
     InterruptedRunError,
@@ -34,6 +35,7 @@ from cs285.infrastructure.errors import (
 )
 from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
+from cs285.infrastructure.recording.tracking import check_installed
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -71,6 +73,8 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
     return 0
 
 
+@float32_default()
+@no_processes_left()
 def execute(
     entry: AgentEntry, argv: Sequence[str] | None, callback: Callback | None = None
 ) -> Path | None:
@@ -79,6 +83,7 @@ def execute(
     Return None if the command line only asks for a list of presets. `callback(iteration, scalars)`
     is called after each logged iteration. Raises RunError: the input is bad, or the run fails.
     """
+    prepare_output()
     given = flag_tools.parse_values(_parser(entry), argv)
     if given.get("preset") == presets.LIST:
         print(presets.describe(entry.name, entry.presets))
@@ -218,6 +223,8 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     from cs285.networks.compilation import check_compiler
     from cs285.networks.cpu_tuning import tune_cpu
 
+    if run.track:
+        check_installed(run.track)
     tune_cpu()
     flags = flag_tools.to_flat(config)  # an agent without a model lacks the flags below
     with THIS_PROCESS.watched(run.env_timeout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import multiprocessing
 import os
 import shutil
 import sys
@@ -18,8 +19,10 @@ def run_script(
     script: str, work: Callable[[Sequence[str]], int], argv: Sequence[str] | None
 ) -> int:
     """Call `work` with the words of the command line and return the exit code of the script."""
+    prepare_output()
     try:
-        return work(sys.argv[1:] if argv is None else argv)
+        with no_processes_left():
+            return work(sys.argv[1:] if argv is None else argv)
     except RunError as error:
         return fail(script, str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -32,6 +35,36 @@ def run_script(
         if error.errno == errno.ENAMETOOLONG:  # from the first look at a path
             return fail(script, f"{describe(error)}; must be a path", UsageError.exit_code)
         return fail(script, describe(error), RunError.exit_code)
+
+
+def prepare_output() -> None:
+    """Let every message be printed: to a closed stream, and in an encoding without its letters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the shell's >&-; the file keeps its number from the files of a run
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def no_processes_left() -> Iterator[None]:
+    """End the child processes that a task starts inside the block and does not end itself.
+
+    Python would wait for them when the script ends.
+    """
+    before = multiprocessing.active_children()
+    try:
+        yield
+    finally:
+        left = [each for each in multiprocessing.active_children() if each not in before]
+        left = [each for each in left if not each.daemon]  # Python ends the others itself
+        if left:
+            warn(f"the environment left {len(left)} processes running, which are now killed; must "
+                 "end them in its close()")  # fmt: skip
+        for child in left:
+            child.kill()
+            child.join()
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:

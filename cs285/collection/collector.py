@@ -15,6 +15,7 @@ import torch
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.collection.worker_pool import NoWorkersError, WorkerPool
 from cs285.config.run import RunConfig
+from cs285.envs.checked_env import close_env
 from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.errors import RunError
 from cs285.infrastructure.replay_buffer import Path
@@ -63,7 +64,7 @@ class InProcess:
 
     def close(self) -> None:
         for env in self._envs.values():
-            env.close()
+            close_env(env)
         self._envs.clear()
 
     def _count(self, taken: int) -> None:
@@ -110,8 +111,7 @@ class Collector:
         except NoWorkersError as error:
             print(
                 f"warning: worker processes cannot run this task ({error}); its episodes run in "
-                "this process; to use several processes, define the task in a module, and guard "
-                'your script with `if __name__ == "__main__":`',
+                f"this process; {error.remedy}",
                 file=sys.stderr,
             )
             pool = cast(WorkerPool, self.backend)

@@ -19,6 +19,7 @@ from cs285.collection.episodes import (
     fresh_memory,
 )
 from cs285.config.run import RunConfig
+from cs285.envs.checked_env import close_env
 from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path
@@ -81,7 +82,7 @@ class ContinuingCollector:
     def close(self) -> None:
         """Close the environment."""
         if self._env is not None:
-            self._env.close()
+            close_env(self._env)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the running episode: key, actions, last observation, what the policy keeps."""

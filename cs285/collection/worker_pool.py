@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import defaultdict
 from multiprocessing import connection
@@ -22,17 +23,28 @@ import torch
 from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_episodes
 from cs285.config.run import RunConfig
 from cs285.envs import env_watch
+from cs285.envs.checked_env import NO_CHILDREN
 from cs285.envs.env_watch import Call
 from cs285.infrastructure.errors import UNGUARDED, RunError, WorkerError, as_no_memory
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.cpu_tuning import tune_cpu
 from cs285.networks.threads import set_planning_threads
 
+CLOSE_SECONDS = 5.0  # for the environments of all workers to close, before the workers are killed
 MAX_TRIES = 3  # give up on an episode that has killed this many workers
 
 
 class NoWorkersError(Exception):
     """The worker processes cannot get the environment or the policy. The message says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.remedy = (
+            "to use several processes, define the task in a module, and guard your script with "
+            '`if __name__ == "__main__":`'
+        )
+        if NO_CHILDREN in reason:
+            self.remedy = "tasks that start processes need --num_workers 1"
 
 
 class _Worker:
@@ -143,8 +155,13 @@ class WorkerPool:
                 self._end(worker)
 
     def close(self) -> None:
-        """Kill every worker."""
+        """End every worker, after it has closed its environments if it can."""
+        for worker in self._workers:
+            worker.cancelled.value = True
+            worker.pipe.close()
+        give_up = time.monotonic() + CLOSE_SECONDS
         for worker in list(self._workers):
+            worker.process.join(max(give_up - time.monotonic(), 0))
             self._end(worker)
 
     def _end(self, worker: _Worker) -> None:
@@ -234,6 +251,9 @@ def _serve(
                     f"episode {key.number} raised an exception:\n{cause}"
                 )
             pipe.send(result)
+    for env in envs.values():
+        with contextlib.suppress(Exception):  # the main process warns, because its own fail, too
+            env.close()
 
 
 def _die_with_parent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cs285.config.flags import COUNT, FREQUENCY, INDEX, RATE, Check, flag
+from cs285.config.flags import COUNT, FREQUENCY, INDEX, RATE, Check, flag, one_of
 
 _NAME = re.compile(r"[A-Za-z0-9._+=,@-]{1,128}")
 NAME = Check(
@@ -137,6 +137,14 @@ class RunConfig:
         False,
         "print all metrics of every logged iteration, not only one line",
         "-v",
+        free=True,
+        changes_curve=False,
+    )
+    track: str | None = flag(
+        None,
+        "also log to an experiment tracker, wandb or mlflow; without an account or a server it "
+        "writes into the data folder",
+        check=one_of("wandb", "mlflow"),
         free=True,
         changes_curve=False,
     )

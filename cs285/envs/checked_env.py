@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cs285.envs.env_watch import RESET, THIS_PROCESS, describe_call
+from cs285.infrastructure.default_dtype import dtype_of_tasks
 from cs285.infrastructure.errors import NoMemoryError, RunError, TaskError
 from cs285.infrastructure.interrupts import UserInterrupt
 
 LONGEST_TEXT = 200  # characters of an environment's own message
+STEP_RULE = "a tuple (observation, reward, terminated, truncated, info)"
+NO_CHILDREN = "daemonic processes are not allowed"  # multiprocessing's error, in a worker process
+_not_closed: set[str] = set()  # tasks whose `close` has failed in this process
 
 
 class Outcome(NamedTuple):
@@ -36,6 +41,7 @@ class CheckedEnv:
         self.env = env
         self.name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         self.shape = env.observation_space.shape
+        self.actions = env.action_space
         THIS_PROCESS.call.name = self.name.encode()[:99]
 
     def reset(self, seed: int) -> NDArray[np.float32]:
@@ -51,12 +57,13 @@ class CheckedEnv:
     def step(self, action: NDArray[np.float32], number: int) -> Outcome:
         """Take env step `number` of the episode with an action (A,).
 
-        Raises TaskError: as `reset`, or the reward is not a finite number.
+        The environment gets the action in the dtype of its action space, and inside its bounds,
+        which float32 cannot always hold. Raises TaskError: as `reset`, or the reward is not a
+        finite number.
         """
-        returned = self._call(number, self.env.step, np.array(action))
+        returned = self._call(number, self.env.step, self._as_declared(action))
         if not isinstance(returned, tuple) or len(returned) != 5:
-            rule = "a tuple (observation, reward, terminated, truncated, info)"
-            raise self._bad(number, _described(returned), rule)
+            raise self._bad(number, _described(returned), STEP_RULE)
         obs, reward, terminated, truncated, _ = returned
         value = _as_float32(reward)
         if value is None or value.size != 1:
@@ -72,7 +79,8 @@ class CheckedEnv:
         running = THIS_PROCESS.call
         running.begin(number)
         try:
-            return function(*given, **options)
+            with dtype_of_tasks():
+                return function(*given, **options)
         except (RunError, UserInterrupt):
             raise
         except MemoryError as error:
@@ -86,10 +94,17 @@ class CheckedEnv:
                 raise
             raise TaskError(
                 f"the environment {self.name} raised {describe_error(error)}, "
-                f"{describe_call(number)}; fix the environment"
+                f"{describe_call(number)}; {_remedy(error)}"
             ) from error
         finally:
             running.end()
+
+    def _as_declared(self, action: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return a copy of an action (A,) for `step`."""
+        box = self.actions
+        if not isinstance(box, gym.spaces.Box) or box.dtype == action.dtype:
+            return np.array(action)
+        return np.clip(action.astype(box.dtype), box.low, box.high)
 
     def _obs(self, obs: Any, number: int) -> NDArray[np.float32]:
         copied = _as_float32(obs)
@@ -106,6 +121,22 @@ class CheckedEnv:
         return TaskError(f"the environment {self.name} returned {what}, {where}; must be {rule}")
 
 
+def close_env(env: gym.Env) -> None:
+    """Close an environment. If it fails, print a warning, once per task: the data are complete."""
+    try:
+        with dtype_of_tasks():
+            env.close()
+    except Exception as error:
+        name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        if name not in _not_closed:
+            _not_closed.add(name)
+            print(
+                f"warning: the environment {name} raised {describe_error(error)}, in close; the "
+                "run is not affected; fix the environment",
+                file=sys.stderr,
+            )
+
+
 def describe_error(error: BaseException) -> str:
     """Return the type of an exception, its message, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -114,10 +145,22 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}{f' ({text})' * bool(text)}{place}"
 
 
+def _remedy(error: BaseException) -> str:
+    """Return what to do about an exception of an environment."""
+    if NO_CHILDREN in str(error):  # a killed worker would leave the task's processes behind
+        return "it starts processes, so pass --num_workers 1"
+    frames = traceback.extract_tb(error.__traceback__)
+    if "values to unpack" in str(error) and "gymnasium" in Path(frames[-1].filename).parts:
+        return f"its step must return {STEP_RULE}"
+    return "fix the environment"
+
+
 def _as_float32(value: Any) -> NDArray[np.float32] | None:
     """Return a copy of `value` in float32, or None if it is not numbers."""
     try:
         with np.errstate(over="ignore"):
+            if hasattr(value, "detach"):  # a tensor, which may have a gradient or be on a GPU
+                value = value.detach().cpu().numpy()
             return None if value is None else np.array(value, np.float32)
     except (TypeError, ValueError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv, describe_error
+from cs285.envs.checked_env import CheckedEnv, close_env, describe_error
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
+from cs285.infrastructure.default_dtype import dtype_of_tasks
 from cs285.infrastructure.errors import TaskError, UsageError
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
@@ -88,32 +90,41 @@ def make_env(
     env_name, kwargs, wrappers = TaskId.of(task)
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
     try:
-        _import_plugins(env_name)
-        # Gymnasium's checker would check every step; tests/ check the project's envs once instead.
-        env = gym.make(
-            env_name,
-            max_episode_steps=ep_len,
-            disable_env_checker=True,
-            **_parse_kwargs(kwargs),
-            **options,
-        )
-        for wrapper in wrappers.split():
-            env = _wrapper(wrapper)(env)
+        with dtype_of_tasks():
+            _import_plugins(env_name)
+            # Gymnasium's checker would check every step; tests/ check the project's envs instead.
+            env = gym.make(
+                env_name,
+                max_episode_steps=ep_len,
+                disable_env_checker=True,
+                **_parse_kwargs(kwargs),
+                **options,
+            )
+            for wrapper in wrappers.split():
+                env = _wrapper(wrapper)(env)
     except UsageError:
         raise
-    except (gym.error.Error, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"--env_name {env_name}: cannot create this environment ({reason}); must be "
-            f"{VALID_TASKS}"
-        ) from error
-    except (Exception, SystemExit, GeneratorExit) as error:  # of a third party's constructor
+    except (Exception, SystemExit, GeneratorExit) as error:
+        if _is_unknown(error):
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"--env_name {env_name}: cannot find this environment ({reason}); must be "
+                f"{VALID_TASKS}"
+            ) from error
         raise UsageError(
             f"--env_name {env_name}: its constructor raised {describe_error(error)}"
         ) from error
     if isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
         return gym.wrappers.FlattenObservation(env)
     return env
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Return whether Gymnasium cannot find the id or its module: nothing of the task has run."""
+    if not isinstance(error, gym.error.Error | ModuleNotFoundError):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return last.filename == gym.envs.registration.__file__
 
 
 def _import_plugins(env_name: str) -> None:
@@ -196,7 +207,7 @@ def inspect_task(
             get_success=getattr(env.unwrapped, "get_success", None),
         )
     finally:
-        env.close()
+        close_env(env)
 
 
 def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,16 @@ class Interrupts:
         is_first, self.asked = not self.asked, True
         if not (is_first and self.waits):
             raise UserInterrupt
+
+
+def _reset_in_child() -> None:
+    """Let the signals end a process that a task forks, as they would without this package."""
+    for number in SIGNALS:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Interrupts):
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
 @contextmanager

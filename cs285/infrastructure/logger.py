@@ -1,4 +1,4 @@
-"""The logger of a run: TensorBoard events, progress.csv, videos, and terminal output."""
+"""The logger of a run: TensorBoard events, progress.csv, videos, terminal output, a tracker."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_table, reading
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import EventFile
+from cs285.infrastructure.recording.tracking import Tracker
 from cs285.infrastructure.recording.video import Frames, encode_gif, small_frames, write_video
 from cs285.infrastructure.run_folder import PROGRESS
 
@@ -28,12 +29,17 @@ class Logger:
     """Writes scalars and videos of a run to its log folder; a resumed run appends to them."""
 
     def __init__(
-        self, folder: Path, first_iteration: int = 0, checksums: Mapping[str, int] | None = None
+        self,
+        folder: Path,
+        first_iteration: int = 0,
+        checksums: Mapping[str, int] | None = None,
+        track: str | None = None,
     ) -> None:
         """Open the log files in `folder`, and drop their rows from `first_iteration` on.
 
         `checksums` is the `state_dict` of the logger when it had logged those rows; None: the run
-        starts, or its checkpoint is from before version 1.0. Raises UsageError: a file is damaged.
+        starts, or its checkpoint is from before version 1.0. `track` names an experiment tracker
+        that gets a copy. Raises UsageError: a file is damaged, or the tracker cannot start.
         """
         self.folder = folder
         self._csv = folder / PROGRESS
@@ -55,6 +61,12 @@ class Logger:
             _write_rows(self._csv, self._columns, rows)
         else:
             self._csv.unlink(missing_ok=True)
+        self._tracker: Tracker | None = None
+        if track:
+            self._tracker = Tracker(track, folder)
+            for row in rows:  # the run did not send them if it was killed, or began without --track
+                scalars = {name: float(cell) for name, cell in row.items() if cell}
+                self._tracker.record(scalars, int(scalars.pop(ITERATION)))
         self._events.open()
 
     def state_dict(self) -> dict[str, int]:
@@ -72,6 +84,8 @@ class Logger:
         """Write the scalars of an iteration to all logs; if `verbose`, also print them."""
         self._events.add_scalars(dict(scalars), iteration)
         self._append_row({ITERATION: iteration, **scalars})
+        if self._tracker is not None:
+            self._tracker.record(scalars, iteration)
         if verbose:
             width = max(map(len, scalars))
             lines = [f"  {name:<{width}}  {value:.6g}" for name, value in scalars.items()]
@@ -88,11 +102,15 @@ class Logger:
         write_video(file, frames, fps)
         small = small_frames(frames, fps)
         self._events.add_video(tag, encode_gif(small, fps), small, iteration)
+        if self._tracker is not None:
+            self._tracker.record_video(tag, file, iteration)
         return file
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # each write was flushed, or raised its error
             self._events.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def _append_row(self, row: dict[str, float]) -> None:
         self._checksum = _checksum([row], self._checksum)

@@ -19,6 +19,7 @@ from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, film
 from cs285.config.run import RunConfig
+from cs285.envs.checked_env import close_env
 from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, UsageError
@@ -120,7 +121,7 @@ class RL_Trainer:
         self._first_env_steps = self.counters.env_steps
         self._saved = self._first_iteration  # iterations in the checkpoint
         self._run_id = run_id(folder)
-        self.logger = Logger(folder, self._first_iteration, log_state)
+        self.logger = Logger(folder, self._first_iteration, log_state, config.track)
         if which_checkpoint == "previous":  # it is the last one from now on
             (folder / PREVIOUS).replace(folder / CHECKPOINT)
 
@@ -235,7 +236,7 @@ class RL_Trainer:
         env = self.env_factory()
         env_seed = derive_seed(self.config.seed, "figure env") % MAX_ENV_SEED
         true = perform_actions(env, actions, env_seed)
-        env.close()
+        close_env(env)
         imagined = imagine(model, true[:1], actions[None, : len(true) - 1])
         members = imagined.observations[:, 0]
         error = mean_prediction_error(true, members[0])
@@ -287,7 +288,7 @@ class RL_Trainer:
         key = EpisodeKey(self.config.seed, "video", iteration, 0)
         _, frames = film(env, self.agent.eval_policies["Eval"], key)
         fps = int(env.metadata.get("render_fps", 30))
-        env.close()
+        close_env(env)
         try:
             file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
             print(f"  saved {file}", flush=True)

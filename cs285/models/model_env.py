@@ -10,7 +10,7 @@ import torch
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv
+from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.models.base_model import DynamicsModel
@@ -90,4 +90,4 @@ class ModelEnv(gym.Env):
         return obs, value, ended, self.steps >= self.ep_len and not ended, {}
 
     def close(self) -> None:
-        self.real.env.close()
+        close_env(self.real.env)

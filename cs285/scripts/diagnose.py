@@ -108,6 +108,7 @@ def measure(subject: Any, task: Any, env: Any, options: DiagnosisConfig) -> Any:
     from cs285.analysis.diagnosis.model_error import open_loop_errors
     from cs285.analysis.diagnosis.plan_check import Findings, check_plans, plans_of
     from cs285.collection.episodes import EpisodeKey
+    from cs285.envs.checked_env import close_env
     from cs285.policies.base_policy import RandomPolicy
 
     keys = [EpisodeKey(options.seed, "diagnose", 0, number) for number in range(options.episodes)]
@@ -120,7 +121,7 @@ def measure(subject: Any, task: Any, env: Any, options: DiagnosisConfig) -> Any:
         stride = -(-sum(path.length for path in each) // STARTS_AT_MOST)
         loops[name] = open_loop_errors(subject.model, each, horizon, stride)
     check = check_plans(make_plans, subject.plan_horizon, env, keys, paths["policy"], PLANS_AT_MOST)
-    env.close()
+    close_env(env)
     return Findings(paths, loops, check, horizon, subject.plan_horizon)
 
 

@@ -91,7 +91,7 @@ ALONG_WITH: dict[str, dict[str, Any]] = {
     "mpc_particles": {"model": "probabilistic", **SMALL_ENSEMBLE},
 }
 NOT_IN_THE_CURVE = {  # these flags are tested below or in the given file
-    "exp_name", "data_dir", "save_params", "checkpoint_freq", "video_log_freq", "no_gpu",
+    "exp_name", "data_dir", "save_params", "track", "checkpoint_freq", "video_log_freq", "no_gpu",
     "which_gpu",
     "num_workers",  # unit/test_collector.py
     "env_timeout",  # unit/test_env_watch.py

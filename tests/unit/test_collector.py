@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from functools import partial
+from pathlib import Path as FilePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from gymnasium.wrappers import TimeLimit
 
 from cs285.agents.mb_agent import MBAgent
 from cs285.collection import collector as collector_module
+from cs285.collection import worker_pool
 from cs285.collection.collector import (
     Collector,
     InProcess,
@@ -64,6 +66,15 @@ class Slow(gym.Wrapper):
 
 def slow_env() -> gym.Env:
     return Slow(FACTORY())
+
+
+class SlowToClose(gym.Wrapper):
+    def close(self) -> None:
+        time.sleep(1000)
+
+
+def slow_to_close() -> gym.Env:
+    return SlowToClose(FACTORY())
 
 
 def env_of_this_process() -> gym.Env:
@@ -375,6 +386,37 @@ def test_close_stops_all_worker_processes() -> None:
     assert len(processes) == 2
     pool.close()
     assert not any(process.is_alive() for process in processes)
+
+
+class Closes(gym.Wrapper):
+    """Writes a file when it is closed, as a task that ends its simulator."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(FACTORY())
+        self.folder = folder
+
+    def close(self) -> None:
+        (FilePath(self.folder) / str(os.getpid())).touch()
+
+
+def test_workers_close_their_environments(tmp_path: FilePath) -> None:
+    pool = WorkerPool(partial(Closes, str(tmp_path)), 2)
+    Collector(pool, 4, EP_LEN).collect(RANDOM, 90, "train", 0)
+    ids = {str(worker.process.pid) for worker in pool._workers}
+    pool.submit(EpisodeKey(4, "train", 0, 0))  # one of them is busy
+    pool.close()
+    assert {file.name for file in tmp_path.iterdir()} == ids
+
+
+def test_close_kills_a_worker_whose_environment_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "CLOSE_SECONDS", 0.5)
+    pool = WorkerPool(slow_to_close, 1)
+    Collector(pool, 4, EP_LEN).collect(RANDOM, EP_LEN, "train", 0)
+    (worker,) = pool._workers
+    begun = time.monotonic()
+    pool.close()
+    assert time.monotonic() - begun < 10
+    assert not worker.process.is_alive()
 
 
 def test_backend_depends_on_device_and_number_of_episodes() -> None:

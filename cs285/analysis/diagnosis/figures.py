@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cs285.analysis.diagnosis.model_error import OpenLoop, observations, rms
 from cs285.analysis.diagnosis.plan_check import Agreement, Findings, PlanCheck
 from cs285.envs import make_env
+from cs285.envs.checked_env import close_env
 from cs285.envs.obstacles.drawing import draw_obstacles
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import choose_renderer
@@ -72,7 +73,7 @@ def picture_of(
     imagined, real = imagined_and_real(model, paths[0], VIDEO_STEPS)
     env = make_env(env_name, render_mode="rgb_array")
     frames = side_by_side(env, VELOCITY_SCALES[env_name], imagined, real)
-    env.close()
+    close_env(env)
     try:
         return Picture(_VIDEO, encode_mp4(frames, VIDEO_FPS))
     except OSError as error:

@@ -112,7 +112,9 @@ def save_losses(folder: Path, losses: NDArray[np.float32]) -> None:
     figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.plot(losses)
-    axes.set(xlabel="gradient step", ylabel="training loss (normalised MSE)", yscale="log")
+    axes.set(xlabel="gradient step", ylabel="training loss (normalised MSE)")
+    if losses.max() > 0:  # not for a task that stands still
+        axes.set_yscale("log")
     axes.set_title(f"Dynamics model, final loss {losses[-1]:.4g}")
     axes.grid(alpha=0.3)
     figure.savefig(folder / "itr_0_losses.png")
