@@ -129,7 +129,12 @@ def test_bad_input_is_a_one_line_error(
 
 
 # Far below the returns of these agents, far above the returns of untrained ones.
-WANTED = {"q3_obstacles": -60.0, "q6_cheetah": 1000.0}
+WANTED = {
+    "pilco_cartpole": 20.0,
+    "pilco_pendulum": 10.0,
+    "q3_obstacles": -60.0,
+    "q6_cheetah": 1000.0,
+}
 
 
 @pytest.mark.parametrize(
