@@ -78,6 +78,8 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        # An unreachable server is an error after seconds, not after minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 
