@@ -52,6 +52,9 @@ setup(
     ],
     extras_require={
         "cluster": ["ray>=2.60,<3"],  # --address in scripts/sweep.py and scripts/reproduce.py
+        "dmc": ["shimmy[dm-control]>=2,<3"],  # DeepMind Control: dm_control/cheetah-run-v0
+        # Gymnasium-Robotics: FetchReach-v4. Its Fetch and Hand tasks fail from mujoco 3.12 on.
+        "robotics": ["gymnasium-robotics>=1.3,<2", "mujoco<3.12"],
         "wandb": ["wandb>=0.31,<1"],  # --track wandb
         # --track mlflow; the package mlflow adds its pages, `mlflow ui`
         "mlflow": ["mlflow-skinny>=3.0,<4", "sqlalchemy>=2,<3", "alembic>=1.10,<2"],

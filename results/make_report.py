@@ -51,7 +51,7 @@ script.
 | `q1/` to `q6/` | the homework's questions |
 | `study/` | question 6 with other rollout lengths and ensemble sizes, and studies of single runs |
 | `sac/` | SAC alone, and SAC of Stable-Baselines3 |
-| `planners/`, `pets/`, `mbpo/`, `dhmbpo/`, `pilco/` | experiments beyond the homework |
+| `planners/`, `pets/`, `mbpo/`, `dhmbpo/`, `pilco/`, `dmc/`, `robotics/` | beyond the homework |
 | [benchmarks/](benchmarks/README.md) | speed measurements |
 | `figures/` | the figures of this page |
 | [history.md](history.md) | renamed experiments, and results of earlier versions |

@@ -22,7 +22,13 @@ from cs285.infrastructure.errors import TaskError, UsageError
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
 LARGEST_BOUND = 1e15  # of an action; larger bounds count as infinite
 DEFAULT_EP_LEN = 200  # for Gymnasium ids without a registered limit
-PLUGINS = ("shimmy", "gymnasium_robotics")  # packages that register tasks
+# Packages that register tasks: name, extra of this package, and the beginnings of their ids.
+PLUGINS = (
+    ("shimmy", "dmc", ("dm_control/",)),
+    ("gymnasium_robotics", "robotics", (
+        "Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze",
+    )),
+)  # fmt: skip
 # The MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
 _ANT = {"include_cfrc_ext_in_observation": False}
 _LEFT_OUT = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
@@ -109,7 +115,7 @@ def make_env(
             reason = " ".join(str(error).split())
             raise UsageError(
                 f"--env_name {env_name}: cannot find this environment ({reason}); must be "
-                f"{VALID_TASKS}"
+                f"{VALID_TASKS}{_missing_extra(env_name)}"
             ) from error
         raise UsageError(
             f"--env_name {env_name}: its constructor raised {describe_error(error)}"
@@ -128,12 +134,20 @@ def _is_unknown(error: BaseException) -> bool:
 
 
 def _import_plugins(env_name: str) -> None:
-    """Import the installed packages that register tasks, if Gymnasium does not know the id."""
+    """Import the package that registers the id, if it is installed and not yet imported."""
     if env_name in gym.registry or ":" in env_name:
         return
-    for plugin in PLUGINS:
-        if importlib.util.find_spec(plugin) is not None:
-            gym.register_envs(importlib.import_module(plugin))
+    for package, _, beginnings in PLUGINS:
+        if env_name.startswith(beginnings) and importlib.util.find_spec(package) is not None:
+            gym.register_envs(importlib.import_module(package))
+
+
+def _missing_extra(env_name: str) -> str:
+    """Return how to install the package with a task, or "" if none is known."""
+    for _, extra, beginnings in PLUGINS:
+        if env_name.startswith(beginnings):
+            return f"; this one needs pip install 'cs285[{extra}]' (in the checkout: '.[{extra}]')"
+    return ""
 
 
 def _parse_kwargs(text: str) -> dict[str, Any]:

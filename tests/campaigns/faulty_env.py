@@ -58,6 +58,11 @@ def changes_global_state(outcome: Any, action: Any) -> Any:
     return outcome
 
 
+def changes_default_dtype(outcome: Any, action: Any) -> Any:
+    torch.set_default_dtype(torch.float64)
+    return outcome
+
+
 def changes_its_input(outcome: Any, action: Any) -> Any:
     if action is not None:
         action[:] = np.nan
@@ -100,6 +105,7 @@ HARMFUL_IN_STEP = {
 }
 HARMLESS = {
     "new seeds of all generators": changes_global_state,
+    "another default dtype": changes_default_dtype,
     "a changed input": changes_its_input,
     "an overwritten observation": returns_views,
 }

@@ -157,9 +157,12 @@ def test_mlflow_has_every_iteration_once(tmp_path: Path) -> None:
     assert names == [file.name for file in sorted((folder / "videos").iterdir())]
 
 
-def test_offline_wandb_has_every_iteration(tmp_path: Path) -> None:
+def test_offline_wandb_has_every_iteration(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("wandb")
     folder = killed_and_resumed("wandb", tmp_path)
+    assert capfd.readouterr().err == ""
     *_, last = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     values: dict[int, float] = {}
     for record in wandb_records(last):

@@ -56,7 +56,7 @@ class Wandb:
             mode=None if has_account else "offline",
             settings=wandb.Settings(console="off", silent=True),
         )
-        self.place = self._run.url or str(folder / "wandb")
+        self.place = str(folder / "wandb") if self._run.offline else self._run.url
         # Not in `init`, because --resume may change flags such as --n_iter.
         self._run.config.update(about, allow_val_change=True)
 
@@ -78,6 +78,8 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        # An unreachable server is an error after seconds, not after minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 
