@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cs285.envs.terminations import Array
 
-RENDER_MODES = ["human", "rgb_array", "depth_array"]
+RENDER_MODES = ["human", "rgb_array", "depth_array", "rgbd_tuple"]
 
 
 class MujocoTask(MujocoEnv):
