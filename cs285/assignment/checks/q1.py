@@ -267,8 +267,8 @@ def fit() -> None:
 
         metrics = training.fit_ensemble(model, optimizer, data, indices, record, peak, generator())
         require(len(seen) == 3, f"expected one gradient step per entry of indices, got {len(seen)}")
-        for step, rows in enumerate(indices):
-            expect(f"rows of step {step}", seen[step], data.rewards[rows])
+        for step in range(3):
+            expect(f"rows of step {step}", seen[step], data.rewards[indices[step]])
         wrong = [
             ("with `peak` the rate of step k of n is peak * (n - k) / (n + 1)", [5, 5, 5]),
             ("the rate must fall, and peak is its factor", [5 * 1 / 4, 5 * 2 / 4, 5 * 3 / 4]),
