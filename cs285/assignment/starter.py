@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import cs285
 from cs285.assignment.blanks import FOLDER, MISTAKES, Blank, Mistake, load_mistakes
 from cs285.assignment.live import module_of
 from cs285.assignment.source import cut_blanks, is_begun, plant
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import UsageError
 
-PACKAGE = Path(cs285.__file__).parent
+PACKAGE = FOLDER.parent
 CHECKOUT = PACKAGE.parent
 FOLDERS = ("cs285", "docs", "scripts")
 FILES = (
