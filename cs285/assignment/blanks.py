@@ -12,6 +12,7 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_toml
 
 FOLDER = Path(__file__).parent
+PACKAGE = FOLDER.parent
 MISTAKES = "mistakes.toml"  # a starter does not have this file
 QUESTIONS = {
     "q0": "Warm-up: episodes",
@@ -21,6 +22,10 @@ QUESTIONS = {
     "q5": "Does CEM plan better?",
     "q6": "Do imagined data help?",
 }
+
+
+class WrongError(Exception):
+    """A check found a wrong result; the message says what was expected and what came."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs285.assignment.blanks import FOLDER, MISTAKES, Blank, Mistake, load_mistakes
+from cs285.assignment.blanks import FOLDER, MISTAKES, PACKAGE, Blank, Mistake, load_mistakes
 from cs285.assignment.live import module_of
 from cs285.assignment.source import cut_blanks, is_begun, plant
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import UsageError
 
-PACKAGE = FOLDER.parent
 CHECKOUT = PACKAGE.parent
 FOLDERS = ("cs285", "docs", "scripts")
 FILES = (

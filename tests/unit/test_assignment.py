@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 import cs285
-from cs285.assignment.blanks import Blank, Mistake, choose_blanks, load_blanks, load_mistakes
-from cs285.assignment.checks.support import WrongError, expect
+from cs285.assignment.blanks import (
+    Blank,
+    Mistake,
+    WrongError,
+    choose_blanks,
+    load_blanks,
+    load_mistakes,
+)
+from cs285.assignment.checks.support import expect
 from cs285.assignment.live import patched
 from cs285.assignment.source import cut_blanks, find_function, graft, parse, part_of, plant
 from cs285.infrastructure.errors import BlankError, UsageError

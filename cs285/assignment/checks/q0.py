@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cs285.assignment.checks.support import WrongError, expect, require
+from cs285.assignment.blanks import WrongError
+from cs285.assignment.checks.support import expect, require
 from cs285.collection.collector import _shortest_prefix
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.infrastructure.errors import RunError

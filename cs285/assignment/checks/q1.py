@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cs285.assignment.blanks import WrongError
 from cs285.assignment.checks.support import (
     Affine,
-    WrongError,
     expect,
     generator,
     gradient,

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cs285.assignment.checks.support import ShiftingModel, WrongError, expect, memories, require
+from cs285.assignment.blanks import WrongError
+from cs285.assignment.checks.support import ShiftingModel, expect, memories, require
 from cs285.config.planner import PlannerConfig
 from cs285.models.task_model import TaskModel
 from cs285.policies.MPC_policy import Draws, MPCPolicy
