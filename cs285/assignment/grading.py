@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from cs285.infrastructure.errors import RunError, one_line
 TIMED_OUT = "timed out"
 START_SECONDS = 120.0  # to import torch on a busy machine
 MOST_BYTES = 10**6  # of a worker's answers
+NO_LIMITS: Mapping[str, int] = {}
 __all__ = ["BLOCKED", "NOT_BEGUN", "PASSED", "TIMED_OUT", "WRONG", "Verdict", "grade_tree"]
 
 
@@ -86,20 +87,35 @@ def line_of(blank: Blank, package: Path) -> str:
     return first
 
 
+def start_worker(tree: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a worker for the checks of a tree; `options` are additional ones of Popen."""
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "cs285.assignment.worker"],
+        cwd=tree,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        **{"env": environment, **options},
+    )
+
+
 def run_checks(
     tree: Path,
     blanks: Sequence[Blank],
     seconds: float,
-    start: Callable[[Path, Sequence[str]], subprocess.Popen[bytes]] | None = None,
+    start: Callable[[Path], subprocess.Popen[bytes]] = start_worker,
+    limits: Mapping[str, int] = NO_LIMITS,
 ) -> Iterator[Verdict]:
     """Yield the verdicts of the checks of `blanks`, which run in a worker process.
 
     If a check takes too long or ends the process, another process runs the rest. `start` starts a
-    command in a tree. Raises RunError: the process cannot run any check.
+    worker. `limits` are its limits by their names in the module `resource`. Raises RunError: the
+    process cannot run any check.
     """
     left = list(blanks)
     while left:
-        for verdict in _run_in_one(tree, left, seconds, start or _start):
+        for verdict in _run_in_one(tree, left, seconds, start, limits):
             left = left[1:]
             yield verdict
 
@@ -108,13 +124,14 @@ def _run_in_one(
     tree: Path,
     blanks: Sequence[Blank],
     seconds: float,
-    start: Callable[[Path, Sequence[str]], subprocess.Popen[bytes]],
+    start: Callable[[Path], subprocess.Popen[bytes]],
+    limits: Mapping[str, int],
 ) -> Iterator[Verdict]:
     """Yield verdicts from one process, up to the first check that takes too long or ends it."""
     key = secrets.token_hex(16)  # prints of the learner's code do not know it
-    process = start(tree, [sys.executable, "-m", "cs285.assignment.worker"])
+    process = start(tree)
     assert process.stdin and process.stdout
-    request = {"key": key, "blanks": [blank.id for blank in blanks]}
+    request = {"key": key, "blanks": [blank.id for blank in blanks], "limits": dict(limits)}
     try:
         with process.stdin as stream:
             stream.write(json.dumps(request).encode() + b"\n")
@@ -143,22 +160,10 @@ def _run_in_one(
     except BrokenPipeError as error:
         raise RunError("the checks cannot start; run ./install.sh in this folder") from error
     finally:
-        kill(process)
+        _kill(process)
 
 
-def _start(tree: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        cwd=tree,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children."""
     try:
         os.killpg(process.pid, signal.SIGKILL)

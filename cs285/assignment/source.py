@@ -29,7 +29,8 @@ def parse(text: str) -> ast.Module:
     try:
         return ast.parse(text)
     except SyntaxError as error:
-        raise ValueError(f"line {error.lineno} does not parse ({error.msg})") from error
+        place = f"line {error.lineno}" if error.lineno else "the file"
+        raise ValueError(f"{place} does not parse ({error.msg})") from error
     except (RecursionError, MemoryError) as error:  # from deeply nested expressions
         raise ValueError("the file is nested too deeply to parse") from error
 
@@ -175,8 +176,12 @@ def _raises(scope: ast.AST, blank_id: str) -> Iterator[ast.Raise]:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             called, words = node.exc.func, node.exc.args
             is_blank = isinstance(called, ast.Name) and called.id == "BlankError"
-            if is_blank and [ast.unparse(word) for word in words] == [repr(blank_id)]:
+            if is_blank and any(_is_text(word, blank_id) for word in words):
                 yield node
+
+
+def _is_text(node: ast.expr, text: str) -> bool:
+    return isinstance(node, ast.Constant) and node.value == text
 
 
 def _bound(node: ast.stmt) -> list[str]:

@@ -100,10 +100,9 @@ def _write(output: Path, texts: dict[str, str]) -> None:
     if output.absolute().resolve().is_relative_to(PACKAGE.resolve()):
         raise UsageError(f"--output {output}: must be outside the package")
     with temporary_beside(output.absolute()) as target:
-        for folder in FOLDERS:
-            for file in sorted((CHECKOUT / folder).rglob("*")):
-                if _is_copied(file.relative_to(CHECKOUT)):
-                    _copy(file, target)
+        for file in copied_files(FOLDERS):
+            if file.relative_to(CHECKOUT).as_posix() not in FOR_INSTRUCTORS:
+                _copy(file, target)
         for name in FILES:
             _copy(CHECKOUT / name, target)
         for name, text in texts.items():
@@ -114,11 +113,16 @@ def _write(output: Path, texts: dict[str, str]) -> None:
         target.replace(output)
 
 
-def _is_copied(name: Path) -> bool:
-    is_hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
-    is_run = name.parts[:2] == ("cs285", "data")
-    wanted = name.suffix in SUFFIXES and name.as_posix() not in FOR_INSTRUCTORS
-    return wanted and not is_hidden and not is_run
+def copied_files(folders: Sequence[str]) -> list[Path]:
+    """Return the files of the project in these folders of the checkout, without runs and caches."""
+
+    def is_copied(file: Path) -> bool:
+        name = file.relative_to(CHECKOUT)
+        is_hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
+        is_run = name.parts[:2] == ("cs285", "data")
+        return name.suffix in SUFFIXES and not is_hidden and not is_run
+
+    return [f for folder in folders for f in sorted((CHECKOUT / folder).rglob("*")) if is_copied(f)]
 
 
 def _copy(file: Path, target: Path) -> None:

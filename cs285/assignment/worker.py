@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import sys
 import traceback
 from pathlib import Path
@@ -32,6 +33,8 @@ def main() -> None:
 
     import torch  # noqa: F401  # takes seconds, which are not a check's
 
+    for name, value in request["limits"].items():
+        resource.setrlimit(getattr(resource, name), (value, value))
     answer(package=str(PACKAGE))
     for name in request["blanks"]:
         (blank,) = choose_blanks([name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import textwrap
 import time
@@ -19,8 +20,18 @@ from cs285.assignment.grading import (
     grade_tree,
     line_of,
 )
+from cs285.assignment.starter import check_is_finished
+from cs285.assignment.submission import (
+    Limits,
+    edited_checks,
+    grade_submission,
+    rejected,
+    results,
+    write_results,
+)
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser, whole_number
+from cs285.infrastructure.errors import RunError, UsageError
 
 SCRIPT = "grade.py"
 SECONDS = 20  # for one check, which needs milliseconds
@@ -42,8 +53,21 @@ def _run(argv: Sequence[str]) -> int:
     add("--watch", action="store_true", help="check again whenever a file changes")
     add("--seconds", type=whole_number(1), default=SECONDS, help="limit for one check (default: "
         f"{SECONDS})")  # fmt: skip
+    add("--submission", type=Path, help="for instructors: grade this zip or folder with the "
+        "finished checkout")  # fmt: skip
+    add("--results", type=Path, help="with --submission: write Gradescope's results.json")
+    add("--memory_mb", type=whole_number(1), help="with --submission: memory limit of a check "
+        f"(default: {Limits.memory_mb})")  # fmt: skip
+    add("--user", help="with --submission, as root: the user that runs the submitted code")
     given = parser.parse_args(argv)
     blanks = choose_blanks(given.names)
+    if given.submission is not None:
+        if given.hint or given.watch:
+            raise UsageError("--submission: must be given without --hint and --watch")
+        return _grade_submission(given, blanks)
+    for name in ("results", "memory_mb", "user"):
+        if getattr(given, name) is not None:
+            raise UsageError(f"--{name} {getattr(given, name)}: must be given with --submission")
     if given.hint:
         print("\n\n".join(hint_of(blank, given.hint) for blank in blanks))
         return 0
@@ -68,6 +92,31 @@ def _watch(blanks: Sequence[Blank], seconds: float) -> None:
             time.sleep(POLL_SECONDS)
 
 
+def _grade_submission(given: argparse.Namespace, blanks: Sequence[Blank]) -> int:
+    """Grade a submission, and write its results.json even if it cannot be graded."""
+    check_is_finished(blanks)
+    if given.results is not None and not given.results.absolute().parent.is_dir():
+        raise UsageError(f"--results {given.results}: must be a file in an existing folder")
+    memory_mb = Limits.memory_mb if given.memory_mb is None else given.memory_mb
+    limits = Limits(given.seconds, memory_mb, given.user)
+    begun, verdicts = time.monotonic(), list[Verdict]()
+    try:
+        edited = edited_checks(given.submission)
+        for verdict in grade_submission(given.submission, blanks, limits):
+            verdicts.append(verdict)
+            print(_lines_of(verdict, ""), flush=True)
+    except RunError as error:
+        if given.results is not None:
+            write_results(given.results, rejected(str(error)))
+        raise
+    notes = [f"Changes in {file} were ignored." for file in edited]
+    points = sum(verdict.blank.points for verdict in verdicts if verdict.status == PASSED)
+    print(*notes, f"{points} of {sum(blank.points for blank in blanks)} points", sep="\n")
+    if given.results is not None:
+        write_results(given.results, results(verdicts, notes, time.monotonic() - begun))
+    return 0 if all(verdict.status == PASSED for verdict in verdicts) else 1
+
+
 def _times() -> dict[Path, float]:
     times = {}
     for file in PACKAGE.rglob("*.py"):
@@ -84,7 +133,7 @@ def _grade(blanks: Sequence[Blank], seconds: float) -> int:
         verdicts.append(verdict)
         if not verdicts[:-1] or verdicts[-2].blank.question != verdict.blank.question:
             print(f"{verdict.blank.question}  {QUESTIONS[verdict.blank.question]}")
-        print(_lines_of(verdict), flush=True)
+        print(_lines_of(verdict, line_of(verdict.blank, PACKAGE)), flush=True)
     print()
     for question in dict.fromkeys(blank.question for blank in blanks):
         print(_bar([v for v in verdicts if v.blank.question == question]))
@@ -92,14 +141,14 @@ def _grade(blanks: Sequence[Blank], seconds: float) -> int:
     return 0 if all(verdict.status == PASSED for verdict in verdicts) else 1
 
 
-def _lines_of(verdict: Verdict) -> str:
-    """Return a verdict as text: a line, and the message below it."""
+def _lines_of(verdict: Verdict, place: str) -> str:
+    """Return a verdict as text: a line with the place to edit, and the message below it."""
     blank, status, message = verdict
     if status == PASSED:
         return f"  {status:10} {blank.id}"
     if status == BLOCKED:
         return f"  {status:10} {blank.id:14} by {message}"
-    line = f"  {status:10} {blank.id:14} {line_of(blank, PACKAGE)}"
+    line = f"  {status:10} {blank.id:14} {place}"
     return line if status == NOT_BEGUN else f"{line}\n{_indented(message)}"
 
 

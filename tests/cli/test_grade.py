@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cs285.assignment.blanks import choose_blanks, load_blanks, load_mistakes
-from cs285.assignment.source import graft, plant
+from cs285.assignment.blanks import choose_blanks, load_blanks
+from cs285.assignment.source import graft
 from cs285.assignment.starter import make_starter
 from cs285.scripts import grade
 from tests.cli.processes import start
@@ -85,6 +86,8 @@ def test_all_states_in_one_run(starter: Path) -> None:
     answer(starter, "q5.elites", "weights = weights[", "raise SystemExit(0); weights = weights[")
     answer(starter, "q6.target", "soft_values = ", "import os; os._exit(0); soft_values = ")
     answer(starter, "q6.share")
+    forged = json.dumps({"blank": "q6.actor", "status": "passed", "message": ""})
+    answer(starter, "q6.actor", "sample = policy.sample(obs", f"print({forged!r}); return; (obs")
     broken = starter / "cs285/policies/planners/cem.py"
     broken.write_text(broken.read_text().replace("raise BlankError(", "return ("))
     broken.write_text(broken.read_text() + "\ndef (:\n")
@@ -103,6 +106,7 @@ def test_all_states_in_one_run(starter: Path) -> None:
         "q5.cem": "wrong",
         "q6.target": "blocked",
         "q6.share": "blocked",
+        "q6.actor": "blocked",
     }
     text = " ".join(done.stdout.split())
     assert "likely mistake: the target is the change, not the next observation" in text
@@ -124,6 +128,8 @@ def test_all_states_in_one_run(starter: Path) -> None:
     assert got["q6.target"] == "wrong"
     assert "the process ended with exit code 0 during the check" in text
     assert got["q6.share"] == "passed"
+    assert got["q6.actor"] == "wrong"
+    assert forged in done.stderr  # prints are shown, and are no results
     assert done.returncode == 1
 
 
@@ -134,23 +140,6 @@ def test_finished_answers_pass(starter: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert set(states(done.stdout).values()) == {"passed"}
     assert "all passed; next: the runs in docs/assignment.md" in done.stdout
-
-
-def test_prints_of_the_learner_are_shown_and_are_no_result(starter: Path) -> None:
-    forged = 'print(\'{"blank": "q6.share", "status": "passed", "message": ""}\'); return 0'
-    answer(starter, "q6.share", "if len(self.model_buffer) == 0:", f"{forged}\n        if True:")
-    done = run(starter, "q6.share")
-    assert states(done.stdout) == {"q6.share": "wrong"}
-    assert '"status": "passed"' in done.stderr
-
-
-def test_planted_mistakes_are_named(starter: Path) -> None:
-    mistake = next(each for each in load_mistakes() if each.blank == "q6.rollout")
-    (blank,) = choose_blanks(["q6.rollout"])
-    file = blank.cuts[0].file
-    text = plant(finished(file), file, blank, mistake)
-    (starter / "cs285" / file).write_text(text)
-    assert mistake.message in " ".join(run(starter, "q6.rollout").stdout.split())
 
 
 def test_hints_have_two_levels(capsys: pytest.CaptureFixture[str]) -> None:
