@@ -15,10 +15,9 @@ FOLDER = Path(__file__).parent
 PACKAGE = FOLDER.parent
 MISTAKES = "mistakes.toml"  # a starter does not have this file
 QUESTIONS = {
-    "q0": "Warm-up: episodes",
+    "q0": "Warm-up: the training loop",
     "q1": "Is the model good?",
     "q2": "Can MPC use it?",
-    "q3": "Do on-policy data help?",
     "q5": "Does CEM plan better?",
     "q6": "Do imagined data help?",
 }

@@ -90,6 +90,18 @@ def grade_submission(path: Path, blanks: Sequence[Blank], limits: Limits) -> Ite
             yield known or _run_grafted(folder / blank.id, texts, blank, limits)
 
 
+def check_user(name: str) -> None:
+    """Raise UsageError unless processes can run as this user."""
+    import pwd  # not on every system
+
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError as error:
+        raise UsageError(f"--user {name}: must be a user of this system") from error
+    if os.geteuid() not in (0, account.pw_uid):
+        raise UsageError(f"--user {name}: must be given as root, to run code as another user")
+
+
 def edited_checks(path: Path) -> list[str]:
     """Return the files of cs285/assignment that a submission has changed; they are ignored."""
     edited = []

@@ -23,6 +23,7 @@ from cs285.assignment.grading import (
 from cs285.assignment.starter import check_is_finished
 from cs285.assignment.submission import (
     Limits,
+    check_user,
     edited_checks,
     grade_submission,
     rejected,
@@ -97,6 +98,8 @@ def _grade_submission(given: argparse.Namespace, blanks: Sequence[Blank]) -> int
     check_is_finished(blanks)
     if given.results is not None and not given.results.absolute().parent.is_dir():
         raise UsageError(f"--results {given.results}: must be a file in an existing folder")
+    if given.user is not None:
+        check_user(given.user)
     memory_mb = Limits.memory_mb if given.memory_mb is None else given.memory_mb
     limits = Limits(given.seconds, memory_mb, given.user)
     begun, verdicts = time.monotonic(), list[Verdict]()
@@ -148,7 +151,7 @@ def _lines_of(verdict: Verdict, place: str) -> str:
         return f"  {status:10} {blank.id}"
     if status == BLOCKED:
         return f"  {status:10} {blank.id:14} by {message}"
-    line = f"  {status:10} {blank.id:14} {place}"
+    line = f"  {status:10} {blank.id:14} {place}".rstrip()
     return line if status == NOT_BEGUN else f"{line}\n{_indented(message)}"
 
 

@@ -21,7 +21,7 @@ from tests.cli.processes import start
 from tests.conftest import error_of, exit_code_of
 
 ROOT = Path(__file__).parents[2]
-SECONDS = "8"  # for a check
+SECONDS = "15"  # for a check; a busy machine needs some of them for imports
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_all_states_in_one_run(starter: Path) -> None:
     answer(starter, "q0.enough")
     answer(starter, "q1.targets", "data.next_obs - data.obs", "data.next_obs")
     answer(starter, "q1.forward", "inputs = self.input_stats", "inputs = self.no_such_stats")
-    answer(starter, "q2.uniform", "draws = [torch", "import time; time.sleep(99); draws = [torch")
+    answer(starter, "q2.uniform", "draws = [torch", "import time; time.sleep(999); draws = [torch")
     answer(starter, "q2.shoot")
     answer(starter, "q5.elites", "weights = weights[", "raise SystemExit(0); weights = weights[")
     answer(starter, "q6.target", "soft_values = ", "import os; os._exit(0); soft_values = ")
@@ -181,7 +181,7 @@ def test_watch_checks_again_after_a_change(starter: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["q9"], "q9: must be a question (q0, q1, q2, q3, q5, q6) or the id of a blank"),
+        (["q9"], "q9: must be a question (q0, q1, q2, q5, q6) or the id of a blank"),
         (["q1.los"], "did you mean q1.loss?"),
         (["q1.loss", "--hint", "3"], "--hint"),
         (["--seconds", "0"], "--seconds"),

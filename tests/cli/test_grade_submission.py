@@ -20,7 +20,7 @@ from tests.conftest import error_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cs285"
-SECONDS = "5"  # for a check
+SECONDS = "15"  # for a check; a busy machine needs some of them for imports
 ENDLESS = "import time; [time.sleep(1) for _ in iter(int, 1)]"
 DELETE = "import shutil, cs285; shutil.rmtree(cs285.__path__[0])"
 
@@ -95,7 +95,7 @@ def test_each_answer_is_graded_alone_whatever_the_others_do(tmp_path: Path) -> N
         "q0.episodes": "SystemExit: 0",
         "q1.update": "MemoryError",
         "q1.targets": "the process ended with exit code 0 during the check",
-        "q1.forward": "timed out: no result after 5 s: an endless loop?",
+        "q1.forward": "timed out: no result after 15 s: an endless loop?",
         "q1.loss": "not begun",
         "q2.uniform": "wrong: ",
         "q6.rollout": "does not parse",
@@ -143,6 +143,7 @@ def test_too_little_memory_is_an_error_of_the_grader(tmp_path: Path) -> None:
         (["--results", "r.json"], "--results r.json: must be given with --submission"),
         (["--memory_mb", "5"], "--memory_mb 5: must be given with --submission"),
         (["--user", "me"], "--user me: must be given with --submission"),
+        (["--submission", "x.zip", "--user", "no such"], "--user no such: must be"),
         (["--submission", "x.zip", "--results", "none/r.json"], "must be a file in an existing"),
         (["q9", "--submission", "x.zip"], "q9: must be a question"),
         (["--submission", "none.zip"], "--submission none.zip: No such file"),
@@ -158,7 +159,7 @@ def test_autograder_runs_where_gradescope_unpacks_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "autograder.zip"
-    words = ["--output", str(file), "--questions", "q3", "q6.share"]
+    words = ["--output", str(file), "--questions", "q0.iterate", "q6.share"]
     assert make_autograder.main(words) == 0
     assert "2 blanks, 4 points" in capsys.readouterr().out
     source = tmp_path / "source"
@@ -173,7 +174,7 @@ def test_autograder_runs_where_gradescope_unpacks_it(
     subprocess.run(["bash", source / "run_autograder"], env=del_python_path, check=True)
     content = json.loads((tmp_path / "results" / "results.json").read_text())
     assert {test["name"]: test["score"] for test in content["tests"]} == {
-        "q3.iterate": 0,
+        "q0.iterate": 0,
         "q6.share": 2,
     }
     assert subprocess.run(["bash", "-n", source / "setup.sh"], check=False).returncode == 0

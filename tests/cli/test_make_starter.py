@@ -119,13 +119,13 @@ def test_starter_prints_help_and_names_the_first_blank(starter: Path, tmp_path: 
     done = run(starter, "scripts/run_hw4_mb.py", *words, "--num_workers", "1")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "q3.iterate is not written yet; see docs/assignment.md#q3iterate" in line
+    assert "q0.iterate is not written yet; see docs/assignment.md#q0iterate" in line
 
 
 def test_selected_questions_and_blanks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "hw4"
     folder.mkdir()  # an empty folder may exist
-    words = ["--output", str(folder), "--questions", "q3", "q1.loss"]
+    words = ["--output", str(folder), "--questions", "q0.iterate", "q1.loss"]
     assert make_starter.main(words) == 0
     assert "2 blanks, 5 points" in capsys.readouterr().out
     marked = [f for f in folder.glob("cs285/**/*.py") if "\n    raise BlankError(" in f.read_text()

@@ -182,5 +182,10 @@ def test_unknown_blank_is_a_usage_error(name: str) -> None:
 
 
 def test_blanks_are_chosen_by_id_and_by_question() -> None:
-    assert [blank.id for blank in choose_blanks(["q3", "q1.loss"])] == ["q1.loss", "q3.iterate"]
+    assert [blank.id for blank in choose_blanks(["q5", "q0.iterate"])] == [
+        "q0.iterate",
+        "q5.elites",
+        "q5.cem",
+        "q5.icem",
+    ]
     assert choose_blanks([]) == [*BLANKS]

@@ -119,6 +119,11 @@ class ShiftingModel(DynamicsModel):
         self, state: torch.Tensor, acs: torch.Tensor, noise: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Prediction]:
         """See DynamicsModel."""
+        require(
+            state.dim() == acs.dim() == 3 and state.shape[:2] == acs.shape[:2],
+            f"a step of the model needs states (M, R, S) and actions (M, R, A), got "
+            f"{tuple(state.shape)} and {tuple(acs.shape)}",
+        )
         next_obs = state + self.gains * acs.sum(-1, keepdim=True)
         return next_obs, Prediction(next_obs, torch.zeros(next_obs.shape[:-1]), None)
 
