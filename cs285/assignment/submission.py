@@ -32,7 +32,7 @@ from cs285.infrastructure.files import is_inside, open_regular, shortened
 
 MEGABYTE = 10**6
 LARGEST_ZIP = 100 * MEGABYTE
-LARGEST_SOURCE = MEGABYTE  # of a file of the package
+LARGEST_SOURCE = MEGABYTE // 5  # of a file of the package; its syntax tree takes 100 MB
 MOST_ENTRIES = 20_000  # in a zip
 MUST_BE = "must be a zip of at most 100 MB, or a folder, with the folder cs285 in it"
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other methods may need much memory
@@ -280,7 +280,7 @@ def _text_in_zip(archive: zipfile.ZipFile, prefix: str, file: str) -> str:
     if info.compress_type not in PLAIN:
         raise ValueError("is compressed by an unusual method; must be deflated or stored")
     if info.file_size > LARGEST_SOURCE:
-        raise ValueError(f"is larger than {LARGEST_SOURCE // MEGABYTE} MB")
+        raise ValueError(f"is larger than {LARGEST_SOURCE // 1000} kB")
     try:
         with archive.open(info) as stream:
             content = stream.read(LARGEST_SOURCE + 1)
@@ -291,7 +291,7 @@ def _text_in_zip(archive: zipfile.ZipFile, prefix: str, file: str) -> str:
 
 def _decoded(content: bytes) -> str:
     if len(content) > LARGEST_SOURCE:
-        raise ValueError(f"is larger than {LARGEST_SOURCE // MEGABYTE} MB")
+        raise ValueError(f"is larger than {LARGEST_SOURCE // 1000} kB")
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

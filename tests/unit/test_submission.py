@@ -63,7 +63,7 @@ def test_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 def test_bomb_is_not_inflated(tmp_path: Path) -> None:
     file = make_zip(tmp_path / "submit.zip", {NAME: b"#" * 50 * LARGEST_SOURCE})
     assert file.stat().st_size < LARGEST_SOURCE
-    with pytest.raises(ValueError, match="is larger than 1 MB"):
+    with pytest.raises(ValueError, match="is larger than 200 kB"):
         read(file)
     lying = bytearray(file.read_bytes())  # the directory declares 100 bytes
     size = (50 * LARGEST_SOURCE).to_bytes(4, "little")
@@ -77,7 +77,7 @@ def test_declared_size_of_two_gigabytes_is_refused(tmp_path: Path) -> None:
     file = make_zip(tmp_path / "submit.zip", {NAME: "x" * 12345})
     size = (12345).to_bytes(4, "little")
     file.write_bytes(file.read_bytes().replace(size, (2 * 10**9).to_bytes(4, "little")))
-    with pytest.raises(ValueError, match="is larger than 1 MB"):
+    with pytest.raises(ValueError, match="is larger than 200 kB"):
         read(file)
 
 
@@ -154,7 +154,7 @@ def test_folder_is_read_without_following_links(tmp_path: Path) -> None:
     for file, message in (
         ("models/gp.py", "is a link"),
         ("models/bfgs.py", "regular file"),
-        ("models/large.py", "is larger than 1 MB"),
+        ("models/large.py", "is larger than 200 kB"),
         ("agents/secret.py", "is a link"),
         ("models/none.py", "No such file"),
     ):
