@@ -47,6 +47,20 @@ python scripts/grade.py q1.loss --hint    # an idea; --hint 2: the operation, to
 ```
 """
 
+BUGS_README = """# Find the bug
+
+This copy of homework 4 has mistakes in COUNT of its functions. Find them by their effect: run the
+quick runs of [docs/assignment.md](docs/assignment.md), compare their values with the stated ones,
+and look at the figures in the log folders. Then confirm what you found:
+
+```bash
+./install.sh                       # a few minutes
+source .venv/bin/activate
+python scripts/grade.py q1.loss    # a function that you suspect
+python scripts/grade.py            # all of them
+```
+"""
+
 
 def make_starter(output: Path, blanks: Sequence[Blank]) -> None:
     """Copy this checkout to a new folder and cut the blanks from the copy.
@@ -57,7 +71,7 @@ def make_starter(output: Path, blanks: Sequence[Blank]) -> None:
     """
     texts = _finished_texts(blanks)
     cut = {file: cut_blanks(text, file, blanks) for file, text in texts.items()}
-    _write(output, cut)
+    _write(output, cut, README)
 
 
 def make_bug_hunt(output: Path, blanks: Sequence[Blank], count: int, seed: int) -> list[Mistake]:
@@ -73,7 +87,7 @@ def make_bug_hunt(output: Path, blanks: Sequence[Blank], count: int, seed: int) 
         mistake = draw.choice([each for each in listed if each.blank == blank.id])
         texts = {file: plant(text, file, blank, mistake) for file, text in texts.items()}
         planted.append(mistake)
-    _write(output, texts)
+    _write(output, texts, BUGS_README.replace("COUNT", str(count)))
     return planted
 
 
@@ -91,8 +105,8 @@ def _finished_texts(blanks: Sequence[Blank]) -> dict[str, str]:
     return {cut.file: (PACKAGE / cut.file).read_text() for b in blanks for cut in b.cuts}
 
 
-def _write(output: Path, texts: dict[str, str]) -> None:
-    """Write the copy, with `texts` in place of some files of the package."""
+def _write(output: Path, texts: dict[str, str], readme: str) -> None:
+    """Write the copy, with `texts` in place of some files of the package, and its README.md."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output}: must be a new or an empty folder")
     if not output.absolute().parent.is_dir():
@@ -107,7 +121,7 @@ def _write(output: Path, texts: dict[str, str]) -> None:
             _copy(CHECKOUT / name, target)
         for name, text in texts.items():
             (target / "cs285" / name).write_text(text)
-        (target / "README.md").write_text(README)
+        (target / "README.md").write_text(readme)
         settings = target / "pyproject.toml"
         settings.write_text(_settings(settings.read_text(), sorted(texts)))
         target.replace(output)

@@ -148,6 +148,7 @@ def test_bug_hunt_plants_listed_mistakes(
         if file.read_text() != (ROOT / file.relative_to(tmp_path / "one")).read_text()
     ]
     assert 1 <= len(changed) <= 3
+    assert "mistakes in 3 of its functions" in (tmp_path / "one" / "README.md").read_text()
     assert not any('raise BlankError("q' in file.read_text() for file in changed)
 
 
