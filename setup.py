@@ -35,6 +35,7 @@ setup(
         "cs285.envs.reacher": ["assets/*.xml"],
         "cs285": ["py.typed"],
         "cs285.experiments": ["*.toml"],
+        "cs285.assignment": ["*.toml"],
         "cs285.config": ["presets/*.toml"],
         "cs285.analysis.report": ["*.toml"],
     },

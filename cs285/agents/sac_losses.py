@@ -70,13 +70,21 @@ def actor_loss(
 ) -> ActorLoss:
     """Return the mean over B of temperature * log pi - Q, and the temperature loss.
 
-    `obs` (B, O) are scaled. `noise` (B, A) draws the actions. The temperature falls while the
-    entropy is above `target_entropy`. Haarnoja et al. 2018, arXiv:1812.05905, equations 7 to 9 and
-    18.
+    `obs` (B, O) are scaled. `noise` (B, A) draws the actions. Haarnoja et al. 2018,
+    arXiv:1812.05905, equations 7 to 9.
     """
     sample = policy.sample(obs, noise)
     log_probs, temperature = sample.log_probs.mean(), log_temperature.exp()
     value = critic.value_for_actor(obs, sample.acs).mean()
     loss = temperature.detach() * log_probs - value
     entropy = -log_probs.detach()
-    return ActorLoss(loss, log_temperature * (entropy - target_entropy), entropy)
+    return ActorLoss(loss, temperature_loss(log_temperature, entropy, target_entropy), entropy)
+
+
+def temperature_loss(log_temperature: Tensor, entropy: Tensor, target_entropy: float) -> Tensor:
+    """Return the loss () of the log temperature, for the policy's entropy ().
+
+    The temperature falls while the entropy is above `target_entropy`. Haarnoja et al. 2018,
+    arXiv:1812.05905, equation 18.
+    """
+    return log_temperature * (entropy - target_entropy)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cs285.agents.sac_losses import ActorLoss, CriticLoss, squared_error
+from cs285.agents.sac_losses import ActorLoss, CriticLoss, squared_error, temperature_loss
 from cs285.critics.sac_critic import CriticDraws, SACCritic
 from cs285.infrastructure.errors import UsageError
 from cs285.models.base_model import DynamicsModel
@@ -145,4 +145,5 @@ def expanded_actor_loss(
     last_values = critic.value_for_actor(rollout.last_obs, rollout.last_acs)
     loss = -soft_return(rollout, last_values, log_temperature.detach().exp(), discount).mean()
     entropy = -rollout.log_probs[0].detach().mean()
-    return ActorLoss(loss, log_temperature * (entropy - target_entropy), entropy)
+    tuning = temperature_loss(log_temperature, entropy, target_entropy)
+    return ActorLoss(loss, tuning, entropy)

@@ -41,6 +41,17 @@ class UsageError(RunError):
     exit_code = 2
 
 
+class BlankError(RunError):
+    """The run has reached a blank of the learner's edition. The argument is the id of the blank."""
+
+    def __str__(self) -> str:
+        blank = str(self.args[0])
+        return (
+            f"{blank} is not written yet; see docs/assignment.md#{blank.replace('.', '')} and "
+            f"python scripts/grade.py {blank} --hint"
+        )
+
+
 class DivergedError(RunError):
     """The model or the policy returned non-finite numbers."""
 

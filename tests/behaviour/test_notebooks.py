@@ -12,6 +12,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from cs285.assignment.blanks import choose_blanks
+from cs285.assignment.notebook import answer_cell, make_notebook
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MEASURED = "study/model_error.csv"
@@ -40,6 +43,10 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(notebook: Path, folder: Path) -> list[Any]:
     """Run a notebook in `folder` and return its code cells."""
     content = nbformat.read(notebook, 4)
+    for cell in content.cells:
+        if "blank" in cell.metadata:  # the suite fills the exercises
+            (blank,) = choose_blanks([cell.metadata.blank])
+            cell.source = answer_cell(blank, is_finished=True)
     place = {"metadata": {"path": str(folder)}}
     NotebookClient(content, timeout=SECONDS, kernel_name="python3", resources=place).execute()
     return [cell for cell in content.cells if cell.cell_type == "code"]
@@ -53,11 +60,23 @@ def count_pictures(cells: list[Any]) -> int:
 def test_all_notebooks_are_found() -> None:
     assert [file.stem for file in NOTEBOOKS] == [
         "agent",
+        "assignment_q1_q2",
         "model_error",
         "pilco",
         "results",
         "train",
     ]
+
+
+def test_assignment_notebook_matches_the_handout_and_the_code() -> None:
+    """`python -m cs285.assignment.notebook` writes it again."""
+    file = ROOT / "notebooks" / "assignment_q1_q2.ipynb"
+    assert json.loads(file.read_text()) == make_notebook()
+    source = file.read_text()
+    assert (
+        source.count("raise BlankError(")
+        == sum(len(blank.cuts) for blank in choose_blanks(["q1", "q2"])) + 1
+    )  # and the explanation
 
 
 @all_notebooks
@@ -83,6 +102,9 @@ def test_notebook_runs(file: Path, copy: Path) -> None:
     cells = run(file, copy / "notebooks")
     assert time.monotonic() - started < SECONDS
     assert count_pictures(cells) >= 3
+    for cell in cells:
+        if "blank" in cell.metadata:
+            assert [o.text for o in cell.outputs] == [f"passed  {cell.metadata.blank}\n"]
     errors = [o.text for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
     # Matplotlib reports that it builds its font cache on its first start.
     assert not [text for text in errors if "font cache" not in text]

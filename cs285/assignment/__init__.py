@@ -1,0 +1,1 @@
+"""The learner's edition: blanks, their checks, the starter, and the grading of submissions."""

@@ -1,0 +1,150 @@
+"""Helpers of the checks: comparison with a message, and fakes for the neighbours of a blank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cs285.assignment.blanks import WrongError
+from cs285.models.base_model import DynamicsModel, Prediction
+from cs285.policies.base_policy import Memory
+
+Mistakes = Sequence[tuple[str, Any]]  # (a description, the value that this mistake gives)
+
+
+def require(condition: Any, message: str) -> None:
+    """Raise WrongError with `message` unless `condition` holds."""
+    if not condition:
+        raise WrongError(message)
+
+
+def expect(
+    what: str, got: Any, expected: Any, mistakes: Mistakes = (), tolerance: float = 1e-5
+) -> None:
+    """Raise WrongError unless `got` equals `expected` up to `tolerance`.
+
+    `expected` is a number, an array or a tensor. NaN equals NaN. If `got` equals the value of one
+    of the `mistakes`, the message names it.
+    """
+    right = _array(expected)
+    values = _array(got)
+    if values is None or right is None:
+        if got is not expected:
+            raise WrongError(f"{what}: expected {shown(expected)}, got {shown(got)}")
+        return
+    if values.shape == right.shape and _close(values, right, tolerance):
+        return
+    likely = ""
+    for text, value in mistakes:
+        other = _array(value)
+        if other is not None and other.shape == values.shape and _close(values, other, tolerance):
+            likely = f"; likely mistake: {text}"
+            break
+    if values.shape != right.shape:
+        sizes = f"expected the shape {right.shape}, got {values.shape}"
+        raise WrongError(f"{what}: {sizes}{likely}")
+    raise WrongError(f"{what}: expected {shown(expected)}, got {shown(got)}{likely}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as short text, with at most eight numbers."""
+    array = _array(value)
+    if array is None:
+        text = str(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    numbers = [f"{number:.5g}" for number in array.flatten()[:8]]
+    if array.ndim == 0:
+        return numbers[0]
+    return f"[{', '.join(numbers)}{', ...' if array.size > 8 else ''}]"
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """Return a number, array, tensor or list of them as float64, or None for anything else."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        return None if value is None else np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def gradient(result: torch.Tensor, of: torch.Tensor) -> torch.Tensor | None:
+    """Return the gradient of the sum of `result`, or None if it does not depend on `of`."""
+    if not result.requires_grad:
+        return None
+    return torch.autograd.grad(result.sum(), of, allow_unused=True, retain_graph=True)[0]
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    """Return a seeded generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+def memories(count: int) -> list[Memory]:
+    """Return the memories of `count` environments, with different generators."""
+    return [Memory(generator(seed)) for seed in range(1, count + 1)]
+
+
+@contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Replace attributes of a module or an object, and restore them afterwards."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+class ShiftingModel(DynamicsModel):
+    """Known dynamics with one state per gain: member i predicts s' = s + gain_i * (sum of a)."""
+
+    def __init__(self, *gains: float) -> None:
+        super().__init__()
+        self.members = len(gains)
+        self.gains = torch.tensor(gains)[:, None, None]
+
+    def step(
+        self, state: torch.Tensor, acs: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Prediction]:
+        """See DynamicsModel."""
+        require(
+            state.dim() == acs.dim() == 3 and state.shape[:2] == acs.shape[:2],
+            f"a step of the model needs states (M, R, S) and actions (M, R, A), got "
+            f"{tuple(state.shape)} and {tuple(acs.shape)}",
+        )
+        next_obs = state + self.gains * acs.sum(-1, keepdim=True)
+        return next_obs, Prediction(next_obs, torch.zeros(next_obs.shape[:-1]), None)
+
+
+class Affine(nn.Module):
+    """Statistics that normalise by (x - shift) / scale, and record what they are fitted to."""
+
+    def __init__(self, dim: int, shift: float, scale: float) -> None:
+        super().__init__()
+        self.shift, self.scale = shift, scale
+        self.std = torch.ones(dim)
+        self.fitted: list[torch.Tensor] = []
+
+    def fit(self, columns: torch.Tensor) -> None:
+        """Record the columns."""
+        self.fitted.append(columns)
+
+    def normalize(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return (columns - shift) / scale."""
+        return (columns - self.shift) / self.scale
+
+    def denormalize(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return columns * scale + shift."""
+        return columns * self.scale + self.shift

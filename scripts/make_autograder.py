@@ -1,0 +1,4 @@
+from cs285.scripts.make_autograder import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,191 @@
+"""Tests of the blanks: every check passes on the finished code and fails on everything else."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cs285
+from cs285.assignment.blanks import (
+    Blank,
+    Mistake,
+    WrongError,
+    choose_blanks,
+    load_blanks,
+    load_mistakes,
+)
+from cs285.assignment.checks.support import expect
+from cs285.assignment.live import patched
+from cs285.assignment.source import cut_blanks, find_function, graft, parse, part_of, plant
+from cs285.infrastructure.errors import BlankError, UsageError
+
+PACKAGE = Path(cs285.__file__).parent
+BLANKS = load_blanks()
+MISTAKES = load_mistakes()
+BY_ID = {blank.id: blank for blank in BLANKS}
+of_each_blank = pytest.mark.parametrize("blank", BLANKS, ids=lambda blank: blank.id)
+
+
+def finished(file: str) -> str:
+    return (PACKAGE / file).read_text()
+
+
+def files_of(blanks: Sequence[Blank]) -> set[str]:
+    return {cut.file for blank in blanks for cut in blank.cuts}
+
+
+def cut_texts(blanks: Sequence[Blank]) -> dict[str, str]:
+    return {file: cut_blanks(finished(file), file, blanks) for file in files_of(blanks)}
+
+
+def without_imports(text: str) -> list[str]:
+    imports = ast.Import | ast.ImportFrom
+    return [ast.dump(node) for node in ast.parse(text).body if not isinstance(node, imports)]
+
+
+def run_check(blank: Blank) -> None:
+    question, name = blank.id.split(".")
+    getattr(importlib.import_module(f"cs285.assignment.checks.{question}"), name)()
+
+
+def test_table_is_consistent() -> None:
+    assert len(BLANKS) == len(BY_ID) >= 20
+    assert sum(blank.points for blank in BLANKS) == 60
+    for blank in BLANKS:
+        assert len(blank.hints) == 2
+        assert all(len(" ".join(hint.split())) > 40 for hint in blank.hints), blank.id
+        assert set(blank.needs) < set(BY_ID), blank.id
+        for cut in blank.cuts:
+            assert part_of(find_function(parse(finished(cut.file)), cut.function), cut)
+
+
+@of_each_blank
+def test_finished_code_passes(blank: Blank) -> None:
+    run_check(blank)
+
+
+@of_each_blank
+def test_a_blank_fails_its_own_check_and_those_that_need_it(blank: Blank) -> None:
+    with patched(cut_texts([blank]), [blank]):
+        for other in BLANKS:
+            if other is blank or blank.id in other.needs:
+                with pytest.raises(BlankError) as caught:
+                    run_check(other)
+                assert caught.value.args == (blank.id,), other.id
+            else:
+                run_check(other)
+
+
+def test_without_any_answer_each_check_fails_with_its_own_id() -> None:
+    with patched(cut_texts(BLANKS), BLANKS):
+        for blank in BLANKS:
+            with pytest.raises(BlankError) as caught:
+                run_check(blank)
+            assert caught.value.args == (blank.id,)
+
+
+def test_error_of_a_blank_is_one_line_with_its_page() -> None:
+    text = str(BlankError("q1.loss"))
+    assert "docs/assignment.md#q1loss" in text
+    assert "\n" not in text
+
+
+@of_each_blank
+def test_grafted_answer_is_the_finished_code(blank: Blank) -> None:
+    for file in files_of([blank]):
+        cuts = [cut for cut in blank.cuts if cut.file == file]
+        starter = cut_blanks(finished(file), file, [blank])
+        assert starter.count(f'raise BlankError("{blank.id}")') == len(cuts)
+        whole = graft(starter, finished(file), cuts)
+        assert without_imports(whole) == without_imports(finished(file))
+
+
+def test_graft_brings_helpers_and_imports() -> None:
+    (blank,) = choose_blanks(["q1.loss"])
+    (cut, _) = blank.cuts
+    text = finished(cut.file)
+    body = "return (means - targets).square().mean(1)"
+    assert body in text
+    answer = text.replace(body, "return _mean(operator.pow(means - targets, POWER))")
+    answer = answer.replace("import torch\n", "import operator\n\nimport torch\n", 1)
+    answer = answer.replace("NOISE_FLOOR = 1e-3", "POWER = 2\nNOISE_FLOOR = 5", 1)
+    answer += "\n\ndef _mean(errors):\n    return errors.mean(1)\n"
+    whole = graft(text, answer, [cut])
+    scope: dict[str, object] = {}
+    exec(compile(whole, "grafted", "exec"), scope)
+    assert {"POWER", "_mean", "operator"} <= set(scope)
+    assert scope["NOISE_FLOOR"] == 1e-3  # names of the finished file keep their values
+
+
+def test_graft_brings_methods_once() -> None:
+    (blank,) = choose_blanks(["q1.normalise"])
+    file = blank.cuts[0].file
+    text = finished(file)
+    answer = text.replace("(columns - self.mean) * self.inverse_std", "self.centred(columns)")
+    answer = answer.replace(
+        "    def denormalize(",
+        "    def centred(self, c):\n        return (c - self.mean) * self.inverse_std\n\n"
+        "    def denormalize(",
+    )
+    whole = graft(text, answer, blank.cuts)
+    assert whole.count("def centred") == 1
+    scope: dict[str, Any] = {}
+    exec(compile(whole, "grafted", "exec"), scope)
+    assert hasattr(scope["Normalizer"], "centred")
+
+
+def name_of(mistake: Mistake) -> str:
+    return f"{mistake.blank}-{MISTAKES.index(mistake)}"
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=name_of)
+def test_wrong_answer_fails(mistake: Mistake) -> None:
+    blank = BY_ID[mistake.blank]
+    texts = {}
+    for file in files_of([blank]):
+        changed = plant(finished(file), file, blank, mistake)
+        if changed != finished(file):
+            texts[file] = changed
+    assert len(texts) == 1, "the mistake must be in one file"
+    with patched(texts, [blank]), pytest.raises(Exception) as caught:
+        run_check(blank)
+    assert not isinstance(caught.value, BlankError)
+    assert mistake.message in str(caught.value)
+
+
+def test_every_blank_has_wrong_answers() -> None:
+    assert len(MISTAKES) >= 60
+    for blank in BLANKS:
+        assert len([mistake for mistake in MISTAKES if mistake.blank == blank.id]) >= 3, blank.id
+
+
+def test_expect_names_what_came_and_the_likely_mistake() -> None:
+    mistakes = [("halve it", [1.0, 2.0])]
+    with pytest.raises(WrongError, match=r"sum: expected \[2, 4\], got \[1, 2\]; likely.*halve it"):
+        expect("sum", [1, 2], [2.0, 4.0], mistakes)
+    with pytest.raises(WrongError, match=r"shape \(2,\), got \(1,\)"):
+        expect("sum", [1], [2.0, 4.0], mistakes)
+    with pytest.raises(WrongError, match="got None"):
+        expect("sum", None, [2.0, 4.0])
+    expect("sum", [float("nan"), 4], [float("nan"), 4.0])
+
+
+@pytest.mark.parametrize("name", ["q9", "q1.los", "", "q1.loss.x"])
+def test_unknown_blank_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="must be a question"):
+        choose_blanks([name])
+
+
+def test_blanks_are_chosen_by_id_and_by_question() -> None:
+    assert [blank.id for blank in choose_blanks(["q5", "q0.iterate"])] == [
+        "q0.iterate",
+        "q5.elites",
+        "q5.cem",
+        "q5.icem",
+    ]
+    assert choose_blanks([]) == [*BLANKS]
