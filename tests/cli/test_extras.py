@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio.v3 as iio
 import mujoco
 import numpy as np
 import pytest
@@ -29,6 +30,16 @@ def test_dm_control_task_trains(run_tiny: Run, capsys: pytest.CaptureFixture[str
     assert "Reward Loss" in curve[0]
     assert 0 < float(curve[1]["Eval_AverageReturn"]) <= 20  # at most 1 per env step
     assert capsys.readouterr().err == ""
+
+
+def test_dm_control_task_is_drawn(run_tiny: Run) -> None:
+    """DeepMind Control reads MUJOCO_GL when it is imported, before the run chooses a renderer."""
+    pytest.importorskip("shimmy")
+    pytest.importorskip("dm_control.suite")
+    folder = run_tiny(env_name="dm_control/cartpole-balance-v0", n_iter=1, video_log_freq=1)
+    frames = iio.imread(folder / "videos" / "eval_rollouts_itr_0.mp4")
+    assert frames.shape[0] == 20
+    assert frames.std() > 10  # not one colour
 
 
 @pytest.mark.parametrize(

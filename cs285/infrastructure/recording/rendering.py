@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -42,6 +43,13 @@ def restore_renderer(chosen: str | None) -> None:
     os.environ.pop(VARIABLE)
     if chosen:
         os.environ[VARIABLE] = chosen
+    _reload_dm_control()
+
+
+def _reload_dm_control() -> None:
+    """Let DeepMind Control read MUJOCO_GL again. It does so only when it is imported."""
+    if module := sys.modules.get("dm_control._render"):
+        importlib.reload(module)
 
 
 def choose_renderer(
@@ -67,6 +75,7 @@ def choose_renderer(
         )
         if probe.returncode == 0:
             os.environ[VARIABLE] = backend
+            _reload_dm_control()
             return
         reasons.append(f"{backend}: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
     raise UsageError(
