@@ -76,7 +76,8 @@ def _describe(error: BaseException) -> tuple[str, str]:
     else:
         file, line = _place(error.__traceback__)
         reason = str(error)
-    place = f"{Path(file).relative_to(PACKAGE.parent)}:{line}: " if file else ""
+    in_package = Path(file).is_relative_to(PACKAGE)
+    place = f"{Path(file).relative_to(PACKAGE.parent)}:{line}: " if in_package else ""
     return Path(file).as_posix(), f"{place}{type(error).__name__}: {reason}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cs285.assignment.blanks import (
 from cs285.assignment.checks.support import expect
 from cs285.assignment.live import patched
 from cs285.assignment.source import cut_blanks, find_function, graft, parse, part_of, plant
+from cs285.assignment.worker import judge
 from cs285.infrastructure.errors import BlankError, UsageError
 
 PACKAGE = Path(cs285.__file__).parent
@@ -156,6 +158,27 @@ def test_wrong_answer_fails(mistake: Mistake) -> None:
         run_check(blank)
     assert not isinstance(caught.value, BlankError)
     assert mistake.message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("return 1 / 0", r"cs285/agents/mbpo_agent.py:\d+: ZeroDivisionError: division by zero"),
+        ("exec('(')", r"SyntaxError: .*never closed|SyntaxError: unexpected EOF"),
+        ("raise SystemExit(3)", r"cs285/agents/mbpo_agent.py:\d+: SystemExit: 3"),
+        ("raise BlankError('q0.enough')", r"^q0.enough$"),
+        ("return {}", r"share of .*: expected .*, got \{\}"),
+    ],
+)
+def test_errors_of_an_answer_name_the_place(code: str, message: str) -> None:
+    (blank,) = choose_blanks(["q6.share"])
+    file = blank.cuts[0].file
+    first = "if len(self.model_buffer) == 0:"
+    text = finished(file).replace(first, f"{code}\n        {first}")
+    with patched({file: text}, [blank]):
+        status, got = judge(blank)
+    assert status == ("blocked" if "Blank" in code else "wrong")
+    assert re.search(message, got), got
 
 
 def test_every_blank_has_wrong_answers() -> None:
