@@ -8,4 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 .venv/bin/mypy
 .venv/bin/lint-imports --no-logo
 .venv/bin/python -m tests.prose
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
+# One more process than cores, because some tests wait.
+workers=$(.venv/bin/python -c "import os; print(os.cpu_count() + 1)")
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n "$workers" --dist loadfile \
+  --no-loadscope-reorder "$@"

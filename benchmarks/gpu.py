@@ -71,7 +71,7 @@ def parts(device: str, small: bool) -> dict[str, Callable[[], object]]:
     }
     runs = SMALL_RUNS if small else FULL_RUNS
     return {
-        "tests": partial(run_tests, ["-k", "backend"] if small else []),
+        "tests": partial(run_tests, ["-k", "backend_depends"] if small else []),
         "agreement with the CPU": partial(agreement, device),
         **{
             f"{name}, per second": partial(rate, contender, rounds)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import read_curve
 
 Run = Callable[..., Path]
@@ -28,6 +30,7 @@ def test_point_mass_reaches_the_goal(run_tiny: Run) -> None:
     assert max(float(row["Eval_AverageReturn"]) for row in curve[1:]) > -45
 
 
+@pytest.mark.long
 def test_planning_on_pendulum_works_with_a_learned_reward(run_tiny: Run) -> None:
     """Pendulum-v1 has no get_reward. Random actions return about -1200 on it."""
     folder = run_tiny(

@@ -17,6 +17,7 @@ from cs285.assignment.notebook import answer_cell, make_notebook
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONG = ("pilco",)
 MEASURED = "study/model_error.csv"
 SECONDS, BYTES = 600, 100_000  # a busy machine needs several times the quiet time
 
@@ -94,7 +95,13 @@ def test_notebook_is_committed_clean(file: Path) -> None:
             assert cell.execution_count is None
 
 
-@all_notebooks
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, marks=[pytest.mark.long] * (file.stem in LONG), id=file.stem)
+        for file in NOTEBOOKS
+    ],
+)
 def test_notebook_runs(file: Path, copy: Path) -> None:
     if file.stem == "model_error" and not (copy / "results" / MEASURED).exists():
         pytest.skip(f"results/{MEASURED} has not been made")

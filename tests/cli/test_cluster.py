@@ -74,6 +74,7 @@ def run_and_kill_a_node(cluster: Any, tmp_path: Path, script: str, *words: str) 
     return found
 
 
+@pytest.mark.long
 def test_sweep_continues_after_a_node_is_lost(cluster: Any, tmp_path: Path) -> None:
     flags = arguments(**{**FLAGS, "num_workers": None, "size": "16,24", "seed": "1"})
     words = ["--script", "mb", *flags]

@@ -203,7 +203,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, st
     return read_curve(run_folder(folder / "data"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL],
+)
 def test_interrupted_and_restarted_run_has_the_same_curve(
     how: signal.Signals, uninterrupted: list[dict[str, str]], tmp_path: Path
 ) -> None:

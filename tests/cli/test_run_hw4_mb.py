@@ -280,6 +280,7 @@ def test_ctrl_c_while_workers_start_is_a_one_line_error(delay: float, tmp_path: 
     assert "interrupted" in err
 
 
+@pytest.mark.long
 def test_full_disk_keeps_the_curve_of_a_run_without_checkpoints(tmp_path: Path) -> None:
     """The event file reaches the limit after progress.csv has some rows."""
 

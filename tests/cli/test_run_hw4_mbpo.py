@@ -40,7 +40,7 @@ LIKE_THE_PAPER = {
 }
 KINDS = pytest.mark.parametrize(
     "extra",
-    [{}, CONTINUING, LIKE_THE_PAPER],
+    [pytest.param({}, marks=pytest.mark.long), CONTINUING, LIKE_THE_PAPER],
     ids=["whole episodes", "continued episodes", "like the paper"],
 )
 
@@ -83,7 +83,9 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     assert same_checkpoint(folder, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_signal_saves_the_last_iteration(
     number: signal.Signals, tmp_path: Path, run_tiny_mbpo: Run
 ) -> None:

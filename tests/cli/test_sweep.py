@@ -113,7 +113,9 @@ def wait_for_the_end_of(runs: list[int]) -> None:
 
 
 @pytest.mark.skipif(available_cores() < 2, reason="needs two runs in parallel")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM]
+)
 def test_interrupted_sweep_can_be_resumed(how: signal.Signals, tmp_path: Path) -> None:
     """The curves equal the curves of uninterrupted runs, and no process is left over."""
     process = start(
