@@ -56,7 +56,7 @@ class Wandb:
             mode=None if has_account else "offline",
             settings=wandb.Settings(console="off", silent=True),
         )
-        self.place = str(folder / "wandb") if self._run.offline else self._run.url
+        self.place = str(folder / "wandb" if self._run.offline else self._run.url)
         # Not in `init`, because --resume may change flags such as --n_iter.
         self._run.config.update(about, allow_val_change=True)
 
