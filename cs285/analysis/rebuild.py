@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from cs285.agents.registry import AgentEntry, agent_of_run, check_trust
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.interrupts import import_torch
 from cs285.infrastructure.run_folder import (
     CONFIG,
     WHICH,
@@ -48,6 +49,7 @@ def rebuild(
 
     Raises UsageError: see read_run; or the checkpoint cannot be loaded.
     """
+    import_torch()
     from cs285.envs import inspect_task, make_env
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.cpu_tuning import tune_cpu

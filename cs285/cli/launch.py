@@ -34,6 +34,7 @@ from cs285.infrastructure.errors import (
     printable,
 )
 from cs285.infrastructure.files import shortened
+from cs285.infrastructure.interrupts import import_torch
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.recording.tracking import check_installed
 from cs285.infrastructure.run_folder import (
@@ -217,6 +218,7 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    import_torch()
     from cs285.envs import inspect_task
     from cs285.envs.env_watch import THIS_PROCESS
     from cs285.infrastructure.pytorch_util import select_device

@@ -62,6 +62,12 @@ def delayed_interrupts() -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
+def import_torch() -> None:
+    """Import torch with delayed interrupts: they would abort its C++ code, which calls Python."""
+    with delayed_interrupts():
+        import torch  # noqa: F401
+
+
 @contextmanager
 def _handlers(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handle signals with `handler` inside the block. Other threads than the main one get none."""
