@@ -139,6 +139,7 @@ def killed_and_resumed(name: str, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_mlflow_has_every_iteration_once(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     folder = killed_and_resumed("mlflow", tmp_path)
@@ -157,6 +158,7 @@ def test_mlflow_has_every_iteration_once(tmp_path: Path) -> None:
     assert names == [file.name for file in sorted((folder / "videos").iterdir())]
 
 
+@pytest.mark.long
 def test_offline_wandb_has_every_iteration(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
