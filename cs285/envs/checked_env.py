@@ -39,7 +39,7 @@ class CheckedEnv:
 
     def __init__(self, env: gym.Env) -> None:
         self.env = env
-        self.name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        self.name = name_of(env)
         self.shape = env.observation_space.shape
         self.actions = env.action_space
         THIS_PROCESS.call.name = self.name.encode()[:99]
@@ -121,13 +121,18 @@ class CheckedEnv:
         return TaskError(f"the environment {self.name} returned {what}, {where}; must be {rule}")
 
 
+def name_of(env: gym.Env) -> str:
+    """Return the id of an environment, or its class if it was not registered."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
 def close_env(env: gym.Env) -> None:
     """Close an environment. If it fails, print a warning, once per task: the data are complete."""
     try:
         with dtype_of_tasks():
             env.close()
     except Exception as error:
-        name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        name = name_of(env)
         if name not in _not_closed:
             _not_closed.add(name)
             print(

@@ -9,11 +9,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cs285.analysis.evaluation import evaluate
 from cs285.analysis.rebuild import rebuild
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import OneLineParser, whole_number
+from cs285.envs.checked_env import close_env
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
@@ -47,15 +49,14 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
     state = read_checkpoint(folder, "cpu", lazily=True, argument="LOGDIR")
     losses, predictions = folder / "itr_0_losses.npy", folder / PREDICTIONS
     with reading(f"LOGDIR {folder}", "the log folder of a run with its results"):
-        counters, command = Counters(**state["counters"]), _published(content["command"])
+        counters = Counters(**state["counters"])
+        _remove_paths(content)
         has_curve, has_predictions = os.path.lexists(folder / PROGRESS), predictions.exists()
         if has_curve:
             read_table(folder / PROGRESS, is_growing=True)
         steps = [] if has_curve else read_arrays(losses)[""].tolist()
         arrays = read_arrays(predictions) if has_predictions or not has_curve else {}
         errors = {name: float(arrays[name]) for name in ERRORS if name in arrays}
-    content["command"] = command
-    content["flags"].pop("data_dir", None)
     content["run"] = {
         "iterations": counters.next_iteration,
         "env_steps": counters.env_steps,
@@ -92,19 +93,24 @@ def export_agent(folder: Path, target: Path, trusted: bool = False) -> None:
     """
     which = "best" if (folder / BEST).exists() else "last"
     run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)
-    run.env.close()
+    close_env(run.env)
     if not run.agent.acting_parts:
         raise UsageError(f"--agent {target}: must be omitted for an agent without acting_parts")
     parameters = run.agent.parameters_dict()
     needed = {name: parameters[name] for name in run.agent.acting_parts}
     content = read_config(folder)
-    content["command"] = _published(content["command"])
-    content["flags"].pop("data_dir", None)
+    _remove_paths(content)
     with writing(f"--agent {target}", "a path in a writable folder"):
         target.mkdir(parents=True, exist_ok=True)
         (target / CONFIG).write_text(config_text(content))
         state = {"agent": needed, "counters": run.counters}
         save_checkpoint(target / BEST, state, content.get("id"))
+
+
+def _remove_paths(content: dict[str, Any]) -> None:
+    """Remove --data_dir from a config.json's content. Raises ValueError: see `_published`."""
+    content["command"] = _published(content["command"])
+    content["flags"].pop("data_dir", None)
 
 
 def _published(command: str | list[str]) -> str:
