@@ -143,7 +143,7 @@ def sine_moments(mean: Tensor, cov: Tensor) -> Moments:
     """Return the moments of sin(x_i) for each of D inputs; V is diagonal."""
     half = cov.diagonal() / 2
     shrink = (-half).exp()
-    plus, minus = _trigonometric_terms(mean, cov, half)
+    plus, minus = _trigonometric_terms(cov, half)
     sums, differences = mean[:, None] + mean, mean[:, None] - mean
     covs = (plus * differences.cos() - minus * sums.cos()) / 2
     return Moments(shrink * mean.sin(), covs, torch.diag(shrink * mean.cos()))
@@ -155,7 +155,7 @@ def angle_moments(mean: Tensor, cov: Tensor) -> Moments:
     half = cov.diagonal() / 2
     shrink = (-half).exp()
     sines, cosines = shrink * mean.sin(), shrink * mean.cos()
-    plus, minus = _trigonometric_terms(mean, cov, half)
+    plus, minus = _trigonometric_terms(cov, half)
     sums, differences = mean[:, None] + mean, mean[:, None] - mean
     even, odd = plus * differences.cos(), minus * sums.cos()
     mixed = (plus * differences.sin() + minus * sums.sin()) / 2  # cov(sin_i, cos_j)
@@ -171,10 +171,24 @@ def angle_moments(mean: Tensor, cov: Tensor) -> Moments:
     return Moments(means, blocks.reshape(2 * D, 2 * D), cross.reshape(D, 2 * D))
 
 
-def _trigonometric_terms(mean: Tensor, cov: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+def _trigonometric_terms(cov: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Return exp(-(s_ii + s_jj) / 2) (exp(s_ij) - 1), and the same with -s_ij: (D, D) each."""
-    shrink = (-(half[:, None] + half)).exp()
-    return shrink * torch.expm1(cov), shrink * torch.expm1(-cov)
+    sums = half[:, None] + half
+    return _scaled_expm1(cov, sums), _scaled_expm1(-cov, sums)
+
+
+def _scaled_expm1(values: Tensor, sums: Tensor) -> Tensor:
+    """Return exp(-sums) (exp(values) - 1) for values of at most `sums`, without an overflow.
+
+    exp(values) alone is infinite for an angle with a variance above 709, or above 79 in the third
+    harmonic of the squash.
+    """
+    positive, negative = values.clamp(min=0), values.clamp(max=0)
+    return torch.where(
+        values > 0,
+        -(positive - sums).exp() * torch.expm1(-positive),
+        (-sums).exp() * torch.expm1(negative),
+    )
 
 
 def augment(mean: Tensor, cov: Tensor, angle_dims: Sequence[int]) -> tuple[Tensor, Tensor]:
