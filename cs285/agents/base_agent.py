@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cs285.infrastructure.recording.stopwatch import Stopwatch
 from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.unfinished import Unfinished
 from cs285.models.base_model import DynamicsModel
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Policy
@@ -45,6 +46,7 @@ class BaseAgent:
     # The names in `parameters_dict` that the "Eval" policy needs. The best checkpoint has them.
     acting_parts: tuple[str, ...] = ()
     forecast: Forecast | None = None  # of an episode of this iteration; the trainer plots it
+    unfinished: Unfinished | None = None  # keeps the state of `train` while it takes minutes
 
     def __init__(self) -> None:
         self.stopwatch = Stopwatch()  # times the phases of training; the trainer adds its own

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from cs285.agents.base_agent import BaseAgent, Diagnosed, Forecast
 from cs285.collection.episodes import EpisodeKey, fresh_memory
-from cs285.config.pilco import NONE, PilcoConfig, PilcoSettings, numbers
-from cs285.envs.checked_env import close_env
-from cs285.envs.registration import TaskSpec, make_env
-from cs285.infrastructure.errors import UsageError
+from cs285.agents.pilco_problem import START_DRAWS, describe_problem
+from cs285.config.pilco import PilcoConfig, PilcoSettings
+from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator, to_numpy
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
-from cs285.models.bfgs import minimise
+from cs285.models.bfgs import Minimum, Progress, minimise
 from cs285.models.gp import Features, GPModel
-from cs285.models.moments import saturating_cost_mean
 from cs285.models.task_model import TaskModel
 from cs285.networks.threads import one_thread
 from cs285.policies.base_policy import Policy
@@ -37,37 +35,9 @@ from cs285.policies.rbf_policy import (
     measurement_noise,
 )
 
-START_DRAWS = 200  # resets from which the start distribution of other tasks is estimated
 PLAN_HORIZON, ERROR_HORIZON = 10, 20  # for a diagnosis, in env steps
 BAND = 1.96  # standard deviations; a Gaussian has 95% of its mass within
-
-
-class SaturatingCost(NamedTuple):
-    """The mean over W widths of 1 - exp(-1/2 (x - target)^T weights (x - target))."""
-
-    target: Tensor  # (D,), an augmented observation
-    weights: Tensor  # (W, D, D)
-
-    def expected(self, mean: Tensor, cov: Tensor) -> Tensor:
-        """Return the expected cost () of an augmented observation ~ N(mean, cov)."""
-        costs = [saturating_cost_mean(mean, cov, self.target, each) for each in self.weights]
-        return torch.stack(costs).mean()
-
-    def at(self, augmented: Tensor) -> Tensor:
-        """Return the costs (T,) of augmented observations (T, D)."""
-        offsets = augmented - self.target
-        squares = ((offsets @ self.weights) * offsets).sum(-1)  # (W, T)
-        return (1 - (-0.5 * squares).exp()).mean(0)
-
-
-class Problem(NamedTuple):
-    """What PILCO must know about a task before the first trial."""
-
-    features: Features
-    start_mean: Tensor  # (O,)
-    start_cov: Tensor  # (O, O)
-    noise_std: Tensor  # (O,), of the measurement noise in training
-    cost: SaturatingCost | None  # None: the cost is minus the reward
+MORE_STARTS = 10  # random policies to try if no search has a finite prediction
 
 
 class PredictedTrial(NamedTuple):
@@ -135,34 +105,60 @@ class PilcoAgent(BaseAgent):
         return metrics | self.trial_metrics
 
     def _search(self, iteration: int) -> dict[str, Tensor]:
-        """Minimise the predicted cost from the current policy and, with restarts, random ones."""
+        """Minimise the predicted cost from the current policy and, with restarts, random ones.
+
+        The new policy is the one with the lowest predicted cost. If no search has a finite
+        prediction, more random policies are tried; the old policy stays if all of them fail.
+        """
         config, predict = self.config, self._predictor(iteration)
-        starts = [self.policy.vector.clone()]
-        starts += [self._random_vector(iteration + 1, n) for n in range(1, config.pilco_restarts)]
-        found = [
-            minimise(
+        found, progress = self._continued_search(iteration)
+
+        def report(progress: Progress) -> None:
+            if self.unfinished is not None:
+                ended = [list(minimum) for minimum in found]
+                self.unfinished.write(iteration, [ended, [list(progress.best), *progress[1:]]])
+
+        def is_complete() -> bool:
+            finite = any(np.isfinite(minimum.value) for minimum in found)
+            return len(found) >= config.pilco_restarts + (0 if finite else MORE_STARTS)
+
+        while not is_complete():
+            start = self.policy.vector.clone()
+            if found:
+                start = self._random_vector(iteration + 1, len(found))
+            progress = progress or Progress.at(start, config.pilco_line_searches)
+            minimum = minimise(
                 lambda vector: predict(self.policy.preliminary(vector)).costs.sum(),
-                start,
-                config.pilco_line_searches,
+                progress,
+                report,
             )
-            for start in starts
-        ]
-        best = min(found, key=lambda minimum: minimum.value)
-        self.policy.vector.copy_(best.point)
+            found.append(minimum)
+            progress = None
+        self.policy.vector.copy_(min(found, key=lambda minimum: minimum.value).point)
         with torch.no_grad():
             predicted = predict(self.policy.preliminary(self.policy.vector))
-        evaluations = float(sum(minimum.evaluations for minimum in found))
-        metrics = {"Policy Evaluations": torch.tensor([evaluations])}
-        # The search keeps a policy without a finite prediction only if it found no other one. The
-        # next trial with it is still useful data.
+        metrics = {
+            "Policy Evaluations": sum(minimum.evaluations for minimum in found),
+            "Policy Searches": len(found),
+        }
+        tensors = {name: self.model.inputs.new_tensor([n]) for name, n in metrics.items()}
+        # Without a finite prediction, the next trial is still useful data.
         is_finite = all(bool(part.isfinite().all()) for part in predicted)
         self.predicted = predicted if is_finite else None
         if self.predicted is None:
-            return metrics
-        return metrics | {
+            return tensors
+        return tensors | {
             "Predicted Cost": predicted.costs.sum()[None],
             "Min Eigenvalue": torch.linalg.eigvalsh(predicted.cov).min()[None],
         }
+
+    def _continued_search(self, iteration: int) -> tuple[list[Minimum], Progress | None]:
+        """Return the results so far and the progress of the search of an interrupted session."""
+        saved = self.unfinished.read(iteration) if self.unfinished is not None else None
+        if saved is None:
+            return [], None
+        found, (best, *rest) = saved
+        return [Minimum(*one) for one in found], Progress(Minimum(*best), *rest)
 
     def _predictor(self, iteration: int) -> Callable[[Preliminary], PredictedTrial]:
         """Return the function that predicts a trial. Particles have the same noise in all calls."""
@@ -197,8 +193,7 @@ class PilcoAgent(BaseAgent):
         Each particle samples the posterior of the change independently at every step.
         """
         assert self.task.get_reward is not None
-        factor = torch.linalg.cholesky(self.problem.start_cov)
-        obs = self.problem.start_mean + noise[0] @ factor.mT
+        obs = self.problem.draw_starts(noise[0])
         particles, costs = [obs], []
         for draw in noise[1:]:
             acs = self.policy.act(preliminary, obs)
@@ -251,9 +246,8 @@ class PilcoAgent(BaseAgent):
         """Draw the parameters of a random policy."""
         generator = make_generator(self.seed, "pilco policy", iteration, number)
         shape = (START_DRAWS, self.task.ob_dim)
-        draws = torch.randn(shape, generator=generator, dtype=torch.float64)
-        factor = torch.linalg.cholesky(self.problem.start_cov.cpu())
-        starts = self.problem.start_mean.cpu() + draws @ factor.mT
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        starts = self.problem.draw_starts(noise.to(self.device)).cpu()
         return self.policy.initial_vector(starts, generator)
 
     def diagnosed(self) -> Diagnosed:
@@ -262,10 +256,7 @@ class PilcoAgent(BaseAgent):
         return Diagnosed(self.model, task, self.eval_policy, PLAN_HORIZON, ERROR_HORIZON)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the transitions, the model, the policy, and the prediction of the next trial.
-
-        A policy search cannot be resumed within: a resumed run repeats the iteration.
-        """
+        """Return the transitions, the model, the policy, and the prediction of the next trial."""
         return {
             "replay_buffer": self.replay_buffer.state_dict(),
             "predicted": None if self.predicted is None else list(self.predicted),
@@ -289,83 +280,6 @@ class PilcoAgent(BaseAgent):
         for name in ("model", "policy"):
             if name in parameters:
                 getattr(self, name).load_state_dict(parameters[name])
-
-
-def describe_problem(
-    task_id: tuple[str, ...], task: TaskSpec, settings: PilcoSettings, device: torch.device
-) -> Problem:
-    """Return the task's declarations, with the flags that replace them.
-
-    The start distribution of a task that declares none is estimated from resets. Raises UsageError:
-    a flag does not fit the task, or the task lacks what the propagation needs.
-    """
-    env = make_env(task_id)
-    declared: Any = env.unwrapped
-    dims = getattr(declared, "angle_dims", ())
-    if settings.pilco_angle_dims is not None:
-        text = settings.pilco_angle_dims
-        dims = () if text == NONE else tuple(map(int, text.split(",")))
-        if len(set(dims)) < len(dims) or max(dims, default=0) >= task.ob_dim:
-            raise UsageError(
-                f"--pilco_angle_dims {text}: must be different dimensions below {task.ob_dim}"
-            )
-    features = Features(task.ob_dim, dims)
-
-    def tensor(values: Any) -> Tensor:
-        return torch.tensor(np.array(values), dtype=torch.float64, device=device)
-
-    if hasattr(declared, "start_mean"):
-        start_mean, start_cov = tensor(declared.start_mean), tensor(declared.start_std).square()
-        start_cov = torch.diag(start_cov)
-    else:
-        starts = tensor([env.reset(seed=number)[0] for number in range(START_DRAWS)])
-        start_mean, start_cov = starts.mean(0), starts.mT.cov()
-        start_cov = start_cov + 1e-6 * torch.eye(task.ob_dim).to(start_cov)
-    close_env(env)
-    noise = numbers(settings.pilco_noise)
-    if len(noise) not in (1, task.ob_dim):
-        raise UsageError(
-            f"--pilco_noise {settings.pilco_noise}: must be 1 or {task.ob_dim} numbers"
-        )
-    noise_std = tensor(noise).expand(task.ob_dim)
-    cost = None
-    if settings.pilco_propagation == "moments":
-        cost = _saturating_cost(declared, features, settings, tensor)
-    elif task.get_reward is None:
-        raise UsageError(
-            "--pilco_propagation particles: must be moments, because this task has no get_reward"
-        )
-    return Problem(features, start_mean, start_cov, noise_std, cost)
-
-
-def _saturating_cost(
-    declared: Any, features: Features, settings: PilcoSettings, tensor: Callable[[Any], Tensor]
-) -> SaturatingCost:
-    """Return the cost of the flags, or else of the task. Raises UsageError: there is none."""
-    size = features.ob_dim + 2 * len(features.angle_dims)
-    target, matrix = getattr(declared, "cost_target", None), getattr(declared, "cost_matrix", None)
-    for name in ("pilco_target", "pilco_weights"):
-        text = getattr(settings, name)
-        if text is not None and len(numbers(text)) != size:
-            raise UsageError(
-                f"--{name} {text}: must be {size} numbers: {features.ob_dim} for the observation "
-                f"and {size - features.ob_dim} for sines and cosines of its angles"
-            )
-    if settings.pilco_target is not None:
-        target = numbers(settings.pilco_target)
-    if settings.pilco_weights is not None:
-        matrix = np.diag(np.sqrt(numbers(settings.pilco_weights)))
-    if target is None or matrix is None or len(target) != size:
-        raise UsageError(
-            "--pilco_propagation moments: this task declares no saturating cost for these "
-            "--pilco_angle_dims; must be particles, unless you pass --pilco_target and "
-            "--pilco_weights"
-        )
-    widths = [getattr(declared, "cost_width", 1.0)]
-    if settings.pilco_width is not None:
-        widths = numbers(settings.pilco_width)
-    square = tensor(matrix).mT @ tensor(matrix)
-    return SaturatingCost(tensor(target), torch.stack([square / width**2 for width in widths]))
 
 
 def _build_policy(settings: PilcoSettings, features: Features, task: TaskSpec) -> SquashedPolicy:

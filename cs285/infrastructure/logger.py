@@ -125,6 +125,8 @@ class Logger:
 
 def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the last value of each curve (steps,); this waits once for the device."""
+    if not metrics:
+        return {}
     last = torch.stack([curve[-1].double() for curve in metrics.values()])
     return dict(zip(metrics, last.tolist(), strict=True))
 

@@ -39,6 +39,7 @@ from cs285.infrastructure.run_folder import (
     WHICH,
     run_id,
 )
+from cs285.infrastructure.unfinished import Unfinished
 from cs285.infrastructure.utils import perform_actions, return_statistics, success_rates
 from cs285.models.base_model import DynamicsModel
 from cs285.models.evaluation import imagine, mean_prediction_error
@@ -114,6 +115,7 @@ class RL_Trainer:
                 f"--resume {folder}: its {CHECKPOINT} is missing, so the run would start again "
                 f"from iteration 0; must be a log folder with its {CHECKPOINT}"
             )
+        agent.unfinished = self._unfinished = Unfinished(folder, device)
         self.stopwatch = agent.stopwatch
         self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # includes earlier sessions
@@ -311,6 +313,7 @@ class RL_Trainer:
         folder = self.folder
         save_checkpoint(folder / CHECKPOINT, state, self._run_id, folder / PREVIOUS)
         self._saved = self.counters.next_iteration
+        self._unfinished.remove()
 
     def _save_parameters(self, name: str, parameters: dict[str, Any]) -> None:
         state = {"agent": parameters, "counters": vars(self.counters)}

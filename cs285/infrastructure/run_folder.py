@@ -26,6 +26,7 @@ CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
 WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}  # the checkpoints that a run resumes from
 BEST = "agent_best.pt"  # what acting needs, at the evaluation with the highest mean return
+UNFINISHED = "unfinished.pt"  # see infrastructure/unfinished.py
 LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
 MUST_BE = "the log folder of a run"
 # The types of the keys that this package uses.

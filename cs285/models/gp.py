@@ -12,7 +12,7 @@ from torch import Tensor
 from cs285.infrastructure.pytorch_util import CONSTANT, TINY
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel, Prediction
-from cs285.models.bfgs import Minimum, minimise
+from cs285.models.bfgs import Minimum, Progress, minimise
 from cs285.models.moments import KernelSum, Moments, append, augment, kernel_sum_moments
 
 # A length-scale may differ from the std of its input by this factor, and the signal-to-noise ratio
@@ -147,7 +147,8 @@ class GPModel(DynamicsModel):
             self.log_noise[dim] = best.point[-1]
             total += best.value
         self._functions = None
-        return {"GP Loss": torch.tensor([total]), "GP Rows": torch.tensor([float(len(data.obs))])}
+        metrics = {"GP Loss": total, "GP Rows": float(len(data.obs))}
+        return {name: self.inputs.new_tensor([value]) for name, value in metrics.items()}
 
     def _posterior(self) -> KernelSum:
         """Return the posterior as a sum of kernels."""
@@ -248,13 +249,13 @@ def curb(hyperparameters: Tensor, input_std: Tensor) -> Tensor:
 
 def spread_of(inputs: Tensor) -> Tensor:
     """Return the std (D,) of each input column (n, D), and 1 for a constant column."""
-    std, mean = torch.std_mean(inputs, 0)
+    std, mean = torch.std_mean(inputs, 0, correction=min(1, len(inputs) - 1))
     return torch.where(std > CONSTANT * mean.abs() + TINY, std, 1.0)
 
 
 def initial_hyperparameters(inputs: Tensor, targets: Tensor) -> Tensor:
     """Return length-scales and signal as the std of the data, and a tenth of it as the noise."""
-    signal = targets.std()
+    signal = targets.std(correction=min(1, len(targets) - 1))
     if signal <= TINY:  # a constant change; TINY is for a dimension that never changes
         signal = targets.abs().max().clamp(min=TINY)
     rest = torch.stack([signal, signal / INITIAL_SNR])
@@ -274,5 +275,5 @@ def fit_hyperparameters(
             hyperparameters, std
         )
 
-    found = [minimise(loss, start, line_searches) for start in starts]
+    found = [minimise(loss, Progress.at(start, line_searches)) for start in starts]
     return min(found, key=lambda minimum: minimum.value)

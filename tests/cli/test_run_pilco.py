@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cs285.agents import pilco_agent
 from cs285.infrastructure import rl_trainer
+from cs285.infrastructure.run_folder import UNFINISHED
 from cs285.scripts.diagnose import main as diagnose
 from cs285.scripts.evaluate import main as evaluate
 from cs285.scripts.run_pilco import main
@@ -170,6 +172,35 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     assert same_checkpoint(folder, whole)
     forecasts = [np.load(each / "itr_7_forecast.npz")["mean"] for each in (folder, whole)]
     assert np.array_equal(*forecasts)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_run_killed_within_a_policy_search_continues_there(
+    is_damaged: bool, tmp_path: Path, run_tiny_pilco: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = {**TINY_PILCO, "n_iter": 2, "pilco_line_searches": 100, "pilco_restarts": 2}
+    whole = run_tiny_pilco(**flags)
+    assert not (whole / UNFINISHED).exists()
+    process = start(SCRIPT, *arguments(**{**flags, "data_dir": tmp_path / "killed"}))
+    wait_until(lambda: bool(list((tmp_path / "killed").glob(f"hw4_*/{UNFINISHED}"))))
+    process.kill()
+    process.communicate()
+    folder = only_folder(tmp_path / "killed")
+    if is_damaged:  # the search begins anew
+        (folder / UNFINISHED).write_bytes(b"damaged")
+    left: list[int] = []  # line searches, at the start of each search of the resumed run
+    search = pilco_agent.minimise
+
+    def counted(function: Any, progress: Any, report: Any) -> Any:
+        left.append(progress.left)
+        return search(function, progress, report)
+
+    monkeypatch.setattr(pilco_agent, "minimise", counted)
+    assert main(["--resume", str(folder)]) == 0
+    assert (left[0] == 100) == is_damaged
+    assert read_curve(folder) == read_curve(whole)
+    assert same_checkpoint(folder, whole)
+    assert not (folder / UNFINISHED).exists()
 
 
 def test_the_other_agents_run_on_the_tasks(run_tiny: Any, run_tiny_mbpo: Any) -> None:

@@ -269,3 +269,25 @@ def test_linear_moments() -> None:
     assert_close(found.mean, [-0.5])
     assert_close(found.cov, [[1 + 4 * 2 + 2 * 2 * 0.5]])
     assert_close(cov @ found.cross, [[2.0], [4.5]])
+
+
+def test_moments_of_angles_do_not_overflow_for_large_variances() -> None:
+    """An angle about which nothing is known is uniform: sine and cosine have variance 1/2."""
+    variance = double([[2000.0, 0.0], [0.0, 0.1]]).requires_grad_()
+    found = angle_moments(double([0.3, 0.2]), variance)
+    torch.testing.assert_close(found.cov[:2, :2], 0.5 * torch.eye(2).double())
+    (gradient,) = torch.autograd.grad(found.cov.sum() + found.mean.sum(), variance)
+    assert gradient.isfinite().all()
+    squashed = squash_moments(double([0.3]), double([[2000.0]]))
+    expected = (9**2 + 1) / 8**2 / 2  # of (9 sin v + sin 3v) / 8 for a uniform v
+    assert squashed.cov.item() == pytest.approx(expected)
+
+
+def test_gradient_of_angles_without_covariance() -> None:
+    mean = double([0.3, -0.2])
+
+    def covs(values: Tensor) -> Tensor:
+        cov = torch.diag(double([0.5, 0.2])) + values * double([[0.0, 1.0], [1.0, 0.0]])
+        return angle_moments(mean, cov).cov
+
+    assert torch.autograd.gradcheck(covs, double([0.0]).requires_grad_())

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.agents.pilco_agent import PilcoAgent, SaturatingCost
+from cs285.agents.pilco_agent import MORE_STARTS, PilcoAgent
+from cs285.agents.pilco_problem import SaturatingCost
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import from_flat
 from cs285.config.pilco import PilcoConfig
 from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Path
+from cs285.models import bfgs
 from cs285.models.gp import Features
 from cs285.policies.base_policy import RandomPolicy
 from cs285.policies.rbf_policy import LinearPolicy, RBFPolicy, SquashedPolicy
@@ -263,10 +265,70 @@ def test_angle_dims_flag_replaces_the_declaration() -> None:
 def test_search_without_a_finite_prediction_keeps_the_policy_and_the_run() -> None:
     agent = fitted_agent(pilco_line_searches=3)
     before = agent.policy.vector.clone()
-    agent.problem = agent.problem._replace(start_cov=torch.full((4, 4), torch.nan).double())
+    agent.problem = agent.problem._replace(start_mean=torch.full((4,), torch.nan).double())
     agent.add_to_replay_buffer(trial(agent, 1), 1)
     metrics = agent.train(1)
     assert agent.predicted is None
     assert "Predicted Cost" not in metrics
+    assert metrics["Policy Searches"].item() == 1 + MORE_STARTS
     assert all(part.isfinite().all() for part in metrics.values())
     assert torch.equal(agent.policy.vector, before)
+
+
+def test_search_tries_random_policies_if_the_current_one_has_no_finite_prediction() -> None:
+    agent = fitted_agent(pilco_line_searches=3)
+    agent.policy.vector.fill_(torch.nan)
+    agent.add_to_replay_buffer(trial(agent, 1), 1)
+    metrics = agent.train(1)
+    assert metrics["Policy Searches"].item() == 2
+    assert agent.policy.vector.isfinite().all()
+    assert agent.predicted is not None
+
+
+class Kept:
+    """Stands in for the trainer's file: keeps all states, and can begin with one."""
+
+    def __init__(self, first: Any = None) -> None:
+        self.first, self.states = first, list[Any]()
+
+    def read(self, iteration: int) -> Any:
+        return self.first
+
+    def write(self, iteration: int, state: Any) -> None:
+        self.states.append(state)
+
+
+def test_search_continues_after_any_block_with_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bfgs, "BLOCK", 2)
+    flags: dict[str, Any] = {"pilco_line_searches": 5, "pilco_restarts": 2, "pilco_noise": "0"}
+
+    def trained(kept: Kept) -> tuple[PilcoAgent, dict[str, Tensor]]:
+        agent = make_agent("pendulum-swingup-v0", **flags)
+        agent.unfinished = kept  # type: ignore[assignment]
+        agent.add_to_replay_buffer(trial(agent, 0), 0)
+        return agent, agent.train(0)
+
+    kept = Kept()
+    whole, metrics = trained(kept)
+    assert len(kept.states) == 6  # after 2, 4 and 5 line searches of both searches
+    for state in kept.states:
+        agent, found = trained(Kept(state))
+        assert torch.equal(agent.policy.vector, whole.policy.vector)
+        assert {name: value.tolist() for name, value in found.items()} == {
+            name: value.tolist() for name, value in metrics.items()
+        }
+
+
+def test_start_without_variance_and_a_single_transition() -> None:
+    agent = make_agent(pilco_line_searches=1, pilco_max_rows=1)
+    agent.problem = agent.problem._replace(start_factor=torch.zeros(4, 4).double())
+    agent.add_to_replay_buffer(trial(agent, 0), 0)
+    metrics = agent.train(0)
+    assert all(part.isfinite().all() for part in metrics.values())
+
+
+def test_cost_of_the_task_must_fit_the_angles() -> None:
+    with pytest.raises(UsageError, match="declares no saturating cost for these"):
+        make_agent(pilco_angle_dims="none", pilco_target="0,0,0,3.14")
