@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +18,11 @@ from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.cli.launch import execute
 from cs285.envs import make_env
 from cs285.envs.checked_env import close_env
+from cs285.experiments.job import words_of
 from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.recording.rendering import VARIABLE, restore_renderer
 from cs285.models.base_model import DynamicsModel
 from cs285.models.model_env import ModelEnv
 from cs285.policies.base_policy import Memory
@@ -102,8 +105,9 @@ def load(
 ) -> Agent:
     """Return the agent of the run in a log folder, ready to act on a CPU.
 
-    `checkpoint` is "last" (the default), "previous", "best" (what acting needs), or an iteration of
-    a run with --save_params. Give `env` if the run's environment was a class or a function.
+    `checkpoint` is "last" (the default), "previous", "best" (the weights that the policy needs to
+    act), or an iteration of a run with --save_params. Give `env` if the run's environment was a
+    class or a function.
 
     Raises UsageError: the folder has no such checkpoint, or imports a module and is not `trusted`.
     """
@@ -123,7 +127,8 @@ def train(
 ) -> Agent:
     """Train an agent ("mb", "mbpo", …) as its script does, and return it.
 
-    `flags` are the flags of the command line without the dashes; True is a flag without a value.
+    `flags` are the flags of the command line without the dashes: True is --NAME, False --no-NAME,
+    and None leaves a flag out.
     `callback(iteration, scalars)` is called after each logged iteration. An `env` that is a class
     or a function runs in this process only. Raises RunError: a flag is bad, or the run fails.
     """
@@ -131,12 +136,12 @@ def train(
     words = ["--env_name", env_id_of(env)]
     if not isinstance(env, str):
         flags.setdefault("num_workers", 1)
-    for name, value in flags.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value is not None and value is not False:
-            words.append(f"--{name}={value}")
-    folder = execute(entry, words, callback)
+    words += words_of({name: value for name, value in flags.items() if value is not None})
+    users_renderer = os.environ.get(VARIABLE)
+    try:
+        folder = execute(entry, words, callback)
+    finally:  # a run without videos disables rendering for its process
+        restore_renderer(users_renderer)
     assert folder is not None  # only --preset list has none
     return load(folder, trusted=True)
 

@@ -152,7 +152,7 @@ class MBPOAgent(BaseAgent):
         )
 
     def _restart(self) -> None:
-        """Clear the model buffer, and forget the moments of all optimisers."""
+        """Clear the model buffer, and reset all optimisers."""
         self.model_buffer.clear()
         self.sac_agent.reset_optimizers()
         if self.mb_agent.optimizer:
@@ -165,10 +165,15 @@ class MBPOAgent(BaseAgent):
         transitions come from an outdated model and policy (docs/mbpo.md).
         """
         config = self.config
+        if config.mbpo_model_buffer_size:
+            return config.mbpo_model_buffer_size
         sac_iterations = self.sac_agent.config.sac_n_iter * config.mbpo_refit_every
+        rollouts = sac_iterations * config.mbpo_rollouts_per_sac_iter
+        if config.mbpo_rollouts_per_block:
+            blocks = -(-sac_iterations // config.mbpo_rollout_every)
+            rollouts = blocks * config.mbpo_rollouts_per_block
         length = config.length_at(self.env_steps)
-        rows = sac_iterations * config.mbpo_rollouts_per_sac_iter * length
-        return config.mbpo_model_buffer_size or max(config.mbpo_models_kept * rows, 1)
+        return max(config.mbpo_models_kept * rollouts * length, 1)
 
     def _imagine(self) -> None:
         """Do the model rollouts of the new block and store them in the model buffer."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cs285.agents.base_agent import BaseAgent, Diagnosed, Forecast
-from cs285.collection.episodes import EpisodeKey, fresh_memory
 from cs285.agents.pilco_problem import START_DRAWS, describe_problem
+from cs285.collection.episodes import EpisodeKey, fresh_memory
 from cs285.config.pilco import PilcoConfig, PilcoSettings
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator, to_numpy

@@ -1,4 +1,4 @@
-"""What PILCO must know about a task before the first trial: its features, starts, noise and cost."""
+"""What PILCO must know about a task before the first trial: features, starts, noise and cost."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ def describe_problem(
         return torch.tensor(np.array(values), dtype=torch.float64, device=device)
 
     if hasattr(declared, "start_mean"):
-        start_mean, start_factor = tensor(declared.start_mean), torch.diag(tensor(declared.start_std))
+        start_mean, start_factor = (
+            tensor(declared.start_mean),
+            torch.diag(tensor(declared.start_std)),
+        )
     else:
         starts = tensor([env.reset(seed=number)[0] for number in range(START_DRAWS)])
         start_mean, ridge = starts.mean(0), 1e-6 * torch.eye(task.ob_dim).to(starts)

@@ -257,6 +257,7 @@ class SACAgent(BaseAgent):
             config.sac_discount,
         )
         metrics = self._take_critic_step(result)
+        metrics["Training Rollouts Dropped"] = 1 - rollout.valid.float().mean()
         if moves_target:
             self._move_target()
         if trains_actor:
@@ -272,7 +273,7 @@ class SACAgent(BaseAgent):
         self.target_critic.network.vector.lerp_(source, self.config.sac_target_rate)
 
     def reset_optimizers(self) -> None:
-        """Forget the moments of both optimisers."""
+        """Reset both optimisers."""
         reset_moments(self.actor_optimizer)
         reset_moments(self.critic_optimizer)
 

@@ -56,7 +56,7 @@ def critic_loss(
 
 
 def squared_error(values: Tensor, targets: Tensor) -> CriticLoss:
-    """Return the critic's loss for values (E, B) and targets (B,)."""
+    """Return the critic's loss for values (E, B) and targets (B,) or (E, B)."""
     return CriticLoss((values - targets).square().mean(1).sum(), values.detach().mean())
 
 

@@ -20,6 +20,8 @@ from cs285.models.propagation import Split, draw_split, step_with_mean, step_wit
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy
 
+LARGEST = 1e10  # a state or reward beyond this has diverged; its square is still finite in float32
+
 
 class Draws(NamedTuple):
     """The random draws of a training rollout."""
@@ -37,6 +39,7 @@ class Rollout(NamedTuple):
     alive: Tensor  # (H + 1, B), bool: no termination before this step
     last_obs: Tensor  # (B, O), scaled
     last_acs: Tensor  # (B, A)
+    valid: Tensor  # (B,), bool: no state or reward diverged
 
 
 class ValueExpansion:
@@ -65,10 +68,11 @@ class ValueExpansion:
     def roll_out(self, policy: SACPolicy, obs: Tensor, draws: Draws) -> Rollout:
         """Follow the policy from obs (B, O), differentiable in the policy's weights only.
 
-        Rows stay where they are after a termination.
+        Rows stay where they are after a termination. A row also ends before a state or reward that
+        diverges, so that no value overflows, and does not count in the losses.
         """
         step, state = self.model.frozen_step(), self.model.initial_state(obs)
-        alive = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
+        alive = valid = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
         sample = policy.sample(policy.scale_obs(obs), draws.noise[0])
         first_acs, log_probs, alive_at, rewards = sample.acs, [sample.log_probs], [alive], []
         for t in range(self.horizon):
@@ -78,6 +82,10 @@ class ValueExpansion:
             else:
                 moved, prediction = step_with_mean(self.model, step, state, acs)
             outcome = self.task.outcome(prediction, acs)
+            sane = prediction.next_obs.abs().amax(-1) < LARGEST
+            sane = sane & (outcome.rewards.abs() < LARGEST)
+            valid = valid & (sane | ~alive)
+            alive = alive & sane
             if outcome.terminated is not None:
                 alive = alive & ~outcome.terminated
             state = torch.where(alive[:, None], moved, state)
@@ -93,6 +101,7 @@ class ValueExpansion:
             torch.stack(alive_at),
             policy.scale_obs(obs),
             sample.acs,
+            valid,
         )
 
 
@@ -102,12 +111,13 @@ def soft_return(
     """Return the return plus entropy bonuses of each row, (B,).
 
     It is the sum over t < H of discount^t (r_t - temperature * log pi_t), plus discount^H
-    (Q - temperature * log pi_H) with `last_values` (B,) as Q. Terms after a termination are zero.
+    (Q - temperature * log pi_H) with `last_values` (B,) as Q. Terms after a termination are zero,
+    and so is a row that diverged.
     """
     rewards = torch.cat([rollout.rewards, last_values[None]])
     weights = discount ** torch.arange(len(rewards), device=rewards.device, dtype=rewards.dtype)
     terms = weights[:, None] * (rewards - temperature * rollout.log_probs)
-    return torch.where(rollout.alive, terms, 0.0).sum(0)
+    return torch.where(rollout.alive & rollout.valid, terms, 0.0).sum(0)
 
 
 def expanded_critic_loss(
@@ -122,13 +132,15 @@ def expanded_critic_loss(
     """Return the mean over B of (Q - target)^2 at the rollout's first states, summed over E.
 
     `obs` (B, O) are these states, scaled. The target is the soft return without the entropy bonus
-    of the first action, which Q does not include. Feinberg et al. 2018, arXiv:1803.00101.
+    of the first action, which Q does not include. Feinberg et al. 2018, arXiv:1803.00101. Rows that
+    diverged have no error.
     """
     with torch.no_grad():
         last_values = target_critic.target_value(rollout.last_obs, rollout.last_acs, draws.members)
         targets = soft_return(rollout, last_values, temperature, discount)
         targets = targets + temperature * rollout.log_probs[0]
-    return squared_error(critic(obs, rollout.acs.detach(), masks=draws.masks), targets)
+    values = critic(obs, rollout.acs.detach(), masks=draws.masks)
+    return squared_error(values, torch.where(rollout.valid, targets, values.detach()))
 
 
 def expanded_actor_loss(

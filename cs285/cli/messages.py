@@ -18,7 +18,7 @@ from cs285.infrastructure.errors import (
     WorkerError,
     as_no_memory,
 )
-from cs285.infrastructure.run_folder import CHECKPOINT, env_name_of
+from cs285.infrastructure.run_folder import CHECKPOINT, imports_modules
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
@@ -47,8 +47,8 @@ def _how_to_resume(folder: Path, lost: int) -> str:
     """Return how to continue the run, or that nothing of it was saved."""
     if not (folder / CHECKPOINT).exists():
         return "; nothing was saved"
-    # The run imported the module of MODULE:ID, so its user trusts it.
-    trust = " --trust" if ":" in env_name_of(folder) else ""
+    # The run imported the module of MODULE:NAME, so its user trusts it.
+    trust = " --trust" if imports_modules(folder) else ""
     repeated = f", which repeats {lost} unsaved iteration{'s' * (lost > 1)}"
     return f"; continue with --resume {folder}{trust}{repeated * (lost > 0)}"
 

@@ -90,7 +90,7 @@ def flag(
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser with one-line errors and without abbreviated flags."""
+    """An argument parser without abbreviated flags. Its errors are UsageErrors of one line."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
@@ -101,7 +101,7 @@ class OneLineParser(argparse.ArgumentParser):
         # argparse writes "argument --flag: VALUE: must be X" or "argument --flag: expected ...".
         words = re.sub(r"^argument (?:\S+/)?(\S+): (\S+: must be)", r"\1 \2", message)
         words = re.sub(r"^argument (\S+): expected .*", r"\1: must have a value", words)
-        self.exit(2, f"{self.prog}: error: {one_line(words)}\n")
+        raise UsageError(one_line(words))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cs285.config.model import ModelConfig
-from cs285.config.planner import PlannerConfig
+from cs285.config.planner import ENSEMBLE_RULES, PlannerConfig
 from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import UsageError
 
@@ -13,6 +14,8 @@ from cs285.infrastructure.errors import UsageError
 @dataclass(frozen=True)
 class MBConfig:
     """Settings of the MB agent, which fits a dynamics model and plans through it."""
+
+    rules: ClassVar = ENSEMBLE_RULES
 
     run: RunConfig
     model: ModelConfig

@@ -9,7 +9,7 @@ from cs285.config.flags import COUNT, LARGEST, STEPS, UNIT, check_values, flag, 
 from cs285.config.ineffective import Rule, ineffective_if, names_of
 from cs285.config.mb import check_particles, require_model
 from cs285.config.model import ModelConfig
-from cs285.config.planner import PlannerConfig
+from cs285.config.planner import ENSEMBLE_RULES, PlannerConfig
 from cs285.config.run import RunConfig
 from cs285.config.sac import SACConfig
 from cs285.infrastructure.errors import UsageError
@@ -161,6 +161,7 @@ class MBPOConfig:
             "mbpo_restart_at_fit",
             "mbpo_critic_iters_after_fit",
         ),
+        *ENSEMBLE_RULES,
     )
 
     run: RunConfig

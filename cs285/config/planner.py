@@ -45,17 +45,6 @@ class SharedSettings:
             "is {mpc_warm_start}, so the first population is uniform",
         ),
         ineffective_if("mpc_propagation", "mean", "mpc_particles"),
-        Rule(
-            ("mpc_particles",),
-            lambda flat: flat["mpc_propagation"] == "tsinf" and flat["model"] == "deterministic",
-            "--mpc_propagation is tsinf and --model is deterministic, so all particles of a member "
-            "are equal",
-        ),
-        Rule(
-            ("mpc_propagation", "mpc_particles"),
-            lambda flat: flat["ensemble_size"] == 1 and flat["model"] == "deterministic",
-            "--ensemble_size is 1 and --model is deterministic",
-        ),
     )
 
     mpc_horizon: int = flag(
@@ -216,3 +205,19 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
                 "number of members that predict"
             )
         return self.mpc_particles // members
+
+
+# Rules of a planner on an ensemble, for configs that have both groups.
+ENSEMBLE_RULES = (
+    Rule(
+        ("mpc_particles",),
+        lambda flat: flat["mpc_propagation"] == "tsinf" and flat["model"] == "deterministic",
+        "--mpc_propagation is tsinf and --model is deterministic, so all particles of a member "
+        "are equal",
+    ),
+    Rule(
+        ("mpc_propagation", "mpc_particles"),
+        lambda flat: flat["ensemble_size"] == 1 and flat["model"] == "deterministic",
+        "--ensemble_size is 1 and --model is deterministic",
+    ),
+)

@@ -73,7 +73,7 @@ class InThisProcess:
         if threading.current_thread() is not threading.main_thread():
             yield  # Python delivers signals only to the main thread
             return
-        self._timeout = timeout
+        timeout, self._timeout = self._timeout, timeout
         if self._thread is None or not self._thread.is_alive():  # threads end in a forked process
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
@@ -81,6 +81,7 @@ class InThisProcess:
         try:
             yield
         finally:
+            self._timeout = timeout  # of an outer block, or infinite
             signal.signal(signal.SIGALRM, before)
 
     def _on_alarm(self, number: int, frame: object) -> None:

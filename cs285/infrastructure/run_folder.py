@@ -186,12 +186,13 @@ def run_id(folder: Path) -> str | None:
         return None
 
 
-def env_name_of(folder: Path) -> str:
-    """Return the --env_name of the run in `folder`, or "" if it is unknown."""
+def imports_modules(folder: Path) -> bool:
+    """Return whether the run in `folder` imports modules of its user, as far as it is known."""
     try:
-        return read_description(folder / CONFIG)["flags"].get("env_name", "")
+        flags = read_description(folder / CONFIG)["flags"]
     except (OSError, ValueError):
-        return ""
+        return False
+    return any(":" in str(flags.get(name, "")) for name in ("env_name", "env_wrappers"))
 
 
 def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:

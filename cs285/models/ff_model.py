@@ -167,7 +167,7 @@ class FFModel(DynamicsModel):
         mse = losses.mse(means.detach(), None, targets).mean(0)
         metrics = {"Training Loss": self._mean_of_varying(mse[: self.ob_dim])}
         if self.learns_reward:
-            metrics["Reward Loss"] = mse[-1]
+            metrics["Reward Loss"] = mse[-1] * (self.target_stats.std[-1] > 0)
         if logits is not None:
             cross_entropy = losses.termination_loss(logits, batch.terminated.float())
             by_member = by_member + cross_entropy

@@ -130,11 +130,15 @@ def export(target: Path | None, job: Job, eval_episodes: int = 0) -> None:
 
 def run_of(experiment: Experiment, seed: int) -> Job:
     """Return the job of a run. Raises UsageError: a flag of the experiment is invalid."""
-    parser = OneLineParser(prog=f"{SCRIPT}: {experiment.name}", add_help=False)
+    parser = OneLineParser(prog=SCRIPT, add_help=False)
     add_flags(parser, find_agent(experiment.script).config_class)
     presets.add_flag(parser)
     words = experiment.command(seed)[len(find_agent(experiment.script).words) :]
-    return job_of(experiment.script, parse_values(parser, words), experiment.minutes)
+    try:
+        given = parse_values(parser, words)
+    except UsageError as error:
+        raise UsageError(f"{experiment.name}: {error}") from error
+    return job_of(experiment.script, given, experiment.minutes)
 
 
 def print_commands(

@@ -7,6 +7,7 @@ the folder of the sweep.
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -100,8 +101,7 @@ def _run(sweep: Sweep, asked: SweepArguments, resumed: Path | None, data_dir: Pa
         with lock_folder(folder):
             print(f"sweep in {folder}", flush=True)
             trials = Trials(sweep, folder)
-            names = (sweep.script, *sweep.choices.get("env_name", ()))
-            needs_trust = any(":" in str(name) for name in names)
+            needs_trust = ":" in sweep.script or bool(sweep_folder.modules_of(sweep.choices))
             hint = f"continue with --resume {folder}{' --trust' * needs_trust}"
             try:
                 with writing(f"--data_dir {folder}", f"{FOLDER}; {hint}"):
@@ -157,11 +157,17 @@ def _check_tasks(sweep: Sweep) -> None:
 
     found = [sweep.job(values).settings for values in sweep.values()]
     # An agent without a model has only --env_name.
+    names = ("env_name", "env_kwargs", "env_wrappers")
     flags = [
-        (one["env_name"], one.get("learned_reward", False), one.get("termination")) for one in found
+        (
+            tuple(one[name] for name in names),
+            one.get("learned_reward", False),
+            one.get("termination"),
+        )
+        for one in found
     ]
-    for name, learned_reward, termination in dict.fromkeys(flags):
-        inspect_task(name, learned_reward, termination)
+    for task, learned_reward, termination in dict.fromkeys(flags):
+        inspect_task(task, learned_reward, termination)
 
 
 def _print_commands(sweep: Sweep) -> int:
@@ -176,7 +182,9 @@ def _print_commands(sweep: Sweep) -> int:
 
 def _resumed(folder: Path, given: dict[str, Any]) -> Sweep:
     """Return the sweep in `folder`. The modules in the `given` flags need no trust."""
-    named = {given.get("script"), *given.get("env_name", "").split(",")}
+    words = [given.get("script", "")]
+    words += [given.get(name, "") for name in ("env_name", "env_wrappers")]
+    named = {word for value in words for word in re.split("[, ;]", value)}
     return sweep_folder.read(folder, "trust" in given, named)
 
 
@@ -185,7 +193,8 @@ def _script_in(argv: Sequence[str]) -> str:
     parser = OneLineParser(prog=SCRIPT, add_help=False)
     parser.add_argument("--script", default=ABSENT)
     parser.add_argument("--resume", type=Path, default=ABSENT)
-    parser.add_argument("--env_name", default="")
+    for name in ("--env_name", "--env_wrappers"):
+        parser.add_argument(name, default="")
     add_trust_flag(parser)
     found = vars(parser.parse_known_args(argv)[0])
     if "resume" in found:

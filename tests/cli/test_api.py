@@ -13,6 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import cs285
+from cs285 import api
 from cs285.analysis.evaluation import evaluate
 from cs285.envs import make_env
 from cs285.infrastructure.errors import UsageError
@@ -169,3 +170,22 @@ def test_ids_of_environments() -> None:
     assert cs285.api.env_id_of(lambda: LinearReach()) == "python/lambda-v0"
     env_id = cs285.api.env_id_of(LinearReach)
     assert env_id == "python/LinearReach-v0" and isinstance(gym.make(env_id).unwrapped, LinearReach)
+
+
+def test_false_and_bad_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    flags = {**flags_of(TINY_MBPO, tmp_path), "n_iter": 1, "mbpo_rollout_length": 2}
+    trained = cs285.train(
+        "mbpo", "tests.toys:LinearReach-v0", preset="sharp", no_gpu=False, **flags
+    )
+    assert trained.config.run.no_gpu is False
+    assert os.environ["MUJOCO_GL"] == "osmesa"  # videos can be made after training
+    with pytest.raises(UsageError, match="unknown argument --learning_rat=1; did you mean"):
+        cs285.train("mbpo", "Pendulum-v1", learning_rat=1)
+    with pytest.raises(UsageError, match="--n_iter many: must be an integer"):
+        cs285.train("mbpo", "Pendulum-v1", n_iter="many")
+    words = []
+    monkeypatch.setattr(api, "execute", lambda entry, given, callback: words.extend(given) or "x")
+    monkeypatch.setattr(api, "load", lambda *args, **options: None)
+    cs285.train("mbpo", "Pendulum-v1", learned_reward=False, size=None, compile=True)
+    assert words == ["--env_name", "Pendulum-v1", "--no-learned_reward", "--compile"]

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from cs285.cli.messages import one_line_errors
 from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.definition import Sweep
+from cs285.infrastructure.errors import InterruptedRunError
 from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.run_folder import config_text
 from cs285.scripts import (
@@ -29,7 +31,11 @@ from tests.cli.processes import ROOT
 from tests.conftest import TINY, arguments, error_of
 
 Run = Callable[..., Path]
-TASK = "from tests import toys\nfrom pathlib import Path\nPath('ran').write_text('')\n"
+TASK = """from pathlib import Path
+from tests.toys import HalfReward
+
+Path("ran").write_text("")
+"""
 RUN = "hw4_q3_obstacles_obstacles-cs285-v0_24-11-2026_21-59-31"
 
 
@@ -106,6 +112,26 @@ def test_modules_of_a_sweep_are_imported_only_with_trust(
     file.write_text(file.read_text().replace('"mb"', f'"{module}:mb"'))
     assert "--trust" in error_of(sweep.main, words, capsys)
     assert not is_imported(module)
+
+
+def test_wrapper_of_a_sweep_is_imported_only_with_trust(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapper = f"{module}:HalfReward"
+    plan = Sweep("s", "mb", {"env_name": ["Pendulum-v1"], "env_wrappers": [wrapper]})
+    folder = sweep_folder.create(plan, tmp_path, "sweep.py")
+    words = ["--resume", str(folder), "--dry_run"]
+    assert "--trust" in error_of(sweep.main, words, capsys)
+    assert not is_imported(module)
+    assert sweep.main([*words, "--trust"]) == 0
+    assert sweep.main([*words, "--env_wrappers", wrapper]) == 0
+
+
+def test_resume_command_of_a_run_with_a_wrapper_has_trust(run_tiny: Run) -> None:
+    folder = run_tiny(n_iter=1, env_wrappers="tests.toys:HalfReward")
+    expected = pytest.raises(InterruptedRunError, match=f"--resume {folder} --trust")
+    with expected, one_line_errors(folder, lambda: 0):
+        raise KeyboardInterrupt
 
 
 def test_reproduce_trusts_the_modules_of_its_list(module: str, tmp_path: Path) -> None:

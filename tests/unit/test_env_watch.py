@@ -13,7 +13,7 @@ from gymnasium.wrappers import TimeLimit
 from cs285.collection.collector import Collector, InProcess
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.worker_pool import WorkerPool
-from cs285.envs.env_watch import Call
+from cs285.envs.env_watch import THIS_PROCESS, Call
 from cs285.infrastructure.errors import TaskError
 from cs285.infrastructure.recording import progress
 from cs285.infrastructure.recording.progress import CollectionProgress
@@ -119,3 +119,16 @@ def test_progress_tells_how_long_no_step_has_come(
             show(steps)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("; ")[2] for line in lines] == ["", "no step for 26 s", ""]
+
+
+def test_limit_ends_with_its_block() -> None:
+    call = THIS_PROCESS.call
+    with THIS_PROCESS.watched(10 * SECONDS):
+        with THIS_PROCESS.watched(SECONDS):
+            pass
+        call.begin(1)
+        time.sleep(3 * SECONDS)  # below the limit of the outer block
+        call.end()
+    call.begin(1)  # without a handler, the watcher's signal would end this process
+    time.sleep(3 * SECONDS)
+    call.end()

@@ -439,3 +439,12 @@ def test_noise_is_scaled_by_the_bounded_std() -> None:
     raw = model.network(inputs)[..., O:]
     std = (0.5 * bounded(raw, model.log_var_bounds)).exp() * model.target_stats.std
     torch.testing.assert_close(moved, std * noise)
+
+
+def test_constant_reward_has_no_loss() -> None:
+    model = FFModel(O, A, ModelConfig(), True, make_generator(0, "reward"))
+    data = make_data()._replace(rewards=torch.ones(400))
+    model.fit_statistics(data)
+    metrics = model.loss(data).metrics
+    assert metrics["Reward Loss"] == 0
+    assert metrics["Training Loss"] > 0

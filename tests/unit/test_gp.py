@@ -9,7 +9,7 @@ from sklearn import gaussian_process as gp
 from torch import Tensor
 
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.bfgs import BLOCK, Progress, minimise
+from cs285.models.bfgs import Progress, minimise
 from cs285.models.gp import (
     Features,
     GPModel,
@@ -203,7 +203,9 @@ def test_minimise_finds_a_minimum_and_survives_failures() -> None:
             torch.linalg.cholesky(-torch.eye(2))
         return (point[0] - 0.4) ** 2
 
-    assert minimise(fails, Progress.at(double([-3.0]), 50)).point.item() == pytest.approx(0.4, abs=1e-6)
+    assert minimise(fails, Progress.at(double([-3.0]), 50)).point.item() == pytest.approx(
+        0.4, abs=1e-6
+    )
     nothing = minimise(lambda point: point.sum() * torch.nan, Progress.at(double([1.0]), 5))
     assert (nothing.value, nothing.point.item()) == (math.inf, 1.0)
     assert minimise(rosenbrock, Progress.at(double([-1.0, 1.0]), 0)).evaluations == 0

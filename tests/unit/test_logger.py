@@ -137,3 +137,7 @@ def test_resumed_log_uses_the_current_names_of_metrics(tmp_path: Path) -> None:
 def test_last_value_of_each_curve_is_logged() -> None:
     curves = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([torch.nan, 0.1])}
     assert to_floats(curves) == {"a": 2.0, "b": pytest.approx(0.1)}
+
+
+def test_agent_without_metrics() -> None:
+    assert to_floats({}) == {}

@@ -354,3 +354,13 @@ def test_invalid_schedules_give_errors(schedule: str) -> None:
         make_agent(mbpo_rollout_schedule=schedule)
     with pytest.raises(UsageError, match="--mbpo_rollout_length 0: must be a positive"):
         make_agent(mbpo_rollout_schedule="0,1,1,2", mbpo_rollout_length=0)
+
+
+def test_model_buffer_keeps_the_blocks_of_two_models() -> None:
+    agent = make_agent(
+        sac_n_iter=3, mbpo_rollouts_per_block=50, mbpo_rollout_every=2, mbpo_model_buffer_size=None
+    )
+    add_real(agent, 40)
+    for iteration in range(4):
+        agent.train(iteration)
+    assert len(agent.model_buffer) == 2 * 2 * 50 * 2  # models, blocks, rollouts, steps

@@ -68,3 +68,17 @@ def test_run_without_videos_needs_no_opengl(run_tiny: Any, monkeypatch: pytest.M
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     run_tiny(n_iter=1)
     assert os.environ["MUJOCO_GL"] == rendering.DISABLED
+
+
+def test_backend_that_hangs_is_skipped(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes("osmesa")
+    probe = rendering.subprocess.run
+
+    def run(command: Any, env: dict[str, str], timeout: float, **options: Any) -> Any:
+        if env["MUJOCO_GL"] == "egl":
+            raise subprocess.TimeoutExpired(command, timeout)
+        return probe(command, env=env, timeout=timeout, **options)
+
+    monkeypatch.setattr(rendering.subprocess, "run", run)
+    rendering.choose_renderer("cheetah-cs285-v0", None)
+    assert os.environ["MUJOCO_GL"] == "osmesa"

@@ -1,4 +1,4 @@
-"""Tests of the stopwatch: nested phases do not count twice, and a resume keeps the seconds."""
+"""Tests of the stopwatch and of the line of an iteration."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.recording import stopwatch
+from cs285.infrastructure.recording.progress import describe_iteration
 from cs285.scripts import run_hw4_mb
 
 
@@ -41,3 +42,19 @@ def test_run_prints_its_time_by_phase(
     assert all(phases()[name] >= seconds for name, seconds in before.items())
     assert phases()["collect at random"] == before["collect at random"]  # from the first session
     assert "time: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loss", ["Training Loss", "Predicted Cost"])
+def test_line_of_an_iteration_has_at_most_100_columns(loss: str) -> None:
+    scalars = {"Eval_AverageReturn": -3123.456, loss: 0.00594321}
+    short = describe_iteration(3, 20, scalars, 3000, 52.31, 42)
+    assert short == (
+        f"iteration 3 of 20: return -3123.5, 3000 env steps, {loss} 0.00594, 52.3 steps/s, "
+        "42 s left"
+    )
+    long = describe_iteration(120001, 145001, scalars, 1_125_000, 12.91, 36_600)
+    assert long == (
+        "iteration 120001 of 145001: return -3123.5, 1125000 env steps, 12.9 steps/s, "
+        "10 h 10 min left"
+    )
+    assert max(map(len, (short, long))) <= 100

@@ -31,6 +31,7 @@ from cs285.models.propagation import draw_split
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy, Sample
 
+ONE = np.ones(1, np.float32)
 LEARNED = TaskModel(learns_reward=True)
 NO_TEMPERATURE = torch.tensor(-torch.inf)  # its logarithm
 
@@ -379,3 +380,34 @@ def test_rewards_must_be_differentiable() -> None:
         with pytest.raises(UsageError, match="--mbpo_value_expansion: must be 0, because autograd"):
             task.check_differentiable(3, 2)
         TaskModel(get_reward=reward, learns_reward=True).check_differentiable(3, 2)
+
+
+class Explodes(DynamicsModel):
+    """Multiplies a row by 1e15 at each step, unless it is below 1."""
+
+    def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+        next_obs = torch.where(state < 1, state, 1e15 * state) + acs
+        return next_obs, Prediction(next_obs, next_obs.sum(-1).square(), None)
+
+
+def test_a_row_that_diverges_does_not_count() -> None:
+    """Row 0 would have an infinite reward in the second step, and NaN gradients."""
+    config = SACConfig(sac_size=16)
+    policy = SACPolicy(1, -ONE, ONE, config, make_generator(0, "p"))
+    critic = SACCritic(1, 1, config, make_generator(0, "c"))
+    losses = []
+    for obs in (torch.tensor([[2.0], [0.3], [-0.4]]), torch.tensor([[0.3], [-0.4]])):
+        expansion = ValueExpansion(Explodes(), LEARNED, 3, "mean")
+        noise = torch.zeros(4, len(obs), 1)
+        rollout = expansion.roll_out(policy, obs, Draws(noise, ()))
+        critics = critic, critic, NO_DRAWS, torch.tensor(0.1)
+        of_critic = expanded_critic_loss(rollout, obs, *critics, 0.9).loss
+        of_actor = expanded_actor_loss(rollout, critic, NO_TEMPERATURE, 0.9, -1.0).loss
+        gradients = [
+            torch.autograd.grad(of_critic, critic.network.vector)[0],
+            torch.autograd.grad(of_actor, policy.network.vector)[0],
+        ]
+        losses.append([part * len(obs) for part in (of_critic, of_actor, *gradients)])
+    assert rollout.valid.tolist() == [True, True]
+    for whole, without in zip(*losses, strict=True):
+        torch.testing.assert_close(whole, without)

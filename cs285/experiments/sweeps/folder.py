@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import json
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -87,8 +87,8 @@ def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Swe
         choices = {
             name: _choice(*fields[name], choice) for name, choice in settings["choices"].items()
         }
-        for env_name in choices.get("env_name", ()):
-            check_trust(about, str(env_name), trusted, named)
+        for module in modules_of(choices):
+            check_trust(about, module, trusted, named)
         metric = current_metric(settings.pop("metric", Sweep.metric))
         name = settings.pop("name")
         sweep = Sweep(name, **{**settings, "choices": choices, "metric": metric})
@@ -97,6 +97,12 @@ def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Swe
     except UsageError as error:
         raise UsageError(f"{about}: its {DESCRIPTION}: {error}") from error
     return sweep
+
+
+def modules_of(choices: Mapping[str, Any]) -> list[str]:
+    """Return the words MODULE:NAME in the values of a sweep's flags."""
+    values = [*choices.get("env_name", ()), *choices.get("env_wrappers", ())]
+    return [word for value in values for word in str(value).split() if ":" in word]
 
 
 def _choice(field: dataclasses.Field, kind: type, there: Any) -> Choice:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 15.0
-LOSSES = ("Training Loss", "Critic Loss")  # the line of an iteration shows the first that exists
+# The line of an iteration shows the first that exists.
+LOSSES = ("Training Loss", "Critic Loss", "Predicted Cost")
+COLUMNS = 100
 Notify = Callable[[str], None]  # receives a function's messages, one line each
 
 
@@ -74,19 +76,17 @@ def describe_iteration(
     """Return one line about iteration `number` of `total`, from 1, in at most 100 columns.
 
     It has the return and a loss, if `scalars` has them, and the env steps, the env steps per second
-    (`rate`), and the remaining time.
+    (`rate`), and the remaining time. A line that is too long has no loss.
     """
-    parts = [f"iteration {number} of {total}: "]
+    start = f"iteration {number} of {total}: "
     if "Eval_AverageReturn" in scalars:
-        parts.append(f"return {scalars['Eval_AverageReturn']:.5g}, ")
-    parts.append(f"{env_steps} env steps, ")
-    loss = next((name for name in LOSSES if name in scalars), None)
-    if loss:
-        parts.append(f"{loss} {scalars[loss]:.3g}, ")
-    parts.append(f"{rate:.3g} steps/s")
+        start += f"return {scalars['Eval_AverageReturn']:.5g}, "
+    start += f"{env_steps} env steps, "
+    end = f"{rate:.3g} steps/s"
     if number < total:
-        parts.append(f", {format_duration(seconds_left)} left")
-    return "".join(parts)
+        end += f", {format_duration(seconds_left)} left"
+    loss = next((f"{name} {scalars[name]:.3g}, " for name in LOSSES if name in scalars), "")
+    return start + loss * (len(start + loss + end) <= COLUMNS) + end
 
 
 def format_duration(seconds: float) -> str:

@@ -40,7 +40,7 @@ def disable_renderer() -> str | None:
 
 def restore_renderer(chosen: str | None) -> None:
     """Let MuJoCo load the user's `chosen` backend, or its own default, which can open a window."""
-    os.environ.pop(VARIABLE)
+    os.environ.pop(VARIABLE, None)
     if chosen:
         os.environ[VARIABLE] = chosen
     _reload_dm_control()
@@ -66,13 +66,17 @@ def choose_renderer(
     defaults = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
     for backend in dict.fromkeys([*([chosen] if chosen else []), *defaults]):
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE, *words],
-            env={**os.environ, VARIABLE: backend},
-            capture_output=True,
-            text=True,
-            timeout=PROBE_SECONDS,
-        )
+        try:
+            probe = subprocess.run(
+                [sys.executable, "-c", _PROBE, *words],
+                env={**os.environ, VARIABLE: backend},
+                capture_output=True,
+                text=True,
+                timeout=PROBE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            reasons.append(f"{backend}: no answer in {PROBE_SECONDS} s")
+            continue
         if probe.returncode == 0:
             os.environ[VARIABLE] = backend
             _reload_dm_control()
