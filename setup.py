@@ -57,7 +57,7 @@ setup(
         # Gymnasium-Robotics: FetchReach-v4. Its Fetch and Hand tasks fail from mujoco 3.12 on.
         "robotics": ["gymnasium-robotics>=1.3,<2", "mujoco<3.12"],
         "wandb": ["wandb>=0.31,<1"],  # --track wandb
-        # --track mlflow; the package mlflow adds its pages, `mlflow ui`
+        # --track mlflow; the package mlflow adds the web interface, `mlflow ui`
         "mlflow": ["mlflow-skinny>=3.0,<4", "sqlalchemy>=2,<3", "alembic>=1.10,<2"],
         "tensorboard": ["tensorboard>=2.16,<3"],  # shows the event files
         "search": ["optuna>=4.1,<6"],  # --sampler optuna and --asha in scripts/sweep.py

@@ -2,11 +2,11 @@
 
     python results/model_error_study.py LOGDIR
 
-LOGDIR is the log folder of a finished run of question 6 (q6_cheetah_rlen10_seed1). The script fits
-new ensembles to the first 5000, 10000, 20000 and 50000 env steps of the run's replay buffer. The
-first 5000 env steps are random actions; the others come from an improving policy. Each ensemble is
-evaluated on new episodes of the final policy and of random actions. It
-writes results/study/model_error.csv and model_error.json.
+LOGDIR is the log folder of a finished run of question 6 (q6_cheetah_rlen10_sharp_seed1). The script
+fits new ensembles to the first 5000, 10000, 20000 and 50000 env steps of the run's replay buffer.
+The first 5000 env steps are random actions; the others come from an improving policy. Each ensemble
+is evaluated on new episodes of the final policy and of random actions. The script writes
+results/study/model_error.csv and model_error.json.
 """
 
 from __future__ import annotations

@@ -265,11 +265,11 @@ class MBPOAgent(BaseAgent):
         self.env_steps = state["env_steps"]
 
     def parameters_dict(self) -> dict[str, Any]:
-        """Return the weights of the model, the policy and the twin Q."""
+        """Return the weights of the model, the policy and the Q networks."""
         return {**self.mb_agent.parameters_dict(), **self.sac_agent.parameters_dict()}
 
     def load_parameters(self, parameters: dict[str, Any]) -> None:
-        """Restore the model, the policy and the twin Q, those that `parameters` has."""
+        """Restore the model, the policy and the Q networks, those that `parameters` has."""
         self.mb_agent.load_parameters(parameters)
         self.sac_agent.load_parameters(parameters)
 

@@ -351,7 +351,7 @@ class SACAgent(BaseAgent):
         return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
 
     def load_parameters(self, parameters: dict[str, Any]) -> None:
-        """Restore the policy and the twin Q, if `parameters` has them."""
+        """Restore the policy and the Q networks, if `parameters` has them."""
         for name in ("policy", "critic"):
             if name in parameters:
                 getattr(self, name).load_state_dict(parameters[name])

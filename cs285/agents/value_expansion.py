@@ -1,8 +1,9 @@
 """Value expansion: targets and policy gradients from short rollouts that autograd differentiates.
 
-A training rollout takes H imagined steps from each state of a batch. Its rewards, closed by the
-critic at the last state, give the critic's target and the gradient of the policy through model,
-reward and policy. Double-horizon MBPO: Kubo et al. 2025, arXiv:2512.15439.
+A training rollout takes H imagined steps from each state of a batch. Its rewards and the
+critic's value of the last state give the critic's target and the gradient of the policy through
+model, reward and policy. The critic is updated first, so the policy's return ends with the updated
+critic's value. Double-horizon MBPO: Kubo et al. 2025, arXiv:2512.15439.
 """
 
 from __future__ import annotations

@@ -78,8 +78,7 @@ class RolloutConfig:
     mbpo_refit_every: int = flag(1, "iterations between two fits of the model", check=COUNT)
     mbpo_restart_at_fit: bool = flag(
         False,
-        "each fit of the model also clears the model buffer and forgets the moments of all "
-        "optimisers",
+        "each fit of the model also clears the model buffer and resets all optimisers",
     )
     mbpo_critic_iters_after_fit: int = flag(
         0, "additional SAC iterations after each fit, which train only the Q networks", check=STEPS

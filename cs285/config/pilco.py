@@ -152,7 +152,8 @@ class PilcoSettings:
         commas=True,
     )
     pilco_model_uncertainty: bool = flag(
-        True, "propagate the model's uncertainty; without it, the model is trusted blindly"
+        True,
+        "propagate the model's uncertainty; without it, predictions ignore the model's uncertainty",
     )
     pilco_prediction_noise: bool = flag(
         False, "add the learned measurement noise to the predicted states at every step"

@@ -75,7 +75,7 @@ class SharedSettings:
     mpc_propagation: str = flag(
         "tsinf",
         "propagation of an imagined state: tsinf (a particle stays with one member), ts1 (a "
-        "particle switches members at each step) or mean (one state, the mean over all members)",
+        "particle switches members at each step) or mean (one state, the mean over the elites)",
         check=one_of("tsinf", "ts1", "mean"),
     )
     mpc_particles: int | None = flag(

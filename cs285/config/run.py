@@ -29,8 +29,9 @@ class RunConfig:
 
     env_name: str = flag(
         "",
-        "environment id: cheetah-cs285-v0, obstacles-cs285-v0, reacher-cs285-v0 or any Gymnasium "
-        "id with Box observations and actions; MODULE:ID imports MODULE first (required)",
+        "environment id: cheetah-cs285-v0, obstacles-cs285-v0, reacher-cs285-v0, "
+        "cartpole-swingup-v0, pendulum-swingup-v0, or any Gymnasium id with Box actions, and Box, "
+        "Dict or Tuple observations; MODULE:ID imports MODULE first (required)",
     )
     env_kwargs: str = flag(
         "",
@@ -91,8 +92,8 @@ class RunConfig:
     compile: bool = flag(
         False,
         "compile the gradient steps of the model and of SAC with torch.compile; on a GPU, compile "
-        "the planner, too, and use CUDA graphs; needs torch 2.13 or newer; the first run compiles "
-        "for up to a minute",
+        "the planner, too, and use CUDA graphs; needs torch 2.13 or newer; the first run waits "
+        "for the compiler: about 20 s for SAC, longer with --preset dhmbpo",
     )
     num_workers: int | None = flag(
         None,
@@ -117,7 +118,9 @@ class RunConfig:
         changes_curve=False,
     )
     scalar_log_freq: int = flag(
-        1, "iterations between two evaluations, which are logged; -1: never", check=FREQUENCY
+        1,
+        "iterations between two evaluations; only these iterations are logged; -1: never",
+        check=FREQUENCY,
     )
     save_params: bool = flag(
         False,

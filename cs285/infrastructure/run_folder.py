@@ -25,7 +25,7 @@ from cs285.infrastructure.old_names import translate_flags
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
 WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}  # the checkpoints that a run resumes from
-BEST = "agent_best.pt"  # what acting needs, at the evaluation with the highest mean return
+BEST = "agent_best.pt"  # the weights that the policy needs to act, at the best evaluation
 UNFINISHED = "unfinished.pt"  # see infrastructure/unfinished.py
 LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
 MUST_BE = "the log folder of a run"

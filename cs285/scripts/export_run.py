@@ -86,10 +86,10 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
 
 
 def export_agent(folder: Path, target: Path, trusted: bool = False) -> None:
-    """Write what acting needs to the folder `target`, for evaluate.py and `cs285.load`.
+    """Write the weights that the policy needs to act to `target`, for evaluate.py and `cs285.load`.
 
-    It is of the best evaluation, or of the last checkpoint of a run from before 2026-11-29. Raises
-    UsageError: see `rebuild`; or the agent does not name what acting needs.
+    They are from the best evaluation, or from the last checkpoint of a run from before 2026-11-29.
+    Raises UsageError: see `rebuild`; or the agent does not name these weights.
     """
     which = "best" if (folder / BEST).exists() else "last"
     run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)

@@ -213,7 +213,8 @@ def _parser(script: str) -> OneLineParser:
     parser = OneLineParser(prog=SCRIPT, description=__doc__, argument_default=ABSENT)
     add = parser.add_argument_group("the sweep").add_argument
     whole: dict[str, Any] = {"type": int, "metavar": "N"}
-    add("--script", metavar="NAME", help="the agent: mb, mbpo, or MODULE:NAME for your own agent")
+    add("--script", metavar="NAME", help="the agent: mb, mbpo, pilco, or MODULE:NAME for your "
+        "own agent")  # fmt: skip
     add("--exp_name", metavar="NAME", type=_name, help="name of the sweep and prefix of the names "
         "of its trials (default: todo)")  # fmt: skip
     add("--search", **whole, help="run N trials with values drawn from lists and ranges")
