@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,8 @@ def _write(output: Path, texts: dict[str, str], readme: str) -> None:
         for name, text in texts.items():
             (target / "cs285" / name).write_text(text)
         (target / "README.md").write_text(readme)
+        for page in sorted((target / "docs").glob("*.md")):
+            page.write_text(without_dead_links(page.read_text(), page.parent))
         settings = target / "pyproject.toml"
         settings.write_text(_settings(settings.read_text(), sorted(texts)))
         target.replace(output)
@@ -137,6 +140,26 @@ def copied_files(folders: Sequence[str]) -> list[Path]:
         return name.suffix in SUFFIXES and not is_hidden and not is_run
 
     return [f for folder in folders for f in sorted((CHECKOUT / folder).rglob("*")) if is_copied(f)]
+
+
+def without_dead_links(text: str, folder: Path) -> str:
+    """Return the text of a page in `folder`, with plain text for links to files that do not exist.
+
+    A reference link must be written `[text][label]`.
+    """
+
+    def is_dead(link: str) -> bool:
+        return "://" not in link and not (folder / link.partition("#")[0]).exists()
+
+    def plain(match: re.Match[str]) -> str:
+        return match[1] if is_dead(match[2]) else match[0]
+
+    text = re.sub(r"!?\[([^\[\]]*)\]\(([^()\s]+)\)", plain, text)
+    for label, link in re.findall(r"^\[([^\[\]]+)\]: (\S+)$", text, re.MULTILINE):
+        if is_dead(link):
+            text = text.replace(f"[{label}]: {link}\n", "")
+            text = re.sub(rf"\[([^\[\]]*)\]\[{re.escape(label)}\]", r"\1", text)
+    return text
 
 
 def _copy(file: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cs285.assignment.blanks import load_blanks
+from cs285.assignment.starter import without_dead_links
 from cs285.scripts import make_starter
 from tests.conftest import error_of, exit_code_of
 
@@ -52,6 +54,28 @@ def test_starter_has_no_tests_results_or_history(starter: Path) -> None:
     assert not list(starter.rglob("make_starter.py"))[1:]  # only the module
     assert not (starter / "scripts" / "make_starter.py").exists()
     assert (starter / "cs285/envs/reacher/assets/reacher.xml").exists()
+
+
+def test_pages_have_no_dead_links(starter: Path) -> None:
+    pages = [starter / "README.md", *(starter / "docs").glob("*.md")]
+    assert len(pages) > 20
+    for page in pages:
+        text = page.read_text()
+        links = re.findall(r"\]\(([^)\s]+)\)", text)
+        links += re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
+        paths = [link.partition("#")[0] for link in links if "://" not in link]
+        assert [path for path in paths if not (page.parent / path).exists()] == [], page
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        labels = set(re.findall(r"\]\[([^\[\]]+)\]", prose))
+        assert labels <= set(re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE)), page
+
+
+def test_dead_links_become_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "kept.md").touch()
+    text = "[a\nb](gone.md#c), ![d](gone.png), [e](kept.md#f), [g](#h), [i](https://j), "
+    text += "[k][l], [m][n]\n\n[l]: gone/l.md#o\n[n]: kept.md\n"
+    expected = "a\nb, d, [e](kept.md#f), [g](#h), [i](https://j), k, [m][n]\n\n[n]: kept.md\n"
+    assert without_dead_links(text, tmp_path) == expected
 
 
 def test_every_blank_is_marked_once_per_function(starter: Path) -> None:
