@@ -51,7 +51,10 @@ script.
 | `q1/` to `q6/` | the homework's questions |
 | `study/` | question 6 with other rollout lengths and ensemble sizes, and studies of single runs |
 | `sac/` | SAC alone, and SAC of Stable-Baselines3 |
-| `planners/`, `pets/`, `mbpo/`, `dhmbpo/`, `pilco/`, `dmc/`, `robotics/` | beyond the homework |
+| `planners/`, `pets/`, `mbpo/`, `pilco/`, `scaling/`, `dmc/`, `robotics/` | beyond the homework |
+| `dhmbpo/` | double-horizon MBPO, from its first exported run on |
+| `agents/` | trained agents for `scripts/evaluate.py` and `cs285.load` |
+| `campaigns/` | attacks on runs ([docs/reliability.md](../docs/reliability.md)) |
 | [benchmarks/](benchmarks/README.md) | speed measurements |
 | `figures/` | the figures of this page |
 | [history.md](history.md) | renamed experiments, and results of earlier versions |
@@ -66,7 +69,11 @@ the experiments and writes these files; `results/sb3_sac.py` does so for Stable-
 - **metric**: the column of the CSV, explained in [docs/metrics.md](../docs/metrics.md). "mean of
   last 3" is the mean of the last three logged values. The mean prediction error is stored in the
   JSON.
-- **value by seed**: the value of each run, and the mean over the seeds.
+- **value by seed**: the value of each run, and the mean over the seeds. The model has its default
+  loss and learning rate, unless the flags of the experiment set others.
+- **with `--preset sharp`**: the same experiment with this preset, named `NAME_sharp`. The figures
+  of questions 1 to 6 show these runs. The experiments `study_*`, `planners_*` and `pets_cheetah_*`
+  have the preset in their own flags.
 - **stated figure**: the figure that the assignment states. Beyond the homework it is the figure of
   a paper. "reached" or "not reached" tells whether the mean over the seeds reaches it. A mean that
   is better than a stated range counts as reached.
@@ -81,8 +88,9 @@ A stated figure that is not a number, such as "a trend", has no verdict. "unfini
 experiments with a run that was exported before its end.
 
 A row "with a perfect model" shows the same planner with the simulator as its model
-(`results/perfect_model.py`). The gap to the row above is model error. The gap from there to the
-best possible return is planner error.
+(`results/perfect_model.py`). The gap to the run is model error. The gap from there to the best
+possible return is planner error. The rows of question 3 repeat evaluations of the runs with
+`--preset sharp`.
 
 An evaluation takes whole episodes until it has `--eval_batch_size` env steps: one episode of the
 cheetah, two of the reacher, and at least four of the obstacles.
@@ -118,17 +126,18 @@ upright and a centred cart throughout the last second ([docs/pilco.md](../docs/p
 
 The table shows the median error of the ensemble's mean state, with the spread of the members in
 brackets. Both are in units of the observations' standard deviation. The ensembles are fitted to the
-first env steps of a run of question 6, and evaluated on episodes of its final policy and of random
-actions. The script is `results/model_error_study.py`; [docs/model_error.md](../docs/model_error.md)
-explains the results.
+first env steps of a run of question 6 with `--preset sharp`, and evaluated on episodes of its final
+policy and of random actions. The script is `results/model_error_study.py`;
+[docs/model_error.md](../docs/model_error.md) explains the results.
 
 {model_error}
 
 ## Planners through one model
 
 The table shows the mean return of each planner with the final model of a run, on the same episodes
-(`results/planner_study.py`). The first MPPI row and the first iCEM row use the default flags; the
-other MPPI and iCEM rows change one flag each.
+(`results/planner_study.py`). `q3_reacher_seed1` is the run of question 3 with `--preset sharp`. The
+first MPPI row and the first iCEM row use the default flags; the other MPPI and iCEM rows change one
+flag each.
 
 {planners}
 
@@ -146,7 +155,8 @@ the losses.
 ## Every run
 
 The commands are shown as they were typed, with the flag and experiment names of their commit.
-[history.md](history.md#names) lists the names that have changed since. Older runs did not record
+[history.md](history.md#names) lists the names that have changed since. In older runs, the settings
+of `--preset sharp` were the default, so their commands do not name it. Older runs did not record
 the time by phase.
 
 | run | commit | machine | seconds | time by phase | command |
@@ -154,6 +164,9 @@ the time by phase.
 {runs}
 
 ## Every study
+
+The commands name scripts and runs as they were called at the commit
+([history.md](history.md#names)).
 
 | file | commit | machine | command |
 |---|---|---|---|
