@@ -92,6 +92,9 @@ A row "with a perfect model" shows the same planner with the simulator as its mo
 possible return is planner error. The rows of question 3 repeat evaluations of the runs with
 `--preset sharp`.
 
+`sac_halfcheetah` and `sb3_halfcheetah` are older runs of 20,000 env steps. Their experiments now
+have 100,000.
+
 An evaluation takes whole episodes until it has `--eval_batch_size` env steps: one episode of the
 cheetah, two of the reacher, and at least four of the obstacles.
 
