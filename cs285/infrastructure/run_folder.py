@@ -187,7 +187,7 @@ def run_id(folder: Path) -> str | None:
 
 
 def imports_modules(folder: Path) -> bool:
-    """Return whether the run in `folder` imports modules of its user, as far as it is known."""
+    """Return whether the run in `folder` imports modules of its user, if known."""
     try:
         flags = read_description(folder / CONFIG)["flags"]
     except (OSError, ValueError):

@@ -186,7 +186,7 @@ def test_run_killed_within_a_policy_search_continues_there(
     process.kill()
     process.communicate()
     folder = only_folder(tmp_path / "killed")
-    if is_damaged:  # the search begins anew
+    if is_damaged:  # the search begins again
         (folder / UNFINISHED).write_bytes(b"damaged")
     left: list[int] = []  # line searches, at the start of each search of the resumed run
     search = pilco_agent.minimise
