@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ AXIS_NAMES = {
     "Iteration": "iteration",
 }
 Groups = Mapping[str, Sequence[Run]]  # label -> the runs of its seeds
+Marks = Mapping[str, Sequence[Sequence[float]]]  # label -> points (x, y)
 
 
 def draw_curves(
@@ -74,9 +76,14 @@ def plain(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def last_value(run: Run, column: str, last: int = 3) -> float:
-    """Return the mean of the `last` values of a column. Raises UsageError: it has no values."""
+def last_value(run: Run, column: str, last: int = 3, env_steps: float = math.inf) -> float:
+    """Return the mean of the `last` values of a column, or of those until `env_steps`.
+
+    Raises UsageError: it has no values.
+    """
     values = run.column(column)
+    if math.isfinite(env_steps):
+        values = values[run.column(ENV_STEPS) <= env_steps]
     values = values[np.isfinite(values)]
     if not len(values):
         raise UsageError(f"{run.path}: must be a run that has logged {column}")
@@ -84,15 +91,27 @@ def last_value(run: Run, column: str, last: int = 3) -> float:
 
 
 def curves_figure(
-    panels: Mapping[str, Groups], y: str = EVAL_RETURN, x: str = ENV_STEPS, window: int = 1
+    panels: Mapping[str, Groups],
+    y: str = EVAL_RETURN,
+    x: str = ENV_STEPS,
+    window: int = 1,
+    x_of: Mapping[str, str] = MappingProxyType({}),
+    marks: Mapping[str, Marks] = MappingProxyType({}),
 ) -> Figure:
-    """Return a figure of learning curves, one panel per title; `panels` must not be empty."""
+    """Return a figure of learning curves, one panel per title; `panels` must not be empty.
+
+    `x_of` has the horizontal axes of panels that differ from `x`, and `marks` has published values,
+    which are drawn as crosses.
+    """
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(1.5 + 4.5 * columns, 0.5 + 3.3 * rows)
     all_axes = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (title, groups) in zip(all_axes, panels.items(), strict=False):
-        draw_curves(axes, groups, y, x, window, title)
+        draw_curves(axes, groups, y, x_of.get(title, x), window, title)
+        for label, points_of in marks.get(title, {}).items():
+            axes.plot(*np.transpose(points_of), "x", color="black", label=plain(label))
+        axes.legend(fontsize="small")
     for axes in list(all_axes)[len(panels) :]:
         axes.set_visible(False)
     return figure

@@ -12,8 +12,10 @@ from typing import Any, TextIO
 
 from cs285.agents.registry import expand_flags, find_agent
 from cs285.config import flags as flag_tools
+from cs285.config import presets
 from cs285.config.ineffective import flags_without_effect_on_curve
 from cs285.experiments.launchers.base import LOST, Launcher, Process, Share
+from cs285.experiments.suites import Experiment
 from cs285.infrastructure.checkpoint import read_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line
 from cs285.infrastructure.files import open_regular
@@ -91,6 +93,19 @@ def job_of(agent: str, given: dict[str, Any], minutes: float = 0.0) -> Job:
         n_iter=config.run.n_iter,
         settings={name: flat[name] for name in flat if name not in not_compared},
     )
+
+
+def run_of(experiment: Experiment, seed: int) -> Job:
+    """Return the job of a run. Raises UsageError: a flag of the experiment is invalid."""
+    parser = flag_tools.OneLineParser(add_help=False)
+    flag_tools.add_flags(parser, find_agent(experiment.script).config_class)
+    presets.add_flag(parser)
+    words = experiment.command(seed)[len(find_agent(experiment.script).words) :]
+    try:
+        given = flag_tools.parse_values(parser, words)
+    except UsageError as error:
+        raise UsageError(f"{experiment.name}: {error}") from error
+    return job_of(experiment.script, given, experiment.minutes)
 
 
 def words_of(given: dict[str, Any]) -> list[str]:

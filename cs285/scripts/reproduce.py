@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cs285.agents.registry import add_current_folder_to_path, find_agent
+from cs285.agents.registry import add_current_folder_to_path
 from cs285.cli.script import run_script
 from cs285.collection.collector import available_cores
-from cs285.config import presets
-from cs285.config.flags import LARGEST, OneLineParser, add_flags, parse_values, whole_number
+from cs285.config.flags import LARGEST, OneLineParser, whole_number
 from cs285.experiments.display import RunDisplay
 from cs285.experiments.job import (
     DONE,
@@ -29,9 +28,9 @@ from cs285.experiments.job import (
     WAITING,
     Job,
     folders_of,
-    job_of,
     locate,
     log_of,
+    run_of,
 )
 from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.launchers.base import Share
@@ -126,19 +125,6 @@ def export(target: Path | None, job: Job, eval_episodes: int = 0) -> None:
     target_file = target / job.name.split("_")[0] / job.name
     # The user's list named the modules of the run.
     export_run(job.folder, target_file, eval_episodes, trusted=True)
-
-
-def run_of(experiment: Experiment, seed: int) -> Job:
-    """Return the job of a run. Raises UsageError: a flag of the experiment is invalid."""
-    parser = OneLineParser(prog=SCRIPT, add_help=False)
-    add_flags(parser, find_agent(experiment.script).config_class)
-    presets.add_flag(parser)
-    words = experiment.command(seed)[len(find_agent(experiment.script).words) :]
-    try:
-        given = parse_values(parser, words)
-    except UsageError as error:
-        raise UsageError(f"{experiment.name}: {error}") from error
-    return job_of(experiment.script, given, experiment.minutes)
 
 
 def print_commands(

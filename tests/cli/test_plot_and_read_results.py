@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -149,6 +150,16 @@ def test_report_with_another_experiment_as_the_target(tmp_path: Path) -> None:
         other.with_suffix(".json").unlink()
     row = table(experiments, tmp_path)[3]
     assert "| ≥ mean of mbpo_halfcheetah_sac |" in row  # without a verdict
+
+
+def test_report_names_the_flags_that_have_changed_since_a_run(tmp_path: Path) -> None:
+    name = "mbpo_inverted_pendulum"
+    (experiment,) = select(read_experiments(RESEARCH_FILE), None, [name])
+    shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
+    assert "other values" not in table([experiment], tmp_path)[2]
+    flags = (*experiment.flags, "--sac_discount", "0.9", "--mpc_horizon", "3")  # no planner
+    changed = replace(experiment, flags=flags)
+    assert "; run with other values of `--sac_discount` |" in table([changed], tmp_path)[2]
 
 
 def test_report_of_a_run_exported_before_its_end(tmp_path: Path) -> None:

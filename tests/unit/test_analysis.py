@@ -15,7 +15,7 @@ from tensorboardX.proto.types_pb2 import DT_FLOAT
 from tensorboardX.record_writer import RecordWriter
 
 from cs285.analysis.groups import group_seeds, with_column
-from cs285.analysis.plots import last_value
+from cs285.analysis.plots import curves_figure, last_value
 from cs285.analysis.report.results_table import table
 from cs285.analysis.report.swingup import swingup_table
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, load_run
@@ -376,3 +376,25 @@ def test_swing_ups_are_timed_until_the_first_good_evaluation(tmp_path: Path) -> 
     assert pendulum == "| PILCO, pendulum | not run | not run |"
     assert "| 8, never, 4 (2 of 3 seeds, median 8 s) |" in cartpole
     assert "| 12, never, 4 (2 of 3 seeds, median 12 s) |" in cartpole
+
+
+def test_last_value_until_an_env_step() -> None:
+    run = make_run("a", [0, 100, 200, 300], [1.0, 2, 4, 8])
+    assert last_value(run, EVAL_RETURN, 2, 200) == 3
+    assert last_value(run, EVAL_RETURN, 2, 250) == 3
+    assert last_value(run, EVAL_RETURN, 2) == 6
+
+
+def test_panels_with_their_own_axis_and_published_values() -> None:
+    groups = {"a": [make_run("a", [0, 100], [1.0, 2])]}
+    figure = curves_figure(
+        {"one": groups, "two": groups},
+        x_of={"two": EVAL_RETURN},
+        marks={"one": {"paper": [[50, 1.5], [100, 3]]}},
+    )
+    one, two = figure.axes[:2]
+    assert (one.get_xlabel(), two.get_xlabel()) == ("env steps", "evaluation return")
+    crosses = one.get_lines()[-1]
+    assert np.asarray(crosses.get_xydata()).tolist() == [[50, 1.5], [100, 3]]
+    assert [text.get_text() for text in one.get_legend().get_texts()] == ["a", "paper"]
+    assert len(two.get_lines()) == 1

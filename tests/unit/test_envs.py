@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 import cs285.envs
+from cs285.envs.action_repeat import ActionRepeat
 from cs285.envs.checked_env import CheckedEnv
 from cs285.envs.cheetah import HalfCheetahEnv
 from cs285.envs.obstacles import Obstacles
@@ -410,3 +411,17 @@ def test_episode_length_limits() -> None:
     while not env.step(np.zeros(2, np.float32))[3]:
         steps += 1
     assert steps == 600
+
+
+def test_repeated_actions_add_up_and_stop_with_the_episode() -> None:
+    single, inner = (gym.make("Pendulum-v1", max_episode_steps=5) for _ in range(2))
+    repeated = ActionRepeat(inner)
+    for env in (repeated, single):
+        env.reset(seed=3)
+    action = np.array([1.0], np.float32)
+    for count, is_last in ((2, False), (2, False), (1, True)):
+        obs, reward, _, truncated, _ = repeated.step(action)
+        steps = [single.step(action) for _ in range(count)]
+        np.testing.assert_array_equal(obs, steps[-1][0])
+        assert reward == pytest.approx(sum(float(step[1]) for step in steps))
+        assert truncated == is_last

@@ -11,10 +11,10 @@ from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
 from cs285.config.pilco import PilcoConfig
 from cs285.envs import inspect_task
+from cs285.experiments.job import run_of
 from cs285.experiments.suites import RESEARCH_FILE, read_experiments
 from cs285.infrastructure.errors import UsageError
 from cs285.scripts import run_hw4_mb
-from cs285.scripts.reproduce import run_of
 
 CONFIGS: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig, "pilco": PilcoConfig}
 PRESETS = [(script, name) for script in CONFIGS for name in presets.names(script)]

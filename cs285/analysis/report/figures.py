@@ -25,7 +25,7 @@ def figures(results: Path) -> dict[str, Figure]:
     drawn = {"q1_losses": q1_losses(results), "q1_predictions": q1_predictions(results)}
     for name, panels in CONTENTS["curves"].items():
         if groups := _panels(results, panels):
-            drawn[name] = curves_figure(groups)
+            drawn[name] = curves_figure(groups, x_of=CONTENTS["x"], marks=CONTENTS["published"])
     drawn["study"] = study(results)
     file = results / "study" / "model_error.csv"
     with reading(str(file), MODEL_ERROR):

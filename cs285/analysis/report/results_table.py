@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from cs285.agents.registry import find_agent
 from cs285.analysis.plots import last_value
 from cs285.analysis.report.study import markdown_table
 from cs285.analysis.runs import EVAL_RETURN, Run, exported_runs
+from cs285.config.flags import from_flat
+from cs285.config.ineffective import ineffective_flags
+from cs285.experiments.job import run_of
 from cs285.experiments.suites import Experiment, Result, preset_name
 from cs285.infrastructure.files import read_json, reading
 
@@ -40,9 +45,13 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
         sharp = exported_runs(results, preset_name(experiment.name, SHARP))
         for index, result in enumerate(_bounded(results, r) for r in experiment.results):
             metric = result.column + (f", mean of last {result.last}" * (result.last > 1))
+            if result.at_env_steps is not None:
+                metric += f" at {result.at_env_steps // 1000}k env steps"
             times = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
-            with_sharp = _values(sharp, result) if SHARP in experiment.presets else ""
-            values = [_values(runs, result), with_sharp]
+            with_sharp = ""
+            if SHARP in experiment.presets:
+                with_sharp = _values(sharp, result, experiment.with_preset(SHARP))
+            values = [_values(runs, result, experiment), with_sharp]
             rows.append([experiment.name, metric, *values, *_judge(runs, result), *times])
         final = [final_evaluation(run) for run in runs]
         if evaluated := [returns for returns in final if returns]:
@@ -75,7 +84,8 @@ def reached(run: Run, result: Result) -> float:
     if result.column in IN_JSON:
         with reading(f"{run.path.with_suffix('.json')}", "the JSON file of a run of question 1"):
             return float(run.config["run"][IN_JSON[result.column]])
-    return last_value(run, result.column, result.last)
+    until = math.inf if result.at_env_steps is None else result.at_env_steps
+    return last_value(run, result.column, result.last, until)
 
 
 def _bounded(results: Path, result: Result) -> Result:
@@ -89,12 +99,41 @@ def _bounded(results: Path, result: Result) -> Result:
     return replace(result, at_least=float(np.mean([reached(run, result) for run in others])))
 
 
-def _values(runs: Sequence[Run], result: Result) -> str:
-    """Return the cell of the values, with the progress of unfinished runs."""
+def _values(runs: Sequence[Run], result: Result, experiment: Experiment) -> str:
+    """Return the cell of the values, with the progress of unfinished runs.
+
+    It also names the flags that have changed in the list since the runs were done.
+    """
     if not runs:
         return "not run"
+    key = IN_JSON.get(result.column)
+    if key and not all(key in run.config["run"] for run in runs):
+        return "not measured"
     values = _by_seed([reached(run, result) for run in runs])
-    return "; ".join([values, *filter(None, map(_progress_of, runs))])
+    changed = changed_flags(runs, experiment)
+    notes = [f"run with other values of {', '.join(changed)}"] if changed else []
+    return "; ".join([values, *filter(None, map(_progress_of, runs)), *notes])
+
+
+def changed_flags(runs: Sequence[Run], experiment: Experiment) -> list[str]:
+    """Return the flags that had other values in the runs than in the experiment of today.
+
+    Flags without an effect in today's runs are left out.
+    """
+    if not experiment.script:  # runs of another program
+        return []
+    job = run_of(experiment, experiment.seeds[0])
+    today = {**job.settings, "n_iter": job.n_iter}
+    ignored = {
+        "seed",
+        *ineffective_flags(from_flat(find_agent(experiment.script).config_class, today)),
+    }
+    before = [run.config.get("flags", {}) for run in runs]
+    return [
+        f"`--{name}`"
+        for name, value in today.items()
+        if name not in ignored and any(flags.get(name, value) != value for flags in before)
+    ]
 
 
 def _judge(runs: Sequence[Run], result: Result) -> tuple[str, str]:
