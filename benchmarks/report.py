@@ -80,6 +80,11 @@ SECTIONS = {  # benchmark -> heading and introduction
         "Milliseconds of each phase with --preset dhmbpo and the dimensions of Hopper, as "
         "wall-clock time and as CPU time of all threads.",
     ),
+    "pilco": (
+        "PILCO",
+        "CPU time and peak memory of the sixth trial of the cart-pole: the fit of the Gaussian "
+        "processes, and the policy search with its gradients.",
+    ),
     "end_to_end": (
         "End-to-end runs",
         "Time of each phase and peak memory of complete runs. Question 6 runs in full. Questions 3 "
@@ -225,6 +230,8 @@ TARGETS = (
         )
         for run in ("q3_cheetah", "q5_cheetah_cem_4", "q6_cheetah_rlen10")
     ),
+    Target("PILCO: CPU seconds of a policy search", "pilco", ("policy search",), 180, at_most=True),
+    Target("PILCO: peak memory in MB", "pilco", ("peak memory in MB",), 1200, at_most=True),
     Target(
         "Start-up until the first collected env step, in seconds",
         "end_to_end",

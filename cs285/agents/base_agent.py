@@ -43,7 +43,9 @@ class BaseAgent:
 
     actor: Policy  # collects the training data
     model: DynamicsModel | None = None  # the trainer plots its predictions after the first fit
-    # The names in `parameters_dict` that the "Eval" policy needs. The best checkpoint has them.
+    eval_policy: Policy | None = None  # acts in evaluations; None: the actor
+    parts: tuple[str, ...] = ()  # attributes that hold weights
+    # The parts that the "Eval" policy needs. The best checkpoint has them.
     acting_parts: tuple[str, ...] = ()
     forecast: Forecast | None = None  # of an episode of this iteration; the trainer plots it
     unfinished: Unfinished | None = None  # keeps the state of `train` while it takes minutes
@@ -54,7 +56,7 @@ class BaseAgent:
     @property
     def eval_policies(self) -> dict[str, Policy]:
         """The policies to evaluate, by the prefix of their metrics. "Eval" must be one of them."""
-        return {"Eval": self.actor}
+        return {"Eval": self.eval_policy or self.actor}
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store the paths that were collected in this iteration."""
@@ -79,8 +81,11 @@ class BaseAgent:
         """Restore the state that `state_dict` returned."""
 
     def parameters_dict(self) -> dict[str, Any]:
-        """Return the weights that --save_params saves, without replay buffers and optimisers."""
-        return {}
+        """Return the weights of the `parts`, which --save_params saves."""
+        return {name: getattr(self, name).state_dict() for name in self.parts}
 
     def load_parameters(self, parameters: dict[str, Any]) -> None:
         """Restore the weights in `parameters`: all of `parameters_dict`, or some."""
+        for name in self.parts:
+            if name in parameters:
+                getattr(self, name).load_state_dict(parameters[name])

@@ -28,7 +28,7 @@ class MBAgent(BaseAgent):
 
     model: DynamicsModel
     actor: MPCPolicy
-    acting_parts = ("model",)
+    parts = acting_parts = ("model",)
 
     def __init__(
         self,
@@ -119,12 +119,3 @@ class MBAgent(BaseAgent):
             self.optimizer.load_state_dict(state["optimizer"])
         self.replay_buffer.load_state_dict(state["replay_buffer"])
         self.unseen = state["unseen"]
-
-    def parameters_dict(self) -> dict[str, Any]:
-        """Return the model's weights and normalisation statistics."""
-        return {"model": self.model.state_dict()}
-
-    def load_parameters(self, parameters: dict[str, Any]) -> None:
-        """Restore the model, if `parameters` has it."""
-        if "model" in parameters:
-            self.model.load_state_dict(parameters["model"])

@@ -25,7 +25,6 @@ from cs285.models.bfgs import Minimum, Progress, minimise
 from cs285.models.gp import Features, GPModel
 from cs285.models.task_model import TaskModel
 from cs285.networks.threads import one_thread
-from cs285.policies.base_policy import Policy
 from cs285.policies.rbf_policy import (
     LinearPolicy,
     PilcoActor,
@@ -53,7 +52,8 @@ class PilcoAgent(BaseAgent):
 
     model: GPModel
     actor: PilcoActor
-    acting_parts = ("policy",)
+    eval_policy: PilcoActor
+    parts, acting_parts = ("model", "policy"), ("policy",)
 
     def __init__(self, task: TaskSpec, config: PilcoConfig, device: torch.device) -> None:
         super().__init__()
@@ -75,12 +75,7 @@ class PilcoAgent(BaseAgent):
         self.predicted: PredictedTrial | None = None  # of the next trial
         self.trial_metrics: dict[str, Tensor] = {}  # of the last trial
         self.actor = PilcoActor(self.policy, device, self.problem.noise_std.float())
-        self.eval_policy = PilcoActor(self.policy, device)
-
-    @property
-    def eval_policies(self) -> dict[str, Policy]:
-        """The policy without measurement noise."""
-        return {"Eval": self.eval_policy}
+        self.eval_policy = PilcoActor(self.policy, device)  # without measurement noise
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store the paths as measured, and compare them with their prediction."""
@@ -268,18 +263,7 @@ class PilcoAgent(BaseAgent):
         self.replay_buffer.load_state_dict(state["replay_buffer"])
         predicted = state["predicted"]
         self.predicted = None if predicted is None else PredictedTrial(*predicted)
-        self.model.load_state_dict(state["model"])
-        self.policy.load_state_dict(state["policy"])
-
-    def parameters_dict(self) -> dict[str, Any]:
-        """Return the hyper-parameters and rows of the GPs, and the policy's parameters."""
-        return {"model": self.model.state_dict(), "policy": self.policy.state_dict()}
-
-    def load_parameters(self, parameters: dict[str, Any]) -> None:
-        """Restore the GPs and the policy, those that `parameters` has."""
-        for name in ("model", "policy"):
-            if name in parameters:
-                getattr(self, name).load_state_dict(parameters[name])
+        self.load_parameters(state)
 
 
 def _build_policy(settings: PilcoSettings, features: Features, task: TaskSpec) -> SquashedPolicy:

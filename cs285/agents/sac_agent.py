@@ -59,6 +59,9 @@ class SACAgent(BaseAgent):
     computed from one training rollout that starts there.
     """
 
+    eval_policy: Policy
+    parts = ("policy", "critic")
+
     def __init__(
         self,
         task: TaskSpec,
@@ -92,12 +95,7 @@ class SACAgent(BaseAgent):
         self.actor_waits_until = 0  # SAC iterations before this one train the critic only
         self.metrics: dict[str, Tensor] = {}  # the last value of each metric
         self.actor: Policy = SACActor(self.policy, device, deterministic=False)
-        self.eval_policy: Policy = SACActor(self.policy, device, deterministic=True)
-
-    @property
-    def eval_policies(self) -> dict[str, Policy]:
-        """The policy's mode, without sampling."""
-        return {"Eval": self.eval_policy}
+        self.eval_policy = SACActor(self.policy, device, deterministic=True)  # the mode
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths."""
@@ -345,16 +343,6 @@ class SACAgent(BaseAgent):
             self.log_temperature.copy_(state["log_temperature"])
         self.metrics = dict(state["metrics"])
         self.iterations_done, self.scaled_rows = state["iterations_done"], state["scaled_rows"]
-
-    def parameters_dict(self) -> dict[str, Any]:
-        """Return the weights of the policy and the Q networks."""
-        return {"policy": self.policy.state_dict(), "critic": self.critic.state_dict()}
-
-    def load_parameters(self, parameters: dict[str, Any]) -> None:
-        """Restore the policy and the Q networks, if `parameters` has them."""
-        for name in ("policy", "critic"):
-            if name in parameters:
-                getattr(self, name).load_state_dict(parameters[name])
 
 
 @torch.no_grad()

@@ -38,10 +38,23 @@ LIKE_THE_PAPER = {
     "mbpo_propagation": "random_member",
     "mbpo_rollout_schedule": "70,150,1,4",
 }
+# The preset dhmbpo with the small networks and batches of a tiny run.
+DOUBLE_HORIZON = {
+    **CONTINUING,
+    "preset": "dhmbpo",
+    "env_name": "Hopper-v5",
+    "ep_len": 50,
+    "sac_n_iter": 1,
+    "sac_n_iter_initial": 4,
+    "batch_size": 1,
+    "checkpoint_freq": 1,
+    "mbpo_rollouts_per_block": 8,
+    "mbpo_critic_iters_after_fit": 2,
+}
 KINDS = pytest.mark.parametrize(
     "extra",
-    [pytest.param({}, marks=pytest.mark.long), CONTINUING, LIKE_THE_PAPER],
-    ids=["whole episodes", "continued episodes", "like the paper"],
+    [pytest.param({}, marks=pytest.mark.long), CONTINUING, LIKE_THE_PAPER, DOUBLE_HORIZON],
+    ids=["whole episodes", "continued episodes", "like the paper", "double horizon"],
 )
 
 

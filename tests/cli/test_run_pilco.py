@@ -15,6 +15,7 @@ from cs285.scripts.evaluate import main as evaluate
 from cs285.scripts.run_pilco import main
 from tests.behaviour.test_flags_take_effect import NOT_IN_THE_CURVE, flags_of
 from tests.cli.processes import events, only_folder, start, wait_until
+from tests.cli.test_run_hw4_mbpo import DOUBLE_HORIZON
 from tests.conftest import arguments, read_curve, runner, same_checkpoint
 
 SCRIPT = "scripts/run_pilco.py"
@@ -211,6 +212,16 @@ def test_the_other_agents_run_on_the_tasks(run_tiny: Any, run_tiny_mbpo: Any) ->
         rows = read_curve(run(env_name=env_name, ep_len=None))
         assert rows[1]["Train_AverageEpLen"] == "40.0"
         assert rows[1]["Eval_Success"] == rows[1]["Eval_StrictSuccess"] == "0.0"
+
+
+def test_double_horizon_mbpo_runs_on_the_tasks_and_is_evaluated(
+    run_tiny_mbpo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {**DOUBLE_HORIZON, "env_name": "cartpole-swingup-v0", "ep_len": None, "n_iter": 11}
+    folder = run_tiny_mbpo(**flags)
+    assert float(read_curve(folder)[-1]["Eval_Success"]) == 0
+    assert evaluate([str(folder), "--episodes", "2", "--num_workers", "1"]) == 0
+    assert "2 episodes, 0 of them terminated" in capsys.readouterr().out
 
 
 def test_diagnose_and_evaluate_read_the_run(

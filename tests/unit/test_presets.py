@@ -213,3 +213,33 @@ def test_sac_alone_fits_no_model_unless_asked_for() -> None:
     assert expand_flags(find_agent("mbpo"), {**given, steps: 500})[steps] == 500
     assert steps not in expand_flags(find_agent("mbpo"), {**given, "mbpo_eval_planner": True})
     assert steps not in expand_flags(find_agent("mbpo"), {})
+
+
+def test_dhmbpo_preset_has_the_numbers_of_the_paper() -> None:
+    config = from_flat(MBPOConfig, presets.expand("mbpo", MBPOConfig, {"preset": "dhmbpo"}))
+    run, model, rollouts, sac = config.run, config.model, config.rollouts, config.sac
+    assert (run.batch_size_initial, run.batch_size) == (5000, 1)
+    assert (rollouts.mbpo_refit_every, rollouts.mbpo_restart_at_fit) == (1000, True)
+    assert rollouts.mbpo_critic_iters_after_fit == 250
+    assert (sac.sac_n_iter, sac.sac_num_agent_train_steps_per_iter) == (1, 1)
+    assert sac.sac_n_iter_initial == run.batch_size_initial
+    distribution = rollouts.mbpo_rollout_every, rollouts.mbpo_rollouts_per_block
+    assert distribution == (20, 256)
+    assert (rollouts.mbpo_rollout_length, rollouts.mbpo_real_ratio) == (20, 0)
+    assert rollouts.mbpo_model_buffer_size == 256 * 20 * 10
+    assert (rollouts.mbpo_value_expansion, rollouts.mbpo_propagation) == (5, "random_member")
+    assert (sac.sac_critics, sac.sac_critics_drawn, sac.sac_actor_value) == (5, 2, "mean")
+    assert (sac.sac_n_layers, sac.sac_size, sac.sac_activation) == (3, 256, "swish")
+    assert (sac.sac_critic_layer_norm, sac.sac_critic_dropout) == (1e-5, 0.001)
+    assert (sac.sac_value_bounds, sac.sac_policy_std) == (3e-4, "softplus")
+    assert (sac.sac_discount, sac.sac_target_rate, sac.sac_init_temperature) == (0.995, 0.005, 0.1)
+    assert (sac.sac_learning_rate, sac.sac_target_entropy) == (3e-4, None)
+    assert (sac.sac_train_batch_size, sac.sac_obs_scaling) == (256, "unclipped")
+    assert (model.model, model.ensemble_size, model.n_layers, model.size) == (
+        "homoscedastic", 8, 3, 256,
+    )  # fmt: skip
+    assert (model.activation, model.learning_rate, model.holdout_ratio) == ("swish", 1e-3, 0.2)
+    assert (model.eps_by_layer, max(model.dropout_by_layer)) == ([1.0, 0.1, 0.01], 0.01)
+    assert (model.decoupled_weight_decay, model.learned_reward) == (True, True)
+    decay = list(map(float, model.weight_decay.split(",")))
+    assert (decay[0], decay[-1]) == (0.00025, 0.001)
