@@ -18,6 +18,7 @@ from cs285.models.gp import (
     initial_hyperparameters,
     negative_log_likelihood,
 )
+from cs285.models.moments import KernelSum, kernel_sum_moments, linear_moments
 from tests.unit.test_moments import double, golden_posterior
 
 
@@ -220,3 +221,44 @@ def test_minimise_leaves_a_flat_start() -> None:
     start = double([0.0])
     assert 40 - well(start) < 2e-3
     assert minimise(well, Progress.at(start, 50)).point.item() == pytest.approx(4.5, abs=1e-4)
+
+
+def test_much_noise_gives_the_prior() -> None:
+    data = walk(30)
+    model = GPModel(2, 1, ())
+    model.fit(data, 5)
+    model.log_noise.fill_(20.0)
+    model._functions = None
+    mean, std = model.predict(data.obs, data.acs)
+    assert mean.abs().max() < 1e-6
+    torch.testing.assert_close(std, model.log_signal.exp().expand_as(std))
+
+
+def test_model_without_change_keeps_the_moments() -> None:
+    """Zero targets: the next observation has the mean and the covariance of this one."""
+    model = GPModel(2, 1, (), is_uncertain=False)
+    data = walk(20)
+    model.fit(data._replace(next_obs=data.obs), 5)
+    mean, cov = double([0.3, -0.2]), double([[0.5, 0.1], [0.1, 0.3]])
+    action = linear_moments(double([[1.0, 2.0]]), double([0.5]), mean, cov)
+    next_mean, next_cov = model.propagate(mean, cov, action)
+    torch.testing.assert_close(next_mean, mean)
+    torch.testing.assert_close(next_cov, cov)
+
+
+def test_moments_of_many_functions_equal_those_of_each_pair() -> None:
+    functions, mean, cov = golden_posterior(), double([0.1, -0.2, 0.3]), 0.1 * torch.eye(3).double()
+    assert functions.inverse is not None
+    whole = kernel_sum_moments(functions, mean, cov)
+    for a in range(2):
+        alone = KernelSum.of(
+            functions.centres,
+            functions.inverse_scales[a : a + 1],
+            functions.variances[a : a + 1],
+            functions.beta[a : a + 1],
+            functions.inverse[a : a + 1],
+        )
+        found = kernel_sum_moments(alone, mean, cov)
+        torch.testing.assert_close(found.mean[0], whole.mean[a])
+        torch.testing.assert_close(found.cov[0, 0], whole.cov[a, a])
+        torch.testing.assert_close(found.cross[:, 0], whole.cross[:, a])

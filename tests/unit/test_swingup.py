@@ -58,7 +58,20 @@ def test_cart_pole_accelerations_have_the_golden_values() -> None:
     np.testing.assert_allclose(found, (-0.2, 9.2267379821, -35.1499436981, 0.5), atol=1e-9)
 
 
-def test_free_pendulum_and_frictionless_cart_pole_conserve_energy() -> None:
+def test_frictionless_pendulum_conserves_energy() -> None:
+    def energy(state: Any) -> float:
+        rate, angle = state
+        return rate**2 / 6 - 9.82 * math.cos(angle) / 2
+
+    def frictionless(state: Any, torque: float) -> Any:
+        return PendulumSwingUp.derivative(state, 0.01 * state[0])  # the friction is 0.01 N m s
+
+    end = integrate(frictionless, (1.0, 2.0), 0.0, 4.0, 400)
+    assert energy(end) == pytest.approx(energy((1.0, 2.0)), abs=1e-6)
+    assert end != pytest.approx((1.0, 2.0))
+
+
+def test_frictionless_cart_pole_conserves_energy() -> None:
     def energy(state: Any) -> float:
         _, v, rate, angle = state
         cart, pole, length, g = 0.5, 0.5, 0.5, 9.82
