@@ -8,7 +8,7 @@ import torch
 
 from cs285.config.model import ModelConfig
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.pytorch_util import make_generator
+from cs285.infrastructure.pytorch_util import make_adam, make_generator
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import training
 from cs285.models.base_model import DynamicsModel, Prediction
@@ -423,3 +423,23 @@ def test_dropout_acts_in_fits_only() -> None:
     assert none is None
     assert mask is not None
     assert mask.shape == (4, 7, 48)
+
+
+def test_sharp_fit_has_the_golden_values_of_the_former_default() -> None:
+    """The values are from commit b0c3007, whose default was what --preset sharp sets."""
+    config = ModelConfig(size=50, model_loss="column_nll", learning_rate_schedule="falling")
+    rows, columns = torch.arange(400.0)[:, None], torch.arange(1.0, 5.0)
+    obs, acs = (rows * columns * 0.7).sin(), (rows * columns[:2] * 1.3).cos()
+    noise = torch.tensor([0, 0.1, 1, 0.01]) * (3 * rows * columns).sin()
+    next_obs = obs + 0.1 * obs.roll(1, 1) * acs[:, :1] + noise
+    data = Transitions(obs, acs, obs[:, 0], next_obs, torch.zeros(400, dtype=torch.bool))
+    model = FFModel(4, 2, config, False, torch.Generator().manual_seed(1))
+    steps, members, batch = torch.arange(40), torch.arange(3), torch.arange(64)
+    indices = steps[:, None, None] * 97 + members[:, None] * 31 + batch * 7
+    optimizer = make_adam(model.parameters(), 1e-3)
+    metrics = fit_ensemble(model, optimizer, data, indices % 400, peak=config.learning_rate_peak)
+    curve = metrics["Training Loss"][[0, 10, -1]].tolist()
+    assert curve == pytest.approx([0.99828899, 0.94489717, 0.83777562], rel=1e-5)
+    vector = model.network.vector.detach()
+    assert vector.norm().item() == pytest.approx(18.7977447, rel=1e-5)
+    assert vector.double().abs().sum().item() == pytest.approx(1376.756204, rel=1e-5)
