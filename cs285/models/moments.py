@@ -123,11 +123,22 @@ class WeightedExponentials(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         """Return the sums (L,) for left and right (L, n, D) and weights (L, n, n)."""
-        exponentials = (left @ right.mT).exp_()
-        ctx.exponentials = exponentials.clone() if ctx.needs_input_grad[2] else None
-        terms = exponentials.mul_(weights)
-        ctx.save_for_backward(terms @ right, terms.mT @ left)
-        return terms.sum((1, 2))
+        L, n, _ = left.shape
+        keeps = ctx.needs_input_grad[2]
+        ctx.exponentials = weights.new_empty(L, n, n) if keeps else None
+        sums, of_left, of_right = left.new_empty(L), torch.empty_like(left), torch.empty_like(right)
+        # One pair at a time: its matrix stays in the cache, and all pairs share its memory.
+        terms = left.new_empty(n, n)
+        for pair, (one, other) in enumerate(zip(left, right, strict=True)):
+            torch.mm(one, other.mT, out=terms).exp_()
+            if keeps:
+                ctx.exponentials[pair] = terms
+            terms.mul_(weights[pair])
+            torch.sum(terms, (0, 1), out=sums[pair])
+            torch.mm(terms, other, out=of_left[pair])
+            torch.mm(terms.mT, one, out=of_right[pair])
+        ctx.save_for_backward(of_left, of_right)
+        return sums
 
     @staticmethod
     @torch.autograd.function.once_differentiable
