@@ -20,6 +20,7 @@ from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import from_flat
 from cs285.config.pilco import PilcoConfig
 from cs285.envs import inspect_task, make_env
+from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import RandomPolicy
 
 TRIALS = 6
@@ -28,6 +29,7 @@ TRIALS = 6
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
+    tune_cpu()
     entry = find_agent("pilco")
     flags = expand_flags(entry, {"preset": "pilco_cartpole"}, lambda line: None)
     config = from_flat(PilcoConfig, flags)
