@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import write
+from cs285.agents.expanded_sac_agent import ExpandedSACAgent
 from cs285.agents.mbpo_agent import MBPOAgent
 from cs285.agents.registry import expand_flags, find_agent
 from cs285.agents.value_expansion import expanded_actor_loss, expanded_critic_loss
@@ -88,7 +89,7 @@ def phases(agent: MBPOAgent) -> dict[str, Callable[[], object]]:
     return {
         "update": lambda: update(0),
         "update of the critic only": lambda: update(NEVER),
-        "random draws of an update, included above": lambda: list(sac._expanded_batches(rows, 1)),
+        "random draws of an update, included above": lambda: list(sac._batches(rows, 1)),
         "distribution rollouts, every 20 updates": agent._imagine,
         "gradient step of a fit": lambda: fit.step(indices),
         f"validation of {ROWS} transitions, per epoch": lambda: model.model.validation_errors(data),
@@ -99,9 +100,9 @@ def parts(agent: MBPOAgent) -> dict[str, Callable[[], object]]:
     """Split an update without its optimisers, draws and target networks."""
     sac, rows = agent.sac_agent, draw_rows(agent)
     policy, critic, discount = sac.policy, sac.critic, sac.config.sac_discount
-    obs, draws, _ = next(sac._expanded_batches(rows, 1))
+    obs, draws, _ = next(sac._batches(rows, 1))
     scaled, temperature = policy.scale_obs(obs), torch.tensor(0.1)
-    assert sac.expansion is not None
+    assert isinstance(sac, ExpandedSACAgent)
     expansion = sac.expansion
     rollout = expansion.roll_out(policy, obs, draws)
 

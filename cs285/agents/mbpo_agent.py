@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from cs285.agents.base_agent import BaseAgent, Diagnosed
+from cs285.agents.expanded_sac_agent import ExpandedSACAgent
 from cs285.agents.mb_agent import MBAgent
 from cs285.agents.sac_agent import SACAgent
 from cs285.agents.value_expansion import ValueExpansion
 from cs285.config.mbpo import MBPOConfig
+from cs285.config.sac import SACConfig
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.model_buffer import ModelBuffer, Recipe
 from cs285.infrastructure.old_names import current_metric
@@ -42,7 +44,7 @@ class MBPOAgent(BaseAgent):
         self.has_model = config.model.num_agent_train_steps_per_iter > 0
         compile = config.run.compile
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
-        self.sac_agent = SACAgent(task, config.sac, self.seed, device, compile, self._expansion())
+        self.sac_agent = self._learner(task, config.sac, compile)
         self.stopwatch = self.mb_agent.stopwatch  # it already times the fits
         self.env_steps = 0  # collected since the run began
         self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)
@@ -141,15 +143,16 @@ class MBPOAgent(BaseAgent):
         earlier = self.model_buffer.total_added - block
         return real / (real + earlier + progress * block)
 
-    def _expansion(self) -> ValueExpansion | None:
-        """Return the training rollouts of --mbpo_value_expansion, or None without them."""
-        config, agent = self.config, self.mb_agent
-        if config.mbpo_value_expansion == 0:
-            return None
-        agent.task_model.check_differentiable(agent.task.ob_dim, agent.task.ac_dim)
-        return ValueExpansion(
-            agent.model, agent.task_model, config.mbpo_value_expansion, config.mbpo_propagation
-        )
+    def _learner(self, task: TaskSpec, config: SACConfig, compile: bool) -> SACAgent:
+        """Return the SAC agent, with training rollouts for --mbpo_value_expansion."""
+        arguments = task, config, self.seed, self.device, compile
+        horizon = self.config.mbpo_value_expansion
+        if horizon == 0:
+            return SACAgent(*arguments)
+        model, task_model = self.mb_agent.model, self.mb_agent.task_model
+        task_model.check_differentiable(task.ob_dim, task.ac_dim)
+        expansion = ValueExpansion(model, task_model, horizon, self.config.mbpo_propagation)
+        return ExpandedSACAgent(expansion, *arguments)
 
     def _restart(self) -> None:
         """Clear the model buffer, and reset all optimisers."""

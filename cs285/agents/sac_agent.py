@@ -16,12 +16,6 @@ from torch import Tensor, nn
 
 from cs285.agents.base_agent import BaseAgent
 from cs285.agents.sac_losses import ActorLoss, CriticLoss, actor_loss, critic_loss
-from cs285.agents.value_expansion import (
-    Draws,
-    ValueExpansion,
-    expanded_actor_loss,
-    expanded_critic_loss,
-)
 from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import NO_DRAWS, CriticDraws, SACCritic
 from cs285.envs.registration import TaskSpec
@@ -53,11 +47,7 @@ DrawBatches = Callable[[int, int], Tensor]
 
 
 class SACAgent(BaseAgent):
-    """SAC on its own replay buffer, or on the batches that another agent draws.
-
-    With an `expansion`, the learner uses only the observations of a batch. Each update is then
-    computed from one training rollout that starts there.
-    """
+    """SAC on its own replay buffer, or on the batches that another agent draws."""
 
     eval_policy: Policy
     parts = ("policy", "critic")
@@ -69,11 +59,9 @@ class SACAgent(BaseAgent):
         seed: int,
         device: torch.device,
         compile: bool = False,
-        expansion: ValueExpansion | None = None,
     ) -> None:
         super().__init__()
         self.task, self.config, self.seed, self.device = task, config, seed, device
-        self.expansion = expansion
         O, A = task.ob_dim, task.ac_dim
         generator = make_generator(seed, "sac init")
         self.policy = SACPolicy(O, task.ac_low, task.ac_high, config, generator).to(device)
@@ -87,8 +75,9 @@ class SACAgent(BaseAgent):
         rate = config.sac_learning_rate
         self.actor_optimizer = make_adam([self.policy.network.vector, self.log_temperature], rate)
         self.critic_optimizer = make_adam(self.critic.parameters(), rate)
-        update = self._update if expansion is None else self._expanded_update
-        self.update: Callable[..., dict[str, Tensor]] = compiled(update) if compile else update
+        self.update: Callable[..., dict[str, Tensor]] = self._update
+        if compile:
+            self.update = compiled(self._update)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, O, A, device)
         self.scaled_rows = 0  # transitions behind the current observation statistics
         self.iterations_done = 0  # SAC iterations since the run began
@@ -164,10 +153,9 @@ class SACAgent(BaseAgent):
         Returns each metric as a curve over the updates that have it, (n,).
         """
         config = self.config
-        batches = self._batches if self.expansion is None else self._expanded_batches
         records: dict[str, list[Tensor]] = defaultdict(list)
         updates = config.sac_num_agent_train_steps_per_iter
-        for update, inputs in enumerate(batches(rows, first), first * updates):
+        for update, inputs in enumerate(self._batches(rows, first), first * updates):
             trains_actor = update >= self.actor_waits_until * updates
             metrics = self.update(
                 *inputs,
@@ -178,9 +166,7 @@ class SACAgent(BaseAgent):
                 records[name].append(value)
         return {name: torch.stack(values) for name, values in records.items()}
 
-    def _batches(
-        self, rows: Tensor, first: int
-    ) -> Iterator[tuple[Transitions, Tensor, list[CriticDraws]]]:
+    def _batches(self, rows: Tensor, first: int) -> Iterator[tuple[Any, Any, Any]]:
         """Yield the arguments of `_update` for packed rows (U, B, D)."""
         critic_steps = self.config.sac_num_critic_updates_per_agent_update
         steps = critic_steps + self.config.sac_num_actor_updates_per_agent_update
@@ -190,16 +176,6 @@ class SACAgent(BaseAgent):
         noise = torch.randn(shape, generator=generator, device=self.device)
         for batch, draw in zip(self._scaled_batches(rows), noise.unbind(), strict=True):
             yield batch, draw, [self.critic.draw(B, generator) for _ in range(critic_steps)]
-
-    def _expanded_batches(
-        self, rows: Tensor, first: int
-    ) -> Iterator[tuple[Tensor, Draws, CriticDraws]]:
-        """Yield the arguments of `_expanded_update` for packed rows (U, B, D)."""
-        assert self.expansion is not None
-        generator = make_generator(self.seed, "sac noise", first, device=self.device)
-        for obs in unpack(rows, self.task.ob_dim, self.task.ac_dim).obs.unbind():
-            draws = self.expansion.draw(len(obs), self.task.ac_dim, generator)
-            yield obs, draws, self.critic.draw(len(obs), generator)
 
     def _update(
         self,
@@ -223,46 +199,6 @@ class SACAgent(BaseAgent):
         if trains_actor:
             for actor_noise in noise[len(draws) :]:
                 metrics |= self._step_actor(batch.obs, actor_noise)
-        return metrics
-
-    def _expanded_update(
-        self,
-        obs: Tensor,
-        draws: Draws,
-        critic_draws: CriticDraws,
-        moves_target: bool,
-        trains_actor: bool,
-    ) -> dict[str, Tensor]:
-        """Do one update with a training rollout from obs (B, O); return the metrics, () each.
-
-        Critic and policy share the rollout.
-        """
-        assert self.expansion is not None
-        config, policy, critic = self.config, self.policy, self.critic
-        temperature = self.log_temperature.detach().exp()
-        with torch.set_grad_enabled(trains_actor):
-            rollout = self.expansion.roll_out(policy, obs, draws)
-        if critic.bounds is not None:
-            soft_rewards = rollout.rewards[0] - temperature * rollout.log_probs[0]
-            critic.bounds.follow(soft_rewards.detach(), config.sac_discount)
-        result = expanded_critic_loss(
-            rollout,
-            policy.scale_obs(obs),
-            critic,
-            self.target_critic,
-            critic_draws,
-            temperature,
-            config.sac_discount,
-        )
-        metrics = self._take_critic_step(result)
-        metrics["Training Rollouts Dropped"] = 1 - rollout.valid.float().mean()
-        if moves_target:
-            self._move_target()
-        if trains_actor:
-            losses = expanded_actor_loss(
-                rollout, critic, self.log_temperature, config.sac_discount, self.target_entropy
-            )
-            metrics |= self._take_actor_step(losses, temperature)
         return metrics
 
     @torch.no_grad()

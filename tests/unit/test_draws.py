@@ -120,11 +120,7 @@ def test_draws_of_training_rollouts_differ() -> None:
         sac_num_critic_updates_per_agent_update=1, sac_num_actor_updates_per_agent_update=1,
     )  # fmt: skip
     sac = agent.sac_agent
-    drawn = [
-        draw
-        for first in (0, 3, 6)
-        for draw in sac._expanded_batches(sac.draw_real(first, 3), first)
-    ]
+    drawn = [draw for first in (0, 3, 6) for draw in sac._batches(sac.draw_real(first, 3), first)]
     assert len(drawn) == 9
     rollouts, critics = [draw[1] for draw in drawn], [draw[2] for draw in drawn]
     assert all_differ([noise for draws in rollouts for noise in draws.noise])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cs285.agents.expanded_sac_agent import ExpandedSACAgent
 from cs285.agents.sac_agent import SACAgent
 from cs285.agents.sac_losses import actor_loss
 from cs285.agents.value_expansion import (
@@ -327,7 +328,7 @@ def make_learner(horizon: int = 2) -> tuple[SACAgent, FFModel]:
     model.choose_members(torch.tensor([4.0, 1.0, 2.0, 3.0]))
     expansion = ValueExpansion(model, LEARNED, horizon, "random_member")
     sac = SACConfig(sac_size=16, sac_critics=5, sac_critics_drawn=2, sac_value_bounds=0.1)
-    return SACAgent(task, sac, 1, torch.device("cpu"), expansion=expansion), model
+    return ExpandedSACAgent(expansion, task, sac, 1, torch.device("cpu")), model
 
 
 def test_no_weight_of_the_model_gets_a_gradient() -> None:
