@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cs285.config.model import ModelConfig
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import send, set_learning_rate, take_step
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, pack, unpack
 from cs285.models.base_model import DynamicsModel
@@ -103,9 +104,17 @@ def fit(
     generator: torch.Generator,
     update: Update = gradient_step,
 ) -> dict[str, Tensor]:
-    """Fit a model to the whole replay buffer with the settings in `config`; return the metrics."""
+    """Fit a model to the whole replay buffer with the settings in `config`; return the metrics.
+
+    Raises UsageError: the model needs sequences, and early stopping has none.
+    """
     data = replay.all()
     if config.holdout_ratio > 0:
+        if model.sequence_length is not None:
+            raise UsageError(
+                f"--holdout_ratio {config.holdout_ratio}: must be 0 for a model that is fitted to "
+                "sequences"
+            )
         return fit_until_converged(model, optimizer, data, config, generator, update)
     shape = (
         config.num_agent_train_steps_per_iter,

@@ -91,7 +91,7 @@ def diagnose(folder: Path, options: DiagnosisConfig, trusted: bool = False) -> N
         ("run", f"{counters['next_iteration']} iterations, {counters['env_steps']} env steps"),
         *html_report.facts(found),
     ]
-    picture = picture_of(env_name, users_renderer, subject.model, found)
+    picture = picture_of(run.config.run.task, users_renderer, subject.model, found)
     sections = html_report.sections(found, is_planner(subject.policy), picture)
     title = f"Diagnosis of {folder.resolve().name}"
     page = html_report.page(title, facts, sections, flag_tools.to_flat(run.config))

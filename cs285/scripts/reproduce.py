@@ -77,6 +77,10 @@ def reproduce(argv: Sequence[str]) -> int:
     add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
         "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
     arguments = parser.parse_args(argv)
+    if arguments.eval_episodes and not arguments.export_to:
+        raise UsageError(
+            f"--eval_episodes {arguments.eval_episodes}: must be given together with --export_to"
+        )
     experiments = select(
         read_experiments(arguments.experiments), arguments.questions, arguments.names
     )

@@ -233,6 +233,16 @@ def test_model_with_memory_is_fitted_to_sequences_of_one_episode() -> None:
     for number in range(episodes):  # rewards count the steps, from 10 * number
         data = make_data(6, number)
         replay.add(data._replace(rewards=10.0 * number + torch.arange(6.0)))
+    stopping = ModelConfig(**{**SMALL, "holdout_ratio": 0.2})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"--holdout_ratio 0.2: must be 0 for a model that"):
+        recurrent = WithMemory(O, A, stopping, True, make_generator(0, "init"))
+        training.fit(
+            recurrent,
+            make_adam(recurrent.parameters(), 1e-3),
+            replay,
+            stopping,
+            make_generator(1, "x"),
+        )
     for kind, shape in ((WithMemory, (4, 32, 3)), (FFModel, (4, 32))):
         seen: list[torch.Tensor] = []
 

@@ -49,20 +49,21 @@ class Picture(NamedTuple):
 
 
 def picture_of(
-    env_name: str, users_renderer: str | None, model: DynamicsModel, found: Findings
+    task: tuple[str, ...], users_renderer: str | None, model: DynamicsModel, found: Findings
 ) -> Picture:
     """Return a map for the obstacles task, a video for MuJoCo tasks, and a note for other tasks.
 
+    `task` is the run's (see RunConfig.task).
     `users_renderer` is the user's choice of MuJoCo renderer, see rendering.choose_renderer.
     """
-    paths = next(iter(found.paths.values()))
+    env_name, paths = task[0], next(iter(found.paths.values()))
     if env_name == "obstacles-cs285-v0":
         return Picture(_MAP, draw_plans_on_map(paths, found.check))
     if env_name not in VELOCITY_SCALES:
         note = f"There is no picture of {env_name}. Pictures exist for {_PICTURED}."
         return Picture(notes=[note])
     try:
-        choose_renderer(env_name, users_renderer)
+        choose_renderer(task, users_renderer)
     except UsageError:
         return Picture(
             notes=[
@@ -71,7 +72,7 @@ def picture_of(
             ]
         )
     imagined, real = imagined_and_real(model, paths[0], VIDEO_STEPS)
-    env = make_env(env_name, render_mode="rgb_array")
+    env = make_env(task, render_mode="rgb_array")
     frames = side_by_side(env, VELOCITY_SCALES[env_name], imagined, real)
     close_env(env)
     try:
