@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def errors(data: Transitions, ends: Sequence[int], config: ModelConfig, seed: in
     sizes = data.obs.shape[1], data.acs.shape[1]
     model = FFModel(*sizes, config, False, generator)
     optimizer, found = make_adam(model.parameters(), config.learning_rate), []
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         replay = ReplayBuffer(start, *sizes)
         replay.add(Transitions(*(column[:start] for column in data)))
         training.fit(model, optimizer, replay, config, generator)

@@ -144,6 +144,20 @@ def model_loss_table(folder: Path) -> list[str]:
     return markdown_table(table) if table else []
 
 
+def fit_settings_table(folder: Path) -> list[str]:
+    """Return a Markdown table of the error of each column with each setting of a fit, or []."""
+    table: list[list[str]] = []
+    for file in sorted(folder.glob("fit_settings_*.json")):
+        run = file.stem.removeprefix("fit_settings_")
+        with reading(str(file), "the output of results/fit_settings_study.py"):
+            found = read_json(file)["error of each column"]
+            check_types({"found": found}, {"found": dict[str, list[float]]})
+        columns = len(next(iter(found.values())))
+        table = table or [["run", "setting", *(f"column {number}" for number in range(columns))]]
+        table += [[run, setting, *(f"{error:.3f}" for error in e)] for setting, e in found.items()]
+    return markdown_table(table) if table else []
+
+
 def _current_label(label: str) -> str:
     return FORMER_LABELS.get(label, label)
 
