@@ -47,7 +47,10 @@ class Features(NamedTuple):
         return self.augmented(obs)[..., self.dims]
 
     def augment(self, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the moments of the augmented observation."""
+        """Return the mean (G,) and covariance (G, G) of the augmented observation.
+
+        `mean` (O,) and `cov` (O, O) are of the observation; G is O plus twice the angles.
+        """
         return augment(mean, cov, self.angle_dims)
 
 
@@ -241,7 +244,10 @@ def negative_log_likelihood(hyperparameters: Tensor, inputs: Tensor, targets: Te
 
 
 def curb(hyperparameters: Tensor, input_std: Tensor) -> Tensor:
-    """Return the penalty on extreme length-scales and signal-to-noise ratios (hypCurb.m)."""
+    """Return the penalty () on extreme length-scales and signal-to-noise ratios (hypCurb.m).
+
+    `hyperparameters` (D + 2,) are as in `negative_log_likelihood`; `input_std` is (D,).
+    """
     scales = (hyperparameters[:-2] - input_std.log()) / math.log(LARGEST_SCALE)
     ratio = (hyperparameters[-2] - hyperparameters[-1]) / math.log(LARGEST_SNR)
     return (scales**CURB_POWER).sum() + ratio**CURB_POWER
@@ -254,7 +260,10 @@ def spread_of(inputs: Tensor) -> Tensor:
 
 
 def initial_hyperparameters(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return length-scales and signal as the std of the data, and a tenth of it as the noise."""
+    """Return hyper-parameters (D + 2,) for inputs (n, D) and targets (n,).
+
+    Length-scales and signal are the std of the data, and the noise is a tenth of the signal.
+    """
     signal = targets.std(correction=min(1, len(targets) - 1))
     if signal <= TINY:  # a constant change; TINY is for a dimension that never changes
         signal = targets.abs().max().clamp(min=TINY)
@@ -265,7 +274,10 @@ def initial_hyperparameters(inputs: Tensor, targets: Tensor) -> Tensor:
 def fit_hyperparameters(
     inputs: Tensor, targets: Tensor, starts: Sequence[Tensor], line_searches: int
 ) -> Minimum:
-    """Minimise the curbed negative log-likelihood from each start, and return the best result."""
+    """Minimise the curbed negative log-likelihood of inputs (n, D) and targets (n,).
+
+    Return the best result over the starts (D + 2,).
+    """
     if not targets.any():  # its likelihood has no maximum
         return Minimum(starts[-1], 0.0, 0)
     std = spread_of(inputs)

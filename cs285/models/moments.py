@@ -151,7 +151,7 @@ class WeightedExponentials(torch.autograd.Function):
 
 
 def sine_moments(mean: Tensor, cov: Tensor) -> Moments:
-    """Return the moments of sin(x_i) for each of D inputs; V is diagonal."""
+    """Return the moments of sin(x_i) for x ~ N(mean (D,), cov (D, D)): E = D, and V is diagonal."""
     half = cov.diagonal() / 2
     shrink = (-half).exp()
     plus, minus = _trigonometric_terms(cov, half)
@@ -161,7 +161,10 @@ def sine_moments(mean: Tensor, cov: Tensor) -> Moments:
 
 
 def angle_moments(mean: Tensor, cov: Tensor) -> Moments:
-    """Return the moments of (sin x_1, cos x_1, sin x_2, cos x_2, ...) for D angles: E = 2 D."""
+    """Return the moments of (sin x_1, cos x_1, sin x_2, cos x_2, ...) for D angles: E = 2 D.
+
+    The angles are x ~ N(mean (D,), cov (D, D)).
+    """
     D = len(mean)
     half = cov.diagonal() / 2
     shrink = (-half).exp()
@@ -219,7 +222,8 @@ def append(
 ) -> tuple[Tensor, Tensor]:
     """Return the joint moments of x and y = f(z).
 
-    `cov_with_inputs` is the covariance of x and the inputs z of f, (len(x), len(z)).
+    `mean` (n,) and `cov` (n, n) are of x, and `cov_with_inputs` (n, D) is the covariance of x with
+    the inputs z (D,) of f. Returns the mean (n + E,) and the covariance (n + E, n + E).
     """
     between = cov_with_inputs @ added.cross
     upper, lower = torch.cat([cov, between], 1), torch.cat([between.mT, added.cov], 1)
@@ -227,7 +231,7 @@ def append(
 
 
 def linear_moments(weights: Tensor, bias: Tensor, mean: Tensor, cov: Tensor) -> Moments:
-    """Return the moments of weights (E, D) x + bias (E,)."""
+    """Return the moments of weights (E, D) x + bias (E,) for x ~ N(mean (D,), cov (D, D))."""
     return Moments(weights @ mean + bias, weights @ cov @ weights.mT, weights.mT)
 
 
@@ -255,7 +259,10 @@ def scale_moments(moments: Moments, scale: Tensor, shift: Tensor) -> Moments:
 
 
 def chain(outer: Moments, inner: Moments) -> Moments:
-    """Return the moments of outer(inner(x)); `outer` was computed from the moments of `inner`."""
+    """Return the moments of outer(inner(x)), whose `cross` (D, E) belongs to x.
+
+    `outer` was computed from the moments of `inner`.
+    """
     return Moments(outer.mean, outer.cov, inner.cross @ outer.cross)
 
 

@@ -37,7 +37,7 @@ class Preliminary(Protocol):
         ...
 
     def moments(self, mean: Tensor, cov: Tensor) -> Moments:
-        """Return the moments of v for features ~ N(mean, cov)."""
+        """Return the moments of v (A,) for features ~ N(mean (F,), cov (F, F))."""
         ...
 
 
@@ -112,7 +112,10 @@ class SquashedPolicy(nn.Module):
         return self.ac_center + self.ac_half_range * sines
 
     def moments(self, preliminary: Preliminary, mean: Tensor, cov: Tensor) -> Moments:
-        """Return the moments of the action; `mean`, `cov` are of the augmented observation."""
+        """Return the moments of the action (A,); its `cross` (F, A) belongs to the features.
+
+        `mean` (G,) and `cov` (G, G) are of the augmented observation.
+        """
         dims = self.features.dims
         inner = preliminary.moments(mean[dims], cov[dims][:, dims])
         outer = squash_moments(inner.mean, inner.cov, self.third_harmonic)
