@@ -106,11 +106,18 @@ class Logger:
             self._tracker.record_video(tag, file, iteration)
         return file
 
-    def close(self) -> None:
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, failed: bool = False) -> None:
+        """Close the log; `failed`: an exception ends the run."""
         with contextlib.suppress(OSError):  # each write was flushed, or raised its error
             self._events.close()
         if self._tracker is not None:
-            self._tracker.close()
+            self._tracker.close(failed)
 
     def _append_row(self, row: dict[str, float]) -> None:
         self._checksum = _checksum([row], self._checksum)

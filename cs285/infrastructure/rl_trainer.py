@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import time
@@ -140,7 +139,7 @@ class RL_Trainer:
                 f"nothing to do: {counters.next_iteration} iterations are complete; pass a higher "
                 "--n_iter to continue"
             )
-        with contextlib.closing(self.logger):
+        with self.logger:
             for iteration in range(counters.next_iteration, config.n_iter):
                 is_logged = _due(config.scalar_log_freq, iteration)
                 begun = time.monotonic()

@@ -54,8 +54,8 @@ class Memory:
     def record_video(self, tag: str, file: Path, iteration: int) -> None:
         self.kept.append((iteration, tag, file.exists()))
 
-    def close(self) -> None:
-        self.kept.append("closed")
+    def close(self, failed: bool) -> None:
+        self.kept.append("failed" if failed else "closed")
 
 
 class Forgetful(Memory):
@@ -78,6 +78,12 @@ def test_service_gets_config_scalars_and_videos(memory: None, run_tiny: Run) -> 
     assert logged[0::2] == [(i, expected[i]) for i in (0, 1)]
     assert logged[1::2] == [(i, "eval_rollouts", True) for i in (0, 1)]
     assert last == "closed"
+
+
+def test_service_learns_that_a_run_failed(memory: None, tmp_path: Path) -> None:
+    flags = {**TINY, "env_name": "tests.toys:NanReward-v0", "track": "wandb", "data_dir": tmp_path}
+    assert main(arguments(**flags)) == 1
+    assert Memory.kept[-1] == "failed"
 
 
 def test_resumed_run_sends_the_iterations_before_it(memory: None, run_tiny: Run) -> None:

@@ -35,8 +35,8 @@ class Service(Protocol):
     def record_video(self, tag: str, file: Path, iteration: int) -> None:
         """Add an mp4."""
 
-    def close(self) -> None:
-        """Complete the record."""
+    def close(self, failed: bool) -> None:
+        """End the record; `failed`: before the run's last iteration."""
 
 
 class Wandb:
@@ -67,8 +67,8 @@ class Wandb:
     def record_video(self, tag: str, file: Path, iteration: int) -> None:
         self._run.log({tag: self._video(str(file), format="mp4")}, step=iteration)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 class MLflow:
@@ -125,8 +125,8 @@ class MLflow:
     def record_video(self, tag: str, file: Path, iteration: int) -> None:
         self._client.log_artifact(self._id, str(file), VIDEOS)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, failed: bool) -> None:
+        self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 
 SERVICES: dict[str, type[Service]] = {"wandb": Wandb, "mlflow": MLflow}
@@ -168,9 +168,9 @@ class Tracker:
         """Send an mp4."""
         self._send(lambda service: service.record_video(tag, file, iteration))
 
-    def close(self) -> None:
-        """Complete the record."""
-        self._send(lambda service: service.close())
+    def close(self, failed: bool) -> None:
+        """End the record; `failed`: before the run's last iteration."""
+        self._send(lambda service: service.close(failed))
 
     def _send(self, message: Callable[[Service], None]) -> None:
         if self._service is None:
