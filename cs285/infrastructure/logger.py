@@ -19,6 +19,7 @@ from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import EventFile
 from cs285.infrastructure.recording.tracking import Tracker
 from cs285.infrastructure.recording.video import Frames, encode_gif, small_frames, write_video
+from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.run_folder import PROGRESS
 
 ITERATION = "Iteration"
@@ -186,12 +187,10 @@ def _is_row(row: Mapping[str, str]) -> bool:
 
 
 def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("w", newline="") as stream:
+    with replacing(file) as stream:
         writer = _writer(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(file)
 
 
 def _writer(stream: TextIO, columns: list[str]) -> csv.DictWriter:

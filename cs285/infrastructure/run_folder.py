@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import OtherFileError, check_types, read_json, reading
 from cs285.infrastructure.old_names import translate_flags
+from cs285.infrastructure.replacing import replacing
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
@@ -202,9 +203,8 @@ def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
     """
     content = read_config(folder, "--resume")
     sessions = [*content.get("resumed", []), {"first_iteration": iteration, **provenance()}]
-    temporary = folder / f".{CONFIG}.tmp"
-    temporary.write_text(config_text({**content, "flags": flags, "resumed": sessions}))
-    temporary.replace(folder / CONFIG)
+    with replacing(folder / CONFIG) as stream:
+        stream.write(config_text({**content, "flags": flags, "resumed": sessions}))
 
 
 def checkpoint_name(which: str) -> str:

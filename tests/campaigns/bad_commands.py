@@ -403,7 +403,7 @@ def log_cases() -> Iterator[Case]:
     wide = write(f"{RUN}/progress.csv", f"{'x' * 200_000}\n1\n")
     yield Case(read_results.main, "run", wide, "progress.csv")
     yield Case(read_results.main, f"run/{EVENTS}", as_fifo(f"{RUN}/{EVENTS}"), EVENTS)
-    for name in (".config.json.tmp", "progress.tmp"):
+    for name in (".config.json.tmp", ".progress.csv.tmp"):
         damage = as_link(f"{RUN}/{name}", "../list.toml")
         yield Case(resume[0].main, resume[1], damage, name)
     for name in ("diagnosis.html", "diagnosis.npz"):

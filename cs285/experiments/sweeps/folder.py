@@ -20,6 +20,7 @@ from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields,
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import check_types, read_json, read_table, reading, shortened
 from cs285.infrastructure.old_names import current_metric
+from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.run_folder import describe_run
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
@@ -141,8 +142,7 @@ def _typed(choice: Any, separator: str = ",") -> str:
 
 def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) -> None:
     """Write sweep.csv, one line per trial."""
-    temporary = folder / f".{TABLE}.tmp"
-    with temporary.open("w", newline="") as stream:
+    with replacing(folder / TABLE) as stream:
         writer = csv.DictWriter(stream, ["trial", *varied, *COLUMNS], lineterminator="\n")
         writer.writeheader()
         for trial in trials:
@@ -151,7 +151,6 @@ def write_table(folder: Path, varied: Sequence[str], trials: Sequence[Trial]) ->
             row |= {"trial": job.name, "state": job.state, "error": job.error}
             row |= {"folder": job.folder.name if job.folder else "", **trial.result}
             writer.writerow(row)
-    temporary.replace(folder / TABLE)
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
