@@ -1,11 +1,10 @@
 """Compare the early stopping of --preset dhmbpo with the longer fits of the authors.
 
-    python results/dhmbpo_fit_study.py LOGDIR
+    python results/dhmbpo_fit_study.py LOGDIR [--sizes 5000 6000 7000]
 
-LOGDIR is the log folder of a run of run_hw4_mbpo.py; only its first real transitions are used. For
-each way to fit, an ensemble of the preset's members is fitted to the first 5000 transitions, and
-refitted twice after 1000 more each. After each fit it predicts the next 1000 transitions, which a
-later policy collected. The script writes results/study/dhmbpo_fit_NAME.json. Times are CPU times of
+LOGDIR is the log folder of a run of run_hw4_mbpo.py. For each way to fit, an ensemble with the
+preset's settings is fitted to its first real transitions, and refitted to more of them. After each
+fit it predicts the next 1000 transitions, which a later policy collected. The script writes results/study/dhmbpo_fit_NAME.json. Times are CPU times of
 all threads.
 """
 
@@ -34,7 +33,7 @@ from cs285.models import training
 from cs285.models.ff_model import FFModel
 
 SCRIPT, TARGET = "dhmbpo_fit_study.py", Path(__file__).parent / "study"
-SIZES, NEXT = (5000, 6000, 7000), 1000  # transitions in the fits, and after each fit
+SIZES, NEXT = [5000, 6000, 7000], 1000  # transitions in the fits, and after each fit
 WAYS: dict[str, dict[str, Any]] = {
     "preset": {},
     "patience 2": {"fit_patience": 2},
@@ -53,7 +52,9 @@ def short_epochs(
         yield from epoch.split(MOST_BATCHES)
 
 
-def refit(data: Transitions, way: str, members: int) -> list[dict[str, float]]:
+def refit(
+    data: Transitions, way: str, members: int, sizes: Sequence[int]
+) -> list[dict[str, float]]:
     """Return a row per fit: its data, steps and CPU seconds, and its errors.
 
     Errors on the next transitions are mean squared errors in units of the targets' variance: the
@@ -66,7 +67,7 @@ def refit(data: Transitions, way: str, members: int) -> list[dict[str, float]]:
     generator = make_generator(1, "fit study init")
     model = FFModel(data.obs.shape[1], data.acs.shape[1], config, True, generator)
     optimizer, rows = make_adam(model.parameters(), config.learning_rate), []
-    for size in SIZES:
+    for size in sizes:
         learned = Transitions(*(column[:size] for column in data))
         coming = Transitions(*(column[size : size + NEXT] for column in data))
         reset_moments(optimizer)
@@ -96,15 +97,16 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     parser.add_argument("--members", type=whole_number(1), default=8, metavar="E")
+    parser.add_argument("--sizes", type=whole_number(1), nargs="+", default=SIZES, metavar="N")
     given = parser.parse_args(argv)
     run = json.loads((given.folder / CONFIG).read_text())
     state = load_checkpoint(given.folder / CHECKPOINT, "cpu")["agent"]["sac_agent"]
-    rows = state["replay_buffer"]["rows"][: SIZES[-1] + NEXT]
+    rows = state["replay_buffer"]["rows"][: given.sizes[-1] + NEXT]
     ob_dim = state["policy"]["obs_scaler.mean"].shape[0]
     data = unpack(rows, ob_dim, rows.shape[1] - 2 * ob_dim - 2)
     name, found = run["flags"]["exp_name"], {}
     for way in WAYS:
-        found[way] = refit(data, way, given.members)
+        found[way] = refit(data, way, given.members, given.sizes)
         print(way, *map(json.dumps, found[way]), sep="\n  ", flush=True)
         about = {"env_name": run["flags"]["env_name"], "members": given.members, "fits": found}
         write_study(TARGET / f"dhmbpo_fit_{name}.json", SCRIPT, name, about)
