@@ -4,8 +4,8 @@
 
 LOGDIR is the log folder of a run of run_hw4_mbpo.py. For each way to fit, an ensemble with the
 preset's settings is fitted to its first real transitions, and refitted to more of them. After each
-fit it predicts the next 1000 transitions, which a later policy collected. The script writes results/study/dhmbpo_fit_NAME.json. Times are CPU times of
-all threads.
+fit it predicts the next 1000 transitions, which a later policy collected. The script writes
+results/study/dhmbpo_fit_NAME.json. Times are CPU times of all threads.
 """
 
 from __future__ import annotations
