@@ -85,7 +85,7 @@ class PilcoAgent(BaseAgent):
             self._compare(self.predicted, paths)
 
     def train(self, iteration: int) -> dict[str, Tensor]:
-        """Fit the GPs, search a policy, and predict the next trial. Returns metrics (1,)."""
+        """Fit the GPs, search for a policy, and predict the next trial. Returns metrics (1,)."""
         config = self.config
         rows = self.replay_buffer.newest(config.pilco_max_rows)
         with one_thread():
