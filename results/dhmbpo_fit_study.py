@@ -1,4 +1,4 @@
-"""Compare the early stopping of --preset dhmbpo with the longer fits of the authors.
+"""Compare the early stopping of --preset dhmbpo with other fits, and with the authors' longer one.
 
     python results/dhmbpo_fit_study.py LOGDIR [--sizes 5000 6000 7000]
 
@@ -27,17 +27,25 @@ from cs285.config.model import ModelConfig
 from cs285.config.presets import read
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.pytorch_util import make_adam, make_generator, reset_moments
-from cs285.infrastructure.replay_buffer import Transitions, unpack
+from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, unpack
 from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
 from cs285.models import training
 from cs285.models.ff_model import FFModel
 
 SCRIPT, TARGET = "dhmbpo_fit_study.py", Path(__file__).parent / "study"
 SIZES, NEXT = [5000, 6000, 7000], 1000  # transitions in the fits, and after each fit
+FALLING = {
+    "holdout_ratio": 0.0,
+    "learning_rate_schedule": "falling",
+    "learning_rate_peak": 3.0,
+}
 WAYS: dict[str, dict[str, Any]] = {
     "preset": {},
     "patience 2": {"fit_patience": 2},
     "batch 512": {"train_batch_size": 512},
+    "1000 steps, falling rate": {**FALLING, "num_agent_train_steps_per_iter": 1000},
+    "2000 steps, falling rate": {**FALLING, "num_agent_train_steps_per_iter": 2000},
+    "2000 steps, constant rate": {"holdout_ratio": 0.0, "num_agent_train_steps_per_iter": 2000},
     "authors": {"train_batch_size": 2048, "fit_patience": 124},
 }
 MOST_BATCHES = 5  # in an epoch of the authors
@@ -65,15 +73,16 @@ def refit(
     config = ModelConfig(**{**flags, "ensemble_size": members, **WAYS[way]})
     training._bootstrap_epochs = short_epochs if way == "authors" else PASSES
     generator = make_generator(1, "fit study init")
-    model = FFModel(data.obs.shape[1], data.acs.shape[1], config, True, generator)
+    model = FFModel(*sizes_of(data), config, True, generator)
     optimizer, rows = make_adam(model.parameters(), config.learning_rate), []
     for size in sizes:
-        learned = Transitions(*(column[:size] for column in data))
+        replay = ReplayBuffer(size, *sizes_of(data))
+        replay.add(Transitions(*(column[:size] for column in data)))
         coming = Transitions(*(column[size : size + NEXT] for column in data))
         reset_moments(optimizer)
         begun = time.process_time()
-        metrics = training.fit_until_converged(
-            model, optimizer, learned, config, make_generator(1, "fit study", size)
+        metrics = training.fit(
+            model, optimizer, replay, config, make_generator(1, "fit study", size)
         )
         seconds = time.process_time() - begun
         with torch.no_grad():
@@ -82,15 +91,18 @@ def refit(
             {
                 "transitions": size,
                 "gradient steps": len(metrics["Training Loss"]) - 1,
-                "epochs": metrics["Fit Epochs"].item(),
                 "CPU seconds": round(seconds, 1),
-                "validation loss": metrics["Validation Loss"].item(),
                 "mean error": mse.mean().item(),
                 "geometric mean error": mse.log().mean(1).exp().mean().item(),
             }
         )
     training._bootstrap_epochs = PASSES
     return rows
+
+
+def sizes_of(data: Transitions) -> tuple[int, int]:
+    """Return the numbers of dimensions of observations and actions."""
+    return data.obs.shape[1], data.acs.shape[1]
 
 
 def study(argv: Sequence[str]) -> int:
