@@ -91,6 +91,7 @@ def refit(
             {
                 "transitions": size,
                 "gradient steps": len(metrics["Training Loss"]) - 1,
+                **({"epochs": metrics["Fit Epochs"].item()} if "Fit Epochs" in metrics else {}),
                 "CPU seconds": round(seconds, 1),
                 "mean error": mse.mean().item(),
                 "geometric mean error": mse.log().mean(1).exp().mean().item(),

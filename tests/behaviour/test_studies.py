@@ -112,5 +112,20 @@ def test_fit_study_refits_in_every_way(
     fits = json.loads((tmp_path / "dhmbpo_fit_tiny.json").read_text())["fits"]
     assert set(fits) == set(script.WAYS)
     assert all([row["transitions"] for row in rows] == [40, 60] for rows in fits.values())
-    steps = {way: rows[0]["gradient steps"] / rows[0]["epochs"] for way, rows in fits.items()}
+    first = {way: rows[0] for way, rows in fits.items()}
+    steps = {
+        way: first[way]["gradient steps"] / first[way]["epochs"] for way in ("authors", "preset")
+    }
     assert steps["authors"] <= 2 < steps["preset"]
+    assert "epochs" not in first["2000 steps, falling rate"]
+
+
+def test_fit_settings_study_has_an_error_of_each_column_and_setting(
+    study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path
+) -> None:
+    script = study("fit_settings_study", TARGET=tmp_path, SEEDS=(1,), LAST=1)
+    assert script.study([str(run_tiny(n_iter=3))]) == 0
+    found = json.loads((tmp_path / "fit_settings_tiny.json").read_text())["error of each column"]
+    assert set(found) == set(script.SETTINGS)
+    assert all(len(errors) == 4 and min(errors) > 0 for errors in found.values())
+    assert len(set(map(tuple, found.values()))) == len(found)  # each setting makes a difference
