@@ -263,7 +263,7 @@ def test_angle_dims_flag_replaces_the_declaration() -> None:
 
 
 def test_search_without_a_finite_prediction_keeps_the_policy_and_the_run() -> None:
-    agent = fitted_agent(pilco_line_searches=3)
+    agent = fitted_agent(pilco_line_searches=3, pilco_horizon=3)
     before = agent.policy.vector.clone()
     agent.problem = agent.problem._replace(start_mean=torch.full((4,), torch.nan).double())
     agent.add_to_replay_buffer(trial(agent, 1), 1)
@@ -276,7 +276,7 @@ def test_search_without_a_finite_prediction_keeps_the_policy_and_the_run() -> No
 
 
 def test_search_tries_random_policies_if_the_current_one_has_no_finite_prediction() -> None:
-    agent = fitted_agent(pilco_line_searches=3)
+    agent = fitted_agent(pilco_line_searches=3, pilco_horizon=3)
     agent.policy.vector.fill_(torch.nan)
     agent.add_to_replay_buffer(trial(agent, 1), 1)
     metrics = agent.train(1)
@@ -302,7 +302,10 @@ def test_search_continues_after_any_block_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bfgs, "BLOCK", 2)
-    flags: dict[str, Any] = {"pilco_line_searches": 5, "pilco_restarts": 2, "pilco_noise": "0"}
+    flags: dict[str, Any] = {
+        "pilco_line_searches": 5, "pilco_restarts": 2, "pilco_noise": "0", "pilco_horizon": 3,
+        "pilco_max_rows": 15,
+    }  # fmt: skip
 
     def trained(kept: Kept) -> tuple[PilcoAgent, dict[str, Tensor]]:
         agent = make_agent("pendulum-swingup-v0", **flags)
