@@ -128,9 +128,9 @@ def train(
     """Train an agent ("mb", "mbpo", …) as its script does, and return it.
 
     `flags` are the flags of the command line without the dashes: True is --NAME, False --no-NAME,
-    and None leaves a flag out.
-    `callback(iteration, scalars)` is called after each logged iteration. An `env` that is a class
-    or a function runs in this process only. Raises RunError: a flag is bad, or the run fails.
+    and None leaves a flag out. `callback(iteration, scalars)` is called after each logged
+    iteration. An `env` that is a class or a function runs in this process only. Raises RunError: a
+    flag is bad, or the run fails.
     """
     entry = find_agent(agent)
     words = ["--env_name", env_id_of(env)]

@@ -111,7 +111,7 @@ def curves_figure(
         draw_curves(axes, groups, y, x_of.get(title, x), window, title)
         for label, points_of in marks.get(title, {}).items():
             axes.plot(*np.transpose(points_of), "x", color="black", label=plain(label))
-        axes.legend(fontsize="small")
+            axes.legend(fontsize="small")
     for axes in list(all_axes)[len(panels) :]:
         axes.set_visible(False)
     return figure

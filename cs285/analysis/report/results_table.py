@@ -43,6 +43,10 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
     for experiment in (e for e in experiments if e.name not in derived):
         runs = exported_runs(results, experiment.name)
         sharp = exported_runs(results, preset_name(experiment.name, SHARP))
+        changed = changed_flags(runs, experiment)
+        changed_sharp: list[str] = []
+        if SHARP in experiment.presets:
+            changed_sharp = changed_flags(sharp, experiment.with_preset(SHARP))
         for index, result in enumerate(_bounded(results, r) for r in experiment.results):
             metric = result.column + (f", mean of last {result.last}" * (result.last > 1))
             if result.at_env_steps is not None:
@@ -50,8 +54,8 @@ def table(experiments: Sequence[Experiment], results: Path) -> list[str]:
             times = [_time_of(runs), experiment.stated_time] if index == 0 else ["", ""]
             with_sharp = ""
             if SHARP in experiment.presets:
-                with_sharp = _values(sharp, result, experiment.with_preset(SHARP))
-            values = [_values(runs, result, experiment), with_sharp]
+                with_sharp = _values(sharp, result, changed_sharp)
+            values = [_values(runs, result, changed), with_sharp]
             rows.append([experiment.name, metric, *values, *_judge(runs, result), *times])
         final = [final_evaluation(run) for run in runs]
         if evaluated := [returns for returns in final if returns]:
@@ -99,18 +103,14 @@ def _bounded(results: Path, result: Result) -> Result:
     return replace(result, at_least=float(np.mean([reached(run, result) for run in others])))
 
 
-def _values(runs: Sequence[Run], result: Result, experiment: Experiment) -> str:
-    """Return the cell of the values, with the progress of unfinished runs.
-
-    It also names the flags that have changed in the list since the runs were done.
-    """
+def _values(runs: Sequence[Run], result: Result, changed: Sequence[str]) -> str:
+    """Return the cell of the values, with the progress of unfinished runs and `changed_flags`."""
     if not runs:
         return "not run"
     key = IN_JSON.get(result.column)
     if key and not all(key in run.config["run"] for run in runs):
         return "not measured"
     values = _by_seed([reached(run, result) for run in runs])
-    changed = changed_flags(runs, experiment)
     notes = [f"run with other values of {', '.join(changed)}"] if changed else []
     return "; ".join([values, *filter(None, map(_progress_of, runs)), *notes])
 
@@ -120,7 +120,7 @@ def changed_flags(runs: Sequence[Run], experiment: Experiment) -> list[str]:
 
     Flags without an effect in today's runs are left out.
     """
-    if not experiment.script:  # runs of another program
+    if not (runs and experiment.script):  # not run, or runs of another program
         return []
     job = run_of(experiment, experiment.seeds[0])
     today = {**job.settings, "n_iter": job.n_iter}
