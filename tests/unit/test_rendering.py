@@ -1,5 +1,7 @@
 import os
 import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from cs285.infrastructure.recording import rendering
 def probes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace the probe: only the `working` backends can render."""
     monkeypatch.setattr(rendering.sys, "platform", "linux")
+    monkeypatch.setitem(sys.modules, "dm_control._render", None)  # must not load these backends
+    monkeypatch.setenv("MUJOCO_GL", rendering.DISABLED)  # restored at the end of the test
     tried: list[str | None] = []
 
     def install(*working: str) -> list[str | None]:
@@ -82,3 +86,16 @@ def test_backend_that_hangs_is_skipped(probes: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rendering.subprocess, "run", run)
     rendering.choose_renderer("cheetah-cs285-v0", None)
     assert os.environ["MUJOCO_GL"] == "osmesa"
+
+
+@pytest.mark.parametrize(("loaded", "reloads"), [("off", 1), ("glfw", 1), ("egl", 0)])
+def test_dm_control_keeps_a_backend_that_is_loaded(
+    loaded: str, reloads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SimpleNamespace(BACKEND=loaded)
+    reloaded: list[Any] = []
+    monkeypatch.setitem(sys.modules, "dm_control._render", module)
+    monkeypatch.setattr(rendering.importlib, "reload", reloaded.append)
+    monkeypatch.setenv("MUJOCO_GL", rendering.DISABLED)
+    rendering.restore_renderer("osmesa")
+    assert reloaded == [module] * reloads

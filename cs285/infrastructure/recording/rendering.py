@@ -47,8 +47,12 @@ def restore_renderer(chosen: str | None) -> None:
 
 
 def _reload_dm_control() -> None:
-    """Let DeepMind Control read MUJOCO_GL again. It does so only when it is imported."""
-    if module := sys.modules.get("dm_control._render"):
+    """Let DeepMind Control, which reads MUJOCO_GL only on import, read it again.
+
+    EGL or OSMesa stays once it is loaded, because a process can load only one of them.
+    """
+    module = sys.modules.get("dm_control._render")
+    if module and module.BACKEND not in LINUX_BACKENDS:
         importlib.reload(module)
 
 
