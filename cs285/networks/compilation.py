@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
+import platform
 import shutil
 import struct
 import sys
@@ -50,17 +52,31 @@ def _set_cache_folder() -> None:
     """Make torch cache compiled code in a permanent folder, so that only the first run waits.
 
     By default, torch uses a temporary folder, which may not exist in the next run. Importing
-    torch._dynamo sets the variable to that folder.
+    torch._dynamo sets the variable to that folder. Each kind of processor has its own subfolder:
+    torch would load vector code for another processor, which returns wrong numbers.
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "cs285" / "compiled"
+    folder, chosen = Path(root) / "cs285" / "compiled", os.environ.get(CACHE_VARIABLE)
+    if chosen not in (None, default_cache_dir()):
+        folder = Path(chosen)
+    if folder.name != (processor := _processor()):
+        folder /= processor
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        if os.environ.get(CACHE_VARIABLE) in (None, default_cache_dir()):
-            os.environ[CACHE_VARIABLE] = str(folder)
+        os.environ[CACHE_VARIABLE] = str(folder)
     _clear_if_damaged(Path(os.environ[CACHE_VARIABLE]))
+
+
+def _processor() -> str:
+    """Return a folder name that differs between processors with different instructions."""
+    instructions = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        instructions = next((x for x in lines if x.startswith(("flags", "Features"))), instructions)
+    used = torch.backends.cpu.get_cpu_capability().replace(" ", "_")  # ATEN_CPU_CAPABILITY sets it
+    return f"{platform.machine()}-{used}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
 
 
 def _clear_if_damaged(folder: Path) -> None:

@@ -124,30 +124,35 @@ def test_compiled_planner_returns_match_eager(device: str) -> None:
 
 
 @NEEDS_COMPILER
-def test_compiled_code_is_cached_and_damage_is_repaired(tmp_path: Path) -> None:
-    """A killed process can leave an incomplete library in the cache."""
+def test_compiled_code_is_cached_for_each_processor_and_damage_is_repaired(tmp_path: Path) -> None:
+    """A killed process can leave an incomplete library in the cache.
+
+    A folder of caches can be shared by processors with other vector instructions.
+    """
     code = """
 import torch
 from cs285.networks.compilation import compiled
 torch.optim.Adam([torch.ones(1)])  # imports torch._dynamo
-print(compiled(lambda a: a.sin() + a)(torch.zeros(100)).sum().item())
+from torch._inductor import config
+config.cpp.vec_isa_ok, config.cpp_cache_precompile_headers = True, False  # for speed
+print((compiled(lambda a: a * a + a)(torch.ones(100)) == 2).sum().item())
 """
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
 
-    def run() -> str:
-        command = [sys.executable, "-c", code]
-        return subprocess.run(
-            command, env=environment, check=True, capture_output=True, text=True
-        ).stdout
+    def run(**more: str) -> str:
+        command, used = [sys.executable, "-c", code], {**environment, **more}
+        return subprocess.run(command, env=used, check=True, capture_output=True, text=True).stdout
 
-    assert run() == "0.0\n"
+    assert run() == "100\n"
     libraries = list((tmp_path / "cs285" / "compiled").rglob("*.so"))
     assert libraries
     for library in libraries:
         library.write_bytes(library.read_bytes()[:-100])
         os.utime(library, (1, 1))
-    assert run() == "0.0\n"
+    assert run() == "100\n"
+    other = "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "default"
+    assert run(ATEN_CPU_CAPABILITY=other) == "100\n"
 
 
 @ON_GPU
