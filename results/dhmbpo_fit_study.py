@@ -1,4 +1,4 @@
-"""Compare the early stopping of --preset dhmbpo with other fits, and with the authors' longer one.
+"""Compare the fits of --preset dhmbpo with others, such as early stopping and the authors' fits.
 
     python results/dhmbpo_fit_study.py LOGDIR [--sizes 5000 6000 7000]
 
@@ -34,19 +34,19 @@ from cs285.models.ff_model import FFModel
 
 SCRIPT, TARGET = "dhmbpo_fit_study.py", Path(__file__).parent / "study"
 SIZES, NEXT = [5000, 6000, 7000], 1000  # transitions in the fits, and after each fit
-FALLING = {
-    "holdout_ratio": 0.0,
-    "learning_rate_schedule": "falling",
-    "learning_rate_peak": 3.0,
+STOPPING = {
+    "holdout_ratio": 0.2,
+    "learning_rate_schedule": "constant",
+    "num_agent_train_steps_per_iter": 100_000,
 }
 WAYS: dict[str, dict[str, Any]] = {
-    "preset": {},
-    "patience 2": {"fit_patience": 2},
-    "batch 512": {"train_batch_size": 512},
-    "1000 steps, falling rate": {**FALLING, "num_agent_train_steps_per_iter": 1000},
-    "2000 steps, falling rate": {**FALLING, "num_agent_train_steps_per_iter": 2000},
-    "2000 steps, constant rate": {"holdout_ratio": 0.0, "num_agent_train_steps_per_iter": 2000},
-    "authors": {"train_batch_size": 2048, "fit_patience": 124},
+    "patience 5": STOPPING,
+    "patience 2": {**STOPPING, "fit_patience": 2},
+    "batch 512": {**STOPPING, "train_batch_size": 512},
+    "1000 steps, falling rate": {"num_agent_train_steps_per_iter": 1000},
+    "2000 steps, falling rate": {},  # the preset
+    "2000 steps, constant rate": {"learning_rate_schedule": "constant"},
+    "authors": {**STOPPING, "train_batch_size": 2048, "fit_patience": 124},
 }
 MOST_BATCHES = 5  # in an epoch of the authors
 PASSES = training._bootstrap_epochs

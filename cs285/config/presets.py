@@ -140,8 +140,10 @@ def _inapplicable(flags: dict[str, Any], values: dict[str, Any]) -> dict[str, st
     }
     if flags.get("model_loss") == "nll" and values.get("model", PROBABILISTIC) != PROBABILISTIC:
         inapplicable["model_loss"] = f"--model is {values['model']}"
-    if values.get("holdout_ratio") == 0:
-        inapplicable |= dict.fromkeys(
-            ("num_elites", "num_agent_train_steps_per_iter"), "--holdout_ratio is 0"
-        )
+    ratio = values.get("holdout_ratio", flags.get("holdout_ratio", 0))
+    if ratio == 0 < flags.get("holdout_ratio", 0):
+        tied: tuple[str, ...] = ("num_elites", "num_agent_train_steps_per_iter")
+    else:
+        tied = ("learning_rate_schedule", "learning_rate_peak") if ratio > 0 else ()
+    inapplicable |= dict.fromkeys(tied, f"--holdout_ratio is {ratio:g}")
     return inapplicable

@@ -114,9 +114,10 @@ def test_fit_study_refits_in_every_way(
     assert all([row["transitions"] for row in rows] == [40, 60] for rows in fits.values())
     first = {way: rows[0] for way, rows in fits.items()}
     steps = {
-        way: first[way]["gradient steps"] / first[way]["epochs"] for way in ("authors", "preset")
+        way: first[way]["gradient steps"] / first[way]["epochs"]
+        for way in ("authors", "patience 5")
     }
-    assert steps["authors"] <= 2 < steps["preset"]
+    assert steps["authors"] <= 2 < steps["patience 5"]
     assert "epochs" not in first["2000 steps, falling rate"]
 
 

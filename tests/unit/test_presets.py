@@ -195,6 +195,12 @@ def test_unknown_preset_gives_an_error() -> None:
             presets.expand("mb", MBConfig, {"preset": name})
 
 
+def test_early_stopping_replaces_a_falling_rate_of_a_preset() -> None:
+    given: dict[str, Any] = {"preset": "dhmbpo", "holdout_ratio": 0.2}
+    flags = presets.expand("mbpo", MBPOConfig, given)
+    assert from_flat(MBPOConfig, flags).model.learning_rate_schedule == "constant"
+
+
 def test_research_experiments_are_valid_runs() -> None:
     """Expand the presets of each experiment in the same way as the scripts do."""
     for experiment in read_experiments(RESEARCH_FILE):
@@ -238,7 +244,7 @@ def test_dhmbpo_preset_has_the_numbers_of_the_paper() -> None:
     assert (model.model, model.ensemble_size, model.n_layers, model.size) == (
         "homoscedastic", 8, 3, 256,
     )  # fmt: skip
-    assert (model.activation, model.learning_rate, model.holdout_ratio) == ("swish", 1e-3, 0.2)
+    assert (model.activation, model.learning_rate) == ("swish", 1e-3)
     assert (model.eps_by_layer, max(model.dropout_by_layer)) == ([1.0, 0.1, 0.01], 0.01)
     assert (model.decoupled_weight_decay, model.learned_reward) == (True, True)
     decay = list(map(float, model.weight_decay.split(",")))
