@@ -23,7 +23,8 @@ REAL, IMAGINED = 7.0, -3.0  # the reward of a row tells whether it is real or im
 DOUBLE_HORIZON: dict[str, Any] = {  # every part of --preset dhmbpo
     "model": "homoscedastic", "model_loss": "nll", "activation": "swish", "model_dropout": "0.1",
     "model_layer_norm": "1,0.1", "weight_decay": "0.1", "decoupled_weight_decay": True,
-    "holdout_ratio": 0.2, "learned_reward": True, "mbpo_propagation": "random_member",
+    "learning_rate_schedule": "falling", "learned_reward": True,
+    "mbpo_propagation": "random_member",
     "mbpo_restart_at_fit": True, "mbpo_critic_iters_after_fit": 3, "mbpo_value_expansion": 2,
     "mbpo_rollouts_per_block": 9, "sac_n_iter_initial": 4, "sac_activation": "swish",
     "sac_policy_std": "softplus", "sac_critics": 3, "sac_critics_drawn": 2,
