@@ -92,7 +92,6 @@ def phases(agent: MBPOAgent) -> dict[str, Callable[[], object]]:
         "random draws of an update, included above": lambda: list(sac._batches(rows, 1)),
         "distribution rollouts, every 20 updates": agent._imagine,
         "gradient step of a fit": lambda: fit.step(indices),
-        f"validation of {ROWS} transitions, per epoch": lambda: model.model.validation_errors(data),
     }
 
 

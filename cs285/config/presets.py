@@ -22,6 +22,9 @@ DEPENDENT_FLAGS = {
     "n_layers": ("weight_decay", "model_layer_norm", "model_dropout"),
     "mbpo_rollout_length": ("mbpo_rollout_schedule",),
 }
+# Flags for fits with early stopping, and for fits with a falling learning rate. A fit has one.
+EARLY_STOPPING = ("holdout_ratio", "num_elites", "num_agent_train_steps_per_iter")
+FALLING_RATE = ("learning_rate_schedule", "learning_rate_peak")
 
 
 def names(agent: str, folder: Path = FOLDER) -> list[str]:
@@ -140,10 +143,9 @@ def _inapplicable(flags: dict[str, Any], values: dict[str, Any]) -> dict[str, st
     }
     if flags.get("model_loss") == "nll" and values.get("model", PROBABILISTIC) != PROBABILISTIC:
         inapplicable["model_loss"] = f"--model is {values['model']}"
-    ratio = values.get("holdout_ratio", flags.get("holdout_ratio", 0))
-    if ratio == 0 < flags.get("holdout_ratio", 0):
-        tied: tuple[str, ...] = ("num_elites", "num_agent_train_steps_per_iter")
-    else:
-        tied = ("learning_rate_schedule", "learning_rate_peak") if ratio > 0 else ()
-    inapplicable |= dict.fromkeys(tied, f"--holdout_ratio is {ratio:g}")
+    for flag, value in (("holdout_ratio", 0), ("learning_rate_schedule", "falling")):
+        if flags.get("holdout_ratio") and values.get(flag) == value:
+            inapplicable |= dict.fromkeys(EARLY_STOPPING, f"--{flag} is {value}")
+    if ratio := values.get("holdout_ratio"):
+        inapplicable |= dict.fromkeys(FALLING_RATE, f"--holdout_ratio is {ratio}")
     return inapplicable

@@ -201,6 +201,13 @@ def test_early_stopping_replaces_a_falling_rate_of_a_preset() -> None:
     assert from_flat(MBPOConfig, flags).model.learning_rate_schedule == "constant"
 
 
+def test_a_falling_rate_of_a_preset_replaces_early_stopping_of_a_probabilistic_model() -> None:
+    given: dict[str, Any] = {"preset": "dhmbpo", "model": "probabilistic"}
+    model = from_flat(MBPOConfig, presets.expand("mbpo", MBPOConfig, given)).model
+    assert (model.learning_rate_schedule, model.holdout_ratio) == ("falling", 0)
+    assert (model.num_elites, model.num_agent_train_steps_per_iter) == (None, 2000)
+
+
 def test_research_experiments_are_valid_runs() -> None:
     """Expand the presets of each experiment in the same way as the scripts do."""
     for experiment in read_experiments(RESEARCH_FILE):
