@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import OtherFileError, check_types, read_json, reading
 from cs285.infrastructure.old_names import translate_flags
+from cs285.infrastructure.processor import processor_name
 from cs285.infrastructure.replacing import replacing
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
@@ -252,17 +253,6 @@ def is_held(folder: Path) -> bool:
     except UsageError:  # the run itself reports the error
         return False
     return False
-
-
-def processor_name() -> str:
-    """Return the processor's model name, or its architecture if the name is unknown."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _git_state() -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.processor import processor_field
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 # The header of a 64-bit ELF file: offset of the table of sections, size and number of its entries.
@@ -71,10 +72,7 @@ def _set_cache_folder() -> None:
 
 def _processor() -> str:
     """Return a folder name that differs between processors with different instructions."""
-    instructions = platform.processor()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        instructions = next((x for x in lines if x.startswith(("flags", "Features"))), instructions)
+    instructions = processor_field("flags", "Features") or platform.processor()
     used = torch.backends.cpu.get_cpu_capability().replace(" ", "_")  # ATEN_CPU_CAPABILITY sets it
     return f"{platform.machine()}-{used}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
 

@@ -6,10 +6,11 @@ import contextlib
 import ctypes
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from cs285.infrastructure.processor import processor_field
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 disables the tuning
@@ -79,7 +80,4 @@ def products_are_float32() -> bool:
 
 
 def _is_amd() -> bool:
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    return processor_field("vendor_id") == "AuthenticAMD"
