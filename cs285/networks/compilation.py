@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import struct
 import sys
@@ -33,20 +34,43 @@ def compiled(function: Function) -> Function:
 
     It takes tensors, modules and plain values, and returns a tensor, or a tuple or dict of results.
     On a GPU it runs as a CUDA graph, which overwrites its results in the next call. The compiled
-    function therefore returns copies.
+    function therefore returns copies. If torch cannot compile the function, for example because of
+    a task's get_reward, the function warns once, and runs as it is.
     """
     import torch._dynamo  # not at the top: the import takes a second
 
     torch._dynamo.config.trace_autograd_ops = True
     _set_cache_folder()
     graph = torch.compile(function, mode="reduce-overhead", fullgraph=True)
+    is_compiled = True
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
-        torch.compiler.cudagraph_mark_step_begin()
-        return _copied(graph(*arguments))
+        nonlocal is_compiled
+        if is_compiled:
+            try:
+                torch.compiler.cudagraph_mark_step_begin()
+                return _copied(graph(*arguments))
+            except torch._dynamo.exc.TorchDynamoException as error:
+                is_compiled = False  # nothing has run yet, because the whole function is one graph
+                print(
+                    f"warning: --compile: torch cannot compile this part of the run, which "
+                    f"continues without it ({_cause(error)}); a get_reward must consist of torch "
+                    "operations",
+                    file=sys.stderr,
+                )
+        return function(*arguments)
 
     return cast(Function, run)
+
+
+def _cause(error: Exception) -> str:
+    """Return what torch could not compile, on one line."""
+    text = str(error)
+    context = re.search(r"Developer debug context: (.+)", text)
+    place = re.findall(r'File "([^"]+)", line (\d+)', text)
+    cause = context[1] if context else text.split("\n")[0]
+    return f"{cause.strip()}, line {place[-1][1]} of {place[-1][0]}" if place else cause.strip()
 
 
 def _set_cache_folder() -> None:

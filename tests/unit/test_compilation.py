@@ -28,6 +28,7 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no G
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 DEVICES = ["cpu", pytest.param("cuda", marks=ON_GPU)]
 STEPS = 40
+SWING_UPS = ["cartpole-swingup-v0", "pendulum-swingup-v0"]
 
 
 def random_path(seed: int) -> Episode:
@@ -154,6 +155,37 @@ print((compiled(lambda a: a * a + a)(torch.ones(100)) == 2).sum().item())
     assert run() == "100\n"
     other = "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "default"
     assert run(ATEN_CPU_CAPABILITY=other) == "100\n"
+
+
+@pytest.mark.parametrize(
+    "env_id", ["cheetah-cs285-v0", "obstacles-cs285-v0", "reacher-cs285-v0", *SWING_UPS]
+)
+def test_the_rewards_of_all_tasks_can_be_compiled(env_id: str) -> None:
+    task = inspect_task(env_id)
+    assert task.get_reward is not None
+    arguments = torch.rand(4, task.ob_dim), torch.rand(4, task.ac_dim)
+    graph = torch.compile(task.get_reward, fullgraph=True, backend="eager")
+    for found, expected in zip(graph(*arguments), task.get_reward(*arguments), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_function_that_cannot_be_compiled_runs_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = []
+
+    def with_numpy(values: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return values * (0 if isinstance(values, np.ndarray | np.floating) else 1)
+
+    function = compiled(with_numpy)
+    for _ in range(2):
+        assert function(torch.ones(2)).tolist() == [1, 1]
+    printed = capsys.readouterr().err
+    assert len(calls) == 2
+    assert printed.startswith("warning: --compile: torch cannot compile")
+    assert printed.count("\n") == 1
+    assert "unsupported operand type(s)" in printed
 
 
 @ON_GPU

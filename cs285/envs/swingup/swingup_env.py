@@ -198,9 +198,9 @@ class PendulumSwingUp(SwingUp):
 
 def sine_and_cosine(angle: Array) -> tuple[Array, Array]:
     """Return sine and cosine of a NumPy array or, differentiably, of a torch tensor."""
-    if isinstance(angle, np.ndarray | np.floating):
-        return np.sin(angle), np.cos(angle)
-    return angle.sin(), angle.cos()
+    if hasattr(angle, "cos"):  # a tensor
+        return angle.sin(), angle.cos()
+    return np.sin(angle), np.cos(angle)
 
 
 def integrate(derivative: Any, state: State, force: float, seconds: float, substeps: int) -> State:
