@@ -35,7 +35,7 @@ def compiled(function: Function) -> Function:
     It takes tensors, modules and plain values, and returns a tensor, or a tuple or dict of results.
     On a GPU it runs as a CUDA graph, which overwrites its results in the next call. The compiled
     function therefore returns copies. If torch cannot compile the function, for example because of
-    a task's get_reward, the function warns once, and runs as it is.
+    a task's get_reward, it warns once and calls the original function instead.
     """
     import torch._dynamo  # not at the top: the import takes a second
 

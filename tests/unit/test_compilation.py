@@ -169,7 +169,7 @@ def test_the_rewards_of_all_tasks_can_be_compiled(env_id: str) -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_a_function_that_cannot_be_compiled_runs_as_it_is(
+def test_a_function_that_cannot_be_compiled_runs_eagerly(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     calls = []
