@@ -78,7 +78,7 @@ class MBAgent(BaseAgent):
         """Fit the model to the whole replay buffer and return the metrics.
 
         From the second fit on, "New Data Loss" measures the previous model on the transitions
-        collected since its fit. For a probabilistic ensemble, "Coverage" is measured on the same
+        collected since its fit. For a Gaussian ensemble, "Coverage" is measured on the same
         transitions.
         """
         new_data_metrics: dict[str, Tensor] = {}

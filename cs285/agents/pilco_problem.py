@@ -38,7 +38,7 @@ class SaturatingCost(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a task declares, or flags and resets say in its place."""
+    """The declarations of a task: flags override them, and resets estimate a missing start."""
 
     features: Features
     start_mean: Tensor  # (O,)

@@ -15,9 +15,14 @@ from torch import Tensor
 
 from cs285.agents.sac_losses import ActorLoss, CriticLoss, squared_error, temperature_loss
 from cs285.critics.sac_critic import CriticDraws, SACCritic
-from cs285.infrastructure.errors import UsageError
 from cs285.models.base_model import DynamicsModel
-from cs285.models.propagation import Split, draw_split, step_with_mean, step_with_random_member
+from cs285.models.propagation import (
+    Split,
+    check_propagation,
+    draw_split,
+    step_with_mean,
+    step_with_random_member,
+)
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy
 
@@ -52,11 +57,7 @@ class ValueExpansion:
         """Raise UsageError if the members of a model with a memory cannot take turns."""
         self.model, self.task, self.horizon = model, task, horizon
         self.splits_rows = propagation == "random_member"
-        if model.has_memory and self.splits_rows:
-            raise UsageError(
-                "--mbpo_propagation random_member: must be mean for a model with memory "
-                "(members do not share memories)"
-            )
+        check_propagation(model, propagation)
 
     def draw(self, B: int, ac_dim: int, generator: torch.Generator) -> Draws:
         """Draw the random numbers of a training rollout from B states."""

@@ -15,13 +15,14 @@ from tensorboardX.proto.types_pb2 import DT_FLOAT
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import OtherFileError, read_table, reading
+from cs285.infrastructure.logger import ITERATION
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import is_event_file, read_events
 from cs285.infrastructure.recording.progress import Notify
 from cs285.infrastructure.run_folder import CONFIG, PROGRESS, read_description
 
 Array = NDArray[np.float64]
-ITERATION, ENV_STEPS, EVAL_RETURN = "Iteration", "Train_EnvstepsSoFar", "Eval_AverageReturn"
+ENV_STEPS, EVAL_RETURN = "Train_EnvstepsSoFar", "Eval_AverageReturn"
 _STAMP = re.compile(r"_\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d$")
 _SEED = re.compile(r"_?seed_?(\d+)$")
 

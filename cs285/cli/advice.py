@@ -23,7 +23,7 @@ def describe_compiling(config: Any, device: torch.device) -> str | None:
     if updates < COMPILING_PAYS_FROM:
         return None
     return (
-        f"hint: this run does {updates} SAC updates, and --compile saves time from about "
+        f"hint: this run does at least {updates} SAC updates, and --compile saves time from about "
         f"{COMPILING_PAYS_FROM}; pass --compile"
     )
 

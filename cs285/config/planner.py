@@ -12,7 +12,7 @@ from cs285.infrastructure.errors import UsageError
 SAMPLING_STRATEGIES = ("random", "cem", "icem", "mppi")  # the names in policies/planners
 WARM_STARTED = ("icem", "mppi")  # these have a warm start by default
 DEFAULT_ELITES = 5
-PARTICLES = 20  # default minimum for a probabilistic ensemble: Chua et al. 2018
+PARTICLES = 20  # default minimum for a Gaussian ensemble: Chua et al. 2018
 
 
 def _starts_gaussian(flat: Flat) -> bool:
@@ -81,7 +81,7 @@ class SharedSettings:
     mpc_particles: int | None = flag(
         None,
         "particles per candidate for tsinf and ts1; must be a multiple of the number of members "
-        "that predict (default: one per member; for a probabilistic ensemble, at least "
+        "that predict (default: one per member; for a Gaussian ensemble, at least "
         f"{PARTICLES} in all)",
         check=COUNT,
     )
@@ -188,7 +188,7 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
         """Return {flag: value}, with the same value for equivalent settings (see `signature`)."""
         return {"mpc_warm_start": self.is_warm_started}
 
-    def particles_per_member(self, members: int, is_probabilistic: bool) -> int:
+    def particles_per_member(self, members: int, is_gaussian: bool) -> int:
         """Return the number of particles per candidate for each of the `members`.
 
         Raises UsageError: --mpc_particles is not a multiple of `members`.
@@ -196,8 +196,8 @@ class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
         if self.mpc_propagation == "mean":
             return 1
         if self.mpc_particles is None:
-            return -(-PARTICLES // members) if is_probabilistic else 1
-        if not is_probabilistic and self.mpc_propagation == "tsinf":
+            return -(-PARTICLES // members) if is_gaussian else 1
+        if not is_gaussian and self.mpc_propagation == "tsinf":
             return 1  # without noise, all particles of one member are equal
         if self.mpc_particles % members:
             raise UsageError(

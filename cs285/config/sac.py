@@ -89,8 +89,8 @@ class SACConfig:
     sac_value_bounds: float = flag(
         0.0,
         "limit target values to bounds that follow, at this rate per update, the 1% and 99% "
-        "quantiles of (reward + entropy bonus) / (1 - discount), and scale the Q networks by the "
-        "bounds; 0: no bounds",
+        "quantiles of reward / (1 - discount), and scale the Q networks by the bounds; with "
+        "--mbpo_value_expansion, rewards include the entropy bonus; 0: no bounds",
         check=UNIT,
     )
     sac_obs_scaling: str = flag(

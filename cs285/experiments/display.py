@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cs285.experiments.job import FAILED, HELD, RUNNING, Job
 from cs285.infrastructure.errors import one_line
-from cs285.infrastructure.logger import last_row
+from cs285.infrastructure.logger import ITERATION, last_row
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import PROGRESS
 
@@ -60,7 +60,7 @@ class RunDisplay:
             return job.state
         seconds = time.monotonic() - job.started
         row = last_row(job.folder / PROGRESS) if job.folder else {}
-        iteration = int(row["Iteration"]) + 1 if row else 0
+        iteration = int(row[ITERATION]) + 1 if row else 0
         elsewhere = "in another process: " * (job.state == HELD)
         words = [f"{elsewhere}iteration {iteration} of {job.n_iter}"]
         if "Eval_AverageReturn" in row:

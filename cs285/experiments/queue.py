@@ -49,10 +49,9 @@ class RunQueue:
         """Run all jobs, and call `show` at every poll.
 
         `on_end` is called once for each job that has ended, including jobs that ended before this
-        call.
-        If a job fails, or `on_end` raises OSError or RunError for it, the other jobs continue. On
-        KeyboardInterrupt all running jobs are stopped so that they can be resumed. Raises OSError:
-        the data folder is not writable.
+        call. If a job fails, or `on_end` raises OSError or RunError for it, the other jobs
+        continue. On KeyboardInterrupt all running jobs are stopped so that they can be resumed.
+        Raises OSError: the data folder is not writable.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         for job in self.jobs:  # report finished runs before the others start

@@ -1,4 +1,4 @@
-"""Minimise a differentiable function with SciPy's BFGS, and survive values that do not exist."""
+"""Minimise a differentiable function with SciPy's BFGS; a non-finite value shortens the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The builder of dynamics models: no other module of cs285 imports FFModel."""
+"""The builder of dynamics models: agents get their model only from here."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from cs285.networks.folded_tanh import planning_form
 
 VALIDATION_FLOOR = 1e-6  # keeps the logarithm of a column's MSE finite in early stopping
 COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
-# --model_init: gains of the hidden layers and of the output layer (docs/dynamics_model.md)
+# --model_init: gains of the hidden layers and of the output layer (docs/deviations.md)
 INITS = {"torch": (TORCH_GAIN, TORCH_GAIN), "lecun": (1.0, 0.1)}
 
 
@@ -57,13 +57,13 @@ class FFModel(DynamicsModel):
         self.learns_reward = learns_reward
         self.learns_termination = config.termination == "learned"
         self.target_dim = D = ob_dim + learns_reward
-        self.is_probabilistic = config.model == "probabilistic"
+        self.predicts_variance = config.model == "probabilistic"
         self.noise_dim = 0 if config.model == "deterministic" else D
         self.target_loss = loss or losses.LOSSES[config.model, config.model_loss]
         self.input_stats = Normalizer(ob_dim + ac_dim)
         self.target_stats = Normalizer(D)
         self.register_buffer("elites", torch.arange(self.members))
-        out_dim = D * (1 + self.is_probabilistic) + self.learns_termination
+        out_dim = D * (1 + self.predicts_variance) + self.learns_termination
         gain, output_gain = INITS[config.model_init]
         options: dict[str, Any] = {
             "widths": [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim],
@@ -75,7 +75,7 @@ class FFModel(DynamicsModel):
             "dropout": config.dropout_by_layer,
         }
         self.network = EnsembleMLP(E, generator=generator, **{**options, **network})
-        if self.is_probabilistic:
+        if self.predicts_variance:
             self.log_var_bounds = nn.Parameter(losses.first_bounds(E, D))
         elif self.noise_dim:
             self.raw_std = nn.Parameter(torch.zeros(E, 1, D))  # a std of 1, before the first fit
@@ -161,7 +161,7 @@ class FFModel(DynamicsModel):
         means, log_var, logits = self.outputs(batch, masks)
         targets = self.target_stats.normalize(self._targets(batch))
         by_column = self.target_loss(means, log_var, targets)
-        if self.is_probabilistic:
+        if self.predicts_variance:
             by_column = by_column + losses.bound_penalty(self.log_var_bounds)
         by_member = self._mean_of_varying(by_column)
         mse = losses.mse(means.detach(), None, targets).mean(0)
@@ -272,7 +272,7 @@ class FFModel(DynamicsModel):
             outputs, logits = outputs[..., :-1], outputs[..., -1]
         if spread is None:
             return outputs, None, logits
-        if not self.is_probabilistic:
+        if not self.predicts_variance:
             return outputs, losses.shared_log_var(spread), logits
         means, raw = outputs.chunk(2, -1)
         return means, losses.bounded(raw, spread), logits
@@ -295,7 +295,7 @@ class FFModel(DynamicsModel):
     @property
     def _spread(self) -> Tensor | None:
         """The weights that only the log-variances depend on (see _split_outputs), or None."""
-        if self.is_probabilistic:
+        if self.predicts_variance:
             return self.log_var_bounds
         return self.raw_std if self.noise_dim else None
 

@@ -86,8 +86,8 @@ class ModelEnv(gym.Env):
         if not (np.isfinite(obs).all() and np.isfinite(value)):
             return self.obs, 0.0, False, True, {"diverged": True}
         self.obs = obs
-        ended = terminated is not None and bool(terminated[0])
-        return obs, value, ended, self.steps >= self.ep_len and not ended, {}
+        is_terminated = terminated is not None and bool(terminated[0])
+        return obs, value, is_terminated, self.steps >= self.ep_len and not is_terminated, {}
 
     def close(self) -> None:
         close_env(self.real.env)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cs285.infrastructure.errors import UsageError
 from cs285.models.base_model import DynamicsModel, Prediction, Step
 
 
@@ -71,6 +72,15 @@ def step_with_random_member(
     _, prediction = step(state[0][rows], acs[rows], noise)
     per_row = prediction.each(lambda part: part.flatten(0, 1)[slots])
     return per_row.next_obs.expand(len(state), -1, -1), per_row
+
+
+def check_propagation(model: DynamicsModel, propagation: str) -> None:
+    """Raise UsageError if the members of a model with a memory cannot take turns."""
+    if model.has_memory and propagation == "random_member":
+        raise UsageError(
+            "--mbpo_propagation random_member: must be mean for a model with memory "
+            "(members do not share memories)"
+        )
 
 
 def swap_members(particles: Tensor, order: Tensor) -> Tensor:

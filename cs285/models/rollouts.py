@@ -8,10 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel
-from cs285.models.propagation import draw_split, step_with_mean, step_with_random_member
+from cs285.models.propagation import (
+    check_propagation,
+    draw_split,
+    step_with_mean,
+    step_with_random_member,
+)
 from cs285.models.task_model import TaskModel
 
 # (obs (B, O), random generator) -> the policy's actions (B, A)
@@ -47,11 +51,7 @@ def roll_out(
 
     Raises UsageError: `propagation` is "random_member" and the model has a memory.
     """
-    if model.has_memory and propagation == "random_member":
-        raise UsageError(
-            "--mbpo_propagation random_member: must be mean for a model with memory "
-            "(members do not share memories)"
-        )
+    check_propagation(model, propagation)
     step, state = model.planning_step(), model.initial_state(start)
     obs, alive = start, torch.ones(len(start), dtype=torch.bool, device=start.device)
     dropped = torch.zeros((), dtype=torch.long, device=start.device)

@@ -170,7 +170,7 @@ def fit_until_converged(
     validation losses become the elites. Janner et al. 2019, arXiv:1906.08253, and its code.
 
     Returns the metrics of the fit and (1,) each: "Fit Epochs", the elites' "Validation Loss" and,
-    for a probabilistic ensemble, the metrics of `coverage`. Waits for the device once per epoch.
+    for a Gaussian ensemble, the metrics of `coverage`. Waits for the device once per epoch.
     """
     device = data.obs.device
     order = send(torch.randperm(len(data.rewards), generator=generator), device)

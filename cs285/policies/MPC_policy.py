@@ -34,7 +34,7 @@ class Draws(NamedTuple):
     (common random numbers). Differences between returns are then caused by the actions only.
     """
 
-    noise: Tensor | None = None  # (H, M, K, B, D), standard normal, for a probabilistic model
+    noise: Tensor | None = None  # (H, M, K, B, D), standard normal, for a Gaussian model
     orders: Tensor | None = None  # (H, M K, B), permutations of the particles, for TS1
 
 

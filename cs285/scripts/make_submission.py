@@ -14,11 +14,12 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import cs285
-from cs285.analysis.runs import ITERATION, read_csv
+from cs285.analysis.runs import read_csv
 from cs285.cli.script import describe, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import UsageError, printable
 from cs285.infrastructure.files import is_inside, open_regular
+from cs285.infrastructure.logger import ITERATION
 from cs285.infrastructure.recording.event_file import copy_without_media, is_event_file
 from cs285.infrastructure.run_folder import (
     CHECKPOINT,

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from cs285.analysis.groups import with_column
-from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, ITERATION, Run, find_runs
+from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
 from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import printable
+from cs285.infrastructure.logger import ITERATION
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.progress import Notify
 

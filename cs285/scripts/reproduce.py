@@ -59,8 +59,8 @@ def reproduce(argv: Sequence[str]) -> int:
     add_current_folder_to_path()
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
-    add("--questions", nargs="+", metavar="Q", help="run the experiments of these questions: q1 to "
-        "q6, study, sac (default: all)")  # fmt: skip
+    add("--questions", nargs="+", metavar="Q", help="run the experiments of these groups (first "
+        "words of their names, like q1 or mbpo; default: all)")  # fmt: skip
     add("--names", nargs="+", metavar="NAME", help="run these experiments (names without the seed)")
     add("--seeds", nargs="+", type=whole_number(0, LARGEST), metavar="N", help="seeds of every "
         "experiment (default: the seeds in the list)")  # fmt: skip

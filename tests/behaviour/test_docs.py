@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 def test_every_flag_is_in_the_list_by_theme() -> None:
     page = (ROOT / "docs" / "flags.md").read_text()
     listed = set(re.findall(r"`--(\w+)`", page))
-    assert listed - {"help"} == {*defaults(MBPOConfig), *defaults(PilcoConfig), "preset", "resume"}
+    assert listed - {"help"} == {*defaults(MBPOConfig), *defaults(PilcoConfig), "preset",
+        "resume", "checkpoint", "trust",
+    }  # fmt: skip
 
 
 def test_the_python_page_runs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Test that the notebooks run in a fresh kernel and are committed without outputs."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -115,6 +116,10 @@ def test_notebook_runs(file: Path, copy: Path) -> None:
     errors = [o.text for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
     # Matplotlib reports that it builds its font cache on its first start.
     assert not [text for text in errors if "font cache" not in text]
+    for cell in cells:
+        if "main([" in cell.source and "rfind" in cell.source:  # prints the last line of a run
+            text = "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
+            assert re.match(r"iteration (\d+) of \1: return", text)
     assert sorted(path.name for path in copy.iterdir()) == ["notebooks", "results"]
 
 

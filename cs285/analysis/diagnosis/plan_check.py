@@ -82,7 +82,8 @@ def policy_plans(
 ) -> Plans:
     """Run `policy` in the model for `horizon` env steps from the states at `starts` of `paths`.
 
-    The next state is the mean over the members, as in MBPO's rollouts. `task` gives the rewards.
+    The next state is the mean over the members, as with --mbpo_propagation mean. `task`
+    gives the rewards.
     """
     step, device = model.planning_step(), model.device
     obs = observations_at(paths, starts)
