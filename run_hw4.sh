@@ -99,7 +99,6 @@ check_variables() {
   done
   while read -r name default _; do
     known+="$name "
-    # Check numbers now, because the MBPO experiment may start hours after the MB experiment.
     [[ ! $default =~ ^[0-9.e-]+$ || ${!name:-0} =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
       fail "$name=${!name}: must be a number"
   done < <(variables_of MB && variables_of MBPO)
@@ -124,9 +123,9 @@ install() {
   python=.venv/bin/python
 }
 
-# run_stage SCRIPT PREFIX: print and run the command of an experiment.
-run_stage() {
-  local script=$1 prefix=$2 name default flag value command
+# make_command SCRIPT PREFIX: set `command` to the command of an experiment.
+make_command() {
+  local script=$1 prefix=$2 name default flag value
   local -a extra=()
   command=("$python" "$script")
   while read -r name default flag; do
@@ -141,6 +140,11 @@ run_stage() {
     esac
   done < <(variables_of "$prefix")
   command+=(${extra[@]+"${extra[@]}"})
+}
+
+# run_stage SCRIPT PREFIX: print and run the command of an experiment.
+run_stage() {
+  make_command "$@"
   printf '+'; printf ' %q' "${command[@]}"; printf '\n'
   "${command[@]}"
 }
@@ -168,6 +172,11 @@ if [[ $(uname) == Linux ]]; then
 fi
 
 install
+if [[ ${RUN_MB:-1} == 1 && ${RUN_MBPO:-1} == 1 ]]; then
+  # Check the flags of the MBPO experiment now, because it may start hours later.
+  make_command scripts/run_hw4_mbpo.py MBPO
+  "${command[@]}" --dry_run >/dev/null
+fi
 if [[ ${RUN_MB:-1} == 1 ]]; then
   run_stage scripts/run_hw4_mb.py MB
 fi

@@ -53,7 +53,7 @@ class Agent:
         """
         if row is None:
             self._memories = []
-        else:
+        elif row < len(self._memories):  # other rows have not begun
             self._memories[row] = self._new_memory()
 
     @float32_default()

@@ -53,7 +53,7 @@ class ExpandedSACAgent(SACAgent):
             rollout = self.expansion.roll_out(policy, obs, draws)
         if critic.bounds is not None:
             soft_rewards = rollout.rewards[0] - temperature * rollout.log_probs[0]
-            critic.bounds.follow(soft_rewards.detach(), config.sac_discount)
+            critic.bounds.follow(soft_rewards.detach(), config.sac_discount, rollout.valid)
         result = expanded_critic_loss(
             rollout,
             policy.scale_obs(obs),

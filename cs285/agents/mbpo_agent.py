@@ -17,6 +17,7 @@ from cs285.agents.value_expansion import ValueExpansion
 from cs285.config.mbpo import MBPOConfig
 from cs285.config.sac import SACConfig
 from cs285.envs.registration import TaskSpec
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.model_buffer import ModelBuffer, Recipe
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.pytorch_util import make_generator, reset_moments, send
@@ -150,7 +151,12 @@ class MBPOAgent(BaseAgent):
         if horizon == 0:
             return SACAgent(*arguments)
         model, task_model = self.mb_agent.model, self.mb_agent.task_model
-        task_model.check_differentiable(task.ob_dim, task.ac_dim)
+        if not task_model.is_differentiable(task.ob_dim, task.ac_dim):
+            raise UsageError(
+                f"--mbpo_value_expansion {horizon}: must be 0, because autograd cannot "
+                "differentiate this task's get_reward; pass --learned_reward to learn a "
+                "differentiable reward"
+            )
         expansion = ValueExpansion(model, task_model, horizon, self.config.mbpo_propagation)
         return ExpandedSACAgent(expansion, *arguments)
 

@@ -247,8 +247,15 @@ class PilcoAgent(BaseAgent):
 
     def diagnosed(self) -> Diagnosed:
         """Return the GPs and the policy."""
-        task = TaskModel(self.task.get_reward, self.task.get_termination)
+        get_reward = self.task.get_reward or self._reward
+        task = TaskModel(get_reward, self.task.get_termination)
         return Diagnosed(self.model, task, self.eval_policy, PLAN_HORIZON, ERROR_HORIZON)
+
+    def _reward(self, obs: Tensor, acs: Tensor) -> tuple[Tensor, None]:
+        """Return minus the cost of observations (..., O), for a task without get_reward."""
+        assert self.problem.cost is not None
+        costs = self.problem.cost.at(self.problem.features.augmented(obs.double().flatten(0, -2)))
+        return -costs.reshape(obs.shape[:-1]), None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the transitions, the model, the policy, and the prediction of the next trial."""

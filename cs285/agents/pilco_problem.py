@@ -15,8 +15,10 @@ from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError
 from cs285.models.gp import Features
 from cs285.models.moments import saturating_cost_mean
+from cs285.models.task_model import TaskModel
 
 START_DRAWS = 200  # resets from which the start distribution of other tasks is estimated
+RIDGE, TINY = 1e-6, 1e-12  # added to its variances, relative and absolute
 
 
 class SaturatingCost(NamedTuple):
@@ -86,8 +88,9 @@ def describe_problem(
         )
     else:
         starts = tensor([env.reset(seed=number)[0] for number in range(START_DRAWS)])
-        start_mean, ridge = starts.mean(0), 1e-6 * torch.eye(task.ob_dim).to(starts)
-        start_factor = torch.linalg.cholesky(starts.mT.cov() + ridge)
+        start_mean, cov = starts.mean(0), starts.mT.cov().reshape(task.ob_dim, task.ob_dim)
+        # Equal or constant columns have no Cholesky factor without a ridge.
+        start_factor = torch.linalg.cholesky(cov + torch.diag(RIDGE * cov.diagonal() + TINY))
     close_env(env)
     noise = numbers(settings.pilco_noise)
     if len(noise) not in (1, task.ob_dim):
@@ -101,6 +104,11 @@ def describe_problem(
     elif task.get_reward is None:
         raise UsageError(
             "--pilco_propagation particles: must be moments, because this task has no get_reward"
+        )
+    elif not TaskModel(task.get_reward).is_differentiable(task.ob_dim, task.ac_dim):
+        raise UsageError(
+            "--pilco_propagation particles: must be moments, because autograd cannot differentiate "
+            "this task's get_reward"
         )
     return Problem(features, start_mean, start_factor, noise_std, cost)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cs285.agents.sac_losses import ActorLoss, CriticLoss, squared_error, temperature_loss
 from cs285.critics.sac_critic import CriticDraws, SACCritic
-from cs285.models.base_model import DynamicsModel
+from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.propagation import (
     Split,
     check_propagation,
@@ -23,7 +23,7 @@ from cs285.models.propagation import (
     step_with_mean,
     step_with_random_member,
 )
-from cs285.models.task_model import TaskModel
+from cs285.models.task_model import Outcome, TaskModel
 from cs285.policies.sac_policy import SACPolicy
 
 LARGEST = 1e10  # a state or reward beyond this has diverged; its square is still finite in float32
@@ -83,9 +83,7 @@ class ValueExpansion:
                 moved, prediction = step_with_random_member(step, state, acs, draws.splits[t])
             else:
                 moved, prediction = step_with_mean(self.model, step, state, acs)
-            outcome = self.task.outcome(prediction, acs)
-            sane = prediction.next_obs.abs().amax(-1) < LARGEST
-            sane = sane & (outcome.rewards.abs() < LARGEST)
+            sane, outcome = self._sane_outcome(prediction, acs)
             valid = valid & (sane | ~alive)
             alive = alive & sane
             if outcome.terminated is not None:
@@ -105,6 +103,22 @@ class ValueExpansion:
             sample.acs,
             valid,
         )
+
+    def _sane_outcome(self, prediction: Prediction, acs: Tensor) -> tuple[Tensor, Outcome]:
+        """Return which rows did not diverge (B,), bool, and the outcome of a step.
+
+        Rows that diverged get no gradient: infinity times zero, the slope of a reward that
+        overflows times the weight of its row, is not a number.
+        """
+        with torch.no_grad():
+            rewards = self.task.outcome(prediction, acs).rewards
+        sane = (prediction.next_obs.abs().amax(-1) < LARGEST) & (rewards.abs() < LARGEST)
+
+        def kept(part: Tensor) -> Tensor:
+            rows = sane.reshape(-1, *[1] * (part.ndim - 1))
+            return torch.where(rows, part, part.detach())
+
+        return sane, self.task.outcome(prediction.each(kept), kept(acs))
 
 
 def soft_return(

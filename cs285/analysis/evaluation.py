@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
+from cs285.analysis.rebuild import Rebuilt, best_if_alone, read_run, rebuild
 from cs285.infrastructure.errors import UsageError
 
 POLICIES = ("policy", "planner", "random")
@@ -52,8 +53,11 @@ def evaluate(
     from cs285.infrastructure.recording.progress import CollectionProgress
     from cs285.infrastructure.recording.video import write_video
 
-    changed = {"mbpo_eval_planner": True} if policy == "planner" else {}
-    which = checkpoint or best_if_alone(folder)
+    changed, which = {}, checkpoint or best_if_alone(folder)
+    if policy == "planner":
+        with contextlib.suppress(UsageError):  # a run without a model has no planner
+            read_run(folder, trusted, which, mbpo_eval_planner=True)
+            changed = {"mbpo_eval_planner": True}
     run = rebuild(folder, trusted=trusted, checkpoint=which, **changed)
     close_env(run.env)
     config = run.config.run

@@ -13,6 +13,7 @@ from cs285.infrastructure.run_folder import (
     CONFIG,
     WHICH,
     checkpoint_name,
+    checkpoints_in,
     read_config,
 )
 
@@ -86,6 +87,10 @@ def read_run(
     for name in config.run.modules:
         check_trust(about, name, trusted)
     if not (folder / checkpoint_name(checkpoint)).exists():
+        if checkpoint != "last" and (found := checkpoints_in(folder)):
+            raise UsageError(
+                f"--checkpoint {checkpoint}: must be {' or '.join(found)} for the run in {folder}"
+            )
         raise UsageError(f"{about}: it has no {checkpoint_name(checkpoint)}; {MUST_BE}")
     return entry, config
 

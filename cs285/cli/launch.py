@@ -81,8 +81,9 @@ def execute(
 ) -> Path | None:
     """Start or resume the run that a command line describes; return its log folder.
 
-    Return None if the command line only asks for a list of presets. `callback(iteration, scalars)`
-    is called after each logged iteration. Raises RunError: the input is bad, or the run fails.
+    Return None if the command line only asks for a list of presets or a check.
+    `callback(iteration, scalars)` is called after each logged iteration. Raises RunError: the
+    input is bad, or the run fails.
     """
     prepare_output()
     given = flag_tools.parse_values(_parser(entry), argv)
@@ -91,7 +92,9 @@ def execute(
         return None
     values = expand_flags(entry, given)
     resumed, which = values.pop("resume", None), values.pop("checkpoint", None)
-    trusted = values.pop("trust", False)
+    trusted, is_dry = values.pop("trust", False), values.pop("dry_run", False)
+    if is_dry and resumed is not None:
+        raise UsageError("--dry_run: must not be given together with --resume")
     if resumed is not None:
         return resume(entry, Path(resumed), values, which or LAST, trusted, callback)
     if which is not None:
@@ -101,6 +104,9 @@ def execute(
     config: Any = flag_tools.from_flat(entry.config_class, values)
     for line in describe_ineffective(given, config, flag_tools.defaults(entry.config_class)):
         print(line)
+    if is_dry:
+        _prepare(config)
+        return None
     return start_run(entry, config, callback)
 
 
@@ -109,10 +115,7 @@ def start_run(entry: AgentEntry, config: Any, callback: Callback | None = None) 
 
     Raises RunError: one of these fails.
     """
-    run = config.run
-    if not run.env_name:
-        raise UsageError("--env_name: must be the id of an environment (see --help)")
-    parts = _prepare(config)
+    run, parts = config.run, _prepare(config)
     from cs285.cli.advice import describe_compiling
 
     if hint := describe_compiling(config, parts[1]):
@@ -198,6 +201,12 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
         help="checkpoint to resume from; previous: the one before the last (default: last)",
     )
     add_trust_flag(parser)
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        default=flag_tools.ABSENT,
+        help="check the flags and the task, and start no run",
+    )
     presets.add_flag(parser)
     flag_tools.add_flags(parser, entry.config_class)
     return parser
@@ -209,6 +218,8 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     Raises UsageError: this machine or this task cannot run the config.
     """
     run = config.run
+    if not run.env_name:
+        raise UsageError("--env_name: must be the id of an environment (see --help)")
     chosen_renderer = disable_renderer()
     if run.num_workers != 1:
         multiprocessing.set_forkserver_preload(["cs285.collection.worker_pool"])

@@ -207,7 +207,7 @@ def resolve_flags(given: dict[str, Any], notify: Notify = print) -> dict[str, An
         given = {steps: 0, **given}
     if "sac_batch_size" not in given:
         return given
-    if "batch_size" in given:
+    if "batch_size" in given and given["sac_batch_size"] != SACConfig.sac_batch_size:
         notify(
             f"warning: --sac_batch_size {given['sac_batch_size']} has no effect because "
             f"--batch_size {given['batch_size']} overrides it; pass only one of them"

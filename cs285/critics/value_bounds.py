@@ -26,17 +26,20 @@ class ValueBounds(nn.Module):
         self.register_buffer("is_set", torch.tensor(False))
 
     @torch.no_grad()
-    def follow(self, rewards: Tensor, discount: float) -> None:
+    def follow(self, rewards: Tensor, discount: float, valid: Tensor | None = None) -> None:
         """Move the bounds by the rate towards the quantiles of `rewards` (B,) / (1 - discount).
 
-        The first call sets the bounds to the quantiles.
+        The first call sets the bounds to the quantiles. Only `valid` (B,) rows count; without a
+        valid row, nothing changes.
         """
         levels = torch.tensor(LEVELS, device=rewards.device, dtype=rewards.dtype)
-        quantiles = torch.quantile(rewards, levels) / (1 - discount)
-        self.bounds.copy_(
-            torch.where(self.is_set, self.bounds.lerp(quantiles, self.rate), quantiles)
-        )
-        self.is_set.fill_(True)
+        if valid is None:
+            valid = torch.ones_like(rewards, dtype=torch.bool)
+        quantiles = torch.nanquantile(rewards.masked_fill(~valid, torch.nan), levels)
+        bounds = quantiles / (1 - discount)
+        moved = torch.where(self.is_set, self.bounds.lerp(bounds, self.rate), bounds)
+        self.bounds.copy_(torch.where(valid.any(), moved, self.bounds))
+        self.is_set.logical_or_(valid.any())
 
     def scale(self, outputs: Tensor) -> Tensor:
         """Map outputs (...) of a network to values: 0 to the centre, 1 to the upper bound."""

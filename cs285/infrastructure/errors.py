@@ -87,5 +87,5 @@ def as_no_memory(error: BaseException) -> NoMemoryError | None:
     reason = (str(error) or "MemoryError").splitlines()[0]
     return NoMemoryError(
         f"not enough memory ({reason}); start a run with a smaller network, batch or buffer, for "
-        "example --size, --train_batch_size or --mbpo_model_buffer_size"
+        "example --size, --train_batch_size, --mbpo_model_buffer_size or --pilco_basis"
     )

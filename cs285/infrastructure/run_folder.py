@@ -216,6 +216,15 @@ def checkpoint_name(which: str) -> str:
     return {**WHICH, "best": BEST}.get(which, f"agent_itr_{which}.pt")
 
 
+def checkpoints_in(folder: Path) -> list[str]:
+    """Return the names of the checkpoints in a log folder (see checkpoint_name)."""
+    prefix, suffix = checkpoint_name("\n").split("\n")
+    names = [path.name for path in folder.glob(f"{prefix}*{suffix}")]
+    iterations = sorted(int(name[len(prefix) : -len(suffix)]) for name in names)
+    wanted = [*WHICH, "best", *map(str, iterations)]
+    return [name for name in wanted if (folder / checkpoint_name(name)).exists()]
+
+
 def has_results(folder: Path) -> bool:
     """Return whether a run has a checkpoint, a curve, or the predictions of question 1."""
     return any((folder / name).exists() for name in (CHECKPOINT, PROGRESS, PREDICTIONS))

@@ -81,7 +81,7 @@ class ModelEnv(gym.Env):
             self.state, predictions = step(self.state, acs.expand(len(self.state), -1, -1))
             prediction = predictions.each(lambda part: part[elite])
         reward, terminated = self.task_model.outcome(prediction, acs)
-        obs, value = to_numpy(prediction.next_obs)[0], float(reward[0])
+        obs, value = to_numpy(prediction.next_obs)[0].copy(), float(reward[0])
         self.steps += 1
         if not (np.isfinite(obs).all() and np.isfinite(value)):
             return self.obs, 0.0, False, True, {"diverged": True}

@@ -11,7 +11,6 @@ from torch import Tensor
 from cs285.config.model import ModelConfig
 from cs285.envs.registration import RewardFunction, TaskSpec
 from cs285.envs.terminations import TerminationFunction
-from cs285.infrastructure.errors import UsageError
 from cs285.models.base_model import Prediction
 
 
@@ -52,21 +51,16 @@ class TaskModel:
         """Whether imagined episodes never terminate because the task has no function for it."""
         return self.termination == "known" and (self.get_termination or self.get_reward) is None
 
-    def check_differentiable(self, ob_dim: int, ac_dim: int) -> None:
-        """Check that autograd can differentiate the reward. Raises UsageError: it cannot."""
+    def is_differentiable(self, ob_dim: int, ac_dim: int) -> bool:
+        """Return whether autograd can differentiate the reward."""
         if self.get_reward is None or self.learns_reward:
-            return
+            return True
         obs, acs = (torch.zeros(2, dim, requires_grad=True) for dim in (ob_dim, ac_dim))
         try:
             rewards, _ = self.get_reward(obs, acs)
-            is_differentiable = isinstance(rewards, Tensor) and rewards.requires_grad
         except Exception:  # a third party's function may raise anything
-            is_differentiable = False
-        if not is_differentiable:
-            raise UsageError(
-                "--mbpo_value_expansion: must be 0, because autograd cannot differentiate this "
-                "task's get_reward; pass --learned_reward to learn a differentiable reward"
-            )
+            return False
+        return isinstance(rewards, Tensor) and rewards.requires_grad
 
     def outcome(self, prediction: Prediction, acs: Tensor) -> Outcome:
         """Return the rewards and terminations of predicted steps (...) after actions (..., A)."""

@@ -40,6 +40,7 @@ def compiled(function: Function) -> Function:
     import torch._dynamo  # not at the top: the import takes a second
 
     torch._dynamo.config.trace_autograd_ops = True
+    torch._dynamo.reset()  # otherwise, it refuses to compile for the ninth run in a process
     _set_cache_folder()
     graph = torch.compile(function, mode="reduce-overhead", fullgraph=True)
     is_compiled = True
@@ -51,7 +52,10 @@ def compiled(function: Function) -> Function:
             try:
                 torch.compiler.cudagraph_mark_step_begin()
                 return _copied(graph(*arguments))
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except (
+                torch._dynamo.exc.TorchDynamoException,
+                torch._dynamo.exc.FailOnRecompileLimitHit,
+            ) as error:
                 is_compiled = False  # nothing has run yet, because the whole function is one graph
                 print(
                     f"warning: --compile: torch cannot compile this part of the run, which "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from cs285.infrastructure.recording.rendering import (
     restore_renderer,
 )
 from cs285.infrastructure.run_folder import WHICH
-from cs285.scripts.outputs import FILE, writing
+from cs285.scripts.outputs import FILE, new_file, writing
 
 SCRIPT = "evaluate.py"
 
@@ -49,10 +50,19 @@ def _run(argv: Sequence[str]) -> int:
     add("--csv", type=Path, metavar="FILE", help="also write one line per episode to this file")
     add_trust_flag(parser)
     given = parser.parse_args(argv)
-    for flag, file in (("--csv", given.csv), ("--video", given.video)):
-        if file:
-            with writing(f"{flag} {file}", FILE):
-                file.open("a").close()  # fail before the episodes, not after them
+    with contextlib.ExitStack() as outputs:
+        for flag, file in (("--csv", given.csv), ("--video", given.video)):
+            if file:
+                outputs.enter_context(new_file(f"{flag} {file}", file))
+        found = _evaluate(given)
+        if given.csv:
+            with writing(f"--csv {given.csv}", FILE):
+                write_csv(found, given.csv)
+    print(describe(found))
+    return 0
+
+
+def _evaluate(given: argparse.Namespace) -> Evaluation:
     trusted, users_renderer = "trust" in given, disable_renderer()
     if given.video:
         which = given.checkpoint or best_if_alone(given.folder)
@@ -60,7 +70,7 @@ def _run(argv: Sequence[str]) -> int:
         choose_renderer(config.run.task, users_renderer, f"--video {given.video}")
     elif given.render:
         restore_renderer(users_renderer)
-    found = evaluate(
+    return evaluate(
         given.folder,
         given.episodes,
         given.seed,
@@ -71,11 +81,6 @@ def _run(argv: Sequence[str]) -> int:
         given.video,
         given.render,
     )
-    if given.csv:
-        with writing(f"--csv {given.csv}", FILE):
-            write_csv(found, given.csv)
-    print(describe(found))
-    return 0
 
 
 def _checkpoint(text: str) -> str:

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cs285.infrastructure.errors import UsageError
 
 FILE, FOLDER = "a writable file", "a writable folder"
+
+
+@contextmanager
+def new_file(flag: str, file: Path) -> Iterator[None]:
+    """Create a file, so that a run fails before its work; remove it if the work fails.
+
+    A file that is there stays. Raises UsageError: the file is not writable.
+    """
+    is_new = not file.exists()
+    with writing(flag, FILE):
+        file.open("a").close()
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            file.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

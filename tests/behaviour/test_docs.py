@@ -18,7 +18,7 @@ def test_every_flag_is_in_the_list_by_theme() -> None:
     page = (ROOT / "docs" / "flags.md").read_text()
     listed = set(re.findall(r"`--(\w+)`", page))
     assert listed - {"help"} == {*defaults(MBPOConfig), *defaults(PilcoConfig), "preset",
-        "resume", "checkpoint", "trust",
+        "resume", "checkpoint", "trust", "dry_run",
     }  # fmt: skip
 
 

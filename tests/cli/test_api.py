@@ -81,6 +81,7 @@ def test_a_planner_remembers_the_plan_of_each_row_until_reset(run_tiny: Run) -> 
     flags = {"mpc_action_sampling_strategy": "icem", "cem_iterations": 2, "n_iter": 1}
     agent = cs285.load(run_tiny(**flags))
     obs = np.array([[0.1, 0.5, 0.7, -0.8], [-0.4, 0.9, 0.7, -0.8]], np.float32)
+    agent.reset(1)  # before its first observation
     agent.predict(obs)
     assert all(memory.kept for memory in agent._memories)
     agent.reset(1)
@@ -96,6 +97,14 @@ def test_model_env_is_a_gymnasium_environment(run_tiny: Run, member: Any) -> Non
     check_env(env, skip_render_check=True)
     obs, _ = env.reset(seed=1)
     assert (obs[2:] == np.array([0.7, -0.8], np.float32)).all()  # the goal of the real task
+    action = env.action_space.sample()
+    after = []
+    for offset in (0, 100):
+        env.reset(seed=1)
+        env.step(action)[0][:] += offset  # the observation is the caller's
+        after.append(env.step(action)[0])
+    assert (after[0] == after[1]).all()
+    obs, _ = env.reset(seed=1)
     steps, finished = 0, False
     while not finished:
         obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())

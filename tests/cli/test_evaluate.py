@@ -81,8 +81,9 @@ def test_best_checkpoint_is_of_the_best_evaluation(
     for name in ("checkpoint.pt", "checkpoint_previous.pt"):
         (folder / name).unlink()
     assert tuple(evaluate(folder, 3, num_workers=1).returns) == returns["best"]
-    error = error_of(main, [folder, "--checkpoint", 7], capsys)
-    assert "it has no agent_itr_7.pt; must be the log folder" in error
+    error = error_of(main, [folder, "--checkpoint", 7, "--csv", folder / "new.csv"], capsys)
+    assert "--checkpoint 7: must be best or 0 or 1 or 2 or 3 for the run in" in error
+    assert not (folder / "new.csv").exists()
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
@@ -109,9 +110,13 @@ def test_every_policy_of_mbpo_acts_differently(run_tiny_mbpo: Run) -> None:
     assert len(set(totals.values())) == 3
 
 
-def test_sac_without_a_model_can_be_evaluated(run_tiny_mbpo: Run) -> None:
+def test_sac_without_a_model_can_be_evaluated(
+    run_tiny_mbpo: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run_tiny_mbpo(n_iter=1, mbpo_rollout_length=0, num_agent_train_steps_per_iter=0)
     assert np.isfinite(evaluate(folder, 1, num_workers=1).returns).all()
+    error = error_of(main, [folder, "--policy", "planner"], capsys)
+    assert "--policy planner: must be policy or random for the run in" in error
 
 
 def test_bad_input_is_a_one_line_error(

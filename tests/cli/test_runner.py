@@ -101,6 +101,13 @@ def test_variable_sets_its_flag(name: str, checkout: Path) -> None:
     assert words[words.index(flag) + 1] == value
 
 
+def test_bad_flags_of_mbpo_stop_the_script_before_mb() -> None:
+    result = run(ROOT, PYTHON_BIN=sys.executable, MBPO_MPC_SAMPLING="foo")
+    assert result.returncode == 2
+    assert "run_hw4_mbpo.py: error: --mpc_action_sampling_strategy foo: must be" in result.stderr
+    assert "run_hw4_mb.py" not in result.stdout
+
+
 def test_sac_batch_size_overrides_the_default_but_not_mbpo_batch_size(checkout: Path) -> None:
     words = arguments(run(checkout, SAC_BATCH_SIZE="1500").stdout, "mbpo")
     assert "--batch_size" not in words

@@ -188,6 +188,30 @@ def test_a_function_that_cannot_be_compiled_runs_eagerly(
     assert "unsupported operand type(s)" in printed
 
 
+@NEEDS_COMPILER
+def test_any_number_of_runs_in_a_process_can_be_compiled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Torch counts the compilations of a function, and by default refuses the ninth."""
+
+    class Scale:
+        def __init__(self, factor: int) -> None:
+            self.factor = factor
+
+        def apply(self, values: torch.Tensor) -> torch.Tensor:
+            return values * self.factor
+
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for factor in range(2, 5):
+            assert compiled(Scale(factor).apply)(torch.ones(1)).item() == factor
+        assert capsys.readouterr().err == ""
+        scale = Scale(2)
+        apply = compiled(scale.apply)
+        for scale.factor in range(2, 5):  # the second compilation in one run
+            assert apply(torch.ones(1)).item() == scale.factor
+        assert capsys.readouterr().err.count("warning: --compile") == 1
+
+
 @ON_GPU
 def test_no_learning_phase_waits_for_the_gpu() -> None:
     agent = trained_agent("cuda", compile=False)

@@ -1,8 +1,10 @@
 """Tests of PILCO's policies and agent: moments of whole steps, gradients, and the comparison."""
 
+import dataclasses
 import math
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -17,28 +19,30 @@ from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models import bfgs
+from cs285.models.base_model import Prediction
 from cs285.models.gp import Features
 from cs285.policies.base_policy import RandomPolicy
 from cs285.policies.rbf_policy import LinearPolicy, RBFPolicy, SquashedPolicy
 from tests.unit.test_moments import assert_sampled, double, products
 
+CARTPOLE = "cartpole-swingup-v0"
 SMALL = {"pilco_basis": 5, "pilco_line_searches": 3, "pilco_gp_line_searches": 20}
 
 
-def make_agent(env_name: str = "cartpole-swingup-v0", **flags: Any) -> PilcoAgent:
+def make_agent(env_name: str = CARTPOLE, **flags: Any) -> PilcoAgent:
     values = {"env_name": env_name, "pilco_noise": "0.01", **SMALL, **flags}
     config = from_flat(PilcoConfig, values)
     return PilcoAgent(inspect_task(env_name), config, torch.device("cpu"))
 
 
 def trial(agent: PilcoAgent, iteration: int, policy: Any = None, ep_len: int = 40) -> list[Path]:
-    env_name = "cartpole-swingup-v0" if agent.task.ob_dim == 4 else "pendulum-swingup-v0"
+    env_name = CARTPOLE if agent.task.ob_dim == 4 else "pendulum-swingup-v0"
     env = make_env(env_name, ep_len)
     policy = policy or RandomPolicy(agent.task.ac_low, agent.task.ac_high)
     return run_episodes([env], policy, [EpisodeKey(agent.seed, "train", iteration, 0)])
 
 
-def fitted_agent(env_name: str = "cartpole-swingup-v0", **flags: Any) -> PilcoAgent:
+def fitted_agent(env_name: str = CARTPOLE, **flags: Any) -> PilcoAgent:
     agent = make_agent(env_name, **{"pilco_line_searches": 0, **flags})
     agent.add_to_replay_buffer(trial(agent, 0), 0)
     agent.train(0)
@@ -253,6 +257,50 @@ def test_task_without_declarations_needs_flags() -> None:
         values: dict[str, Any] = {"pilco_target": "1,0,0", "pilco_weights": "2,2,0.3", **flags}
         with pytest.raises(UsageError, match=message):
             make_agent("Pendulum-v1", **values)
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        lambda obs, acs: ((obs[..., 0] > 0).long(), None),
+        lambda obs, acs: (obs[..., 0].detach(), None),
+        lambda obs, acs: (torch.tensor(np.sin(obs[..., 0].numpy())), None),
+    ],
+)
+def test_particles_need_a_differentiable_reward(reward: Any) -> None:
+    config = from_flat(PilcoConfig, {"env_name": CARTPOLE, "pilco_propagation": "particles"})
+    task = dataclasses.replace(inspect_task(CARTPOLE), get_reward=reward)
+    with pytest.raises(UsageError, match="must be moments, because autograd cannot"):
+        PilcoAgent(task, config, torch.device("cpu"))
+
+
+def test_model_of_a_task_without_get_reward_returns_minus_the_cost() -> None:
+    agent = make_agent("Pendulum-v1", pilco_target="1,0,0", pilco_weights="2,2,0.3")
+    task, obs = agent.diagnosed().task, torch.randn(2, 5, 3)
+    prediction = Prediction(obs, torch.zeros(2, 5), None)
+    squares = 2 * (obs[..., 0] - 1) ** 2 + 2 * obs[..., 1] ** 2 + 0.3 * obs[..., 2] ** 2
+    rewards, terminated = task.outcome(prediction, torch.zeros(2, 5, 1))
+    torch.testing.assert_close(rewards, (-squares / 2).exp() - 1)
+    assert terminated is None
+
+
+class Large(gym.Env):
+    """Starts with two equal, large observations."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.full(2, 1e6 * self.np_random.normal()), {}
+
+
+def test_start_distribution_of_equal_columns() -> None:
+    gym.register("large-v0", Large, max_episode_steps=5)
+    agent = make_agent("large-v0", pilco_target="0,0", pilco_weights="1,1")
+    stds = agent.problem.start_cov.diagonal().sqrt()
+    assert stds[0] == pytest.approx(1e6, rel=0.2)
+    assert stds[1] == pytest.approx(stds[0])
 
 
 def test_angle_dims_flag_replaces_the_declaration() -> None:

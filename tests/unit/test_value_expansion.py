@@ -31,6 +31,7 @@ from cs285.models.ff_model import FFModel
 from cs285.models.propagation import draw_split
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy, Sample
+from tests.unit.test_mbpo_agent import DOUBLE_HORIZON, make_agent
 
 ONE = np.ones(1, np.float32)
 LEARNED = TaskModel(learns_reward=True)
@@ -287,6 +288,10 @@ def test_bounds_follow_the_quantiles() -> None:
     assert bounds.clip(torch.tensor([-5.0, 20.0, 300.0])).tolist() == pytest.approx([2, 20, 198])
     bounds.follow(torch.arange(101.0) + 100, 0.5)
     assert bounds.bounds.tolist() == pytest.approx([52, 248])  # a quarter of the way
+    diverged = torch.cat([torch.full((50,), -1e12), torch.arange(101.0) + 200])
+    for valid in (diverged > 0, diverged > 1e9):  # the second has no valid row: nothing moves
+        bounds.follow(diverged, 0.5, valid)
+        assert bounds.bounds.tolist() == pytest.approx([139.5, 335.5])
     constant = ValueBounds(rate=0.25)
     constant.follow(torch.full((9,), 3.0), 0.5)
     assert constant.scale(outputs).tolist() == pytest.approx([5, 6, 6.5, 7])  # still learnable
@@ -372,33 +377,43 @@ def test_an_update_trains_policy_critic_and_temperature_only() -> None:
 
 
 def test_rewards_must_be_differentiable() -> None:
-    TaskModel(get_reward=lambda obs, acs: (obs.sum(-1), None)).check_differentiable(3, 2)
+    assert TaskModel(get_reward=lambda obs, acs: (obs.sum(-1), None)).is_differentiable(3, 2)
     for reward in (
         lambda obs, acs: ((obs.sum(-1) > 0).float(), None),
         lambda obs, acs: obs.numpy(),
     ):
-        task = TaskModel(get_reward=reward)
-        with pytest.raises(UsageError, match="--mbpo_value_expansion: must be 0, because autograd"):
-            task.check_differentiable(3, 2)
-        TaskModel(get_reward=reward, learns_reward=True).check_differentiable(3, 2)
+        assert not TaskModel(get_reward=reward).is_differentiable(3, 2)
+        assert TaskModel(get_reward=reward, learns_reward=True).is_differentiable(3, 2)
+        wanted = "--mbpo_value_expansion 2: must be 0, because autograd cannot differentiate"
+        with pytest.raises(UsageError, match=wanted):
+            make_agent(reward, **{**DOUBLE_HORIZON, "learned_reward": False})
 
 
 class Explodes(DynamicsModel):
-    """Multiplies a row by 1e15 at each step, unless it is below 1."""
+    """Multiplies a row by a factor at each step, unless it is below 1."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
 
     def step(self, state: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
-        next_obs = torch.where(state < 1, state, 1e15 * state) + acs
+        next_obs = torch.where(state < 1, state, self.factor * state) + acs
         return next_obs, Prediction(next_obs, next_obs.sum(-1).square(), None)
 
 
-def test_a_row_that_diverges_does_not_count() -> None:
-    """Row 0 would have an infinite reward in the second step, and NaN gradients."""
+@pytest.mark.parametrize(
+    ("factor", "task"),
+    [(1e15, LEARNED), (1e6, TaskModel(get_reward=lambda obs, acs: (-(obs[..., 0] ** 8), None)))],
+    ids=["state", "reward"],
+)
+def test_a_row_that_diverges_does_not_count(factor: float, task: TaskModel) -> None:
+    """Row 0 would have an infinite reward, and NaN gradients."""
     config = SACConfig(sac_size=16)
     policy = SACPolicy(1, -ONE, ONE, config, make_generator(0, "p"))
     critic = SACCritic(1, 1, config, make_generator(0, "c"))
     losses = []
     for obs in (torch.tensor([[2.0], [0.3], [-0.4]]), torch.tensor([[0.3], [-0.4]])):
-        expansion = ValueExpansion(Explodes(), LEARNED, 3, "mean")
+        expansion = ValueExpansion(Explodes(factor), task, 3, "mean")
         noise = torch.zeros(4, len(obs), 1)
         rollout = expansion.roll_out(policy, obs, Draws(noise, ()))
         critics = critic, critic, NO_DRAWS, torch.tensor(0.1)
