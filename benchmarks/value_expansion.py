@@ -21,6 +21,7 @@ from cs285.agents.registry import expand_flags, find_agent
 from cs285.agents.value_expansion import expanded_actor_loss, expanded_critic_loss
 from cs285.config.flags import from_flat
 from cs285.config.mbpo import MBPOConfig
+from cs285.config.presets import read
 from cs285.critics.sac_critic import NO_DRAWS
 from cs285.envs import TaskSpec
 from cs285.envs.terminations import hopper
@@ -37,17 +38,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="measured calls of each phase")
     arguments = parser.parse_args()
     tune_cpu()
-    write(
-        "value_expansion",
-        {
-            "shape": f"O {OB_DIM} A {AC_DIM}, --preset dhmbpo",
-            "unit": "median milliseconds",
-            "torch_threads": torch.get_num_threads(),
-            "eager": measure(phases(make_agent(False)), arguments.repeats),
-            "parts of an eager update": measure(parts(make_agent(False)), arguments.repeats),
-            "compiled": measure(phases(make_agent(True)), arguments.repeats),
-        },
-    )
+    threads, repeats = torch.get_num_threads(), arguments.repeats
+    found = {
+        "eager": measure(phases(make_agent(False)), repeats),
+        "parts of an eager update": measure(parts(make_agent(False)), repeats),
+        "compiled": measure(phases(make_agent(True)), repeats),
+    }
+    torch.set_num_threads(1)
+    found["compiled, one thread"] = measure(phases(make_agent(True)), repeats)
+    found["seconds per 1000 env steps, compiled, without evaluation"] = {
+        f"{threads} threads": seconds(found["compiled"]),
+        "one thread": seconds(found["compiled, one thread"]),
+    }
+    about = {"shape": f"O {OB_DIM} A {AC_DIM}, --preset dhmbpo", "unit": "median milliseconds"}
+    write("value_expansion", {**about, "torch_threads": threads, **found})
 
 
 def make_agent(compile: bool, device: str = "cpu") -> MBPOAgent:
@@ -137,6 +141,22 @@ def measure(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, d
         )
         found[name] = {"wall-clock": wall, "CPU": cpu}
     return found
+
+
+def seconds(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return the seconds of 1000 env steps: the fit, and all updates with their rollouts."""
+    flags = read("dhmbpo")["flags"]
+    updates = flags["mbpo_refit_every"] + flags["mbpo_critic_iters_after_fit"]
+    counts = {
+        "update": flags["mbpo_refit_every"],
+        "update of the critic only": flags["mbpo_critic_iters_after_fit"],
+        "distribution rollouts, every 20 updates": updates / flags["mbpo_rollout_every"],
+        "gradient step of a fit": flags["num_agent_train_steps_per_iter"],
+    }
+    return {
+        clock: round(sum(count * found[name][clock] for name, count in counts.items()) / 1000, 1)
+        for clock in ("wall-clock", "CPU")
+    }
 
 
 if __name__ == "__main__":
