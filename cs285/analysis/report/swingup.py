@@ -29,6 +29,9 @@ HEADER = (
     "seconds of interaction by seed",
     "strict criterion",
     "success at the end",
+    "evaluations from the first success on that succeed",
+    "PILCO's trials: inside the predicted 95% band",
+    "cost above the prediction",
     "target",
 )
 
@@ -42,6 +45,7 @@ def swingup_table(results: Path) -> list[str]:
         cells = [_by_seed([seconds_until(run, column) for run in runs]) for column in columns]
         at_end = [run.column("Eval_Success")[-1] for run in runs]
         cells.append(", ".join(f"{share:.0%}" for share in at_end))
+        cells += [_kept(runs), *_predictions(runs)]
         rows.append((algorithm, *cells, _target(experiment, runs)))
     return markdown_table(rows)
 
@@ -53,6 +57,24 @@ def seconds_until(run: Run, column: str) -> float | None:
     """
     succeeded = np.flatnonzero(run.column(column) >= SHARE)
     return float(run.column(ENV_STEPS)[succeeded[0]] * STEP_SECONDS) if len(succeeded) else None
+
+
+def _kept(runs: Sequence[Run]) -> str:
+    """Return the share of the evaluations that succeed, from the first such one of each run on."""
+    kept: list[bool] = []
+    for run in runs:
+        succeeds = run.column("Eval_Success") >= SHARE
+        kept += succeeds[succeeds.argmax() :].tolist() if succeeds.any() else []
+    return f"{np.mean(kept):.0%}" if kept else ""
+
+
+def _predictions(runs: Sequence[Run]) -> tuple[str, str]:
+    """Return the means over PILCO's trials of their coverage, and of cost minus predicted cost."""
+    names = ("Trial Coverage", "Trial Cost", "Trial Predicted Cost")
+    if not runs or any(name not in run.columns for name in names for run in runs):
+        return "", ""
+    coverage, cost, predicted = (np.hstack([run.column(name) for run in runs]) for name in names)
+    return f"{np.nanmean(coverage):.0%}", f"{np.nanmean(cost - predicted):.1f}"
 
 
 def _target(experiment: str, runs: Sequence[Run]) -> str:
