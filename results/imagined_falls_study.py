@@ -32,11 +32,11 @@ def lengths(agent: cs285.Agent, env: gym.Env[Any, Any], steps: int) -> list[int]
     for seed in range(EPISODES):
         obs, _ = env.reset(seed=seed)
         agent.reset()
-        for step in range(1, steps + 1):
+        taken, is_over = 0, False
+        while taken < steps and not is_over:
             obs, _, terminated, truncated, _ = env.step(agent.predict(obs))
-            if terminated or truncated:
-                break
-        found.append(step)
+            taken, is_over = taken + 1, terminated or truncated
+        found.append(taken)
     return found
 
 
