@@ -368,14 +368,16 @@ def test_swing_ups_are_timed_until_the_first_good_evaluation(tmp_path: Path) -> 
     }
     for seed, rows in shares.items():
         file = tmp_path / "pilco" / f"pilco_cartpole_seed{seed}.csv"
-        lines = [f"{40 * (trial + 1)},{row}" for trial, row in enumerate(rows)]
+        trials = [",,", "0.5,30,20", "1,12,10"]  # the first has no prediction
+        lines = [f"{40 * (trial + 1)},{row},{trials[trial]}" for trial, row in enumerate(rows)]
         header = f"{ENV_STEPS},Eval_Success,Eval_StrictSuccess"
+        header += ",Trial Coverage,Trial Cost,Trial Predicted Cost"
         file.write_text("\n".join([header, *lines, ""]))
         file.with_suffix(".json").write_text(EXPORT)
     pendulum, cartpole, *_ = swingup_table(tmp_path)[2:]
     target = "10 of 10 seeds within 16 s: 0 of 0 so far"
-    assert pendulum == f"| PILCO, pendulum | not run | not run |  | {target} |"
-    assert "| 50%, 80%, 100% | 8 of 10 seeds within 28 s: 2 of 3 so far |" in cartpole
+    assert pendulum == f"| PILCO, pendulum | not run | not run |  |  |  |  | {target} |"
+    assert "| 50%, 80%, 100% | 60% | 75% | 6.0 | 8 of 10 seeds within 28 s: 2 of" in cartpole
     assert "| 8, never, 4 (2 of 3 seeds, median 8 s) |" in cartpole
     assert "| 12, never, 4 (2 of 3 seeds, median 12 s) |" in cartpole
 
