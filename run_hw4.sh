@@ -175,7 +175,8 @@ install
 if [[ ${RUN_MB:-1} == 1 && ${RUN_MBPO:-1} == 1 ]]; then
   # Check the flags of the MBPO experiment now, because it may start hours later.
   make_command scripts/run_hw4_mbpo.py MBPO
-  "${command[@]}" --dry_run >/dev/null
+  # A run that EXTRA_FLAGS resume has its own flags.
+  [[ " ${command[*]}" == *" --resume"* ]] || "${command[@]}" --dry_run >/dev/null
 fi
 if [[ ${RUN_MB:-1} == 1 ]]; then
   run_stage scripts/run_hw4_mb.py MB

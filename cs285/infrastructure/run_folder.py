@@ -218,11 +218,9 @@ def checkpoint_name(which: str) -> str:
 
 def checkpoints_in(folder: Path) -> list[str]:
     """Return the names of the checkpoints in a log folder (see checkpoint_name)."""
-    prefix, suffix = checkpoint_name("\n").split("\n")
-    names = [path.name for path in folder.glob(f"{prefix}*{suffix}")]
-    iterations = sorted(int(name[len(prefix) : -len(suffix)]) for name in names)
-    wanted = [*WHICH, "best", *map(str, iterations)]
-    return [name for name in wanted if (folder / checkpoint_name(name)).exists()]
+    named = [name for name in (*WHICH, "best") if (folder / checkpoint_name(name)).exists()]
+    iterations = [path.stem.rpartition("_")[2] for path in folder.glob(checkpoint_name("*"))]
+    return named + sorted(filter(str.isdecimal, iterations), key=int)
 
 
 def has_results(folder: Path) -> bool:

@@ -80,6 +80,7 @@ def test_best_checkpoint_is_of_the_best_evaluation(
     assert len(set(returns.values())) == 4
     for name in ("checkpoint.pt", "checkpoint_previous.pt"):
         (folder / name).unlink()
+    (folder / "agent_itr_copy.pt").touch()  # no iteration
     assert tuple(evaluate(folder, 3, num_workers=1).returns) == returns["best"]
     error = error_of(main, [folder, "--checkpoint", 7, "--csv", folder / "new.csv"], capsys)
     assert "--checkpoint 7: must be best or 0 or 1 or 2 or 3 for the run in" in error

@@ -108,6 +108,13 @@ def test_bad_flags_of_mbpo_stop_the_script_before_mb() -> None:
     assert "run_hw4_mb.py" not in result.stdout
 
 
+def test_a_resumed_mbpo_run_is_not_checked_before(checkout: Path) -> None:
+    stub = checkout / "stub-python"
+    stub.write_text('#!/bin/sh\ncase "$*" in *--dry_run*) exit 2;; esac\n')
+    assert run(checkout, MBPO_EXTRA_FLAGS="--resume data/x").returncode == 0
+    assert run(checkout).returncode == 2
+
+
 def test_sac_batch_size_overrides_the_default_but_not_mbpo_batch_size(checkout: Path) -> None:
     words = arguments(run(checkout, SAC_BATCH_SIZE="1500").stdout, "mbpo")
     assert "--batch_size" not in words
