@@ -138,6 +138,7 @@ def test_bad_input_is_a_one_line_error(
 WANTED = {
     "halfcheetah": 3000.0,
     "hopper": 3000.0,
+    "inverted_pendulum": 900.0,
     "pilco_cartpole": 20.0,
     "pilco_pendulum": 10.0,
     "q3_obstacles": -60.0,
