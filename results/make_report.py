@@ -3,7 +3,7 @@
     python results/make_report.py
 
 The stated figures and the targets come from the lists of experiments in cs285/experiments,
-homework.toml and research.toml.
+homework.toml, quick.toml and research.toml.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cs285.analysis.report.swingup import swingup_table
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.experiments.suites import (
+    QUICK_FILE,
     RESEARCH_FILE,
     Experiment,
     Result,
@@ -55,6 +56,7 @@ script.
 | path | contents |
 |---|---|
 | `q1/` to `q6/` | the homework's questions |
+| `quick/` | the quick runs of the assignment's page |
 | `study/` | question 6 with other rollout lengths and ensemble sizes, and studies of single runs |
 | `sac/` | SAC alone, and SAC of Stable-Baselines3 |
 | `planners/`, `pets/`, `mbpo/`, `pilco/`, `scaling/`, `dmc/`, `robotics/` | beyond the homework |
@@ -107,6 +109,13 @@ cheetah, two of the reacher, and at least four of the obstacles.
 ## Homework
 
 {rows}
+
+## Quick runs
+
+These are the quick runs of [docs/assignment.md](../docs/assignment.md), and the tour of
+[README](../README.md). Returns are means of two episodes, so they vary strongly between seeds.
+
+{quick_rows}
 
 ## Beyond the homework
 
@@ -259,6 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(argv: Sequence[str]) -> int:
     OneLineParser(prog=SCRIPT, description=__doc__).parse_args(argv)
     rows = table([*read_experiments(), PEER], RESULTS)
+    quick_rows = table(read_experiments(QUICK_FILE), RESULTS)
     research_rows = table(read_experiments(RESEARCH_FILE), RESULTS)
     drawn = figures(RESULTS)
     for name, figure in drawn.items():
@@ -277,6 +287,7 @@ def report(argv: Sequence[str]) -> int:
         error_rows = error_table(model_error)
     parts = {
         "rows": rows,
+        "quick_rows": quick_rows,
         "research_rows": research_rows,
         "pictures": ["\n\n".join(map(picture_of, drawn))],
         "swingups": swingup_table(RESULTS),

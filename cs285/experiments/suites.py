@@ -1,4 +1,4 @@
-"""Lists of experiments: homework.toml, research.toml, or a file written by the user."""
+"""Lists of experiments: homework.toml, quick.toml, research.toml, or a file of the user."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import check_types, read_toml, reading, shortened
 
 EXPERIMENTS_FILE = Path(__file__).with_name("homework.toml")
+QUICK_FILE = Path(__file__).with_name("quick.toml")
 RESEARCH_FILE = Path(__file__).with_name("research.toml")
-BUILT_IN = {"homework": EXPERIMENTS_FILE, "research": RESEARCH_FILE}
+BUILT_IN = {"homework": EXPERIMENTS_FILE, "quick": QUICK_FILE, "research": RESEARCH_FILE}
 FORMER_PATHS = {  # accepted for commands written before 2026-11
     "cs285/analysis/experiments.toml": EXPERIMENTS_FILE,
     "cs285/analysis/research.toml": RESEARCH_FILE,

@@ -74,8 +74,8 @@ def reproduce(argv: Sequence[str]) -> int:
     add("--export_to", **folder, help="copy curves and provenance of finished runs to this folder")
     add("--eval_episodes", type=whole_number(0), default=0, metavar="N", help="with --export_to, "
         "also run each final policy in N new episodes at the end (default: 0)")  # fmt: skip
-    add("--experiments", metavar="LIST", default="homework", help="homework, research, or a file "
-        "like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
+    add("--experiments", metavar="LIST", default="homework", help="homework, quick, research, or a "
+        "file like cs285/experiments/homework.toml (default: homework)")  # fmt: skip
     arguments = parser.parse_args(argv)
     if arguments.eval_episodes and not arguments.export_to:
         raise UsageError(

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from cs285.experiments.job import iterations_done
-from cs285.experiments.suites import EXPERIMENTS_FILE, RESEARCH_FILE, Experiment, read_experiments
+from cs285.experiments.suites import (
+    EXPERIMENTS_FILE,
+    QUICK_FILE,
+    RESEARCH_FILE,
+    Experiment,
+    read_experiments,
+)
 from cs285.scripts.reproduce import main
 from tests.cli.processes import children_of, start, wait_until
 from tests.conftest import TINY, arguments, exit_code_of, read_curve
@@ -56,6 +62,7 @@ def test_built_in_list_has_every_experiment_of_the_homework() -> None:
     ("name", "file"),
     [
         ("homework", EXPERIMENTS_FILE),
+        ("quick", QUICK_FILE),
         ("research", RESEARCH_FILE),
         ("cs285/analysis/experiments.toml", EXPERIMENTS_FILE),  # former path
         ("cs285/analysis/research.toml", RESEARCH_FILE),

@@ -15,6 +15,7 @@ from cs285.assignment.live import function_of
 from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
+from cs285.experiments.suites import read_experiments
 from cs285.infrastructure.errors import UsageError
 from cs285.models import losses
 
@@ -31,20 +32,33 @@ def commands() -> list[list[str]]:
 RUNS = [words for words in commands() if words[1].startswith("scripts/run_hw4_")]
 
 
-@pytest.mark.parametrize("words", RUNS, ids=lambda words: words[3])
-def test_runs_have_valid_flags(words: list[str]) -> None:
+def config_of(words: list[str]) -> Any:
+    """Return the config of a run's command."""
     configs: dict[str, Any] = {"mb": MBConfig, "mbpo": MBPOConfig}
     config = configs[words[1].removeprefix("scripts/run_hw4_").removesuffix(".py")]
     parser = OneLineParser(prog="test")
     add_flags(parser, config)
-    assert from_flat(config, parse_values(parser, words[2:])).run.env_name
+    return from_flat(config, parse_values(parser, words[2:]))
+
+
+@pytest.mark.parametrize("words", RUNS, ids=lambda words: words[3])
+def test_runs_have_valid_flags(words: list[str]) -> None:
+    assert config_of(words).run.env_name
 
 
 def test_every_question_has_a_quick_run_and_the_runs_of_the_homework() -> None:
     names = [words[3] for words in RUNS]
     for question in ("q1", "q2", "q3", "q4", "q5", "q6"):
-        assert any(name.startswith(f"{question}_quick") for name in names)
-        assert any(re.match(rf"{question}_(?!quick)", name) for name in names)
+        assert any(name.startswith(f"quick_{question}") for name in names)
+        assert any(name.startswith(f"{question}_") for name in names)
+
+
+def test_quick_runs_are_those_with_results() -> None:
+    on_page = {words[3]: words for words in RUNS if words[3].startswith("quick_")}
+    listed = {e.name: e for e in read_experiments("quick") if e.name != "quick_tour"}
+    assert on_page.keys() == listed.keys()
+    for name, words in on_page.items():
+        assert config_of(words) == config_of([*listed[name].command(1), "--exp_name", name])
 
 
 def test_commands_name_scripts_that_exist() -> None:
