@@ -79,9 +79,8 @@ the experiments and writes these files; `results/sb3_sac.py` does so for Stable-
   JSON.
 - **value by seed**: the value of each run, and the mean over the seeds. The model has its default
   loss and learning rate, unless the flags of the experiment set others.
-- **with `--preset sharp`**: the same experiment with this preset, named `NAME_sharp`. The figures
-  of questions 1 to 6 show these runs. The experiments `study_*`, `planners_*` and `pets_cheetah_*`
-  have the preset in their own flags.
+- **with `--preset sharp`**: the same experiment with this preset, named `NAME_sharp`. The
+  experiments `study_*`, `planners_*` and `pets_cheetah_*` have the preset in their own flags.
 - **stated figure**: the figure that the assignment states. Beyond the homework it is the figure of
   a paper. "reached" or "not reached" tells whether the mean over the seeds reaches it. A mean that
   is better than a stated range counts as reached.
