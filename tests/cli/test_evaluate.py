@@ -144,9 +144,10 @@ WANTED = {
     "pilco_pendulum": 10.0,
     "q3_cheetah": 5.0,  # of its first steps; random actions return about -5 per step
     "q3_obstacles": -60.0,
+    "q5_cheetah": -20.0,
     "q6_cheetah": 1000.0,
 }
-FIRST_STEPS = {"q3_cheetah": 40}  # of planners that take a minute for an episode
+FIRST_STEPS = {"q3_cheetah": 40, "q5_cheetah": 20}  # of planners that take a minute for an episode
 
 
 @pytest.mark.parametrize(
