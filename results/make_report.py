@@ -112,8 +112,8 @@ cheetah, two of the reacher, and at least four of the obstacles.
 ## Quick runs
 
 These are the quick runs of [docs/assignment.md](../docs/assignment.md), and the tour of
-[README](../README.md). An evaluation has two episodes of the pendulum, or about 14 of the obstacles,
-so returns vary strongly between seeds.
+[README](../README.md). An evaluation has two episodes of the pendulum, or about 14 of the
+obstacles, so returns vary strongly between seeds.
 
 {quick_rows}
 
