@@ -72,19 +72,22 @@ def discounted(rewards: Sequence[float], discount: float) -> float:
 
 @torch.no_grad()
 def values(sac: SACAgent, obs: Tensor) -> Tensor:
-    """Return the mean value (T,) of the Q networks for the policy's mode at obs (T, O)."""
+    """Return the critic's value (T,) for the policy's mode at obs (T, O)."""
     scaled = sac.policy.scale_obs(obs)
     mode = sac.policy.sample(scaled, torch.zeros(len(obs), sac.task.ac_dim))
-    return sac.critic(scaled, mode.acs).mean(0)
+    return sac.critic.value_for_actor(scaled, mode.acs)
 
 
-def before_falls(sac: SACAgent, model: MBAgent, falls: Sequence[Episode]) -> list[dict[str, float]]:
+def before_falls(
+    sac: SACAgent, mb_agent: MBAgent, falls: Sequence[Episode]
+) -> list[dict[str, float]]:
     """Compare the returns from STEPS_TO_GO before the falls on with the values and the model's.
 
-    The imagined returns are means of rollouts in the `model` from the same states. All figures are
-    means over the episodes.
+    The imagined returns are means of rollouts in the agent's model from the same states. All
+    figures are means over the episodes.
     """
-    expansion = ValueExpansion(model.model, model.task_model, IMAGINED_STEPS, "random_member")
+    model, task = mb_agent.model, mb_agent.task_model
+    expansion = ValueExpansion(model, task, IMAGINED_STEPS, "random_member")
     generator, discount = make_generator(0, "imagined falls"), sac.config.sac_discount
     found = []
     for left in STEPS_TO_GO:
@@ -111,13 +114,13 @@ def before_falls(sac: SACAgent, model: MBAgent, falls: Sequence[Episode]) -> lis
     return found
 
 
-def refit(agent: MBAgent, steps: int) -> float:
+def refit(mb_agent: MBAgent, steps: int) -> float:
     """Fit the model again as the run does, with this number of gradient steps; return its loss."""
-    assert agent.optimizer is not None
-    reset_moments(agent.optimizer)
-    config = replace(agent.config, num_agent_train_steps_per_iter=steps)
+    assert mb_agent.optimizer is not None
+    reset_moments(mb_agent.optimizer)
+    config = replace(mb_agent.config, num_agent_train_steps_per_iter=steps)
     generator = make_generator(0, "fit batches")
-    metrics = fit(agent.model, agent.optimizer, agent.replay_buffer, config, generator)
+    metrics = fit(mb_agent.model, mb_agent.optimizer, mb_agent.replay_buffer, config, generator)
     return round(float(metrics["Training Loss"][-100:].mean()), 5)
 
 
@@ -149,12 +152,12 @@ def study(argv: Sequence[str]) -> int:
         print(f"{name}: {len(falls[name])} falls in {EPISODES} episodes", flush=True)
     if (bounds := rebuilt.agent.sac_agent.critic.bounds) is not None:
         about["bounds of the critic's targets"] = [round(b, 1) for b in bounds.bounds.tolist()]
-    sac, model = rebuilt.agent.sac_agent, rebuilt.agent.mb_agent
+    sac, mb_agent = rebuilt.agent.sac_agent, rebuilt.agent.mb_agent
     found = before_falls(sac, earlier.agent.mb_agent, falls["task"])
     about["before the falls in the task"] = found
     if given.refit_steps > 0:
-        about["refit"] = {"training loss": refit(model, given.refit_steps)}
-        about["refit"]["before the falls in the task"] = before_falls(sac, model, falls["task"])
+        about["refit"] = {"training loss": refit(mb_agent, given.refit_steps)}
+        about["refit"]["before the falls in the task"] = before_falls(sac, mb_agent, falls["task"])
     write_study(TARGET / f"imagined_falls_{run.exp_name}.json", SCRIPT, run.exp_name, about)
     return 0
 

@@ -102,6 +102,8 @@ possible return is planner error. The rows of question 3 repeat evaluations of t
 `sac_halfcheetah` and `sb3_halfcheetah` are older runs of 20,000 env steps. Their experiments now
 have 100,000.
 
+`q4_reacher_ensemble3` was stopped for 19 minutes, which its time includes.
+
 An evaluation takes whole episodes until it has `--eval_batch_size` env steps: one episode of the
 cheetah, two of the reacher, and at least four of the obstacles.
 
