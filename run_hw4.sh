@@ -185,4 +185,5 @@ if [[ ${RUN_MBPO:-1} == 1 ]]; then
   run_stage scripts/run_hw4_mbpo.py MBPO
 fi
 echo "Plots and logs are in the folders printed after 'logging to' (default: in cs285/data)."
-echo "To view them: pip install tensorboard && tensorboard --logdir cs285/data"
+echo "To view them: $python -m pip install -e '.[tensorboard]' &&" \
+  "$python -m tensorboard.main --logdir cs285/data"

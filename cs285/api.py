@@ -18,6 +18,7 @@ from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.cli.launch import execute
 from cs285.envs import make_env
 from cs285.envs.checked_env import close_env
+from cs285.envs.registration import FROM_PYTHON
 from cs285.experiments.job import words_of
 from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import UsageError
@@ -60,10 +61,11 @@ class Agent:
     def predict(self, obs: Any, deterministic: bool = True) -> NDArray[np.float32]:
         """Return the action (A,) for an observation (O,), or actions (B, A) for (B, O).
 
-        Row b of the batch is the episode in environment b. If not `deterministic`, the policy
-        explores as in training. Raises ValueError: `obs` has another shape.
+        Row b of the batch is the episode in environment b. A single Dict or Tuple observation of
+        the task is flattened. If not `deterministic`, the policy explores as in training. Raises
+        ValueError: `obs` has another shape.
         """
-        batch = np.asarray(obs, np.float32)
+        batch = self._to_array(obs)
         single, batch = batch.ndim == 1, np.atleast_2d(batch)
         if batch.ndim != 2 or batch.shape[1] != self.task.ob_dim:
             O = self.task.ob_dim
@@ -74,6 +76,18 @@ class Agent:
         policy = agent.eval_policies["Eval"] if deterministic else agent.actor
         acs = policy.get_action(batch, self._memories[: len(batch)])
         return acs[0] if single else acs
+
+    def _to_array(self, obs: Any) -> NDArray[np.float32]:
+        env = self._run.env
+        try:
+            if isinstance(env, gym.wrappers.FlattenObservation) and isinstance(obs, dict | tuple):
+                obs = gym.spaces.flatten(env.env.observation_space, obs)
+            return np.asarray(obs, np.float32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"obs {obs!r}: must be an observation of {self.config.run.env_name}, or an array "
+                f"({self.task.ob_dim},) or (B, {self.task.ob_dim})"
+            ) from error
 
     def model_env(self, member: str | int = "mean") -> ModelEnv:
         """Return a Gymnasium environment that steps the model; see ModelEnv.
@@ -132,6 +146,11 @@ def train(
     iteration. An `env` that is a class or a function runs in this process only. Raises RunError: a
     flag is bad, or the run fails.
     """
+    if flags.get("checkpoint_freq") == flags.get("scalar_log_freq") == -1:
+        raise UsageError(
+            "checkpoint_freq -1: must be another value, or scalar_log_freq must be, because such a "
+            "run keeps no agent to return"
+        )
     entry = find_agent(agent)
     words = ["--env_name", env_id_of(env)]
     if not isinstance(env, str):
@@ -151,7 +170,12 @@ def env_id_of(env: Env) -> str:
     if isinstance(env, str):
         return env
     name = getattr(env, "__name__", type(env).__name__)
-    env_id = f"python/{re.sub(r'[^a-zA-Z0-9]+', '_', name).strip('_')}-v0"
+    if not callable(env):
+        raise UsageError(
+            f"env {name}: is an instance; must be a Gymnasium id, or a class or a function that "
+            f"creates the environment, such as {name}"
+        )
+    env_id = f"{FROM_PYTHON}{re.sub(r'[^a-zA-Z0-9]+', '_', name).strip('_')}-v0"
     gym.registry.pop(env_id, None)
     gym.register(env_id, entry_point=env)
     return env_id

@@ -1,6 +1,6 @@
 """Toy tasks that are easy to model, and exact models of known systems."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -69,6 +69,43 @@ class HalfReward(gym.RewardWrapper):
         return reward / 2
 
 
+class Shown(LinearReach):
+    """LinearReach with a window, of which it only keeps the number of frames of each episode."""
+
+    metadata = {"render_modes": ["human"]}
+    frames: ClassVar[list[int]] = []
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self.render_mode == "human":
+            self.frames.append(1)
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        if self.render_mode == "human":
+            self.frames[-1] += 1
+        return super().step(action)
+
+
+class LabelledReach(LinearReach):
+    """LinearReach with Dict observations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gym.spaces.Dict({"at": self.observation_space})
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        obs, info = super().reset(seed=seed)
+        return {"at": obs.astype(np.float32)}, info
+
+    def step(self, action: Any) -> Any:
+        obs, *rest = super().step(action)
+        return {"at": obs.astype(np.float32)}, *rest
+
+
 class RewardOnly(LinearReach):
     """A task whose get_reward does not return `terminated`."""
 
@@ -77,6 +114,7 @@ class RewardOnly(LinearReach):
         return -(observations**2).sum(-1)
 
 
+gym.register("Shown-v0", entry_point=Shown, max_episode_steps=20)
 gym.register("NanReward-v0", entry_point=NanReward, max_episode_steps=20)
 gym.register("RewardOnly-v0", entry_point=RewardOnly, max_episode_steps=20)
 

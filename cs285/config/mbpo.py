@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from cs285.config import presets
 from cs285.config.flags import COUNT, LARGEST, STEPS, UNIT, check_values, flag, one_of
 from cs285.config.ineffective import Rule, ineffective_if, names_of
 from cs285.config.mb import check_particles, require_model
@@ -199,17 +200,18 @@ def resolve_flags(given: dict[str, Any], notify: Notify = print) -> dict[str, An
     check_values(RunConfig, given)
     check_values(SACConfig, given)
     steps = "num_agent_train_steps_per_iter"
-    uses_model = given.get("mbpo_rollout_length") != 0 or any(
-        given.get(flag, 0) for flag in ("mbpo_eval_planner", "mbpo_value_expansion")
+    flags = presets.flags_named_in(given) | given
+    uses_model = flags.get("mbpo_rollout_length") != 0 or any(
+        flags.get(flag, 0) for flag in ("mbpo_eval_planner", "mbpo_value_expansion")
     )
     if not uses_model and steps not in given:
         notify(f"--mbpo_rollout_length 0 sets --{steps} 0: SAC alone needs no model")
         given = {steps: 0, **given}
     if "sac_batch_size" not in given:
         return given
-    if "batch_size" in given and given["sac_batch_size"] != SACConfig.sac_batch_size:
+    if given.get("batch_size", given["sac_batch_size"]) != given["sac_batch_size"]:
         notify(
-            f"warning: --sac_batch_size {given['sac_batch_size']} has no effect because "
+            f"--sac_batch_size {given['sac_batch_size']} has no effect because "
             f"--batch_size {given['batch_size']} overrides it; pass only one of them"
         )
     return {"batch_size": given["sac_batch_size"], **given}

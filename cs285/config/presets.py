@@ -38,6 +38,12 @@ def read(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     return read_toml(folder / f"{name}.toml")
 
 
+def flags_named_in(given: dict[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
+    """Return the flags of the preset that `given` names, or {} if there is no such preset."""
+    path = folder / f"{given.get('preset')}.toml"
+    return read_toml(path)["flags"] if path.exists() else {}
+
+
 def describe(agent: str, folder: Path = FOLDER) -> str:
     """Return a text with the name and description of each of an agent's presets, one per line."""
     known = names(agent, folder)

@@ -29,6 +29,7 @@ PLUGINS = (
         "Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze",
     )),
 )  # fmt: skip
+FROM_PYTHON = "python/"  # beginning of the ids of tasks that are given as a class or a function
 # The MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
 _ANT = {"include_cfrc_ext_in_observation": False}
 _LEFT_OUT = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
@@ -90,24 +91,28 @@ def make_env(
 ) -> gym.Env:
     """Create a task with episodes truncated at `ep_len` env steps (None: the registered limit).
 
-    `task` is an id, or a TaskId. Dict and Tuple observations are flattened to vectors. Raises
+    `task` is an id, or a TaskId. `ep_len` counts the steps of the outermost wrapper, that is, the
+    agent's steps. Dict and Tuple observations are flattened to vectors. Raises
     UsageError: there is no such task or wrapper, or this machine cannot create it.
     """
     env_name, kwargs, wrappers = TaskId.of(task)
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
+    limit_outside = ep_len if wrappers else None  # a wrapper may take several steps of the task
     try:
         with dtype_of_tasks():
             _import_plugins(env_name)
             # Gymnasium's checker would check every step; tests/ check the project's envs instead.
             env = gym.make(
                 env_name,
-                max_episode_steps=ep_len,
+                max_episode_steps=-1 if limit_outside else ep_len,  # -1: no limit
                 disable_env_checker=True,
                 **_parse_kwargs(kwargs),
                 **options,
             )
             for wrapper in wrappers.split():
                 env = _wrapper(wrapper)(env)
+            if limit_outside:
+                env = gym.wrappers.TimeLimit(env, limit_outside)
     except UsageError:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
@@ -115,7 +120,7 @@ def make_env(
             reason = " ".join(str(error).split())
             raise UsageError(
                 f"--env_name {env_name}: cannot find this environment ({reason}); must be "
-                f"{VALID_TASKS}{_missing_extra(env_name)}"
+                f"{VALID_TASKS}{_hint(env_name)}"
             ) from error
         raise UsageError(
             f"--env_name {env_name}: its constructor raised {describe_error(error)}"
@@ -142,8 +147,10 @@ def _import_plugins(env_name: str) -> None:
             gym.register_envs(importlib.import_module(package))
 
 
-def _missing_extra(env_name: str) -> str:
-    """Return how to install the package with a task, or "" if none is known."""
+def _hint(env_name: str) -> str:
+    """Return how to make a missing task known, or "" if nothing is known about it."""
+    if env_name.startswith(FROM_PYTHON):
+        return "; this one was given to cs285.train; cs285.load(folder, env=...) takes it again"
     for _, extra, beginnings in PLUGINS:
         if env_name.startswith(beginnings):
             return f"; this one needs pip install 'cs285[{extra}]' (in the checkout: '.[{extra}]')"

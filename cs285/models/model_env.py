@@ -62,7 +62,7 @@ class ModelEnv(gym.Env):
         self.generator.manual_seed(int(self.np_random.integers(MAX_SEED)))
         self.state = self.model.initial_state(from_numpy(self.obs[None], self.model.device))
         self.steps = 0
-        return self.obs, {}
+        return self.obs.copy(), {}
 
     @torch.no_grad()
     def step(

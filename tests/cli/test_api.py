@@ -18,7 +18,7 @@ from cs285.analysis.evaluation import evaluate
 from cs285.envs import make_env
 from cs285.infrastructure.errors import UsageError
 from tests.conftest import TINY, TINY_MBPO, read_curve
-from tests.toys import LinearReach
+from tests.toys import LabelledReach, LinearReach
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
@@ -77,6 +77,27 @@ def test_an_agent_acts_as_in_its_evaluation(run_tiny_mbpo: Run) -> None:
         agent.predict(np.zeros(3))
 
 
+def test_predict_flattens_a_dict_observation(tmp_path: Path) -> None:
+    agent = cs285.train("mbpo", LabelledReach, **flags_of(TINY_MBPO, tmp_path))
+    at = np.array([0.3, -0.2], np.float32)
+    assert (agent.predict({"at": at}) == agent.predict(at)).all()
+    for bad in ({"where": at}, {"at": None}, "here"):
+        with pytest.raises(ValueError, match="must be"):
+            agent.predict(bad)
+    gym.registry.pop(agent.config.run.env_name)  # as in another process
+    with pytest.raises(UsageError, match=r"cs285\.load\(folder, env=\.\.\.\) takes it again"):
+        evaluate(agent.folder, 1)
+    cs285.load(agent.folder, env=LabelledReach)
+    assert np.isfinite(evaluate(agent.folder, 1, num_workers=1).returns).all()
+
+
+def test_training_refuses_what_it_could_not_return() -> None:
+    with pytest.raises(UsageError, match="env LinearReach: is an instance; must be"):
+        cs285.train("mb", LinearReach())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="checkpoint_freq -1: must be another value"):
+        cs285.train("mb", LinearReach, checkpoint_freq=-1, scalar_log_freq=-1)
+
+
 def test_a_planner_remembers_the_plan_of_each_row_until_reset(run_tiny: Run) -> None:
     flags = {"mpc_action_sampling_strategy": "icem", "cem_iterations": 2, "n_iter": 1}
     agent = cs285.load(run_tiny(**flags))
@@ -100,7 +121,7 @@ def test_model_env_is_a_gymnasium_environment(run_tiny: Run, member: Any) -> Non
     action = env.action_space.sample()
     after = []
     for offset in (0, 100):
-        env.reset(seed=1)
+        env.reset(seed=1)[0][:] += offset
         env.step(action)[0][:] += offset  # the observation is the caller's
         after.append(env.step(action)[0])
     assert (after[0] == after[1]).all()

@@ -15,6 +15,7 @@ from cs285.infrastructure.recording.video import stride
 from cs285.scripts import export_run
 from cs285.scripts.evaluate import main
 from tests.conftest import error_of, read_curve
+from tests.toys import Shown
 
 Run = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,20 @@ def test_video_shows_the_first_episode(
     most = -(-length // (1 if suffix == ".mp4" else stride(10)))  # obstacles has 10 per second
     assert len(frames) == most or (suffix == ".gif" and 1 < len(frames) < most)  # merges equal ones
     assert np.ptp(np.asarray(frames[0])) > 0
+
+
+def test_window_shows_every_step_of_every_episode(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tiny(env_name="tests.toys:Shown-v0", n_iter=1, num_workers=1)
+    assert not Shown.frames  # training draws nothing
+    try:
+        assert main([str(folder), "--trust", "--episodes", "3", "--render", "human"]) == 0
+        assert Shown.frames == [21, 21, 21]
+    finally:
+        Shown.frames.clear()
+    words = [str(run_tiny(n_iter=1, env_name="LinearReach-v0")), "--render", "human"]
+    assert "LinearReach-v0 has only the render modes none" in error_of(main, words, capsys)
 
 
 def test_every_policy_of_mbpo_acts_differently(run_tiny_mbpo: Run) -> None:

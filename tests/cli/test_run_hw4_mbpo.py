@@ -174,6 +174,8 @@ def test_batch_size_overrides_sac_batch_size(
     out = capsys.readouterr().out
     assert "--batch_size 60" in out
     assert "--sac_batch_size 1500 has no effect" in out
+    expand_flags(find_agent("mbpo"), {"batch_size": 60, "sac_batch_size": 1000})  # the default
+    assert "--sac_batch_size 1000 has no effect" in capsys.readouterr().out
 
 
 def test_resume_accepts_the_flags_of_the_run(

@@ -425,3 +425,12 @@ def test_repeated_actions_add_up_and_stop_with_the_episode() -> None:
         np.testing.assert_array_equal(obs, steps[-1][0])
         assert reward == pytest.approx(sum(float(step[1]) for step in steps))
         assert truncated == is_last
+
+
+def test_episode_length_counts_steps_of_wrapped_env() -> None:
+    task = ("Pendulum-v1", "", "cs285.envs.action_repeat:ActionRepeat")
+    for ep_len in (7, 250):  # below and above half the registered limit of 200
+        env = cs285.envs.make_env(task, ep_len)
+        env.reset(seed=0)
+        ends = [env.step(np.zeros(1, np.float32))[3] for _ in range(ep_len)]
+        assert ends == [False] * (ep_len - 1) + [True]

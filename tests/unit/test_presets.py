@@ -161,6 +161,14 @@ def test_a_given_rollout_length_replaces_the_schedule_of_a_preset() -> None:
     assert flags_of("mbpo", preset="mbpo_hopper", mbpo_rollout_length=0)["mbpo_rollout_length"] == 0
 
 
+def test_a_run_without_model_rollouts_keeps_the_model_that_its_preset_uses() -> None:
+    given = {"preset": "dhmbpo", "mbpo_rollout_length": 0}
+    flags = expand_flags(find_agent("mbpo"), given)
+    assert flags["num_agent_train_steps_per_iter"] == 2000
+    alone = expand_flags(find_agent("mbpo"), given | {"mbpo_value_expansion": 0})
+    assert alone["num_agent_train_steps_per_iter"] == 0
+
+
 def test_a_given_sac_batch_size_overrides_the_batch_size_of_a_preset() -> None:
     given = {"preset": "mbpo_hopper", "sac_batch_size": 10}
     assert expand_flags(find_agent("mbpo"), given)["batch_size"] == 10
