@@ -69,8 +69,9 @@ script.
 | `*.py` | the scripts that write this page and the studies |
 
 A run is one experiment with one seed. Its CSV holds the logged metrics, and its JSON holds the
-flags, command, commit, machine and wall-clock time. `scripts/reproduce.py --export_to results` runs
-the experiments and writes these files; `results/sb3_sac.py` does so for Stable-Baselines3.
+flags, command, commit, machine and wall-clock time. `scripts/reproduce.py --export_to results
+--eval_episodes 5` runs the experiments, evaluates each final policy in five more episodes, and
+writes these files; `results/sb3_sac.py` does so for Stable-Baselines3.
 
 ## Columns of the tables
 
