@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,6 +26,7 @@ AXIS_NAMES = {
 }
 Groups = Mapping[str, Sequence[Run]]  # label -> the runs of its seeds
 Marks = Mapping[str, Sequence[Sequence[float]]]  # label -> points (x, y)
+MARKERS = "x+*o"  # of the labels in a panel, in turn
 
 
 def draw_curves(
@@ -101,18 +103,19 @@ def curves_figure(
     """Return a figure of learning curves, one panel per title; `panels` must not be empty.
 
     `x_of` has the horizontal axes of panels that differ from `x`, and `marks` has published values,
-    which are drawn as crosses.
+    which are drawn in black.
     """
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(1.5 + 4.5 * columns, 0.5 + 3.3 * rows)
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, groups) in zip(all_axes, panels.items(), strict=False):
         draw_curves(axes, groups, y, x_of.get(title, x), window, title)
-        for label, points_of in marks.get(title, {}).items():
-            axes.plot(*np.transpose(points_of), "x", color="black", label=plain(label))
+        published = marks.get(title, {}).items()
+        for marker, (label, points_of) in zip(cycle(MARKERS), published, strict=False):
+            axes.plot(*np.transpose(points_of), marker, color="black", label=plain(label))
             axes.legend(fontsize="small")
-    for axes in list(all_axes)[len(panels) :]:
+    for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
     return figure
 

@@ -393,13 +393,15 @@ def test_last_value_until_an_env_step() -> None:
 def test_panels_with_their_own_axis_and_published_values() -> None:
     groups = {"a": [make_run("a", [0, 100], [1.0, 2])]}
     figure = curves_figure(
-        {"one": groups, "two": groups},
+        {"one": groups, "two": groups, "three": groups, "four": groups},
         x_of={"two": EVAL_RETURN},
-        marks={"one": {"paper": [[50, 1.5], [100, 3]]}},
+        marks={"one": {"other": [[50, 1]], "paper": [[50, 1.5], [100, 3]]}},
     )
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 4 + [False] * 2
     one, two = figure.axes[:2]
     assert (one.get_xlabel(), two.get_xlabel()) == ("env steps", "evaluation return")
     crosses = one.get_lines()[-1]
     assert np.asarray(crosses.get_xydata()).tolist() == [[50, 1.5], [100, 3]]
-    assert [text.get_text() for text in one.get_legend().get_texts()] == ["a", "paper"]
+    assert crosses.get_marker() != one.get_lines()[-2].get_marker()
+    assert [text.get_text() for text in one.get_legend().get_texts()] == ["a", "other", "paper"]
     assert len(two.get_lines()) == 1
