@@ -84,8 +84,8 @@ class ModelEnv(gym.Env):
         obs, value = to_numpy(prediction.next_obs)[0].copy(), float(reward[0])
         self.steps += 1
         if not (np.isfinite(obs).all() and np.isfinite(value)):
-            return self.obs, 0.0, False, True, {"diverged": True}
-        self.obs = obs
+            return self.obs.copy(), 0.0, False, True, {"diverged": True}
+        self.obs = obs.copy()  # the caller may change the returned array
         is_terminated = terminated is not None and bool(terminated[0])
         return obs, value, is_terminated, self.steps >= self.ep_len and not is_terminated, {}
 

@@ -161,6 +161,7 @@ WANTED = {
     "q3_obstacles": -60.0,
     "q5_cheetah": -20.0,
     "q6_cheetah": 1000.0,
+    "sac_pendulum": -300.0,
     "walker2d": 3000.0,
 }
 FIRST_STEPS = {"q3_cheetah": 40, "q5_cheetah": 20}  # of planners that take a minute for an episode
