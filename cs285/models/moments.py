@@ -197,9 +197,12 @@ def _scaled_expm1(values: Tensor, sums: Tensor) -> Tensor:
     exp(values) alone is infinite for an angle with a variance above 709, or above 79 in the third
     harmonic of the squash.
     """
-    positive, negative = values.clamp(min=0), values.clamp(max=0)
+    # Not `clamp`, whose gradient at its bound depends on the version of torch.
+    is_positive, zero = values > 0, torch.zeros_like(values)
+    positive = torch.where(is_positive, values, zero)
+    negative = torch.where(is_positive, zero, values)
     return torch.where(
-        values > 0,
+        is_positive,
         -(positive - sums).exp() * torch.expm1(-positive),
         (-sums).exp() * torch.expm1(negative),
     )
