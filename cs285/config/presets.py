@@ -40,8 +40,8 @@ def read(name: str, folder: Path = FOLDER) -> dict[str, Any]:
 
 def flags_named_in(given: dict[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
     """Return the flags of the preset that `given` names, or {} if there is no such preset."""
-    path = folder / f"{given.get('preset')}.toml"
-    return read_toml(path)["flags"] if path.exists() else {}
+    name = given.get("preset", "")
+    return read(name, folder)["flags"] if (folder / f"{name}.toml").exists() else {}
 
 
 def describe(agent: str, folder: Path = FOLDER) -> str:

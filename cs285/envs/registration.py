@@ -92,8 +92,8 @@ def make_env(
     """Create a task with episodes truncated at `ep_len` env steps (None: the registered limit).
 
     `task` is an id, or a TaskId. `ep_len` counts the steps of the outermost wrapper, that is, the
-    agent's steps. Dict and Tuple observations are flattened to vectors. Raises
-    UsageError: there is no such task or wrapper, or this machine cannot create it.
+    agent's steps. Dict and Tuple observations are flattened to vectors. Raises UsageError: there is
+    no such task or wrapper, or this machine cannot create it.
     """
     env_name, kwargs, wrappers = TaskId.of(task)
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
