@@ -47,9 +47,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def errors(data: Transitions, ends: Sequence[int], config: ModelConfig, seed: int) -> list[float]:
-    """Return each column's mean squared error on the next transitions, in units of its variance.
+    """Return each column's mean squared error on the next transitions.
 
-    It is the mean over the members and over the last fits.
+    It is in units of the column's variance in the data of the fit, and the mean over the members
+    and over the last fits. A column that was constant in these data has error 0.
     """
     generator = make_generator(seed, "fit settings")
     sizes = data.obs.shape[1], data.acs.shape[1]
@@ -63,7 +64,8 @@ def errors(data: Transitions, ends: Sequence[int], config: ModelConfig, seed: in
         with torch.no_grad():
             means, *_ = model.outputs(coming)
             targets = model.target_stats.normalize(coming.next_obs - coming.obs)
-            found.append((means - targets).square().mean((0, 1)))
+            varies = model.target_stats.std > 0
+            found.append(((means - targets) * varies).square().mean((0, 1)))
     return torch.stack(found[-LAST:]).mean(0).tolist()
 
 

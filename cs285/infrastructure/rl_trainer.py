@@ -118,11 +118,9 @@ class RL_Trainer:
         self.stopwatch = agent.stopwatch
         self.stopwatch.seconds |= self.counters.seconds_by_phase
         self._started = time.monotonic() - self.counters.seconds  # includes earlier sessions
-        self._first_iteration = self.counters.next_iteration  # of this session
-        self._first_env_steps = self.counters.env_steps
-        self._saved = self._first_iteration  # iterations in the checkpoint
+        self._saved = self.counters.next_iteration  # iterations in the checkpoint
         self._run_id = run_id(folder)
-        self.logger = Logger(folder, self._first_iteration, log_state, config.track)
+        self.logger = Logger(folder, self.counters.next_iteration, log_state, config.track)
         if which_checkpoint == "previous":  # it is the last one from now on
             (folder / PREVIOUS).replace(folder / CHECKPOINT)
 
@@ -133,7 +131,7 @@ class RL_Trainer:
         Raises KeyboardInterrupt: Ctrl-C or SIGTERM.
         """
         config, counters = self.config, self.counters
-        session_start = time.monotonic()
+        self._timed_from = time.monotonic(), counters.next_iteration, counters.env_steps
         if counters.next_iteration >= config.n_iter:
             print(
                 f"nothing to do: {counters.next_iteration} iterations are complete; pass a higher "
@@ -155,7 +153,7 @@ class RL_Trainer:
                     with self.stopwatch.phase("checkpoint"):
                         self._save()
                 if is_logged or not config.continue_episodes:  # avoid one line per env step
-                    self._report(iteration, scalars, time.monotonic() - session_start)
+                    self._report(iteration, scalars)
                 if self.callback and is_logged:
                     self.callback(iteration, scalars)
                 if self.interrupts.asked:
@@ -318,20 +316,28 @@ class RL_Trainer:
         state = {"agent": parameters, "counters": vars(self.counters)}
         save_checkpoint(self.folder / name, state, self._run_id)
 
-    def _report(self, iteration: int, scalars: dict[str, float], seconds: float) -> None:
-        """Print one line about a complete iteration; `seconds` is the time of this session."""
-        completed = iteration + 1 - self._first_iteration
+    def _report(self, iteration: int, scalars: dict[str, float]) -> None:
+        """Print one line about a complete iteration, with speed and remaining time.
+
+        The times of this session count, without iteration 0 as soon as there are others: it
+        collects another number of env steps, at random, and compiles.
+        """
+        config, env_steps = self.config, self.counters.env_steps
+        start, first_iteration, first_env_steps = self._timed_from
+        seconds, left = time.monotonic() - start, config.n_iter - iteration - 1
+        if iteration == 0 and config.continue_episodes:  # its work is in proportion to env steps
+            seconds_left = seconds * config.batch_size / config.batch_size_initial * left
+        else:
+            seconds_left = seconds / (iteration + 1 - first_iteration) * left
+        rate = (env_steps - first_env_steps) / seconds
         print(
             describe_iteration(
-                iteration + 1,
-                self.config.n_iter,
-                scalars,
-                self.counters.env_steps,
-                (self.counters.env_steps - self._first_env_steps) / seconds,
-                seconds / completed * (self.config.n_iter - iteration - 1),
+                iteration + 1, config.n_iter, scalars, env_steps, rate, seconds_left
             ),
             flush=True,
         )
+        if iteration == 0:
+            self._timed_from = time.monotonic(), 1, env_steps
 
 
 def _due(frequency: int, iteration: int) -> bool:

@@ -128,5 +128,6 @@ def test_fit_settings_study_has_an_error_of_each_column_and_setting(
     assert script.study([str(run_tiny(n_iter=3))]) == 0
     found = json.loads((tmp_path / "fit_settings_tiny.json").read_text())["error of each column"]
     assert set(found) == set(script.SETTINGS)
-    assert all(len(errors) == 4 and min(errors) > 0 for errors in found.values())
+    for errors in found.values():  # the position, and the goal, which is constant without noise
+        assert min(errors[:2]) > 0 and errors[2:] == [0, 0]
     assert len(set(map(tuple, found.values()))) == len(found)  # each setting makes a difference

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from cs285.infrastructure import rl_trainer
 from cs285.infrastructure.checkpoint import load_checkpoint
 from cs285.infrastructure.recording import stopwatch
 from cs285.infrastructure.recording.progress import describe_iteration
@@ -58,3 +61,25 @@ def test_line_of_an_iteration_has_at_most_100_columns(loss: str) -> None:
         "10 h 10 min left"
     )
     assert max(map(len, (short, long))) <= 100
+
+
+@pytest.mark.parametrize(("continue_episodes", "first"), [(True, "3 min 20 s"), (False, "27 h 46")])
+def test_remaining_time_allows_for_the_size_of_iteration_0(
+    continue_episodes: bool,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = SimpleNamespace(
+        n_iter=1001, batch_size=1, batch_size_initial=500, continue_episodes=continue_episodes
+    )
+    counters = SimpleNamespace(env_steps=500)
+    trainer: Any = SimpleNamespace(config=config, counters=counters, _timed_from=(0.0, 0, 0))
+    now = [100.0]
+    monkeypatch.setattr(rl_trainer.time, "monotonic", lambda: now[0])
+    rl_trainer.RL_Trainer._report(trainer, 0, {})  # 500 env steps in 100 s
+    now[0], counters.env_steps = 120.0, 510
+    rl_trainer.RL_Trainer._report(trainer, 10, {})  # 10 more in 20 s
+    lines = capsys.readouterr().out.splitlines()
+    assert "500 env steps, 5 steps/s" in lines[0] and first in lines[0]
+    assert "510 env steps, 0.5 steps/s, 33 min 00 s left" in lines[1]

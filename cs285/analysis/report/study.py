@@ -145,17 +145,22 @@ def model_loss_table(folder: Path) -> list[str]:
 
 
 def fit_settings_table(folder: Path) -> list[str]:
-    """Return a Markdown table of the error of each column with each setting of a fit, or []."""
-    table: list[list[str]] = []
+    """Return a Markdown table of the error with each setting of a fit, or [].
+
+    The error is the geometric mean over the columns that vary. A run with few columns also has the
+    error of each column.
+    """
+    table = [["run", "setting", "geometric mean", "columns"]]
     for file in sorted(folder.glob("fit_settings_*.json")):
         run = file.stem.removeprefix("fit_settings_")
         with reading(str(file), "the output of results/fit_settings_study.py"):
             found = read_json(file)["error of each column"]
             check_types({"found": found}, {"found": dict[str, list[float]]})
-        columns = len(next(iter(found.values())))
-        table = table or [["run", "setting", *(f"column {number}" for number in range(columns))]]
-        table += [[run, setting, *(f"{error:.3f}" for error in e)] for setting, e in found.items()]
-    return markdown_table(table) if table else []
+        for setting, errors in found.items():
+            mean = np.exp(np.mean(np.log([error for error in errors if error > 0])))
+            columns = ", ".join(f"{error:.3f}" for error in errors) if len(errors) <= 4 else ""
+            table.append([run, setting, f"{mean:.3f}", columns])
+    return markdown_table(table) if len(table) > 1 else []
 
 
 def _current_label(label: str) -> str:
