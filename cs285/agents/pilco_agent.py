@@ -224,10 +224,14 @@ class PilcoAgent(BaseAgent):
         self.forecast = Forecast(to_numpy(predicted.mean), to_numpy(std), whole)
 
     def _measured(self, paths: Sequence[Path], iteration: int) -> list[Path]:
-        """Return the paths with the measurement noise that the policy saw in these episodes."""
-        measured = []
+        """Return the paths with the measurement noise that the policy saw in these episodes.
+
+        The random policy of iteration 0 saw none: it used these episodes' random numbers for its
+        actions, so the noise has others.
+        """
+        measured, purpose = [], "noise" if iteration == 0 else "train"
         for number, path in enumerate(paths):
-            key = EpisodeKey(self.seed, "train", iteration, number)
+            key = EpisodeKey(self.seed, purpose, iteration, number)
             generator = fresh_memory(key, self.device).generator
             std = self.problem.noise_std.float()
             draws = [measurement_noise(std, generator) for _ in range(path.length + 1)]

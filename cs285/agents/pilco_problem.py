@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cs285.config.pilco import NONE, PilcoSettings, numbers
-from cs285.envs.checked_env import close_env
+from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError
 from cs285.models.gp import Features
@@ -64,7 +64,8 @@ def describe_problem(
     """Return the task's declarations, with the flags that replace them.
 
     The start distribution of a task that declares none is estimated from resets. Raises UsageError:
-    a flag does not fit the task, or the task lacks what the propagation needs.
+    a flag does not fit the task, or the task lacks what the propagation needs. Raises TaskError: a
+    reset fails.
     """
     env = make_env(task_id)
     declared: Any = env.unwrapped
@@ -87,7 +88,8 @@ def describe_problem(
             torch.diag(tensor(declared.start_std)),
         )
     else:
-        starts = tensor([env.reset(seed=number)[0] for number in range(START_DRAWS)])
+        checked = CheckedEnv(env)
+        starts = tensor([checked.reset(number) for number in range(START_DRAWS)])
         start_mean, cov = starts.mean(0), starts.mT.cov().reshape(task.ob_dim, task.ob_dim)
         # Equal or constant columns have no Cholesky factor without a ridge.
         start_factor = torch.linalg.cholesky(cov + torch.diag(RIDGE * cov.diagonal() + TINY))
