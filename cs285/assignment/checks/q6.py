@@ -254,38 +254,35 @@ def schedule() -> None:
 
 
 def rollout() -> None:
-    """Check rows, lengths and dropped rollouts of a model that adds the action 1."""
+    """Check rows, lengths and dropped rollouts of a policy with the action 1 + obs / 2."""
     start = torch.tensor([[0.0], [2.0], [torch.nan], [9.0]])
+    task = TaskModel(get_reward=_outcome)
 
-    def roll(propagation: str, gain: float, length: int = 3) -> Any:
-        def acs_of(obs: Tensor, draws: torch.Generator) -> Tensor:
-            asked.append(len(obs))
-            return torch.ones(len(obs), 1)
+    def roll(propagation: str, *gains: float, length: int = 3) -> Any:
+        def acs_of(obs: Tensor, generator: torch.Generator) -> Tensor:
+            return 1 + obs / 2
 
-        asked: list[int] = []
-        model, task = ShiftingModel(gain, gain), TaskModel(get_reward=_outcome)
+        model = ShiftingModel(*gains)
         return roll_out(model, acs_of, task, start, length, propagation, generator())
 
-    for propagation in ("mean", "random_member"):
-        data, length, reward, dropped = roll(propagation, 1.0)
-        rows = [0.0, 1.0, 2.0, 2.0, 3.0, 9.0]
+    # The mean of the gains is 1, too.
+    for propagation, gains in (("mean", (0.5, 1.5)), ("random_member", (1.0, 1.0))):
+        data, length, reward, dropped = roll(propagation, *gains)
+        rows = [0.0, 1.0, 2.5, 2.0, 4.0, 9.0]
         wrong = [
-            ("keep the terminal transitions", [0.0, 1.0, 2.0, 2.0]),
-            ("nothing follows a termination", [0.0, 1.0, 2.0, 2.0, 3.0, 4.0, 9.0, 10.0, 11.0]),
-            ("drop the non-finite transitions", [0, 1, 2, 2, 3, np.nan, np.nan, np.nan, 9]),
+            ("keep the terminal transitions", [0.0, 1.0, 2.5, 2.0]),
+            ("nothing follows a termination", [0, 1, 2.5, 2, 4, 7, 9, 14.5, 22.75]),
+            ("drop the non-finite transitions", [0, 1, 2.5, 2, 4, np.nan, np.nan, np.nan, 9]),
+            ("the policy acts on the imagined observations", [0, 1, 2, 2, 4, 9]),
         ]
-        expect(f"observations ({propagation})", data.obs[:, 0], rows, wrong)
-        after = [row + 1 for row in rows]
-        expect("next observations", data.next_obs[:, 0], after)
-        expect(
-            "rewards",
-            data.rewards,
-            [10 * row for row in after],
-            [("the reward of the next observation", [10 * row for row in rows])],
-        )
-        ends = [False, False, False, False, True, True]
+        expect(f"observations ({propagation})", data.obs[:, 0], torch.tensor(rows), wrong)
+        expect("actions", data.acs[:, 0], 1 + torch.tensor(rows) / 2)
+        after = [1.5 * row + 1 for row in rows]
+        expect("next observations", data.next_obs[:, 0], torch.tensor(after))
+        late = [("the reward of the next observation", [10 * row for row in rows])]
+        expect("rewards", data.rewards, 10 * torch.tensor(after), late)
+        ends = torch.tensor([False, False, False, False, True, True])
         expect("terminated", data.terminated, ends)
-        expect("actions", data.acs[:, 0], [1.0] * 6)
         expect("mean reward per step", reward, 10 * sum(after) / 6)
         expect("mean length of the rollouts", length, (3 + 2 + 0 + 1) / 4)
         twice = [("a dropped rollout counts once", 3), ("no rollout is counted", 0)]
@@ -293,6 +290,48 @@ def rollout() -> None:
     never = roll("mean", 1.0, length=1)
     expect("observations of rollouts of length 1", never.data.obs[:, 0], [0.0, 2.0, 9.0])
     _check_unknown_termination(start)
+    _check_draws("mean")
+    _check_draws("random_member")
+
+
+def _check_draws(propagation: str) -> None:
+    """Check that all draws come from the generator, and what random members draw."""
+    model = ShiftingModel(0.5, 1.5)
+    model.noise_dim = 1
+    samples = propagation == "random_member"
+
+    def acs_of(obs: Tensor, generator: torch.Generator) -> Tensor:
+        ones = torch.ones(len(obs), 1)
+        return ones if samples else ones.uniform_(generator=generator)
+
+    def roll(seed: int) -> Transitions:
+        task = TaskModel(learns_reward=True, termination="none")
+        start = torch.zeros(40, 1)
+        return roll_out(model, acs_of, task, start, 2, propagation, generator(seed)).data
+
+    data, again, other = roll(1), roll(1), roll(2)
+    gains = (data.next_obs - data.obs).view(40, 2)  # of 40 rollouts, if the actions are 1
+    one_each = sorted(gains.unique().tolist()) == [0.5, 1.5]
+    require(
+        one_each or not samples,
+        "random_member: each row follows one of the members, and every member has rows",
+    )
+    require(
+        bool(data.rewards.any()) == samples,
+        f"{propagation}: the rewards of a noisy model must {'' if samples else 'not '}be sampled; "
+        "the last argument of draw_split is model.noise_dim",
+    )
+    drawn = f"{propagation}: draw everything from `generator`; "
+    require(
+        torch.equal(data.next_obs, again.next_obs),
+        f"{drawn}the same generator gave other rollouts",
+    )
+    require(
+        not torch.equal(data.next_obs, other.next_obs),
+        f"{drawn}another generator gave the same rollouts",
+    )
+    is_new = not torch.equal(gains[:, 0], gains[:, 1])
+    require(is_new, f"{propagation}: every step must draw again")
 
 
 def _check_unknown_termination(start: Tensor) -> None:
@@ -317,7 +356,7 @@ def _check_unknown_termination(start: Tensor) -> None:
 
 
 def _outcome(obs: Any, acs: Any) -> tuple[Any, Any]:
-    return 10 * obs[..., 0], obs[..., 0] > 3.5
+    return 10 * obs[..., 0], obs[..., 0] > 5
 
 
 def start() -> None:

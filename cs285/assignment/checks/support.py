@@ -28,9 +28,12 @@ def expect(
 ) -> None:
     """Raise WrongError unless `got` equals `expected` up to `tolerance`.
 
-    `expected` is a number, an array or a tensor. NaN equals NaN. If `got` equals the value of one
-    of the `mistakes`, the message names it.
+    `expected` is a number, an array or a tensor. If it is a tensor, `got` must be a tensor of the
+    same dtype, because the code that uses it needs one. NaN equals NaN. If `got` equals the value
+    of one of the `mistakes`, the message names it.
     """
+    if isinstance(expected, torch.Tensor):
+        require_tensor(what, got, expected.dtype)
     right = _array(expected)
     values = _array(got)
     if values is None or right is None:
@@ -49,6 +52,34 @@ def expect(
         sizes = f"expected the shape {right.shape}, got {values.shape}"
         raise WrongError(f"{what}: {sizes}{likely}")
     raise WrongError(f"{what}: expected {shown(expected)}, got {shown(got)}{likely}")
+
+
+def require_tensor(what: str, got: Any, dtype: torch.dtype = torch.float32) -> None:
+    """Raise WrongError unless `got` is a tensor with this dtype."""
+    kind = f"must be a tensor with dtype {dtype}"
+    require(isinstance(got, torch.Tensor), f"{what}: {kind}, got {_kind_of(got)}")
+    require(got.dtype == dtype, f"{what}: {kind}, got {got.dtype}")
+
+
+def returned(function: str, got: Any, count: int = 1) -> Any:
+    """Return the `count` values that a function returned. Raises WrongError: it did not."""
+    require(got is not None, f"`{function}` returned None")
+    right = count == 1 or (isinstance(got, tuple) and len(got) == count)
+    require(right, f"`{function}` must return {count} values, got {_kind_of(got)}")
+    return got
+
+
+@contextmanager
+def unchanged(**inputs: torch.Tensor) -> Iterator[None]:
+    """Raise WrongError if code changes one of the tensors that it gets."""
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    yield
+    for name, tensor in inputs.items():
+        expect(f"`{name}` after the call, which must not change it", tensor, before[name])
+
+
+def _kind_of(value: Any) -> str:
+    return "None" if value is None else f"{type(value).__name__} {shown(value)}"
 
 
 def shown(value: Any) -> str:
@@ -108,7 +139,10 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
 
 
 class ShiftingModel(DynamicsModel):
-    """Known dynamics with one state per gain: member i predicts s' = s + gain_i * (sum of a)."""
+    """Known dynamics with one state per gain: member i predicts s' = s + gain_i * (sum of a).
+
+    The reward is the first column of the noise, or 0 without noise.
+    """
 
     def __init__(self, *gains: float) -> None:
         super().__init__()
@@ -125,7 +159,8 @@ class ShiftingModel(DynamicsModel):
             f"{tuple(state.shape)} and {tuple(acs.shape)}",
         )
         next_obs = state + self.gains * acs.sum(-1, keepdim=True)
-        return next_obs, Prediction(next_obs, torch.zeros(next_obs.shape[:-1]), None)
+        rewards = torch.zeros(next_obs.shape[:-1]) if noise is None else noise[..., 0]
+        return next_obs, Prediction(next_obs, rewards, None)
 
 
 class Affine(nn.Module):
