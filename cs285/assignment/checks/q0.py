@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cs285.assignment.blanks import WrongError
 from cs285.assignment.checks.support import expect, require
 from cs285.collection.collector import _shortest_prefix
-from cs285.collection.episodes import EpisodeKey, run_episodes
+from cs285.collection.episodes import Episode, EpisodeKey, fresh_memory, run_episodes
 from cs285.infrastructure.errors import RunError
 from cs285.infrastructure.recording.stopwatch import Stopwatch
 from cs285.infrastructure.replay_buffer import Path
@@ -74,6 +74,13 @@ def episodes() -> None:
     expect("what on_step got", counts, [3, 3, 2, 1], every + late)
     expect("observations in the policy's batches", policy.sizes, [3, 3, 2, 1])
     require(policy.keeps_memories, "an episode must keep its own memory over all of its decisions")
+    fresh = [fresh_memory(key, policy.device).generator.initial_seed() for key in keys]
+    require(policy.seeds == fresh, "every episode needs the fresh memory of its own key")
+    others = [_Counting(0, 9) for _ in keys]
+    for env, key in zip(others, keys, strict=True):
+        Episode(env, key)
+    seeds = [[env.seed for env in each] for each in (envs, others)]
+    require(seeds[0] == seeds[1], "every environment needs an Episode with its own key")
 
 
 def iterate() -> None:
@@ -98,7 +105,7 @@ def _path(length: int) -> Path:
     return Path(obs, obs, np.zeros(length, np.float32), obs, terminated)
 
 
-def _run_iteration(iteration: int, is_logged: bool) -> tuple[list[str], dict[str, float]]:
+def _run_iteration(number: int, is_logged: bool) -> tuple[list[str], dict[str, float]]:
     """Run an iteration with fakes, and return the diary and the scalars."""
     diary: list[str] = []
     columns = np.zeros((2, 1), np.float32), np.zeros((3, 1), np.float32)
@@ -112,11 +119,19 @@ def _run_iteration(iteration: int, is_logged: bool) -> tuple[list[str], dict[str
         diary.append(word)
         return returned
 
-    def add(given: Any, number: int) -> None:
-        require(given is paths and number == iteration, "the agent must get the new paths")
+    given = paths  # below, parameters have their real names, because a call may use keywords
+
+    def collect(iteration: int) -> list[Path]:
+        return note(f"collect {iteration}", given)
+
+    def advise(paths: Any, iteration: int) -> None:
+        note("advise")
+
+    def add(paths: Any, iteration: int) -> None:
+        require(paths is given and iteration == number, "the agent must get the new paths")
         note("add")
 
-    def train(number: int) -> dict[str, float]:
+    def train(iteration: int) -> dict[str, float]:
         counted = trainer.counters.env_steps
         require(
             counted == 15,
@@ -125,16 +140,14 @@ def _run_iteration(iteration: int, is_logged: bool) -> tuple[list[str], dict[str
         )
         return note("train", {"loss": 1.0})
 
-    def log(number: int, metrics: dict[str, float]) -> dict[str, float]:
+    def log(iteration: int, metrics: dict[str, float]) -> dict[str, float]:
         require(metrics == {"loss": 1.0}, "the log must get the metrics of training")
         return note("log", {"logged": 5.0})
 
     trainer.agent = SimpleNamespace(add_to_replay_buffer=add)
-    trainer.advise = lambda given, number: note("advise")
-    trainer._collect = lambda number: note(f"collect {number}", paths)
-    trainer._train, trainer._log = train, log
-    trainer._log_video = lambda number: note(f"video {number}")
-    return diary, trainer._iterate(iteration, is_logged)
+    trainer.advise, trainer._collect, trainer._train, trainer._log = advise, collect, train, log
+    trainer._log_video = lambda iteration: note(f"video {iteration}")
+    return diary, trainer._iterate(number, is_logged)
 
 
 class _Counting(gym.Env):
@@ -144,10 +157,11 @@ class _Counting(gym.Env):
         self.observation_space = gym.spaces.Box(-100, 100, (2,), np.float32)
         self.action_space = gym.spaces.Box(-100, 100, (1,), np.float32)
         self.number, self.length, self.steps = number, length, 0
+        self.seed: int | None = None
 
-    def reset(self, **_: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **_: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
-        self.steps = 0
+        self.steps, self.seed = 0, seed
         return np.array([self.number, 0], np.float32), {}
 
     def step(
@@ -173,6 +187,7 @@ class _Echo:
         self.sizes: list[int] = []
         self.owners: dict[int, float] = {}
         self.keeps_memories = True
+        self.seeds: list[int] = []  # of the memories in the first batch
 
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
@@ -180,6 +195,7 @@ class _Echo:
         """Return the first column of the observations."""
         require(len(obs) == len(memories), "the policy needs one memory per running episode")
         self.sizes.append(len(obs))
+        self.seeds = self.seeds or [memory.generator.initial_seed() for memory in memories]
         for number, memory in zip(obs[:, 0], memories, strict=True):
             owner = self.owners.setdefault(id(memory), float(number))
             known = float(memory.kept.setdefault("owner", torch.tensor(float(number))))

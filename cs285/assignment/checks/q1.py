@@ -18,12 +18,15 @@ from cs285.assignment.checks.support import (
     gradient,
     replaced,
     require,
+    require_tensor,
+    returned,
+    unchanged,
 )
 from cs285.config.model import ModelConfig
 from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import losses, training
-from cs285.models.base_model import DynamicsModel, ModelLoss
+from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction
 from cs285.models.ff_model import FFModel
 from cs285.networks.ensemble_mlp import Masks
 
@@ -31,18 +34,27 @@ from cs285.networks.ensemble_mlp import Masks
 def normalise() -> None:
     """Check statistics and both directions, also of a constant column."""
     normalizer = Normalizer(2)
+    buffers = dict(normalizer.named_buffers())
     normalizer.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    unit, centre = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 5.0])
     sample = [("use the population's std (correction=0)", [2**0.5, 0])]
-    expect("mean of the columns (1, 3) and (5, 5)", normalizer.mean, [2, 5])
-    expect("std of the columns (1, 3) and (5, 5)", normalizer.std, [1, 0], sample)
+    expect("mean of the columns (1, 3) and (5, 5)", normalizer.mean, centre)
+    expect("std of the columns (1, 3) and (5, 5)", normalizer.std, unit, sample)
     noisy = [("the constant column must have the inverse 0", [1, np.inf])]
-    expect("inverse_std of the same columns", normalizer.inverse_std, [1, 0], noisy)
-    columns = torch.tensor([[3.0, 5.1], [1.0, 5.0]])
+    expect("inverse_std of the same columns", normalizer.inverse_std, unit, noisy)
+    for name, buffer in buffers.items():
+        require(
+            getattr(normalizer, name) is buffer,
+            f"write into the buffer with self.{name}.copy_(...): other parts refer to it",
+        )
+    columns, rows = torch.tensor([[3.0, 5.1], [1.0, 5.0]]), torch.tensor([[1.0, 3.0], [-1.0, 0.0]])
     raw = [("only the mean is removed: scale, too", [[1, 0.1], [-1, 0]])]
-    scaled = normalizer.normalize(columns)
-    expect("normalised (3, 5.1) and (1, 5)", scaled, [[1, 0], [-1, 0]], raw)
-    back = normalizer.denormalize(torch.tensor([[1.0, 3.0], [-1.0, 0.0]]))
-    expect("denormalised (1, 3) and (-1, 0)", back, [[3, 5], [1, 5]])
+    with unchanged(columns=columns):
+        scaled = normalizer.normalize(columns)
+    expect("normalised (3, 5.1) and (1, 5)", scaled, torch.stack([unit, -unit]), raw)
+    with unchanged(columns=rows):
+        back = normalizer.denormalize(rows)
+    expect("denormalised (1, 3) and (-1, 0)", back, torch.tensor([[3.0, 5.0], [1.0, 5.0]]))
     wide = Normalizer(1)
     wide.fit(torch.tensor([[0.0], [8.0]]))
     low = [("the mean must be removed before scaling", [[1.5]])]
@@ -66,7 +78,7 @@ def targets() -> None:
     flipped = [("the change is the next observation minus the observation", [[-4, -6], [-9, 1]])]
     absolute = [("the target is the change, not the next observation", data.next_obs)]
     model = _model(learns_reward=False)
-    expect("targets", model._targets(data), change, flipped + absolute)
+    expect("targets", model._targets(data), torch.tensor(change), flipped + absolute)
     learner = _model(learns_reward=True)
     full = [[4.0, 6.0, 0.5], [9.0, -1.0, -2.0]]
     first = [("the reward must be the last column", [[0.5, 4, 6], [-2, 9, -1]])]
@@ -85,15 +97,15 @@ def targets() -> None:
 def forward() -> None:
     """Check what the network gets and what becomes of its outputs."""
     data, seen = _transitions(), []
-    model = _model(learns_reward=False)
+    model, weight = _model(learns_reward=False), torch.tensor(10.0, requires_grad=True)
 
     class Network(nn.Module):
         def forward(self, inputs: Tensor, masks: Masks = ()) -> Tensor:
             seen.append((inputs, masks))
-            return 10 * inputs[..., :2]
+            return weight * inputs[..., :2]
 
     model.network = Network()  # type: ignore[assignment]
-    means, log_var, logits = model.outputs(data)
+    means, log_var, logits = returned("outputs", model.outputs(data), 3)
     normalised = (torch.cat([data.obs, data.acs], -1) - 1) / 2
     raw = [("the inputs must be normalised", torch.cat([data.obs, data.acs], -1).repeat(3, 1, 1))]
     expect("what the network gets", seen[0][0], normalised.repeat(3, 1, 1), raw)
@@ -101,6 +113,8 @@ def forward() -> None:
     require(
         log_var is None and logits is None, "a deterministic model has no log-variances or logits"
     )
+    slope = gradient(means, weight)
+    require(slope is not None, "no gradient reaches the network: no detach, no no_grad")
     batch = Transitions(*(torch.stack([column, 2 * column, 3 * column]) for column in data))
     mask = (torch.ones(3, 2, 4),)
     model.outputs(batch, mask)
@@ -110,13 +124,17 @@ def forward() -> None:
         (torch.cat([batch.obs, batch.acs], -1) - 1) / 2,
     )
     require(seen[1][1] is mask, "the dropout masks must reach the network")
+    wide = _model(learns_reward=False, model="homoscedastic", model_loss="nll")
+    _, log_var, _ = wide.outputs(data)
+    expected = wide._split_outputs(torch.zeros(3, 2, 2), wide._spread)[1]
+    expect("log-variances of --model homoscedastic", log_var, expected)
 
 
 def loss() -> None:
     """Check the mean squared error, and the model's loss of normalised targets."""
     draw = generator()
-    means, truth = (torch.randn(3, 5, 4, generator=draw, dtype=torch.float64) for _ in range(2))
-    by_hand = np.array(
+    means, truth = (torch.randn(3, 5, 4, generator=draw) for _ in range(2))
+    by_hand = torch.tensor(
         [
             [sum((means[e, b, d] - truth[e, b, d]) ** 2 for b in range(5)) / 5 for d in range(4)]
             for e in range(3)
@@ -133,7 +151,10 @@ def loss() -> None:
         ("without the factor 1/2", errors.square().mean(1) / 2),
         ("the mean square, without the root", errors.square().mean(1).sqrt()),
     ]
-    expect("mse (E, D)", losses.mse(means, None, truth), by_hand, wrong)
+    with unchanged(means=means, targets=truth):
+        got = losses.mse(means.requires_grad_(), None, truth)
+    expect("mse (E, D)", got, by_hand, wrong)
+    require(gradient(got, means) is not None, "mse must be differentiable: do not detach")
     _check_model_loss()
 
 
@@ -141,13 +162,18 @@ def _check_model_loss() -> None:
     model, data = _model(learns_reward=False), _transitions()
     batch = Transitions(*(torch.stack([column, 2 * column, 3 * column]) for column in data))
     predicted = torch.randn(3, 2, 2, generator=generator(2)).requires_grad_()
+    log_var = torch.full((3, 2, 2), 0.5)
     given: list[Any] = []
 
-    def outputs(*arguments: Any) -> tuple[Tensor, None, None]:
-        given.extend(arguments)
-        return predicted, None, None
+    def outputs(batch: Transitions, masks: Masks = ()) -> tuple[Tensor, Tensor, None]:
+        given.extend((batch, masks))
+        return predicted, log_var, None
+
+    def target_loss(means: Tensor, log_var: Tensor, targets: Tensor) -> Tensor:
+        return (2 * (means - targets).square() + log_var).mean(1)
 
     masks = (torch.ones(3, 2, 4),)
+    model.target_loss = target_loss
     with replaced(model, outputs=outputs, _targets=lambda data: data.next_obs - data.obs):
         result = model.loss(batch, masks)
     require(
@@ -157,10 +183,18 @@ def _check_model_loss() -> None:
     change = batch.next_obs - batch.obs
     normalised = (change - 1) / 4
 
-    def total(of: Tensor) -> float:
+    def error(of: Tensor) -> float:
         return float((predicted.detach() - of).square().mean((1, 2)).sum())
 
+    def total(of: Tensor) -> float:
+        return 2 * error(of) + 3 * 0.5
+
     wrong = [
+        (
+            "self.target_loss is the loss of this model, which may be another than mse",
+            error(normalised),
+        ),
+        ("pass the log-variances to self.target_loss", 2 * error(normalised)),
         ("the targets must be normalised by target_stats", total(change)),
         ("normalise the targets by target_stats, not by input_stats", total((change - 1) / 2)),
     ]
@@ -172,7 +206,7 @@ def _check_model_loss() -> None:
 def update() -> None:
     """Check two gradient steps of SGD on a linear loss, by hand."""
     model = _Linear(takes_masks=False)
-    optimizer, data = _descent(model, 0.5), _transitions()
+    optimizer, data = _descent(model, 0.5), _transitions()  # the default rate is 1
     for _ in range(2):
         metrics = training.gradient_step(model, optimizer, data)
     once = [
@@ -185,7 +219,9 @@ def update() -> None:
     expect("learning rates that decay_weights got", model.decays, [0.5, 0.5])
     before = [("weights decay after the step, not before it", [0.0, -0.5])]
     expect("first weight at each decay", model.at_decay, [-0.5, -1.0], before)
+    metrics = returned("gradient_step", metrics)
     require(list(metrics) == ["Training Loss"], f"expected the metrics of the loss, got {metrics}")
+    require_tensor("Training Loss", metrics["Training Loss"])
     attached = metrics["Training Loss"].requires_grad
     require(not attached, "the metrics must be detached: they would keep the graphs of all steps")
     masks = (torch.ones(1),)
@@ -202,7 +238,7 @@ def batches() -> None:
     replay.add(Transitions(rows.repeat(1, 2), rows, rows[:, 0], rows.repeat(1, 2), flags))
     config = ModelConfig(num_agent_train_steps_per_iter=50, train_batch_size=20)
     model, drawn = _Linear(takes_masks=False), []
-    model.members = 3
+    model.members = 2  # two of the three are elites
 
     def spy(*arguments: Any, **named: Any) -> dict[str, Tensor]:
         given = inspect.signature(_fit_ensemble_arguments).bind(*arguments, **named).arguments
@@ -213,6 +249,7 @@ def batches() -> None:
         for seed in (1, 1, 2):
             training.fit(model, _descent(model), replay, config, generator(seed))
     first, again, other = drawn
+    require_tensor("indices", first, torch.long)
     shape, wanted = tuple(first.shape), (50, 3, 20)
     likely = ""
     if sorted(shape) == sorted(wanted) and shape != wanted:
@@ -227,6 +264,8 @@ def batches() -> None:
     require(
         len(first.unique()) == 30, f"{len(first.unique())} of 30 rows are drawn: expected all rows"
     )
+    ordered = first.sort(-1).values
+    require(bool((ordered.diff() == 0).any()), "no batch has a row twice: draw with replacement")
     require(torch.equal(first, again), "the same generator gave other rows: draw from `generator`")
     require(not torch.equal(first, other), "another generator gave the same rows")
 
@@ -292,8 +331,11 @@ def predict() -> None:
     obs = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]])
     outputs = torch.tensor([[[1.0, -1.0, 2.0]], [[2.0, -2.0, 4.0]], [[3.0, -3.0, 6.0]]])
     learner = _model(learns_reward=True)
-    state, prediction = learner._predict(obs, outputs, None, None)
     change = 4 * outputs + 1
+    outputs.requires_grad_()
+    with unchanged(obs=obs):
+        state, prediction = returned("_predict", learner._predict(obs, outputs, None, None), 2)
+    require(isinstance(prediction, Prediction), "`_predict` must return a state and a Prediction")
     expected = obs + change[..., :2]
     wrong: list[tuple[str, Any]] = [
         ("denormalise the change", obs + outputs[..., :2]),
@@ -309,6 +351,8 @@ def predict() -> None:
         ("the reward is the last column", change[..., 0]),
     ]
     expect("rewards", prediction.rewards, change[..., -1], plain)
+    for what, part in (("next observation", prediction.next_obs), ("rewards", prediction.rewards)):
+        require(gradient(part, outputs) is not None, f"the {what} must be differentiable")
     require(prediction.terminated is None, "without logits, `terminated` must be None")
     model = _model(learns_reward=False)
     _, prediction = model._predict(obs, outputs[..., :2], None, None)
@@ -318,7 +362,8 @@ def predict() -> None:
     logits = torch.tensor([[[0.0, 0.0, 2.0]], [[0.0, 0.0, -2.0]], [[0.0, 0.0, 0.3]]])
     _, prediction = ending._predict(obs, logits, None, None)
     positive = [("`terminated` is True for a positive logit", [[False], [True], [False]])]
-    expect("terminated", prediction.terminated, [[True], [False], [True]], positive)
+    ended = torch.tensor([[True], [False], [True]])
+    expect("terminated", prediction.terminated, ended, positive)
 
 
 class _Descent:
@@ -326,7 +371,7 @@ class _Descent:
 
     def __init__(self, parameters: list[nn.Parameter], rate: float) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": parameters, "lr": rate}]
-        self.defaults = {"lr": rate}
+        self.defaults = {"lr": 1.0}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients."""
@@ -382,13 +427,18 @@ class _Linear(DynamicsModel):
         self.masks: list[Masks] = []
         self.statistics = 0
 
-    def loss(self, batch: Transitions, *masks: Any) -> ModelLoss:
+    @property
+    def fitted_members(self) -> int:
+        """The number of all members."""
+        return 3
+
+    def loss(self, batch: Transitions, masks: Masks | None = None) -> ModelLoss:
         """Return w1 + 2 w2."""
         require(
-            self.takes_masks or not masks,
+            self.takes_masks or masks is None,
             "a model without dropout has no argument `masks`: pass them only if there are any",
         )
-        self.masks += masks
+        self.masks += [] if masks is None else [masks]
         total = (self.weights * torch.tensor([1.0, 2.0])).sum()
         return ModelLoss(total, {"Training Loss": total * 1.0})
 

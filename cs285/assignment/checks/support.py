@@ -57,15 +57,16 @@ def expect(
 def require_tensor(what: str, got: Any, dtype: torch.dtype = torch.float32) -> None:
     """Raise WrongError unless `got` is a tensor with this dtype."""
     kind = f"must be a tensor with dtype {dtype}"
-    require(isinstance(got, torch.Tensor), f"{what}: {kind}, got {_kind_of(got)}")
+    text = "None" if got is None else f"{type(got).__name__} {shown(got)}"
+    require(isinstance(got, torch.Tensor), f"{what}: {kind}, got {text}")
     require(got.dtype == dtype, f"{what}: {kind}, got {got.dtype}")
 
 
 def returned(function: str, got: Any, count: int = 1) -> Any:
-    """Return the `count` values that a function returned. Raises WrongError: it did not."""
+    """Return what a function returned. Raises WrongError unless these are `count` values."""
     require(got is not None, f"`{function}` returned None")
-    right = count == 1 or (isinstance(got, tuple) and len(got) == count)
-    require(right, f"`{function}` must return {count} values, got {_kind_of(got)}")
+    number = len(got) if isinstance(got, tuple) else 1
+    require(count in (1, number), f"`{function}` must return {count} values, got {number}")
     return got
 
 
@@ -76,10 +77,6 @@ def unchanged(**inputs: torch.Tensor) -> Iterator[None]:
     yield
     for name, tensor in inputs.items():
         expect(f"`{name}` after the call, which must not change it", tensor, before[name])
-
-
-def _kind_of(value: Any) -> str:
-    return "None" if value is None else f"{type(value).__name__} {shown(value)}"
 
 
 def shown(value: Any) -> str:
@@ -100,7 +97,7 @@ def _array(value: Any) -> np.ndarray | None:
         value = value.detach().cpu().numpy()
     try:
         return None if value is None else np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last one from tensors in a list
         return None
 
 
