@@ -160,6 +160,71 @@ def test_wrong_answer_fails(mistake: Mistake) -> None:
     assert mistake.message in str(caught.value)
 
 
+# Other right answers: a blank, and a replacement in its finished code.
+RIGHT = [
+    (
+        "q0.iterate",
+        "(paths, iteration)\n        self.counters",
+        "(paths, iteration=iteration)\n        self.counters",
+    ),
+    ("q0.iterate", "self._collect(iteration)", "self._collect(iteration=iteration)"),
+    ("q0.iterate", "self._log(iteration, metrics)", "self._log(iteration, metrics=metrics)"),
+    ("q1.loss", "self.outputs(batch, masks)", "self.outputs(batch, masks=masks)"),
+    ("q1.update", "model.loss(batch, masks)", "model.loss(batch, masks=masks)"),
+    ("q1.predict", "logits > 0", "logits.sigmoid() > 0.5"),
+    ("q6.critic", "            discount,\n", "            discount=discount,\n"),
+    ("q6.actor", "policy.sample(obs, noise)", "policy.sample(obs, noise=noise)"),
+    ("q6.schedule", "(batch, noise[number], draw)", "(batch, noise[number], draws=draw)"),
+    ("q6.schedule", "(batch.obs, actor_noise)", "(obs=batch.obs, noise=actor_noise)"),
+    (
+        "q6.rollout",
+        "dropped += (alive & ~finite).sum()",
+        "dropped = dropped + int((alive & ~finite).sum())",
+    ),
+    (
+        "q6.start",
+        "self.sac_agent.policy.draw,",
+        "lambda obs, generator: self.sac_agent.policy.draw(obs, generator),",
+    ),
+    (
+        "q6.start",
+        'torch.randint(recipe["real"], shape, generator=generator, device=self.device)',
+        'torch.multinomial(torch.ones(recipe["real"]), *shape, True, generator=generator)',
+    ),
+    (
+        "q6.start",
+        'torch.randint(recipe["real"], shape, generator=generator, device=self.device)',
+        '(torch.rand(shape, dtype=torch.float64, generator=generator) * recipe["real"]).long()',
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), RIGHT, ids=[f"{right[0]}-{right[2][:30]}" for right in RIGHT]
+)
+def test_other_right_answer_passes(name: str, old: str, new: str) -> None:
+    blank = BY_ID[name]
+    texts = {
+        file: plant(finished(file), file, blank, Mistake(name, old, new, ""))
+        for file in files_of([blank])
+    }
+    assert any(text != finished(file) for file, text in texts.items())
+    with patched(texts, [blank]):
+        run_check(blank)
+
+
+@of_each_blank
+@pytest.mark.parametrize("code", ["pass", "return None"])
+def test_answer_without_content_has_a_message(blank: Blank, code: str) -> None:
+    texts = cut_texts([blank])
+    for file, text in texts.items():
+        texts[file] = re.sub(r"raise BlankError\(.*\)", code, text)
+    with patched(texts, [blank]):
+        status, message = judge(blank)
+    assert status == "wrong"
+    assert "Error: " not in message or message.startswith("cs285/"), message
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -167,7 +232,7 @@ def test_wrong_answer_fails(mistake: Mistake) -> None:
         ("exec('(')", r"SyntaxError: .*never closed|SyntaxError: unexpected EOF"),
         ("raise SystemExit(3)", r"cs285/agents/mbpo_agent.py:\d+: SystemExit: 3"),
         ("raise BlankError('q0.enough')", r"^q0.enough$"),
-        ("return {}", r"share of .*: expected .*, got \{\}"),
+        ("return {}", r"share of .*: must be a tensor .*, got dict \{\}"),
     ],
 )
 def test_errors_of_an_answer_name_the_place(code: str, message: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cs285.assignment.blanks import WrongError
-from cs285.assignment.checks.support import expect, require
+from cs285.assignment.checks.support import expect, require, returned
 from cs285.collection.collector import _shortest_prefix
 from cs285.collection.episodes import Episode, EpisodeKey, fresh_memory, run_episodes
 from cs285.infrastructure.errors import RunError
@@ -63,7 +63,7 @@ def episodes() -> None:
     keys = [EpisodeKey(1, "check", 0, number) for number in range(3)]
     counts: list[int] = []
     policy = _Echo()
-    paths = run_episodes(envs, policy, keys, counts.append)
+    paths = returned("run_episodes", run_episodes(envs, policy, keys, counts.append))
     require(len(paths) == 3, f"expected 3 paths, got {len(paths)}")
     expect("lengths of the paths", [path.length for path in paths], [2, 4, 3])
     ended = [bool(path.terminated[-1]) for path in paths]
@@ -73,14 +73,14 @@ def episodes() -> None:
     late = [("count the running episodes before those that finished are removed", [3, 2, 1, 0])]
     expect("what on_step got", counts, [3, 3, 2, 1], every + late)
     expect("observations in the policy's batches", policy.sizes, [3, 3, 2, 1])
-    require(policy.keeps_memories, "an episode must keep its own memory over all of its decisions")
-    fresh = [fresh_memory(key, policy.device).generator.initial_seed() for key in keys]
-    require(policy.seeds == fresh, "every episode needs the fresh memory of its own key")
     others = [_Counting(0, 9) for _ in keys]
     for env, key in zip(others, keys, strict=True):
         Episode(env, key)
     seeds = [[env.seed for env in each] for each in (envs, others)]
     require(seeds[0] == seeds[1], "every environment needs an Episode with its own key")
+    require(policy.keeps_memories, "an episode must keep its own memory over all of its decisions")
+    fresh = [fresh_memory(key, policy.device).generator.initial_seed() for key in keys]
+    require(policy.seeds == fresh, "every episode needs the fresh memory of its own key")
 
 
 def iterate() -> None:

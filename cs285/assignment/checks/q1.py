@@ -169,8 +169,9 @@ def _check_model_loss() -> None:
         given.extend((batch, masks))
         return predicted, log_var, None
 
-    def target_loss(means: Tensor, log_var: Tensor, targets: Tensor) -> Tensor:
-        return (2 * (means - targets).square() + log_var).mean(1)
+    def target_loss(means: Tensor, log_var: Tensor | None, targets: Tensor) -> Tensor:
+        errors = 2 * (means - targets).square()
+        return (errors if log_var is None else errors + log_var).mean(1)
 
     masks = (torch.ones(3, 2, 4),)
     model.target_loss = target_loss
@@ -248,6 +249,7 @@ def batches() -> None:
     with replaced(training, fit_ensemble=spy):
         for seed in (1, 1, 2):
             training.fit(model, _descent(model), replay, config, generator(seed))
+    require(len(drawn) == 3, "`fit_ensemble` was not called")
     first, again, other = drawn
     require_tensor("indices", first, torch.long)
     shape, wanted = tuple(first.shape), (50, 3, 20)

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from cs285.assignment.blanks import WrongError
-from cs285.assignment.checks.support import ShiftingModel, expect, memories, require
+from cs285.assignment.checks.support import (
+    ShiftingModel,
+    expect,
+    memories,
+    require,
+    require_tensor,
+    returned,
+)
 from cs285.config.planner import PlannerConfig
 from cs285.models.task_model import TaskModel
 from cs285.policies.MPC_policy import Draws, MPCPolicy
@@ -37,6 +44,7 @@ def uniform() -> None:
     config = PlannerConfig(mpc_horizon=3, mpc_num_action_sequences=4000)
     drawn = SamplingContext(LOW, HIGH, config, memories(3)).uniform()
     shape = (3, 4000, 3, 2)
+    require_tensor("sequences", drawn)
     require(
         tuple(drawn.shape) == shape,
         f"sequences: expected the shape (B, N, H, A) = {shape}, got {tuple(drawn.shape)}",
@@ -90,6 +98,7 @@ def returns() -> None:
     policy = MPCPolicy(ShiftingModel(*gains), task, -box, box, config, torch.device("cpu"))
     states = torch.tensor(starts)[None, :, None].expand(2, 2, 1)
     right = result()
+    expected = torch.tensor(right, dtype=torch.float32)
     swapped = right.reshape(3, 2).T
     wrong = [
         ("the reward belongs to the state after the step", result(pre=True)),
@@ -100,10 +109,10 @@ def returns() -> None:
         ("the sum over the steps, not the mean", right / 2),
     ]
     got = policy.evaluate_sequences(states, sequences, Draws())
-    expect("returns (B, N)", got, right, wrong)
+    expect("returns (B, N)", got, expected, wrong)
     policy.particles = 2
     got = policy.evaluate_sequences(states, sequences, Draws())
-    expect("returns (B, N) with 2 particles per member", got, right, wrong)
+    expect("returns (B, N) with 2 particles per member", got, expected, wrong)
 
 
 def _reward(obs: Any, acs: Any) -> tuple[Any, Any]:
@@ -117,8 +126,11 @@ def best() -> None:
     sequences = torch.arange(8.0).view(2, 4, 1, 1).expand(2, 4, 3, 2)
 
     def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        chosen, weights = best_sequences(lambda _: values, sequences[: len(values)], count)
+        got = best_sequences(lambda _: values, sequences[: len(values)], count)
+        chosen, weights = returned("best_sequences", got, 2)
         shape = (len(values), count, 3, 2)
+        require_tensor("sequences", chosen)
+        require_tensor("weights", weights)
         require(
             tuple(chosen.shape) == shape,
             f"sequences: expected the shape {shape}, got {tuple(chosen.shape)}",
@@ -160,7 +172,7 @@ def shoot() -> None:
 
     config = PlannerConfig(mpc_horizon=3, mpc_num_action_sequences=50)
     context = Scripted(LOW, HIGH, config, memories(2), population=population)
-    plan = PLANNERS["random"](returns_of, context)
+    plan = returned("random_shooting", PLANNERS["random"](returns_of, context))
     values = returns_of(population)
     ranked = [sorted(range(50), key=row.tolist().__getitem__) for row in values]
     rows, worst = [row[-1] for row in ranked], [row[0] for row in ranked]

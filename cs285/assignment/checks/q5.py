@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cs285.assignment.checks.support import expect, memories, require
+from cs285.assignment.checks.support import expect, memories, require, returned, unchanged
 from cs285.config.planner import PlannerConfig
 from cs285.policies.planners import PLANNERS
 from cs285.policies.planners.sampling import SamplingContext, weighted_statistics
@@ -35,9 +35,11 @@ class Scripted(SamplingContext):
 
 def elites() -> None:
     """Check weighted statistics, by hand."""
-    sequences = torch.tensor([1.0, 4.0, 100.0])[None, :, None, None].expand(2, 3, 2, 1)
+    sequences = torch.tensor([1.0, 4.0, 100.0])[None, :, None, None].repeat(2, 1, 2, 1)
     weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    mean, std = weighted_statistics(sequences, weights)
+    with unchanged(sequences=sequences, weights=weights):
+        got = weighted_statistics(sequences, weights)
+    mean, std = returned("weighted_statistics", got, 2)
     wrong: list[tuple[str, Any]] = [
         ("weight the sequences", torch.full((2, 2, 1), 35.0)),
         (

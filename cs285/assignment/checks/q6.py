@@ -19,6 +19,9 @@ from cs285.assignment.checks.support import (
     gradient,
     replaced,
     require,
+    require_tensor,
+    returned,
+    unchanged,
 )
 from cs285.config.sac import SACConfig
 from cs285.critics.sac_critic import CriticDraws, SACCritic, td_target
@@ -33,7 +36,8 @@ def target() -> None:
     ended = torch.tensor([True, False, True, True])
     values = torch.tensor([3.0, 3.0, torch.inf, torch.nan])
     log_probs, temperature = torch.full((4,), -2.0), torch.tensor(0.5)
-    got = td_target(torch.ones(4), ended, values, log_probs, temperature, 0.9)
+    with unchanged(next_values=values, next_log_probs=log_probs):
+        got = td_target(torch.ones(4), ended, values, log_probs, temperature, 0.9)
     bootstrap = 0.9 * (3 + 0.5 * 2)
     wrong = [
         ("zero times infinity is NaN: use torch.where", [1, 1 + bootstrap, np.nan, np.nan]),
@@ -47,54 +51,59 @@ def target() -> None:
         ("the temperature is missing", [1, 1 + 0.9 * (3 + 2), 1, 1]),
     ]
     what = "targets of rewards 1, the transitions 1, 3 and 4 terminated, values 3, 3, inf, nan"
-    expect(what, got, [1, 1 + bootstrap, 1, 1], wrong)
+    expect(what, got, torch.tensor([1, 1 + bootstrap, 1, 1]), wrong)
 
 
 def sample() -> None:
     """Check actions and log-probabilities against torch.distributions."""
     policy = _policy()
     draw = generator()
-    mean, log_std, noise = (
-        torch.randn(5, 2, generator=draw, dtype=torch.float64) for _ in range(3)
-    )
+    mean, log_std, noise = (torch.randn(5, 2, generator=draw) for _ in range(3))
     mean.requires_grad_()
     with replaced(policy, forward=lambda obs: (mean, log_std)):
-        got = policy.sample(torch.zeros(5, 3), noise)
-        u = mean.detach() + log_std.exp() * noise
-        actions = u.tanh()
-        normal = torch.distributions.Normal(mean.detach(), log_std.exp())
-        squashed = torch.distributions.TransformedDistribution(
-            normal, [torch.distributions.TanhTransform(cache_size=1)]
-        )
-        wrong_acs = [
-            ("the actions are the tanh of u", u),
-            ("the std is exp(log std)", (mean.detach() + log_std * noise).tanh()),
-            ("the noise is missing", mean.detach().tanh()),
-        ]
-        expect("actions", got.acs, actions, wrong_acs)
-        by_dim = squashed.log_prob(actions)
-        gaussian = normal.log_prob(u)
-        wrong = [
-            ("the change of variables is missing", gaussian.sum(-1)),
-            ("log(1 - tanh(u)^2) is subtracted", (2 * gaussian - by_dim).sum(-1)),
-            ("sum over the action dimensions", by_dim),
-            ("the sum over the action dimensions, not the mean", by_dim.mean(-1)),
-            ("the constant -log(sqrt(2 pi)) is missing", by_dim.sum(-1) + np.log(2 * np.pi)),
-            ("log std is missing in the density", (by_dim + log_std).sum(-1)),
-        ]
-        expect("log-probabilities", got.log_probs, by_dim.sum(-1), wrong)
-        slope = gradient(torch.cat([got.acs.flatten(), got.log_probs]), mean)
-        require(slope is not None, "sample must be differentiable: no detach, no no_grad")
-        far = policy.sample(torch.zeros(5, 3), torch.full((5, 2), 60.0, dtype=torch.float64))
-    require(
-        bool(far.log_probs.isfinite().all()),
-        "log-probabilities of large actions must be finite: use the stable form of the docstring",
+        got = returned("sample", policy.sample(torch.zeros(5, 3), noise), 2)
+    u = mean.detach() + log_std.exp() * noise
+    actions = u.tanh()
+    normal = torch.distributions.Normal(mean.detach().double(), log_std.double().exp())
+    squashed = torch.distributions.TransformedDistribution(
+        normal, [torch.distributions.TanhTransform(cache_size=1)]
     )
+    wrong_acs = [
+        ("the actions are the tanh of u", u),
+        ("the std is exp(log std)", (mean.detach() + log_std * noise).tanh()),
+        ("the noise is missing", mean.detach().tanh()),
+        ("the actions are in [-1, 1], not in the task's box", policy.to_task(actions)),
+    ]
+    expect("actions", got.acs, actions, wrong_acs)
+    by_dim = squashed.log_prob(u.double().tanh())
+    gaussian = normal.log_prob(u)
+    wrong = [
+        ("the change of variables is missing", gaussian.sum(-1)),
+        ("log(1 - tanh(u)^2) is subtracted", (2 * gaussian - by_dim).sum(-1)),
+        ("sum over the action dimensions", by_dim),
+        ("the sum over the action dimensions, not the mean", by_dim.mean(-1)),
+        ("the constant -log(sqrt(2 pi)) is missing", by_dim.sum(-1) + np.log(2 * np.pi)),
+        ("log std is missing in the density", (by_dim + log_std).sum(-1)),
+        (
+            "1e-6 in the logarithm is inaccurate: use the stable form of the docstring",
+            (gaussian - (1 - actions.square() + 1e-6).log()).sum(-1),
+        ),
+    ]
+    expect("log-probabilities", got.log_probs, by_dim.sum(-1).float(), wrong)
+    slope = gradient(torch.cat([got.acs.flatten(), got.log_probs]), mean)
+    require(slope is not None, "sample must be differentiable: no detach, no no_grad")
+    zeros = torch.zeros(1, 2)
+    with replaced(policy, forward=lambda obs: (zeros, zeros)):
+        far = policy.sample(torch.zeros(1, 3), torch.tensor([[20.0, -20.0]]))
+    # For large |u|, log(1 - tanh(u)^2) is 2 (log 2 - |u|).
+    by_hand = 2 * (-0.5 * 20**2 - 0.5 * np.log(2 * np.pi) - 2 * (np.log(2) - 20))
+    what = "log-probability of u = (20, -20), for which the stable form of the docstring is needed"
+    expect(what, far.log_probs, torch.tensor([by_hand], dtype=torch.float32))
 
 
 def critic() -> None:
     """Check the critic's loss, what the target is made of, and where gradients flow."""
-    policy, critic, target_critic = _policy(), _critic(1), _critic(2)
+    policy, critic, target_critic = _policy(), _critic(1, sac_critic_dropout=0.5), _critic(2)
     batch, seen = _batch(), dict[str, Any]()
     acs = torch.full((4, 2), 0.3, requires_grad=True)
     log_probs = torch.tensor([-1.0, 0.5, 2.0, 0.0], requires_grad=True)
@@ -105,17 +114,27 @@ def critic() -> None:
         seen.update(obs=obs, noise=noise)
         return Sample(acs, log_probs)
 
-    def td(*arguments: Any) -> Tensor:
-        names = ("rewards", "terminated", "values", "log_probs", "temperature", "discount")
-        seen.update(zip(names, arguments, strict=True))
-        return made + 0 * log_probs
+    def td(
+        rewards: Tensor,
+        terminated: Tensor,
+        next_values: Tensor,
+        next_log_probs: Tensor,
+        temperature: Tensor,
+        discount: float,
+    ) -> Tensor:
+        seen.update(rewards=rewards, terminated=terminated, values=next_values, discount=discount)
+        seen.update(log_probs=next_log_probs, temperature=temperature)
+        return made + 0 * next_log_probs
 
     log_temperature = torch.tensor(0.25).log()
-    draws = CriticDraws(members=torch.tensor([1]))
+    draws = CriticDraws(torch.tensor([1]), critic.draw(4, generator(4)).masks)
     with replaced(policy, sample=draw), replaced(sac_losses, td_target=td):
         got = sac_losses.critic_loss(
             policy, critic, target_critic, batch, noise, log_temperature, 0.9, draws
         )
+    require("obs" in seen, "`policy.sample` was not called")
+    require("values" in seen, "`td_target` was not called")
+    returned("critic_loss", got, 2)
     current = [("the next actions belong to the next observations", batch.obs)]
     expect("observations of the next actions", seen["obs"], batch.next_obs, current)
     expect("noise of the next actions", seen["noise"], noise)
@@ -133,21 +152,24 @@ def critic() -> None:
     ]
     expect("next values", seen["values"], of_all[1], wrong)
     expect("log-probabilities in the target", seen["log_probs"], log_probs)
+    expect("discount", seen["discount"], 0.9)
     expect("temperature", seen["temperature"], 0.25, [("take exp of its logarithm", np.log(0.25))])
     expect(
         "rewards and terminations",
         [*seen["rewards"], *seen["terminated"]],
         [*batch.rewards, *batch.terminated],
     )
-    errors = (critic(batch.obs, batch.acs) - made).detach()
+    values = critic(batch.obs, batch.acs, masks=draws.masks).detach()
+    errors, undropped = values - made, critic(batch.obs, batch.acs).detach() - made
     wrong = [
+        ("pass draws.masks on to the critic", undropped.square().mean(1).sum()),
         ("sum over the networks, not the mean", errors.square().mean()),
         ("the mean over the batch, not the sum", errors.square().sum()),
         ("the errors must be squared", errors.abs().mean(1).sum()),
         ("without the factor 1/2", errors.square().mean(1).sum() / 2),
     ]
     expect("loss", got.loss, errors.square().mean(1).sum(), wrong)
-    expect("mean value", got.mean_value, critic(batch.obs, batch.acs).mean())
+    expect("mean value", got.mean_value, values.mean())
     require(not got.mean_value.requires_grad, "the mean value is a metric: detach it")
     parts = [acs, log_probs, critic.network.vector]
     through = [gradient(got.loss, part) is not None for part in parts]
@@ -157,27 +179,29 @@ def critic() -> None:
 
 def actor() -> None:
     """Check both losses, and which of their factors are constants."""
-    policy, critic, obs = _policy(), _critic(1), _batch().obs
+    policy, critic, obs = _policy(), _critic(1, sac_actor_value="mean"), _batch().obs
     acs = torch.full((4, 2), 0.3, requires_grad=True)
     log_probs = torch.tensor([-1.0, 0.5, 2.0, 0.3], requires_grad=True)
     noise, seen = torch.ones(4, 2), list[Tensor]()
     log_temperature = nn.Parameter(torch.tensor(0.25).log())
 
-    def draw(*arguments: Tensor) -> Sample:
-        seen.extend(arguments)
+    def draw(obs: Tensor, noise: Tensor) -> Sample:
+        seen.extend((obs, noise))
         return Sample(acs, log_probs)
 
     with replaced(policy, sample=draw):
         got = sac_losses.actor_loss(policy, critic, obs, noise, log_temperature, -2.0)
+    require(seen, "`policy.sample` was not called")
     require(seen[0] is obs and seen[1] is noise, "sample must get the observations and the noise")
-    value, entropy = critic(obs, acs).amin(0).mean(), -log_probs.mean()
+    returned("actor_loss", got, 3)
+    value, entropy = critic.value_for_actor(obs, acs).mean(), -log_probs.mean()
     wrong: list[tuple[str, Any]] = [
         ("minus Q: the policy climbs the value", -0.25 * entropy + value),
         ("the temperature is missing", -entropy - value),
         ("log pi is added: entropy is a bonus", 0.25 * entropy - value),
         (
-            "the least value of the networks, not the mean",
-            -0.25 * entropy - critic(obs, acs).mean(),
+            "critic.value_for_actor evaluates the actions, by the minimum or by the mean",
+            -0.25 * entropy - critic(obs, acs).amin(0).mean(),
         ),
         ("take exp of the log temperature", -log_temperature * entropy - value),
         ("the mean over the batch, not the sum", 4 * (-0.25 * entropy - value)),
@@ -210,6 +234,7 @@ def actor() -> None:
 def schedule() -> None:
     """Check the order of the steps of an update, their noise, and the target's move."""
     noise = torch.arange(3.0)[:, None, None]
+    whole, all_draws = _batch(), [CriticDraws(torch.tensor([number])) for number in range(2)]
     both = ["critic 0", "critic 1", "target", "actor 2"]
     for moves, trains, expected in (
         (True, True, both),
@@ -219,18 +244,24 @@ def schedule() -> None:
         diary: list[str] = []
         agent: Any = SACAgent.__new__(SACAgent)
 
-        def step(kind: str, diary: list[str] = diary) -> Any:
-            def take(batch: Any, noise: Tensor, *draws: Any) -> dict[str, float]:
-                require(kind == "actor" or draws, "_step_critic needs the draws of its step")
-                diary.append(f"{kind} {float(noise):g}")
-                return {kind: float(noise)}
+        def step_critic(
+            batch: Any, noise: Tensor, draws: Any = None, diary: list[str] = diary
+        ) -> dict[str, float]:
+            require(batch is whole, "_step_critic must get the batch")
+            number = sum(word.startswith("critic") for word in diary)
+            right = draws is all_draws[min(number, 1)]
+            require(right, "_step_critic must get the entry of `draws` of its step")
+            diary.append(f"critic {float(noise):g}")
+            return {"critic": float(noise)}
 
-            return take
+        def step_actor(obs: Any, noise: Tensor, diary: list[str] = diary) -> dict[str, float]:
+            require(obs is whole.obs, "_step_actor must get the observations of the batch")
+            diary.append(f"actor {float(noise):g}")
+            return {"actor": float(noise)}
 
-        agent._step_critic, agent._step_actor = step("critic"), step("actor")
+        agent._step_critic, agent._step_actor = step_critic, step_actor
         agent._move_target = lambda diary=diary: diary.append("target")
-        batch = _batch()
-        metrics = agent._update(batch, noise, [CriticDraws(), CriticDraws()], moves, trains)
+        metrics = agent._update(whole, noise, all_draws, moves, trains)
         likely = ""
         if sorted(word.split()[0] for word in diary) == sorted(
             word.split()[0] for word in expected
@@ -263,7 +294,8 @@ def rollout() -> None:
             return 1 + obs / 2
 
         model = ShiftingModel(*gains)
-        return roll_out(model, acs_of, task, start, length, propagation, generator())
+        got = roll_out(model, acs_of, task, start, length, propagation, generator())
+        return returned("roll_out", got, 4)
 
     # The mean of the gains is 1, too.
     for propagation, gains in (("mean", (0.5, 1.5)), ("random_member", (1.0, 1.0))):
@@ -369,7 +401,8 @@ def start() -> None:
     agent: Any = MBPOAgent.__new__(MBPOAgent)
     agent.seed, agent.device = 1, torch.device("cpu")
     agent.config = SimpleNamespace(mbpo_propagation="mean")
-    model, task, policy = object(), object(), SimpleNamespace(draw=object())
+    model, task = object(), object()
+    policy = SimpleNamespace(draw=lambda obs, generator: ("actions", obs, generator))
     agent.mb_agent = SimpleNamespace(model=model, task_model=task)
     agent.sac_agent = SimpleNamespace(policy=policy, replay_buffer=replay)
 
@@ -387,17 +420,20 @@ def start() -> None:
 
     with replaced(mbpo_agent, roll_out=spy):
         for first in (7, 7, 8):
-            recipe = {"first": first, "rollouts": 200, "length": 5, "real": 10}
-            require(agent._follow(recipe) == "rollouts", "return the rollouts")
+            recipe = {"first": first, "rollouts": 2000, "length": 5, "real": 10}
+            require(agent._follow(recipe) == "rollouts", "return what `roll_out` returns")
+    require(len(seen) == 3, f"`roll_out` must be called once, got {len(seen) / 3:g} calls")
     given, again, other = seen
     require(given[0] is model and given[2] is task, "the MB agent has the model and the task model")
-    require(given[1] is policy.draw, "SAC's policy draws the actions")
+    draws = callable(given[1]) and given[1](1, 2) == ("actions", 1, 2)
+    require(draws, "SAC's policy draws the actions: pass policy.draw")
     expect("length", given[4], 5)
     require(given[5] == "mean", "roll_out must get the propagation of the configuration")
     starts = given[3]
+    require_tensor("starts", starts)
     require(
-        tuple(starts.shape) == (200, 2),
-        f"starts: expected the shape (200, 2), got {tuple(starts.shape)}",
+        tuple(starts.shape) == (2000, 2),
+        f"starts: expected the shape (2000, 2), got {tuple(starts.shape)}",
     )
     require(
         torch.equal(starts[:, 0], -starts[:, 1]),
@@ -405,20 +441,22 @@ def start() -> None:
     )
     later = bool((starts[:, 0] >= 10).any())
     require(not later, 'draw from the first recipe["real"] rows only: later rows are newer')
-    require(len(starts[:, 0].unique()) == 10, "draw from all of the first rows, with replacement")
+    counts = starts[:, 0].long().bincount(minlength=10)
+    require(bool((counts > 130).all()), "every one of the first rows must be equally likely")
     require(
         torch.equal(starts, again[3]),
         "the same recipe must give the same starts: draw from the generator of the recipe",
     )
     require(not torch.equal(starts, other[3]), "another `first` must give other starts")
-    state = given[6].get_state()
-    require(torch.equal(state, again[6].get_state()), "roll_out must get the same generator")
     fresh = mbpo_agent.make_generator(1, "model rollouts", 7)
-    torch.randint(10, (200,), generator=fresh)
     require(
-        torch.equal(state, fresh.get_state()),
-        'the generator is make_generator(seed, "model rollouts", first), and draws the starts only',
+        given[6].initial_seed() == fresh.initial_seed(),
+        'roll_out must get make_generator(seed, "model rollouts", first)',
     )
+    state = given[6].get_state()
+    is_used = not torch.equal(state, fresh.get_state())
+    require(is_used, "the generator of the rollouts must draw the starts, too")
+    require(torch.equal(state, again[6].get_state()), "the generator draws the starts only")
 
 
 def share() -> None:
@@ -426,46 +464,50 @@ def share() -> None:
     agent: Any = MBPOAgent.__new__(MBPOAgent)
     progress = torch.tensor([0.5, 1.0])
 
-    def ratio(fixed: float | None, imagined: int = 60) -> Any:
+    def ratio(fixed: float | None, imagined: int = 50) -> Any:
         agent.config = SimpleNamespace(mbpo_real_ratio=fixed)
         agent.sac_agent = SimpleNamespace(replay_buffer=range(40))
         agent.model_buffer = _Rows(imagined)
-        return agent.real_ratio(progress)
+        with unchanged(progress=progress):
+            return agent.real_ratio(progress)
 
+    right = torch.tensor([40 / 90, 40 / 100])
     wrong = [
         ("the earlier blocks are without the current one", [40 / 110, 40 / 120]),
+        ("overwritten rows count, too: use total_added", [40 / 80, 40 / 90]),
         ("the block counts by its progress", [40 / 100, 40 / 100]),
         ("the earlier blocks count, too", [40 / 50, 40 / 60]),
         ("this is the share of imagined rows", [50 / 90, 60 / 100]),
         ("R / (R + M), not R / M", [40 / 50, 40 / 60]),
     ]
     expect(
-        "share of 40 real rows, 40 imagined ones and 20 in this block, half done and done",
+        "share of 40 real rows, 40 imagined ones (10 overwritten) and 20 in this block, half done "
+        "and done",
         ratio(None),
-        [40 / 90, 40 / 100],
+        right,
         wrong,
     )
-    expect("share with mbpo_real_ratio 0.05", ratio(0.05), [0.05, 0.05])
-    zero = [("0 is a ratio, too: compare with None", [40 / 90, 40 / 100])]
-    expect("share with mbpo_real_ratio 0", ratio(0.0), [0.0, 0.0], zero)
-    expect("share without imagined rows", ratio(0.05, 0), [1.0, 1.0])
+    expect("share with mbpo_real_ratio 0.05", ratio(0.05), torch.full((2,), 0.05))
+    zero = [("0 is a ratio, too: compare with None", right)]
+    expect("share with mbpo_real_ratio 0", ratio(0.0), torch.zeros(2), zero)
+    expect("share without imagined rows", ratio(0.05, 0), torch.ones(2))
 
 
 class _Rows(list[int]):
-    """A model buffer with a number of rows, 20 of them in the last block."""
+    """A model buffer with a number of rows, 20 of them in the last block, and 10 overwritten."""
 
     def __init__(self, count: int) -> None:
         super().__init__(range(count))
-        self.total_added, self.last_block = count, min(20, count)
+        self.total_added, self.last_block = count + 10, min(20, count)
 
 
 def _policy() -> SACPolicy:
-    box = np.ones(2, np.float32)
-    return SACPolicy(3, -box, box, SACConfig(sac_size=8), generator())
+    low, high = np.array([-3, -1], np.float32), np.array([1, 5], np.float32)
+    return SACPolicy(3, low, high, SACConfig(sac_size=8), generator())
 
 
-def _critic(seed: int) -> SACCritic:
-    return SACCritic(3, 2, SACConfig(sac_size=8), generator(seed))
+def _critic(seed: int, **settings: Any) -> SACCritic:
+    return SACCritic(3, 2, SACConfig(sac_size=8, **settings), generator(seed))
 
 
 def _batch() -> Transitions:
