@@ -35,6 +35,7 @@ class Cut:
     function: str  # its qualified name
     after: str | None = None  # the first line of the statement before the part; None: all
     statements: int | None = None  # their number; None: up to the end of the body
+    task: str = ""  # what to write here, if the blank has several parts
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class Blank:
     id: str
     minutes: int
     points: int
-    task: str
     hints: Sequence[str]
     cuts: Sequence[Cut]
     needs: Sequence[str] = ()
+    task: str = ""  # what to write
 
     @property
     def question(self) -> str:

@@ -60,16 +60,16 @@ def cut_blanks(text: str, file: str, blanks: Sequence[Blank]) -> str:
     """
     tree, lines = parse(text), text.splitlines()
     holes = [
-        (part_of(find_function(tree, cut.function), cut), blank)
+        (part_of(find_function(tree, cut.function), cut), blank, cut.task or blank.task)
         for blank in blanks
         for cut in blank.cuts
         if cut.file == file
     ]
-    for part, blank in sorted(holes, key=lambda hole: -hole[0][0].lineno):
+    for part, blank, task in sorted(holes, key=lambda hole: -hole[0][0].lineno):
         first, last = part[0], part[-1]
         indent = " " * first.col_offset
         comment = textwrap.wrap(
-            f"{blank.id}: {' '.join(blank.task.split())}",
+            f"{blank.id}: {' '.join(task.split())}",
             WIDTH,
             initial_indent=f"{indent}# ",
             subsequent_indent=f"{indent}# ",
