@@ -78,8 +78,8 @@ def line_of(blank: Blank, package: Path) -> str:
         try:
             lines = raising_lines(text, blank.id)
             line = lines[0] if lines else find_function(parse(text), cut.function).lineno
-        except ValueError:
-            line, lines = 1, []
+        except ValueError as error:  # a SyntaxError has a line
+            line, lines = getattr(error.__cause__, "lineno", None) or 1, []
         place = f"cs285/{cut.file}:{line}"
         if lines:
             return place

@@ -97,16 +97,21 @@ def is_begun(text: str, cut: Cut, blank_id: str) -> bool:
 def graft(finished: str, submitted: str, cuts: Sequence[Cut]) -> str:
     """Return the finished file with the submitted versions of the functions in `cuts`.
 
-    Imports, functions, classes, variables and methods of their classes that only the submitted file
-    has are added. Raises ValueError: the file does not parse, or a function is missing.
+    What these functions need and only the submitted file has is added: imports, functions, classes
+    and variables, and all methods of their classes. Imports come after the finished imports, and
+    definitions keep their place before the next one that both files have, so that a decorator or a
+    variable may use an added function. Raises ValueError: the file does not parse, or a function is
+    missing.
     """
     old, new = parse(finished), parse(submitted)
     lines = finished.splitlines()
     inserted: dict[int, list[str]] = {}  # lines to insert after this line of the finished file
     replaced: list[tuple[int, int, list[str]]] = []
     brought: dict[str, set[str]] = {}  # the names in each class
+    used: list[ast.stmt] = []
     for cut in cuts:
         target, source = find_function(old, cut.function), find_function(new, cut.function)
+        used.append(source)
         _, last = _span(target)
         replaced.append((*_span(target), _lines(submitted, source)))
         if "." in cut.function:
@@ -118,20 +123,29 @@ def graft(finished: str, submitted: str, cuts: Sequence[Cut]) -> str:
                 if _bound(method) and not set(_bound(method)) & known:
                     inserted.setdefault(last, []).extend(["", *_lines(submitted, method)])
                     known.update(_bound(method))
-    taken = {name for node in old.body for name in _bound(node)}
-    imports = {ast.dump(node) for node in old.body}
-    after_imports = max(
-        (_span(node)[1] for node in old.body if isinstance(node, ast.Import | ast.ImportFrom)),
-        default=0,
-    )
-    for node in new.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            if ast.dump(node) not in imports:
-                inserted.setdefault(after_imports, []).extend(_lines(submitted, node))
-        elif _bound(node) and not set(_bound(node)) & taken:
-            is_value = isinstance(node, ast.Assign | ast.AnnAssign)
-            place = after_imports if is_value else len(lines)
-            inserted.setdefault(place, []).extend(["", *_lines(submitted, node)])
+                    used.append(method)
+    places = {
+        name: _span(node)[0] - 1
+        for node in old.body
+        if not _is_import(node)
+        for name in _bound(node)
+    }
+    finished_imports = {ast.dump(node): _span(node)[1] for node in old.body if _is_import(node)}
+    after_imports = max(finished_imports.values(), default=0)
+    needed = _needed(new.body, used)
+    for node in needed:
+        if _is_import(node) and ast.dump(node) not in finished_imports:
+            inserted.setdefault(after_imports, []).extend(_lines(submitted, node))
+    added: dict[int, list[str]] = {}
+    place = len(lines)
+    for node in reversed([node for node in new.body if not _is_import(node)]):
+        known_places = [places[name] for name in _bound(node) if name in places]
+        if known_places:
+            place = max(*known_places, after_imports)
+        elif node in needed:
+            added[place] = ["", *_lines(submitted, node), *added.get(place, [])]
+    for place, definitions in added.items():
+        inserted.setdefault(place, []).extend(definitions)
     seen = {(first, last): new_lines for first, last, new_lines in replaced}
     edits = [(first, last, each) for (first, last), each in seen.items()]
     edits += [(place + 1, place, each) for place, each in inserted.items()]
@@ -185,13 +199,34 @@ def _is_text(node: ast.expr, text: str) -> bool:
 
 
 def _bound(node: ast.stmt) -> list[str]:
-    """Return the names that a definition or an assignment binds."""
+    """Return the names that a definition, an assignment or an import binds."""
     if isinstance(node, Function | ast.ClassDef):
         return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
     targets = node.targets if isinstance(node, ast.Assign) else []
     if isinstance(node, ast.AnnAssign):
         targets = [node.target]
     return [part.id for each in targets for part in ast.walk(each) if isinstance(part, ast.Name)]
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _needed(body: Sequence[ast.stmt], used: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """Return the statements of `body` that bind names in the statements `used`, or in each other.
+
+    They are in the order of `body`.
+    """
+    found: list[ast.stmt] = []
+    more = list(used)
+    while more:
+        parts = (part for each in more for part in ast.walk(each))
+        names = {part.id for part in parts if isinstance(part, ast.Name)} | {"*"}
+        more = [node for node in body if node not in found and set(_bound(node)) & names]
+        found += more
+    return [node for node in body if node in found]
 
 
 def _span(node: ast.stmt) -> tuple[int, int]:

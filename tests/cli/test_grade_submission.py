@@ -75,10 +75,11 @@ def test_each_answer_is_graded_alone_whatever_the_others_do(tmp_path: Path) -> N
     mine.answer("q1.forward", "outputs = self.network", f"{ENDLESS}; outputs = self.network")
     mine.answer("q2.uniform", "shape = (self.cand", f"{DELETE}; shape = (self.cand")
     mine.answer("q6.share")
-    mine.answer("q6.target")
+    mine.answer("q6.target", "(terminated, 0.0", "(terminated, STOP")
     mine.texts["models/rollouts.py"] += "\n)("
     mine.texts["agents/sac_agent.py"] = ""
     mine.texts["critics/sac_critic.py"] += "\n\nSTOP = exit(0)\n"
+    mine.texts["agents/mbpo_agent.py"] += "\n\nUNUSED = exit(0)\n"
     del mine.texts["policies/sac_policy.py"]
     checks = {"assignment/checks/q1.py": "def loss(): pass\n"}
     code, content, output = run(mine.zip(tmp_path / "submit.zip", **checks), "--seconds", SECONDS)
@@ -104,9 +105,18 @@ def test_each_answer_is_graded_alone_whatever_the_others_do(tmp_path: Path) -> N
         "q6.target": "SystemExit: 0",
     }.items():
         assert message in tests[name]["output"], (name, tests[name]["output"])
-    assert "Changes in cs285/assignment/checks/q1.py were ignored." in content["output"]
+    changes = [line for line in content["output"].splitlines() if line.startswith("Changes")]
+    assert changes == ["Changes in cs285/assignment/checks/q1.py were ignored."]
     assert (PACKAGE / "models" / "losses.py").exists()
     assert "4 of 60 points" in output
+
+
+def test_absent_checks_are_no_changes(tmp_path: Path) -> None:
+    path = tmp_path / "submit.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(PACKAGE / "models" / "losses.py", "cs285/models/losses.py")
+    _, content, _ = run(path, "q0.enough")
+    assert content["output"] == "0 of 1 checks passed."
 
 
 def test_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:

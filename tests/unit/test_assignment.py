@@ -14,6 +14,7 @@ import pytest
 import cs285
 from cs285.assignment.blanks import (
     Blank,
+    Cut,
     Mistake,
     WrongError,
     choose_blanks,
@@ -122,6 +123,62 @@ def test_graft_brings_helpers_and_imports() -> None:
     exec(compile(whole, "grafted", "exec"), scope)
     assert {"POWER", "_mean", "operator"} <= set(scope)
     assert scope["NOISE_FLOOR"] == 1e-3  # names of the finished file keep their values
+
+
+FINISHED = """
+import math
+
+SCALE = 2
+
+
+class Shape:
+    def area(self, side):
+        return side**2
+"""
+SUBMITTED = """
+import math
+import operator
+from nowhere import nothing
+
+HALF = math.sqrt(0.25)
+SCALE = 3
+
+
+def _one():
+    return 1
+
+
+ONE = _one() * SCALE
+
+
+def logged(function):
+    return function
+
+
+def unused():
+    return nothing
+
+
+class Shape:
+    @logged
+    def area(self, side):
+        return self.power(side, ONE, HALF)
+
+    def power(self, *values):
+        return operator.mul(*values[:2]) * _last(values)
+
+
+def _last(values):
+    return values[-1]
+"""
+
+
+def test_graft_brings_what_the_answer_needs_in_its_order() -> None:
+    whole = graft(FINISHED, SUBMITTED, [Cut("file", "Shape.area")])
+    scope: dict[str, Any] = {}
+    exec(compile(whole, "grafted", "exec"), scope)
+    assert scope["Shape"]().area(5) == 5 * 2 * 0.5
+    assert "unused" not in scope
 
 
 def test_graft_brings_methods_once() -> None:

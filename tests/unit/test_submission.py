@@ -156,7 +156,7 @@ def test_folder_is_read_without_following_links(tmp_path: Path) -> None:
         ("models/bfgs.py", "regular file"),
         ("models/large.py", "is larger than 200 kB"),
         ("agents/secret.py", "is a link"),
-        ("models/none.py", "No such file"),
+        ("models/none.py", "is not in the submission"),
     ):
         with pytest.raises(ValueError, match=message):
             read(tmp_path / "submission", file)
