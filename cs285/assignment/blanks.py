@@ -14,6 +14,7 @@ from cs285.infrastructure.files import read_toml
 FOLDER = Path(__file__).parent
 PACKAGE = FOLDER.parent
 MISTAKES = "mistakes.toml"  # a starter does not have this file
+CHOSEN = "chosen.toml"  # the ids of a starter's blanks, if it does not have all
 QUESTIONS = {
     "q0": "Warm-up: the training loop",
     "q1": "Is the model good?",
@@ -55,6 +56,11 @@ class Blank:
         """The question that the blank belongs to, for example q1."""
         return self.id.split(".")[0]
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether the blank has no points."""
+        return self.points == 0
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -81,12 +87,14 @@ def load_mistakes() -> list[Mistake]:
 
 
 def choose_blanks(names: Sequence[str]) -> list[Blank]:
-    """Return the blanks with these ids or of these questions; without names, all.
+    """Return the blanks with these ids or of these questions; without names, all of this tree.
 
     Raises UsageError: a name is neither.
     """
     blanks = load_blanks()
     known = [*QUESTIONS, *(blank.id for blank in blanks)]
+    if not names and (FOLDER / CHOSEN).exists():
+        names = read_toml(FOLDER / CHOSEN)["blanks"]
     for name in names:
         if name not in known:
             (near,) = difflib.get_close_matches(name, known, 1, 0.0)

@@ -23,7 +23,16 @@ TIMED_OUT = "timed out"
 START_SECONDS = 120.0  # to import torch on a busy machine
 MOST_BYTES = 10**6  # of a worker's answers
 NO_LIMITS: Mapping[str, int] = {}
-__all__ = ["BLOCKED", "NOT_BEGUN", "PASSED", "TIMED_OUT", "WRONG", "Verdict", "grade_tree"]
+__all__ = [
+    "BLOCKED",
+    "NOT_BEGUN",
+    "PASSED",
+    "TIMED_OUT",
+    "WRONG",
+    "Verdict",
+    "counted",
+    "grade_tree",
+]
 
 
 class Verdict(NamedTuple):
@@ -32,6 +41,11 @@ class Verdict(NamedTuple):
     blank: Blank
     status: str  # passed, wrong, not begun, blocked or timed out
     message: str  # of `blocked`: what the check cannot do without
+
+
+def counted(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """Return the verdicts without optional blanks that are not begun, unless all are such ones."""
+    return [v for v in verdicts if v.status != NOT_BEGUN or not v.blank.is_optional] or verdicts
 
 
 def grade_tree(tree: Path, blanks: Sequence[Blank], seconds: float) -> Iterator[Verdict]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs285.assignment.blanks import FOLDER, MISTAKES, PACKAGE, Blank, Mistake, load_mistakes
+from cs285.assignment.blanks import (
+    CHOSEN,
+    FOLDER,
+    MISTAKES,
+    PACKAGE,
+    Blank,
+    Mistake,
+    load_blanks,
+    load_mistakes,
+)
 from cs285.assignment.live import module_of
 from cs285.assignment.source import cut_blanks, is_begun, plant
 from cs285.cli.script import temporary_beside
@@ -72,6 +82,8 @@ def make_starter(output: Path, blanks: Sequence[Blank]) -> None:
     """
     texts = _finished_texts(blanks)
     cut = {file: cut_blanks(text, file, blanks) for file, text in texts.items()}
+    if len(blanks) < len(load_blanks()):
+        cut[f"assignment/{CHOSEN}"] = f"blanks = {json.dumps([blank.id for blank in blanks])}\n"
     _write(output, cut, README)
 
 
@@ -126,7 +138,8 @@ def _write(output: Path, texts: dict[str, str], readme: str) -> None:
         for page in sorted((target / "docs").glob("*.md")):
             page.write_text(without_dead_links(page.read_text(), page.parent))
         settings = target / "pyproject.toml"
-        settings.write_text(_settings(settings.read_text(), sorted(texts)))
+        modules = sorted(name for name in texts if name.endswith(".py"))
+        settings.write_text(_settings(settings.read_text(), modules))
         target.replace(output)
 
 
@@ -143,13 +156,19 @@ def copied_files(folders: Sequence[str]) -> list[Path]:
 
 
 def without_dead_links(text: str, folder: Path) -> str:
-    """Return the text of a page in `folder`, with plain text for links to files that do not exist.
+    """Return the text of a page in `folder`, with plain text for links that lead nowhere.
 
-    A reference link must be written `[text][label]`.
+    These are links to files that do not exist, and to headings that another page does not have. A
+    reference link must be written `[text][label]`.
     """
 
     def is_dead(link: str) -> bool:
-        return "://" not in link and not (folder / link.partition("#")[0]).exists()
+        path, _, anchor = link.partition("#")
+        file = folder / path
+        if "://" in link or not path:
+            return False
+        is_page = bool(anchor) and file.suffix == ".md"
+        return not file.exists() or (is_page and anchor not in _anchors(file.read_text()))
 
     def plain(match: re.Match[str]) -> str:
         return match[1] if is_dead(match[2]) else match[0]
@@ -160,6 +179,12 @@ def without_dead_links(text: str, folder: Path) -> str:
             text = text.replace(f"[{label}]: {link}\n", "")
             text = re.sub(rf"\[([^\[\]]*)\]\[{re.escape(label)}\]", r"\1", text)
     return text
+
+
+def _anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub makes for the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _copy(file: Path, target: Path) -> None:

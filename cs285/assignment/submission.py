@@ -160,6 +160,7 @@ def results(verdicts: Sequence[Verdict], notes: Sequence[str], seconds: float) -
     for blank, status, message in verdicts:
         number = numbers[blank.question] = numbers.get(blank.question, 0) + 1
         passed = status == PASSED
+        shown = f"{status} (optional)" if blank.is_optional else status
         tests.append(
             {
                 "name": blank.id,
@@ -167,7 +168,7 @@ def results(verdicts: Sequence[Verdict], notes: Sequence[str], seconds: float) -
                 "score": blank.points if passed else 0,
                 "max_score": blank.points,
                 "status": "passed" if passed else "failed",
-                "output": f"{status}: {message}" if message else status,
+                "output": f"{shown}: {message}" if message else shown,
                 "tags": [QUESTIONS[blank.question]],
                 "visibility": "visible",
             }

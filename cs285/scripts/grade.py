@@ -17,6 +17,7 @@ from cs285.assignment.grading import (
     TIMED_OUT,
     WRONG,
     Verdict,
+    counted,
     grade_tree,
     line_of,
 )
@@ -41,14 +42,15 @@ POLL_SECONDS = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script and return its exit code: 0 if every check passed."""
+    """Run the script and return its exit code: 0 if every check passed (see `counted`)."""
     return run_script(SCRIPT, _run, argv)
 
 
 def _run(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="questions (q1) or blanks (q1.loss); default: all")
+    add("names", nargs="*", metavar="NAME", help="questions (q1) or blanks (q1.loss); "
+        "default: all of this folder")  # fmt: skip
     add("--hint", nargs="?", type=whole_number(1, 2), const=1, metavar="N", help="print the hint "
         "of each blank, its idea; --hint 2: the operation, too")  # fmt: skip
     add("--watch", action="store_true", help="check again whenever a file changes")
@@ -117,7 +119,7 @@ def _grade_submission(given: argparse.Namespace, blanks: Sequence[Blank]) -> int
     print(*notes, f"{points} of {sum(blank.points for blank in blanks)} points", sep="\n")
     if given.results is not None:
         write_results(given.results, results(verdicts, notes, time.monotonic() - begun))
-    return 0 if all(verdict.status == PASSED for verdict in verdicts) else 1
+    return 0 if all(verdict.status == PASSED for verdict in counted(verdicts)) else 1
 
 
 def _times() -> dict[Path, float]:
@@ -139,14 +141,15 @@ def _grade(blanks: Sequence[Blank], seconds: float) -> int:
         print(_lines_of(verdict, line_of(verdict.blank, PACKAGE)), flush=True)
     print()
     for question in dict.fromkeys(blank.question for blank in blanks):
-        print(_bar([v for v in verdicts if v.blank.question == question]))
-    print(_next(verdicts))
-    return 0 if all(verdict.status == PASSED for verdict in verdicts) else 1
+        print(_bar(counted([v for v in verdicts if v.blank.question == question])))
+    print(_next(counted(verdicts)))
+    return 0 if all(verdict.status == PASSED for verdict in counted(verdicts)) else 1
 
 
 def _lines_of(verdict: Verdict, place: str) -> str:
     """Return a verdict as text: a line with the place to edit, and the message below it."""
     blank, status, message = verdict
+    place = f"optional, {place}".rstrip(", ") if blank.is_optional else place
     if status == PASSED:
         return f"  {status:10} {blank.id}"
     if status == BLOCKED:

@@ -35,8 +35,11 @@ def _run(argv: Sequence[str]) -> int:
         if given.seed is not None:
             raise UsageError(f"--seed {given.seed}: must be given with --bugs")
         make_starter(given.output, blanks)
-        points, hours = sum(b.points for b in blanks), sum(b.minutes for b in blanks) / 60
-        print(f"{given.output}: {len(blanks)} blanks, {points} points, about {hours:.1f} hours")
+        required = [blank for blank in blanks if not blank.is_optional]
+        points, hours = sum(b.points for b in required), sum(b.minutes for b in required) / 60
+        optional = "".join(f"; optional: {blank.id}" for blank in blanks if blank.is_optional)
+        print(f"{given.output}: {len(required)} blanks, {points} points, about {hours:.1f} hours"
+            f"{optional}")  # fmt: skip
         print(f"next: cd {given.output}, then read README.md")
     else:
         seed = 1 if given.seed is None else given.seed

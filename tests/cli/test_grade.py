@@ -139,11 +139,23 @@ def test_all_states_in_one_run(starter: Path) -> None:
 
 def test_finished_answers_pass(starter: Path) -> None:
     for blank in load_blanks():
-        answer(starter, blank.id)
+        if not blank.is_optional:
+            answer(starter, blank.id)
     done = run(starter)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(states(done.stdout).values()) == {"passed"}
+    got = states(done.stdout)
+    assert got.pop("q5.icem") == "not begun"
+    assert set(got.values()) == {"passed"}
+    assert re.search(r"not begun +q5.icem +optional, cs285/policies/planners/icem.py", done.stdout)
+    assert "2 of 2 passed, 6 of 6 points" in done.stdout
     assert "all passed; next: the runs in docs/assignment.md" in done.stdout
+    assert run(starter, "q5.icem").returncode == 1
+    answer(starter, "q5.icem", "elites[:, :reused]", "elites[:, :0]")
+    assert run(starter, "q5").returncode == 1
+    answer(starter, "q5.icem")
+    done = run(starter, "q5")
+    assert done.returncode == 0
+    assert "3 of 3 passed" in done.stdout
 
 
 def test_hints_have_two_levels(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,16 +65,19 @@ def test_pages_have_no_dead_links(starter: Path) -> None:
         links += re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
         paths = [link.partition("#")[0] for link in links if "://" not in link]
         assert [path for path in paths if not (page.parent / path).exists()] == [], page
+        assert without_dead_links(text, page.parent) == text, page
         prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         labels = set(re.findall(r"\]\[([^\[\]]+)\]", prose))
         assert labels <= set(re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE)), page
 
 
 def test_dead_links_become_plain_text(tmp_path: Path) -> None:
-    (tmp_path / "kept.md").touch()
-    text = "[a\nb](gone.md#c), ![d](gone.png), [e](kept.md#f), [g](#h), [i](https://j), "
-    text += "[k][l], [m][n]\n\n[l]: gone/l.md#o\n[n]: kept.md\n"
-    expected = "a\nb, d, [e](kept.md#f), [g](#h), [i](https://j), k, [m][n]\n\n[n]: kept.md\n"
+    (tmp_path / "kept.md").write_text("# The F: `f`\n")
+    text = "[a\nb](gone.md#c), ![d](gone.png), [e](kept.md#the-f-f), [g](#h), [i](https://j), "
+    text += "[p](kept.md#f), [k][l], [m][n]\n\n[l]: gone/l.md#o\n[n]: kept.md\n"
+    expected = (
+        "a\nb, d, [e](kept.md#the-f-f), [g](#h), [i](https://j), p, k, [m][n]\n\n[n]: kept.md\n"
+    )
     assert without_dead_links(text, tmp_path) == expected
 
 
@@ -155,6 +158,18 @@ def test_selected_questions_and_blanks(tmp_path: Path, capsys: pytest.CaptureFix
     marked = [f for f in folder.glob("cs285/**/*.py") if "\n    raise BlankError(" in f.read_text()
         or "\n        raise BlankError(" in f.read_text()]  # fmt: skip
     assert sorted(f.name for f in marked) == ["ff_model.py", "losses.py", "rl_trainer.py"]
+    graded = run(folder, "scripts/grade.py")
+    assert (graded.returncode, graded.stderr) == (1, "")
+    assert re.findall(r"not begun +(\S+)", graded.stdout) == ["q0.iterate", "q1.loss"]
+    assert "0 of 3 points" in graded.stdout
+
+
+def test_optional_blank_is_no_part_of_the_hours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--output", str(tmp_path / "hw4"), "--questions", "q5"]
+    assert make_starter.main(words) == 0
+    assert "2 blanks, 6 points, about 0.6 hours; optional: q5.icem" in capsys.readouterr().out
 
 
 def test_bug_hunt_plants_listed_mistakes(
