@@ -24,7 +24,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from cs285.assignment.blanks import MISTAKES, PACKAGE, QUESTIONS, Blank
-from cs285.assignment.grading import PASSED, WRONG, Verdict, look, run_checks, start_worker
+from cs285.assignment.grading import (
+    PASSED,
+    WRONG,
+    Verdict,
+    counted,
+    look,
+    run_checks,
+    start_worker,
+)
 from cs285.assignment.source import graft
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import RunError, UsageError
@@ -173,8 +181,9 @@ def results(verdicts: Sequence[Verdict], notes: Sequence[str], seconds: float) -
                 "visibility": "visible",
             }
         )
-    passed_count = sum(verdict.status == PASSED for verdict in verdicts)
-    lines = [f"{passed_count} of {len(verdicts)} checks passed.", *notes]
+    counting = counted(verdicts)
+    passed_count = sum(verdict.status == PASSED for verdict in counting)
+    lines = [f"{passed_count} of {len(counting)} checks passed.", *notes]
     return {
         "tests": tests,
         "output": "\n".join(lines),

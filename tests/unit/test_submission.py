@@ -168,6 +168,9 @@ def test_results_have_gradescopes_form() -> None:
     assert content["execution_time"] == 3.2
     assert content["output"] == "1 of 2 checks passed.\nnote"
     assert "score" not in content  # the sum of the tests
+    skipped = results([Verdict(one, "wrong", "why"), Verdict(other, "not begun", "")], [], 3.21)
+    assert skipped["output"] == "0 of 1 checks passed."
+    assert skipped["tests"][1]["output"] == "not begun (optional)"
     loss, icem = content["tests"]
     assert (loss["score"], loss["max_score"], loss["status"]) == (0, one.points, "failed")
     assert (icem["score"], icem["max_score"], icem["status"]) == (0, 0, "passed")

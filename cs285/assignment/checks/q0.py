@@ -147,7 +147,10 @@ def _run_iteration(number: int, is_logged: bool) -> tuple[list[str], dict[str, f
     trainer.agent = SimpleNamespace(add_to_replay_buffer=add)
     trainer.advise, trainer._collect, trainer._train, trainer._log = advise, collect, train, log
     trainer._log_video = lambda iteration: note(f"video {iteration}")
-    return diary, trainer._iterate(number, is_logged)
+    scalars = trainer._iterate(number, is_logged)
+    is_timed = f"video {number}" not in diary or "videos" in trainer.stopwatch.seconds
+    require(is_timed, 'the stopwatch must time the video: with self.stopwatch.phase("videos")')
+    return diary, scalars
 
 
 class _Counting(gym.Env):

@@ -337,7 +337,7 @@ def predict() -> None:
     outputs.requires_grad_()
     with unchanged(obs=obs):
         state, prediction = returned("_predict", learner._predict(obs, outputs, None, None), 2)
-    require(isinstance(prediction, Prediction), "`_predict` must return a state and a Prediction")
+    returned("_predict", prediction, kind=Prediction)
     expected = obs + change[..., :2]
     wrong: list[tuple[str, Any]] = [
         ("denormalise the change", obs + outputs[..., :2]),

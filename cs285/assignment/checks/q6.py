@@ -61,7 +61,7 @@ def sample() -> None:
     mean, log_std, noise = (torch.randn(5, 2, generator=draw) for _ in range(3))
     mean.requires_grad_()
     with replaced(policy, forward=lambda obs: (mean, log_std)):
-        got = returned("sample", policy.sample(torch.zeros(5, 3), noise), 2)
+        got = returned("sample", policy.sample(torch.zeros(5, 3), noise), kind=Sample)
     u = mean.detach() + log_std.exp() * noise
     actions = u.tanh()
     normal = torch.distributions.Normal(mean.detach().double(), log_std.double().exp())
@@ -130,7 +130,7 @@ def critic() -> None:
         )
     require("obs" in seen, "`policy.sample` was not called")
     require("values" in seen, "`td_target` was not called")
-    returned("critic_loss", got, 2)
+    returned("critic_loss", got, kind=sac_losses.CriticLoss)
     current = [("the next actions belong to the next observations", batch.obs)]
     expect("observations of the next actions", seen["obs"], batch.next_obs, current)
     expect("noise of the next actions", seen["noise"], noise)
@@ -189,7 +189,7 @@ def actor() -> None:
         got = sac_losses.actor_loss(policy, critic, obs, noise, log_temperature, -2.0)
     require(seen, "`policy.sample` was not called")
     require(seen[0] is obs and seen[1] is noise, "sample must get the observations and the noise")
-    returned("actor_loss", got, 3)
+    returned("actor_loss", got, kind=sac_losses.ActorLoss)
     value, entropy = critic.value_for_actor(obs, acs).mean(), -log_probs.mean()
     wrong: list[tuple[str, Any]] = [
         ("minus Q: the policy climbs the value", -0.25 * entropy + value),
@@ -291,7 +291,7 @@ def rollout() -> None:
 
         model = ShiftingModel(*gains)
         got = roll_out(model, acs_of, task, start, length, propagation, generator())
-        return returned("roll_out", got, 4)
+        return returned("roll_out", got)
 
     # The mean of the gains is 1, too.
     for propagation, gains in (("mean", (0.5, 1.5)), ("random_member", (1.0, 1.0))):

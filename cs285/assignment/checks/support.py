@@ -62,11 +62,16 @@ def require_tensor(what: str, got: Any, dtype: torch.dtype = torch.float32) -> N
     require(got.dtype == dtype, f"{what}: {kind}, got {got.dtype}")
 
 
-def returned(function: str, got: Any, count: int = 1) -> Any:
-    """Return what a function returned. Raises WrongError unless these are `count` values."""
+def returned(function: str, got: Any, count: int = 1, kind: type = object) -> Any:
+    """Return what a function returned. Raises WrongError unless it is `count` values, or a `kind`.
+
+    With `count` 1, the value may be anything but None.
+    """
     require(got is not None, f"`{function}` returned None")
     number = len(got) if isinstance(got, tuple) else 1
     require(count in (1, number), f"`{function}` must return {count} values, got {number}")
+    name = type(got).__name__
+    require(isinstance(got, kind), f"`{function}` must return a {kind.__name__}, got a {name}")
     return got
 
 
