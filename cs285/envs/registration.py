@@ -150,7 +150,9 @@ def _import_plugins(env_name: str) -> None:
 def _hint(env_name: str) -> str:
     """Return how to make a missing task known, or "" if nothing is known about it."""
     if env_name.startswith(FROM_PYTHON):
-        return "; this one was given to cs285.train; cs285.load(folder, env=...) takes it again"
+        return (
+            "; this one was a class or a function; cs285.load(folder, env=...) takes it"
+        )
     for _, extra, beginnings in PLUGINS:
         if env_name.startswith(beginnings):
             return f"; this one needs pip install 'cs285[{extra}]' (in the checkout: '.[{extra}]')"
