@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cs285.agents.registry import find_agent
 from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.cli.launch import execute
+from cs285.config import presets
 from cs285.envs import make_env
 from cs285.envs.checked_env import close_env
 from cs285.envs.registration import FROM_PYTHON
@@ -24,6 +25,7 @@ from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.recording.rendering import VARIABLE, restore_renderer
+from cs285.infrastructure.run_folder import read_config
 from cs285.models.base_model import DynamicsModel
 from cs285.models.model_env import ModelEnv
 from cs285.policies.base_policy import Memory
@@ -120,15 +122,14 @@ def load(
     """Return the agent of the run in a log folder, ready to act on a CPU.
 
     `checkpoint` is "last" (the default), "previous", "best" (the weights that the policy needs to
-    act), or an iteration of a run with --save_params. Give `env` if the run's environment was a
-    class or a function.
+    act), or an iteration of a run with --save_params. `env` replaces the run's environment; give it
+    if that was a class or a function. In this process, the run's id of it then means `env`.
 
     Raises UsageError: the folder has no such checkpoint, or imports a module and is not `trusted`.
     """
-    if env is not None:
-        env_id_of(env)
+    changed = {} if env is None else {"env_name": env_id_of(env, _python_id(Path(folder)))}
     which = best_if_alone(folder) if checkpoint is None else str(checkpoint)
-    run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which)
+    run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which, **changed)
     close_env(run.env)
     return Agent(Path(folder), run)
 
@@ -146,13 +147,14 @@ def train(
     iteration. An `env` that is a class or a function runs in this process only. Raises RunError: a
     flag is bad, or the run fails.
     """
-    if flags.get("checkpoint_freq") == flags.get("scalar_log_freq") == -1:
-        raise UsageError(
-            "checkpoint_freq -1: must be another value, or scalar_log_freq must be, because such a "
-            "run keeps no agent to return"
-        )
+    for name, value in {"checkpoint_freq": -1, "dry_run": True, "preset": presets.LIST}.items():
+        if flags.get(name) == value:
+            raise UsageError(
+                f"{name} {value}: must be another value, because it leaves no agent to return"
+            )
     entry = find_agent(agent)
-    words = ["--env_name", env_id_of(env)]
+    resumed = flags.get("resume")
+    words = ["--env_name", env_id_of(env, resumed and _python_id(Path(resumed)))]
     if not isinstance(env, str):
         flags.setdefault("num_workers", 1)
     words += words_of({name: value for name, value in flags.items() if value is not None})
@@ -161,21 +163,40 @@ def train(
         folder = execute(entry, words, callback)
     finally:  # a run without videos disables rendering for its process
         restore_renderer(users_renderer)
-    assert folder is not None  # only --preset list has none
+    assert folder is not None
     return load(folder, trusted=True)
 
 
-def env_id_of(env: Env) -> str:
-    """Return a Gymnasium id for an environment; register a class or function as python/NAME-v0."""
+def env_id_of(env: Env, env_id: str | None = None) -> str:
+    """Return the Gymnasium id of an environment.
+
+    A class or function is registered as `env_id`, or else as python/NAME-v0. Another one of this
+    NAME becomes python/NAME_2-v0, because the first may still be in use.
+    """
     if isinstance(env, str):
         return env
-    name = getattr(env, "__name__", type(env).__name__)
+    name = getattr(getattr(env, "func", env), "__name__", type(env).__name__)  # func: of a partial
     if not callable(env):
         raise UsageError(
             f"env {name}: is an instance; must be a Gymnasium id, or a class or a function that "
             f"creates the environment, such as {name}"
         )
-    env_id = f"{FROM_PYTHON}{re.sub(r'[^a-zA-Z0-9]+', '_', name).strip('_')}-v0"
+    if env_id is None:
+        name = re.sub(r"[^a-zA-Z0-9]+", "_", name).strip("_")
+        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        ids = (f"{FROM_PYTHON}{each}-v0" for each in names)
+        env_id = next(each for each in ids if _entry_point(each) in (None, env))
     gym.registry.pop(env_id, None)
     gym.register(env_id, entry_point=env)
     return env_id
+
+
+def _entry_point(env_id: str) -> Any:
+    spec = gym.registry.get(env_id)
+    return spec and spec.entry_point
+
+
+def _python_id(folder: Path) -> str | None:
+    """Return the id of the environment of the run in `folder` if it was a class or a function."""
+    env_id = str(read_config(folder)["flags"].get("env_name"))
+    return env_id if env_id.startswith(FROM_PYTHON) else None

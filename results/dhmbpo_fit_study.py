@@ -45,6 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "batch 512": {**STOPPING, "train_batch_size": 512},
     "1000 steps, falling rate": {"num_agent_train_steps_per_iter": 1000},
     "2000 steps, falling rate": {},  # the preset
+    "8000 steps, falling rate": {"num_agent_train_steps_per_iter": 8000},
     "2000 steps, constant rate": {"learning_rate_schedule": "constant"},
     "authors": {**STOPPING, "train_batch_size": 2048, "fit_patience": 124},
 }

@@ -48,7 +48,7 @@ class MBAgent(BaseAgent):
             generator = make_generator(seed, "model init")
             dynamics = build_model(task, model, self.task_model.learns_reward, generator)
         self.model = dynamics.to(device)
-        weights = list(self.model.parameters())
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = make_adam(weights, model.learning_rate) if weights else None
         if compile and self.optimizer:
             with_tensor_rate(self.optimizer)

@@ -131,6 +131,10 @@ def _saturating_cost(
     if settings.pilco_target is not None:
         target = numbers(settings.pilco_target)
     if settings.pilco_weights is not None:
+        if not any(numbers(settings.pilco_weights)):
+            raise UsageError(
+                f"--pilco_weights {settings.pilco_weights}: must have a number above 0"
+            )
         matrix = np.diag(np.sqrt(numbers(settings.pilco_weights)))
     if target is None or matrix is None or len(target) != size or np.shape(matrix)[-1] != size:
         raise UsageError(

@@ -59,12 +59,12 @@ class AgentEntry:
         )
 
 
-AGENTS: dict[str, AgentEntry] = {}
+AGENTS: dict[str, AgentEntry] = {}  # by full name
 
 
 def register(entry: AgentEntry) -> AgentEntry:
     """Add an agent to the registry and return its entry."""
-    AGENTS[entry.name] = entry
+    AGENTS[entry.full_name] = entry
     return entry
 
 
@@ -92,9 +92,10 @@ def check_trust(argument: str, name: str, trusted: bool, named: Container[str] =
 def find_agent(name: str) -> AgentEntry:
     """Return the entry of the agent NAME. MODULE:NAME imports the module first.
 
-    Raises UsageError: the module cannot be imported or there is no such agent.
+    NAME alone also finds the newest user-defined agent of this name in an imported module. Raises
+    UsageError: the module cannot be imported or there is no such agent.
     """
-    module, _, short_name = name.rpartition(":")
+    module, _, _ = name.rpartition(":")
     if module:
         try:
             if not all(part.isidentifier() for part in module.split(".")):
@@ -105,9 +106,10 @@ def find_agent(name: str) -> AgentEntry:
                 f"agent {name}: cannot import {module} ({error}); must be MODULE:NAME of an "
                 "importable module"
             ) from error
-    if short_name not in AGENTS or (module and AGENTS[short_name].module != module):
+    by_name = AGENTS if module else {entry.name: entry for entry in AGENTS.values()} | AGENTS
+    if name not in by_name:
         raise UsageError(f"agent {name}: must be {', '.join(AGENTS)}, or MODULE:NAME")
-    return AGENTS[short_name]
+    return by_name[name]
 
 
 def agent_of_run(content: dict[str, Any]) -> AgentEntry:

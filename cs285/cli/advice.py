@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.replay_buffer import Path
+from cs285.infrastructure.replay_buffer import Path, Transitions, stack_paths
 from cs285.models.task_model import TaskModel
 from cs285.networks.compilation import can_compile
 
@@ -40,6 +40,9 @@ class Advice:
         pilco = getattr(config, "pilco", None)
         self.most_rows = pilco.pilco_max_rows if pilco else None
         self.rows = 0  # collected in this session
+        self.get_reward = task.get_reward
+        if model is not None and TaskModel.of(task, model).learns_reward:
+            self.get_reward = None
 
     def __call__(self, paths: list[Path], iteration: int) -> None:
         """Print the warnings for the paths of an iteration."""
@@ -51,6 +54,8 @@ class Advice:
                 flush=True,
             )
             self.misses_termination = False
+        if iteration == 0 and self.get_reward is not None:
+            self._compare_rewards(stack_paths(paths))
         self.rows += collected
         if self.most_rows is not None and self.rows > self.most_rows:
             print(
@@ -64,5 +69,19 @@ class Advice:
                 f"warning: --sac_train_batch_size {self.sac_batch} exceeds the {collected} "
                 "collected env steps, so real transitions repeat within a batch; raise "
                 "--batch_size_initial or lower --sac_train_batch_size",
+                flush=True,
+            )
+
+    def _compare_rewards(self, data: Transitions) -> None:
+        """Warn if the task's `get_reward` is not the reward of most steps."""
+        assert self.get_reward is not None
+        rewards, _ = self.get_reward(data.next_obs, data.acs)
+        differs = ~torch.isclose(rewards.float(), data.rewards, rtol=0.01, atol=0.01)
+        if differs.float().mean() > 0.5:
+            print(
+                "warning: the task's get_reward(next observation, action) is "
+                f"{rewards.mean():.4g} in the mean of iteration 0, but the task's rewards are "
+                f"{data.rewards.mean():.4g}; imagined steps use get_reward; fix it, or pass "
+                "--learned_reward",
                 flush=True,
             )

@@ -105,7 +105,8 @@ def execute(
     for line in describe_ineffective(given, config, flag_tools.defaults(entry.config_class)):
         print(line)
     if is_dry:
-        _prepare(config)
+        task, device, _ = _prepare(config)
+        entry.build(config, task, device)
         return None
     return start_run(entry, config, callback)
 
@@ -205,7 +206,7 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
         "--dry_run",
         action="store_true",
         default=flag_tools.ABSENT,
-        help="check the flags and the task, and start no run",
+        help="check the flags and the task, build the agent, and start no run",
     )
     presets.add_flag(parser)
     flag_tools.add_flags(parser, entry.config_class)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cs285.envs.checked_env import CheckedEnv
-from cs285.infrastructure.errors import DivergedError
+from cs285.infrastructure.errors import DivergedError, RunError
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Memory, Policy
@@ -76,9 +76,16 @@ def decide(
 ) -> NDArray[np.float32]:
     """Return the policy's next actions (B, A) in B episodes.
 
-    Raises DivergedError: an action is non-finite. A simulator never receives such an action.
+    Raises RunError: the actions have another shape. Raises DivergedError: an action is
+    non-finite. A simulator never receives such an action.
     """
     actions = policy.get_action(np.stack([episode.obs[-1] for episode in episodes]), memories)
+    shape = len(episodes), *(episodes[0].env.actions.shape or ())
+    if np.shape(actions) != shape:
+        raise RunError(
+            f"the policy returned actions of shape {np.shape(actions)}; must be {shape}: one row "
+            "per environment"
+        )
     if not np.isfinite(actions).all():
         raise DivergedError(
             "the policy returned a non-finite action; if learning diverged, lower the learning "

@@ -150,7 +150,16 @@ def _hints(group: type) -> dict[str, Any]:
 
 
 def typed_fields(group: type) -> list[tuple[dataclasses.Field, type]]:
-    """Return the fields of a flag group with their types: bool, int, float or str."""
+    """Return the fields of a flag group with their types: bool, int, float or str.
+
+    Raises UsageError: a field was not declared by `flag`.
+    """
+    for field in dataclasses.fields(group):
+        if "help" not in field.metadata:
+            raise UsageError(
+                f"{group.__name__}.{field.name}: must be declared by cs285.config.flags.flag("
+                "default, help text)"
+            )
     types = {name: typing.get_args(t) or (t,) for name, t in _hints(group).items()}
     return [
         (field, next(t for t in (bool, int, float, str) if t in types[field.name]))
@@ -201,6 +210,8 @@ def check_values(group: type, values: dict[str, Any]) -> None:
         if field.name in values:
             value = values[field.name]
             is_of_type = has_type(value, hints[field.name])
+            if kind is float and is_of_type and value and not 1e-30 <= abs(value) <= 1e30:
+                raise UsageError(f"--{field.name} {value}: must be 0, or 1e-30 to 1e30 in size")
             if not (is_of_type and (value is None or field.metadata["check"].holds(value))):
                 raise invalid(field, kind, value)
 

@@ -169,7 +169,7 @@ class ModelConfig:
             )
         if self.model == "homoscedastic" and self.model_loss != "nll":
             raise UsageError(
-                f"--model_loss {self.model_loss}: must be nll with --model homoscedastic"
+                f"--model homoscedastic: must have --model_loss nll, not {self.model_loss}"
             )
         if self.learning_rate_schedule == "falling" and self.holdout_ratio > 0:
             raise UsageError(

@@ -102,7 +102,7 @@ class CheckedEnv:
     def _as_declared(self, action: NDArray[np.float32]) -> NDArray[np.floating]:
         """Return a copy of an action (A,) for `step`."""
         box = self.actions
-        if not isinstance(box, gym.spaces.Box) or box.dtype == action.dtype:
+        if not isinstance(box, gym.spaces.Box):
             return np.array(action)
         return np.clip(action.astype(box.dtype), box.low, box.high)
 

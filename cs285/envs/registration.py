@@ -111,6 +111,11 @@ def make_env(
             )
             for wrapper in wrappers.split():
                 env = _wrapper(wrapper)(env)
+                if not isinstance(env, gym.Env):
+                    raise UsageError(
+                        f"--env_wrappers {wrapper}: returned {type(env).__name__}; must return an "
+                        "environment"
+                    )
             if limit_outside:
                 env = gym.wrappers.TimeLimit(env, limit_outside)
     except UsageError:
@@ -122,8 +127,9 @@ def make_env(
                 f"--env_name {env_name}: cannot find this environment ({reason}); must be "
                 f"{VALID_TASKS}{_hint(env_name)}"
             ) from error
+        given = f" --env_kwargs {kwargs}" * bool(kwargs)
         raise UsageError(
-            f"--env_name {env_name}: its constructor raised {describe_error(error)}"
+            f"--env_name {env_name}{given}: its constructor raised {describe_error(error)}"
         ) from error
     if isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
         return gym.wrappers.FlattenObservation(env)
@@ -150,7 +156,7 @@ def _import_plugins(env_name: str) -> None:
 def _hint(env_name: str) -> str:
     """Return how to make a missing task known, or "" if nothing is known about it."""
     if env_name.startswith(FROM_PYTHON):
-        return "; this one was given to cs285.train; cs285.load(folder, env=...) takes it again"
+        return "; this one was a class or a function; cs285.load(folder, env=...) takes it"
     for _, extra, beginnings in PLUGINS:
         if env_name.startswith(beginnings):
             return f"; this one needs pip install 'cs285[{extra}]' (in the checkout: '.[{extra}]')"

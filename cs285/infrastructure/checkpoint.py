@@ -10,12 +10,14 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.files import open_regular
 from cs285.infrastructure.interrupts import delayed_interrupts
 from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, checkpoint_name, run_id
 
 FORMAT = "cs285 checkpoint 5"
+# What torch.load reads without running code, apart from lists, tuples and dictionaries.
+PLAIN = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, bytes, type(None))
 
 
 class _Sink:
@@ -47,8 +49,10 @@ def save_checkpoint(
 
     `owner` is the id of the run that the state belongs to. The old content of `file` is kept as
     `previous`. An interrupt takes effect after the write. Raises OSError: the disk is full or not
-    writable; `file` then keeps its old content.
+    writable. Raises RunError: `load_checkpoint` would refuse a value. `file` then keeps its old
+    content.
     """
+    _check_plain(state, "")
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         with delayed_interrupts(), temporary.open("wb") as stream:
@@ -66,6 +70,22 @@ def save_checkpoint(
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _check_plain(value: Any, place: str) -> None:
+    """Raise RunError, with the `place` in the state, if a value is not plain."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_plain(key, f"{place} key {key!r}")
+            _check_plain(inner, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _check_plain(inner, f"{place}[{number}]")
+    elif type(value) not in PLAIN:
+        raise RunError(
+            f"cannot save state{place}, which is a {type(value).__name__}; must be a tensor, a "
+            "number, text, None, or a list or dictionary of these"
+        )
 
 
 def _keep(file: Path, previous: Path) -> None:

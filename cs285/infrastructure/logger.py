@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.files import read_table, reading
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.event_file import EventFile
@@ -132,10 +133,19 @@ class Logger:
 
 
 def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the last value of each curve (steps,); this waits once for the device."""
+    """Return the last value of each curve (steps,) or value (); this waits once for the device.
+
+    Raises RunError: a metric is no tensor of numbers, or an empty one.
+    """
     if not metrics:
         return {}
-    last = torch.stack([curve[-1].double() for curve in metrics.values()])
+    for name, curve in metrics.items():
+        if not isinstance(curve, Tensor) or curve.numel() == 0 or curve.is_complex():
+            raise RunError(
+                f"the agent returned the metric {name} as {type(curve).__name__} of shape "
+                f"{np.shape(curve)}; must be a tensor (steps,) or ()"
+            )
+    last = torch.stack([curve.reshape(-1)[-1].double() for curve in metrics.values()])
     return dict(zip(metrics, last.tolist(), strict=True))
 
 

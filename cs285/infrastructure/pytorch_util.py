@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from cs285.infrastructure.errors import UsageError
 
-# A column is constant, up to float32 rounding, if its std is at most CONSTANT * |mean| + TINY.
-CONSTANT, TINY = 1e-6, 1e-12
+# A column is constant, up to float32 rounding, if its std is at most CONSTANT * |mean| + TINY:
+# 2 to 4 units in the last place.
+CONSTANT, TINY = 2.5e-7, 1e-12
 
 
 def select_device(no_gpu: bool, which_gpu: int) -> torch.device:
@@ -133,9 +134,12 @@ def with_tensor_rate(optimizer: torch.optim.Adam) -> torch.optim.Adam:
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one gradient step on `loss` () for the optimiser's parameters only."""
+    """Take one gradient step on `loss` () for the optimiser's parameters only.
+
+    Parameters that the loss does not use keep their values.
+    """
     parameters = _parameters(optimizer)
-    gradients = torch.autograd.grad(loss, parameters)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     if torch.compiler.is_compiling():

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import from_numpy
 
 REPLAY_CAPACITY = 1_000_000  # real transitions that an agent keeps
@@ -147,7 +148,7 @@ class ReplayBuffer:
         """Return indices (*shape, length) into `rows` of random sequences.
 
         A sequence is `length` consecutive steps of one episode. All sequences are equally likely.
-        Raises ValueError: no episode has `length` steps.
+        Raises UsageError: no episode has `length` steps.
         """
         oldest = self.next_row if self._size == self.capacity else 0
         order = (torch.arange(self._size) + oldest) % self.capacity
@@ -155,7 +156,10 @@ class ReplayBuffer:
         firsts = torch.arange(max(self._size - length + 1, 0))
         firsts = firsts[episodes[firsts] == episodes[firsts + length - 1]]
         if len(firsts) == 0:
-            raise ValueError(f"no episode has {length} steps")
+            raise UsageError(
+                f"no episode has {length} steps; must be collected, because the model is fitted to "
+                f"sequences of {length}"
+            )
         chosen = firsts[torch.randint(len(firsts), tuple(shape), generator=generator)]
         return order[chosen[..., None] + torch.arange(length)]
 

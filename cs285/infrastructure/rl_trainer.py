@@ -21,7 +21,7 @@ from cs285.config.run import RunConfig
 from cs285.envs.checked_env import close_env
 from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
-from cs285.infrastructure.errors import DivergedError, UsageError
+from cs285.infrastructure.errors import DivergedError, RunError, UsageError
 from cs285.infrastructure.interrupts import Interrupts
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
@@ -97,6 +97,10 @@ class RL_Trainer:
         evaluation, if the task has success criteria. Raises UsageError: the checkpoint is
         missing although progress.csv has rows, or it belongs to another run.
         """
+        if config.save_params and not agent.parameters_dict():
+            raise UsageError(
+                "--save_params: must be omitted, because this agent's `parts` name no weights"
+            )
         self.config, self.folder, self.agent = config, folder, agent
         self.random_policy, self.collector, self.evaluator = random_policy, collector, evaluator
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
@@ -214,7 +218,7 @@ class RL_Trainer:
                 has_checkpoint = (self.folder / CHECKPOINT).exists()
                 raise DivergedError(
                     f"{name} is {value} in iteration {iteration}: learning diverged; start a new "
-                    "run with a smaller --learning_rate or --sac_learning_rate"
+                    "run, for example with a smaller learning rate"
                     + (f"; the last checkpoint is {self.folder / CHECKPOINT}" * has_checkpoint)
                 )
         if iteration == 0 and self.agent.model is not None and "Training Loss" in losses:
@@ -263,8 +267,13 @@ class RL_Trainer:
             **counters.train_statistics,
             "Train_EnvstepsSoFar": float(counters.env_steps),
             "TimeSinceStart": time.monotonic() - self._started,
-            **metrics,
         }
+        if taken := scalars.keys() & metrics.keys():
+            raise RunError(
+                f"the agent returned the metric {min(taken)}; must have another name, because the "
+                "trainer logs this one"
+            )
+        scalars |= metrics
         if counters.initial_return is not None:
             scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
         with self.stopwatch.phase("log"):

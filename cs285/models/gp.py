@@ -120,7 +120,8 @@ class GPModel(DynamicsModel):
     def functions(self) -> KernelSum:
         """The posterior of the last fit."""
         if self._functions is None:
-            self._functions = self._posterior()
+            with torch.inference_mode(False):  # callers with gradients use it later
+                self._functions = self._posterior()
         return self._functions
 
     def inputs_of(self, obs: Tensor, acs: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class MPCPolicy:
         """
         return to_numpy(self.plan(obs, memories)[:, 0])
 
-    @torch.inference_mode()
+    @torch.no_grad()  # a planner may still use torch.enable_grad
     def plan(self, obs: NDArray[np.float32], memories: Sequence[Memory]) -> Tensor:
         """Return the best plans (B, H, A) for obs (B, O).
 
@@ -129,7 +129,8 @@ class MPCPolicy:
         states = states[:, None, :, None].expand(M, K, B, N, -1).reshape(M, K * B * N, -1)
         returns = torch.zeros(M, K * B * N, device=states.device)
         alive = torch.ones_like(returns, dtype=torch.bool)
-        predict = self.model.planning_step()
+        model = self.model
+        predict = model.frozen_step() if torch.is_grad_enabled() else model.planning_step()
         for step in range(H):
             acs = _repeated(sequences[:, :, step].reshape(B * N, A), K).expand(M, -1, -1)
             noise = None

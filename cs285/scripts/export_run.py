@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.evaluation import evaluate
 from cs285.analysis.rebuild import rebuild
 from cs285.cli.script import add_trust_flag, run_script
@@ -133,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    add_current_folder_to_path()
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     add = parser.add_argument
     add("folder", metavar="LOGDIR", type=Path, help="log folder of the run")

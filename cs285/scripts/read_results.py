@@ -20,6 +20,7 @@ from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.recording.progress import Notify
 
 SCRIPT = "read_results.py"
+LAST = 3  # evaluations; results/ and docs/assignment.md state their mean
 USUAL = (ITERATION, ENV_STEPS, "Train_AverageReturn", EVAL_RETURN)
 
 
@@ -61,6 +62,9 @@ def print_table(run: Run, names: Sequence[str]) -> None:
     print(printable(f"{run.name}  {run.path}"))
     for row in [header, *zip(*columns, strict=True)]:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+    if EVAL_RETURN in names and len(run) > LAST:
+        mean = run.column(EVAL_RETURN)[-LAST:].mean()
+        print(f"{EVAL_RETURN}, mean of the last {LAST}: {mean:.6g}")
 
 
 def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None:

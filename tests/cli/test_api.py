@@ -1,5 +1,6 @@
 """Tests of cs285.train and cs285.load, and of scripts that worker processes cannot import."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cs285 import api
 from cs285.analysis.evaluation import evaluate
 from cs285.envs import make_env
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.recording import rendering
 from tests.conftest import TINY, TINY_MBPO, read_curve
 from tests.toys import LabelledReach, LinearReach
 
@@ -85,7 +87,7 @@ def test_predict_flattens_a_dict_observation(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="must be"):
             agent.predict(bad)
     gym.registry.pop(agent.config.run.env_name)  # as in another process
-    with pytest.raises(UsageError, match=r"cs285\.load\(folder, env=\.\.\.\) takes it again"):
+    with pytest.raises(UsageError, match=r"cs285\.load\(folder, env=\.\.\.\) takes it"):
         evaluate(agent.folder, 1)
     cs285.load(agent.folder, env=LabelledReach)
     assert np.isfinite(evaluate(agent.folder, 1, num_workers=1).returns).all()
@@ -95,7 +97,9 @@ def test_training_refuses_what_it_could_not_return() -> None:
     with pytest.raises(UsageError, match="env LinearReach: is an instance; must be"):
         cs285.train("mb", LinearReach())  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="checkpoint_freq -1: must be another value"):
-        cs285.train("mb", LinearReach, checkpoint_freq=-1, scalar_log_freq=-1)
+        cs285.train("mb", LinearReach, checkpoint_freq=-1)
+    with pytest.raises(UsageError, match="dry_run True: must be another value"):
+        cs285.train("mb", LinearReach, dry_run=True)
 
 
 def test_a_planner_remembers_the_plan_of_each_row_until_reset(run_tiny: Run) -> None:
@@ -197,9 +201,61 @@ def test_script_with_its_own_task(code: str, reason: str, tmp_path: Path) -> Non
 
 def test_ids_of_environments() -> None:
     assert cs285.api.env_id_of("Hopper-v5") == "Hopper-v5"
-    assert cs285.api.env_id_of(lambda: LinearReach()) == "python/lambda-v0"
+    assert cs285.api.env_id_of(lambda: LinearReach()).startswith("python/lambda")
     env_id = cs285.api.env_id_of(LinearReach)
     assert env_id == "python/LinearReach-v0" and isinstance(gym.make(env_id).unwrapped, LinearReach)
+    assert cs285.api.env_id_of(LinearReach) == env_id
+    partials = [functools.partial(LabelledReach) for _ in range(2)]
+    first, second, again = (cs285.api.env_id_of(each) for each in [*partials, partials[0]])
+    assert first == again != second and "LabelledReach" in first
+
+
+class Costly(LinearReach):
+    """Costs a thousand times more."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = super().step(action)
+        return obs, 1000 * reward, *rest
+
+
+def test_environments_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    flags = flags_of(TINY_MBPO, tmp_path)
+    first = cs285.train("mbpo", lambda: LinearReach(), **flags)
+    returns = evaluate(first.folder, 1).returns
+    second = cs285.train("mbpo", lambda: Costly(), **flags)
+    assert (evaluate(first.folder, 1).returns == returns).all()
+    assert evaluate(second.folder, 1).returns.sum() < 100 * returns.sum()
+    env_id = cs285.load(first.folder, env=Costly).config.run.env_name
+    assert env_id == first.config.run.env_name
+    assert evaluate(first.folder, 1).returns == pytest.approx(1000 * returns)
+    for name in [name for name in gym.registry if name.startswith("python/")]:
+        gym.registry.pop(name)  # as in another process
+    loaded = cs285.load(second.folder, env=Costly)
+    assert loaded.config.run.env_name == second.config.run.env_name
+    resumed = cs285.train("mbpo", Costly, resume=second.folder, n_iter=3)
+    assert resumed.folder == second.folder
+    by_id = cs285.train("mbpo", "tests.toys:LinearReach-v0", **flags)
+    assert cs285.load(by_id.folder, env=Costly).config.run.env_name == "python/Costly-v0"
+
+
+class Drawn(LinearReach):
+    """Renders a black image."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        return np.zeros((64, 64, 3), np.uint8)
+
+
+def test_video_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "MUJOCO_TASK", "missing-v0")  # no OpenGL is needed
+    flags = {**flags_of(TINY, tmp_path), "n_iter": 1, "video_log_freq": 1}
+    agent = cs285.train("mb", Drawn, **flags)
+    assert (agent.folder / "videos" / "eval_rollouts_itr_0.mp4").stat().st_size > 0
 
 
 def test_false_and_bad_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

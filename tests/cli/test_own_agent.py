@@ -4,19 +4,23 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from cs285.agents.registry import AGENTS, find_agent
+from cs285.agents.registry import AGENTS, AgentEntry, find_agent
 from cs285.cli.launch import launch
+from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.run_folder import config_text
 from cs285.scripts.diagnose import main as diagnose
 from tests.cli.processes import ROOT, events, only_folder, start, start_module, wait_until
 from tests.conftest import arguments, exit_code_of, read_curve, runner
+from tests.toy_agent import HillClimber
 
 Run = Callable[..., Path]
 MODULE, NAME = "tests.toy_agent", "tests.toy_agent:toy"
@@ -88,6 +92,61 @@ def test_agent_has_its_own_flags(run_toy: Run, capsys: pytest.CaptureFixture[str
         assert (code, err.count("\n")) == (2, 1)
         assert err.startswith("toy_agent.py: error: ")
         assert message in err
+
+
+def test_flags_that_need_weights(run_toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(**TINY_TOY, save_params=True)
+    assert exit_code_of(launch, NAME, words) == 2
+    assert "--save_params: must be omitted, because this agent's `parts`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ({"Best Return": 1.0}, "the metric Best Return as float of shape (); must be a tensor"),
+        ({"B": torch.zeros(0)}, "the metric B as Tensor of shape torch.Size([0]); must be"),
+        ({"Eval_AverageReturn": torch.ones(1)}, "the metric Eval_AverageReturn; must have another"),
+    ],
+)
+def test_metrics_that_cannot_be_logged(
+    metric: Any,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(HillClimber, "train", lambda self, iteration: metric)
+    assert exit_code_of(launch, NAME, arguments(**TINY_TOY, data_dir=tmp_path)) == 1
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_fields_that_are_not_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        step: float = 0.3
+
+    @dataclass(frozen=True)
+    class Config:
+        run: RunConfig
+        plain: Plain
+
+    Config.__annotations__ = {"run": RunConfig, "plain": Plain}
+    Plain.__annotations__ = {"step": float}
+    entry = AgentEntry("plain", "tests.toy_agent", Config, HillClimber)
+    monkeypatch.setitem(AGENTS, entry.full_name, entry)
+    assert exit_code_of(launch, entry.full_name, []) == 2
+    assert "Plain.step: must be declared by cs285.config.flags.flag(" in capsys.readouterr().err
+
+
+def test_two_modules_may_use_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = find_agent(NAME)
+    other = replace(toy, module="tests.toys")
+    monkeypatch.setattr("cs285.agents.registry.AGENTS", AGENTS | {other.full_name: other})
+    assert find_agent(NAME) is toy and find_agent("tests.toys:toy") is other
+    assert find_agent("toy") is other  # the newest
 
 
 def test_diagnose_finds_the_agent_in_config_json(run_toy: Run) -> None:

@@ -85,6 +85,16 @@ def test_read_results_prints_the_logged_values(
     )
 
 
+def test_read_results_prints_the_mean_of_the_last_evaluations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = ROOT / "results" / "q3" / "q3_reacher_seed1.csv"
+    assert read_results.main([str(file)]) == 0
+    rows = list(csv.DictReader(file.open()))
+    mean = fmean(float(row["Eval_AverageReturn"]) for row in rows[-3:])
+    assert capsys.readouterr().out.endswith(f"Eval_AverageReturn, mean of the last 3: {mean:.6g}\n")
+
+
 def test_csv_of_runs_with_different_columns(capsys: pytest.CaptureFixture[str]) -> None:
     """The committed results include SAC runs with only returns, and question 1 with only losses."""
     assert read_results.main([str(ROOT / "results"), "--csv"]) == 0

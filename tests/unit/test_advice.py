@@ -41,6 +41,19 @@ def path(length: int, terminates: bool = False) -> Path:
     return Path(obs, obs[:, :2], obs[:, 0], obs, terminated)
 
 
+@pytest.mark.parametrize("scale", [1, -1])
+@pytest.mark.parametrize("flags", [{}, {"learned_reward": True}])
+def test_get_reward_that_is_not_the_tasks_reward(
+    scale: int, flags: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    moving = np.ones((8, 3), np.float32)
+    paths = [path(2), path(8)._replace(next_obs=moving, rewards=scale * moving[:, 0])]
+    advise(paths, **flags)
+    out = capsys.readouterr().out
+    warning = "get_reward(next observation, action) is 0.8 in the mean of iteration 0, but the task"
+    assert out.count(warning) == (scale < 0 and not flags)
+
+
 @pytest.mark.parametrize("config_class", [MBConfig, MBPOConfig])
 @pytest.mark.parametrize(
     ("get_reward", "flags", "terminates", "times"),

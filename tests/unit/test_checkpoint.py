@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cs285.infrastructure import checkpoint
 from cs285.infrastructure.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.run_folder import CHECKPOINT, PREVIOUS
 
 STATE: dict[str, Any] = {"weights": {"w": torch.arange(5000.0)}, "count": 3, "rate": 0.1}
@@ -148,6 +149,23 @@ def test_loading_never_runs_code(tmp_path: Path, save: Any) -> None:
     with pytest.raises(UsageError):
         load_checkpoint(tmp_path / "c.pt", "cpu")
     assert not harm.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"a": [1.0, np.float64(2)]}, r"state\['a'\]\[1\], which is a float64; must be"),
+        ({np.int64(1): 2}, r"state key .*1.*, which is a int64; must be"),
+        ({"a": (None, np.zeros(2))}, r"state\['a'\]\[1\], which is a ndarray; must be"),
+    ],
+)
+def test_values_that_loading_would_refuse_are_not_saved(
+    value: Any, place: str, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "c.pt", STATE)
+    with pytest.raises(RunError, match=f"cannot save {place}"):
+        save_checkpoint(tmp_path / "c.pt", value)
+    assert set(load_checkpoint(tmp_path / "c.pt", "cpu")) == set(STATE)
 
 
 def test_full_disk_raises_its_error_and_keeps_the_old_file(tmp_path: Path) -> None:

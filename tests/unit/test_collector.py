@@ -35,6 +35,7 @@ from cs285.envs import inspect_task, make_env
 from cs285.infrastructure.errors import (
     DivergedError,
     NoMemoryError,
+    RunError,
     TaskError,
     WorkerError,
     as_no_memory,
@@ -279,6 +280,12 @@ def test_non_finite_action_never_reaches_the_simulator(backend: Any) -> None:
         collect(backend, NanPolicy(*bounds()))
 
 
+@pytest.mark.parametrize("backend", [InProcess(FACTORY, 2), WorkerPool(FACTORY, 2)])
+def test_actions_of_a_wrong_shape_are_the_policys_error(backend: Any) -> None:
+    with pytest.raises(RunError, match=r"the policy returned actions of shape .*; must be "):
+        collect(backend, FlatPolicy(*bounds()))
+
+
 class Broken(LinearReach):
     """Returns bad numbers from `reset`, or in env step 1."""
 
@@ -362,6 +369,13 @@ class GreedyPolicy(RandomPolicy):
 class BuggyPolicy(RandomPolicy):
     def get_action(self, obs: Any, memories: Any) -> Any:
         return 1 / 0
+
+
+class FlatPolicy(RandomPolicy):
+    """Returns (B,) instead of (B, A)."""
+
+    def get_action(self, obs: Any, memories: Any) -> Any:
+        return np.zeros(len(obs), np.float32)
 
 
 class NanPolicy(RandomPolicy):

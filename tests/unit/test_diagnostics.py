@@ -204,7 +204,8 @@ def test_recorded_plans_are_the_executed_plans_with_their_planning_returns() -> 
     executed = np.stack([paths[number].acs[step] for number, step in starts])
     np.testing.assert_array_equal(plans.acs[:, 0], executed)
     there = model.initial_state(torch.as_tensor(observations_at(paths, starts)))
-    returns = policy.evaluate_sequences(there, torch.as_tensor(plans.acs)[:, None], Draws())
+    with torch.no_grad():
+        returns = policy.evaluate_sequences(there, torch.as_tensor(plans.acs)[:, None], Draws())
     np.testing.assert_allclose(plans.rewards.sum(1), returns[:, 0].numpy(), rtol=1e-5)
     assert plans.states.shape == (3, 5, 2)
 

@@ -374,7 +374,7 @@ def test_arguments_and_wrappers_of_a_task() -> None:
     assert (env.unwrapped.scale, env.unwrapped.name) == (2.5, "left")  # type: ignore[attr-defined]
     obs, _ = env.reset(seed=1)
     assert (np.abs(obs - 200) <= 1).all()
-    with pytest.raises(UsageError, match=r"Fickle-v0: its constructor raised ValueError \(scale"):
+    with pytest.raises(UsageError, match=r"scale=-1: its constructor raised ValueError \(scale"):
         cs285.envs.make_env(("Fickle-v0", "scale=-1", ""))
     with pytest.raises(UsageError, match=r"constructor raised TypeError .*unexpected keyword"):
         cs285.envs.make_env(("Fickle-v0", "size=1", ""))

@@ -168,6 +168,18 @@ def test_step_is_a_dynamics_model_step() -> None:
     torch.testing.assert_close((sampled - next_state)[0].double(), std, atol=1e-6, rtol=0)
 
 
+def test_gradients_after_a_step_in_inference_mode() -> None:
+    model = GPModel(2, 1, (1,))
+    data = walk(50)
+    model.fit(data, 30)
+    with torch.inference_mode():
+        model.step(model.initial_state(data.obs[:7]), data.acs[None, :7])
+    acs = data.acs[None, :7].clone().requires_grad_()
+    next_obs, _ = model.step(model.initial_state(data.obs[:7]), acs)
+    next_obs.sum().backward()
+    assert acs.grad is not None and acs.grad.abs().min() > 0
+
+
 def test_saved_model_predicts_the_same(tmp_path: Path) -> None:
     data = walk(50)
     model, copy = GPModel(2, 1, (1,)), GPModel(2, 1, (1,))

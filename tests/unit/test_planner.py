@@ -1,5 +1,6 @@
 """Test the planner on tasks with a known optimal plan."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -303,6 +304,26 @@ def test_a_user_defined_function_can_be_the_planner() -> None:
     )  # fmt: skip
     actions = policy.get_action(np.array([[9, 9], [-9, -9]], np.float32), memories(0, 1))
     np.testing.assert_array_equal(actions, [LOW, HIGH])
+
+
+def test_a_planner_can_use_the_gradient_of_returns() -> None:
+    def ascend(returns_of: Any, context: SamplingContext) -> Tensor:
+        plan = torch.zeros(len(context.memories), 1, HORIZON, 1)
+        for _ in range(200):
+            with torch.enable_grad():
+                leaf = plan.clone().requires_grad_()
+                (gradient,) = torch.autograd.grad(returns_of(leaf).sum(), leaf)
+            plan = plan + 0.05 * gradient
+        return plan[:, 0]
+
+    wide, config = np.full(1, 9, np.float32), PlannerConfig(mpc_horizon=HORIZON)
+    parts = LinearModel([1.0]), TaskModel(quadratic_reward), -wide, wide, config
+    policy = MPCPolicy(*parts, torch.device("cpu"), planner=ascend)
+    state = np.array([[1.5], [-0.3]], np.float32)
+    plans = policy.plan(state, memories(0, 1))
+    better = replace(config, mpc_action_sampling_strategy="cem", cem_iterations=20)
+    cem = MPCPolicy(*parts[:4], better, torch.device("cpu")).plan(state, memories(0, 1))
+    torch.testing.assert_close(plans, cem, atol=0.05, rtol=0)
 
 
 def test_more_elites_than_candidates_give_an_error() -> None:

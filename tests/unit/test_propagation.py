@@ -34,17 +34,14 @@ class Drift(DynamicsModel):
         self.members, self.noise_dim = len(drifts), int(std > 0)
         self.rows: list[int] = []
 
-    def planning_step(self) -> Any:
-        def step(obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
-            assert obs.shape[0] == self.members
-            self.rows.append(obs.shape[0] * obs.shape[1])
-            next_obs = obs + self.drifts + (acs if self.pushed else 0)
-            if noise is not None:
-                next_obs = next_obs + self.std * noise
-            terminated = None if self.end is None else next_obs[..., 0] > self.end
-            return next_obs, Prediction(next_obs, torch.zeros(obs.shape[:-1]), terminated)
-
-        return step
+    def step(self, obs: Tensor, acs: Tensor, noise: Tensor | None = None) -> Any:
+        assert obs.shape[0] == self.members
+        self.rows.append(obs.shape[0] * obs.shape[1])
+        next_obs = obs + self.drifts + (acs if self.pushed else 0)
+        if noise is not None:
+            next_obs = next_obs + self.std * noise
+        terminated = None if self.end is None else next_obs[..., 0] > self.end
+        return next_obs, Prediction(next_obs, torch.zeros(obs.shape[:-1]), terminated)
 
 
 def square(obs: Any, acs: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Path, ReplayBuffer, Transitions, stack_paths
 from cs285.infrastructure.utils import add_noise, return_statistics
@@ -168,7 +169,7 @@ def test_sequences_longer_than_every_episode_are_rejected() -> None:
     buffer = ReplayBuffer(100, 3, 2)
     add_pieces(buffer, piece(0, 4), piece(10, 5))
     for length in (6, 10):
-        with pytest.raises(ValueError, match=f"no episode has {length} steps"):
+        with pytest.raises(UsageError, match=f"no episode has {length} steps"):
             buffer.sample_sequences((2,), length, make_generator(1, "s"))
 
 

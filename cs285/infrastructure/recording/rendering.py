@@ -13,6 +13,7 @@ VARIABLE, DISABLED = "MUJOCO_GL", "disabled"
 LINUX_BACKENDS = ("egl", "osmesa")  # EGL first, because it uses a GPU if there is one
 OTHER_BACKENDS = ("glfw",)
 PROBE_SECONDS = 120
+MUJOCO_TASK = "InvertedPendulum-v5"
 # The probe ends with os._exit, because the destructors of a failed renderer print more errors.
 _PROBE = """
 import os, sys
@@ -61,12 +62,17 @@ def choose_renderer(
 ) -> None:
     """Set MUJOCO_GL to a backend that renders a task (see make_env), if possible to `chosen`.
 
-    Each backend is tried in a separate process, because a failed one leaves OpenGL unusable.
+    Each backend is tried in a separate process, because a failed one leaves OpenGL unusable. That
+    process does not know a task that is a class or a function of this one, and renders another.
     Raises UsageError: no backend renders. The message names the flag `argument`, which
     needs one, and the packages to install.
     """
+    from cs285.envs.registration import FROM_PYTHON  # here, because it imports Gymnasium
+
     words = (task,) if isinstance(task, str) else task
     env_name = words[0]
+    is_known = not env_name.startswith(FROM_PYTHON)
+    words = words if is_known else (MUJOCO_TASK,)
     defaults = LINUX_BACKENDS if sys.platform.startswith("linux") else OTHER_BACKENDS
     reasons = []
     for backend in dict.fromkeys([*([chosen] if chosen else []), *defaults]):
@@ -86,6 +92,9 @@ def choose_renderer(
             _reload_dm_control()
             return
         reasons.append(f"{backend}: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
+    if not is_known:  # it may render without MuJoCo
+        restore_renderer(chosen)
+        return
     raise UsageError(
         f"{argument}: {env_name} cannot be rendered here ({'; '.join(reasons)}); must be omitted "
         "unless you install libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control)"
