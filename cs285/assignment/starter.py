@@ -37,8 +37,9 @@ FILES = (
     "setup.py",
 )
 SUFFIXES = {".md", ".py", ".toml", ".typed", ".xml"}
-FOR_INSTRUCTORS = {
+LEFT_OUT = {  # for instructors, or with answers
     f"cs285/assignment/{MISTAKES}",
+    "docs/model_error.md",
     "scripts/make_autograder.py",
     "scripts/make_starter.py",
 }
@@ -128,7 +129,7 @@ def _write(output: Path, texts: dict[str, str], readme: str) -> None:
         raise UsageError(f"--output {output}: must be outside the package")
     with temporary_beside(output.absolute()) as target:
         for file in copied_files(FOLDERS):
-            if file.relative_to(CHECKOUT).as_posix() not in FOR_INSTRUCTORS:
+            if file.relative_to(CHECKOUT).as_posix() not in LEFT_OUT:
                 _copy(file, target)
         for name in FILES:
             _copy(CHECKOUT / name, target)
