@@ -146,9 +146,9 @@ def measure(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, d
 def seconds(found: dict[str, dict[str, float]]) -> dict[str, float]:
     """Return the seconds of 1000 env steps: the fit, and all updates with their rollouts."""
     flags = read("dhmbpo")["flags"]
-    updates = flags["mbpo_refit_every"] + flags["mbpo_critic_iters_after_fit"]
+    updates = flags["sac_n_iter"] + flags["mbpo_critic_iters_after_fit"]
     counts = {
-        "update": flags["mbpo_refit_every"],
+        "update": flags["sac_n_iter"],
         "update of the critic only": flags["mbpo_critic_iters_after_fit"],
         "distribution rollouts, every 20 updates": updates / flags["mbpo_rollout_every"],
         "gradient step of a fit": flags["num_agent_train_steps_per_iter"],

@@ -239,10 +239,10 @@ def test_sac_alone_fits_no_model_unless_asked_for() -> None:
 def test_dhmbpo_preset_has_the_numbers_of_the_paper() -> None:
     config = from_flat(MBPOConfig, presets.expand("mbpo", MBPOConfig, {"preset": "dhmbpo"}))
     run, model, rollouts, sac = config.run, config.model, config.rollouts, config.sac
-    assert (run.batch_size_initial, run.batch_size) == (5000, 1)
-    assert (rollouts.mbpo_refit_every, rollouts.mbpo_restart_at_fit) == (1000, True)
+    assert (run.batch_size_initial, run.batch_size) == (5000, 1000)
+    assert (rollouts.mbpo_refit_every, rollouts.mbpo_restart_at_fit) == (1, True)
     assert rollouts.mbpo_critic_iters_after_fit == 250
-    assert (sac.sac_n_iter, sac.sac_num_agent_train_steps_per_iter) == (1, 1)
+    assert (sac.sac_n_iter, sac.sac_num_agent_train_steps_per_iter) == (run.batch_size, 1)
     assert sac.sac_n_iter_initial == run.batch_size_initial
     distribution = rollouts.mbpo_rollout_every, rollouts.mbpo_rollouts_per_block
     assert distribution == (20, 256)
