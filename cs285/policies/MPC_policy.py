@@ -41,9 +41,10 @@ class Draws(NamedTuple):
 class MPCPolicy:
     """Plans through the model for B environments, M elites and N candidates at once.
 
-    The default planner is the one that `config` names. A `terminal_value` is added to the return of
-    a candidate whose imagined episode has not terminated. A `policy_prior` proposes additional
-    candidates. To act in worker processes, all of these must be picklable.
+    The default planner is the one that `config` names. A planner with the attribute
+    `uses_gradients` may differentiate returns, inside `torch.enable_grad()`. A `terminal_value` is
+    added to the return of a candidate whose imagined episode has not terminated. A `policy_prior`
+    proposes additional candidates. To act in worker processes, all of these must be picklable.
     """
 
     def __init__(
@@ -81,23 +82,24 @@ class MPCPolicy:
         """
         return to_numpy(self.plan(obs, memories)[:, 0])
 
-    @torch.no_grad()  # a planner may still use torch.enable_grad
     def plan(self, obs: NDArray[np.float32], memories: Sequence[Memory]) -> Tensor:
         """Return the best plans (B, H, A) for obs (B, O).
 
         If no candidate has a finite return in an environment, its plan is NaN.
         """
-        obs_tensor = from_numpy(obs, self.device)
-        states = self._recall_states(obs_tensor, memories)
-        proposals = self.policy_prior(obs_tensor, memories) if self.policy_prior else None
-        context = SamplingContext(self.ac_low, self.ac_high, self.config, memories, proposals)
+        uses_gradients = getattr(self.planner, "uses_gradients", False)
+        with torch.no_grad() if uses_gradients else torch.inference_mode():  # the latter is faster
+            obs_tensor = from_numpy(obs, self.device)
+            states = self._recall_states(obs_tensor, memories)
+            proposals = self.policy_prior(obs_tensor, memories) if self.policy_prior else None
+            context = SamplingContext(self.ac_low, self.ac_high, self.config, memories, proposals)
 
-        def returns_of(sequences: Tensor) -> Tensor:
-            return self.evaluate(states, sequences, self.draw(memories))
+            def returns_of(sequences: Tensor) -> Tensor:
+                return self.evaluate(states, sequences, self.draw(memories))
 
-        plans = self.planner(returns_of, context)
-        self._keep_states(states, plans[:, 0], memories)
-        return plans
+            plans = self.planner(returns_of, context)
+            self._keep_states(states, plans[:, 0], memories)
+            return plans
 
     def draw(self, memories: Sequence[Memory]) -> Draws:
         """Draw the random numbers of one evaluation in B environments."""

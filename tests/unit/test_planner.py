@@ -316,6 +316,7 @@ def test_a_planner_can_use_the_gradient_of_returns() -> None:
             plan = plan + 0.05 * gradient
         return plan[:, 0]
 
+    ascend.uses_gradients = True  # type: ignore[attr-defined]
     wide, config = np.full(1, 9, np.float32), PlannerConfig(mpc_horizon=HORIZON)
     parts = LinearModel([1.0]), TaskModel(quadratic_reward), -wide, wide, config
     policy = MPCPolicy(*parts, torch.device("cpu"), planner=ascend)
