@@ -19,13 +19,12 @@ from cs285.cli.launch import execute
 from cs285.config import presets
 from cs285.envs import make_env
 from cs285.envs.checked_env import close_env
-from cs285.envs.registration import FROM_PYTHON
 from cs285.experiments.job import words_of
 from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.recording.rendering import VARIABLE, restore_renderer
-from cs285.infrastructure.run_folder import read_config
+from cs285.infrastructure.run_folder import FROM_PYTHON, read_config
 from cs285.models.base_model import DynamicsModel
 from cs285.models.model_env import ModelEnv
 from cs285.policies.base_policy import Memory

@@ -18,6 +18,7 @@ from cs285.envs.checked_env import CheckedEnv, close_env, describe_error
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.default_dtype import dtype_of_tasks
 from cs285.infrastructure.errors import TaskError, UsageError
+from cs285.infrastructure.run_folder import FROM_PYTHON
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}
 LARGEST_BOUND = 1e15  # of an action; larger bounds count as infinite
@@ -29,7 +30,6 @@ PLUGINS = (
         "Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze",
     )),
 )  # fmt: skip
-FROM_PYTHON = "python/"  # beginning of the ids of tasks that are given as a class or a function
 # The MBPO paper's observations: 27 and 45 dimensions, without contact forces and inertias.
 _ANT = {"include_cfrc_ext_in_observation": False}
 _LEFT_OUT = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")

@@ -28,6 +28,7 @@ CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one
 WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}  # the checkpoints that a run resumes from
 BEST = "agent_best.pt"  # the weights that the policy needs to act, at the best evaluation
+FROM_PYTHON = "python/"  # beginning of --env_name if the task was a class or a function in Python
 UNFINISHED = "unfinished.pt"  # see infrastructure/unfinished.py
 LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
 MUST_BE = "the log folder of a run"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.run_folder import FROM_PYTHON
 
 VARIABLE, DISABLED = "MUJOCO_GL", "disabled"
 LINUX_BACKENDS = ("egl", "osmesa")  # EGL first, because it uses a GPU if there is one
@@ -67,8 +68,6 @@ def choose_renderer(
     Raises UsageError: no backend renders. The message names the flag `argument`, which
     needs one, and the packages to install.
     """
-    from cs285.envs.registration import FROM_PYTHON  # here, because it imports Gymnasium
-
     words = (task,) if isinstance(task, str) else task
     env_name = words[0]
     is_known = not env_name.startswith(FROM_PYTHON)
