@@ -64,7 +64,7 @@ class BaseAgent:
     def train(self, iteration: int) -> dict[str, Tensor]:
         """Train for one iteration and return the metrics by name.
 
-        A metric is a curve over the gradient steps (steps,) or a single value (1,), on the device.
+        A metric is a curve over the gradient steps (steps,) or a single value (), on the device.
         The trainer logs its last value. A non-finite value stops the run.
         """
         return {}

@@ -31,6 +31,7 @@ from cs285.infrastructure.errors import (
     InterruptedRunError,
     RunError,
     UsageError,
+    as_no_memory,
     printable,
 )
 from cs285.infrastructure.files import shortened
@@ -106,7 +107,12 @@ def execute(
         print(line)
     if is_dry:
         task, device, _ = _prepare(config)
-        entry.build(config, task, device)
+        try:
+            entry.build(config, task, device)
+        except Exception as error:
+            if no_memory := as_no_memory(error):
+                raise no_memory from error
+            raise
         return None
     return start_run(entry, config, callback)
 

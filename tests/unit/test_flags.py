@@ -17,6 +17,7 @@ from cs285.config.flags import (
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
 from cs285.config.pilco import PilcoConfig
+from cs285.scripts import run_pilco
 from cs285.scripts.run_hw4_mb import main
 
 DEFAULTS: dict[str, Any] = {
@@ -158,6 +159,22 @@ def test_invalid_input_gives_a_one_line_error_and_exit_code_2(
     assert err.count("\n") == 1
     assert out == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "code", "message"),
+    [
+        (main, "--env_name obstacles-cs285-v0", 0, ""),
+        (main, "--env_name obstacles-cs285-v0 --size 100000000", 1, "not enough memory ("),
+        (run_pilco.main, "--env_name Pendulum-v1", 2, "this task declares no saturating cost"),
+    ],
+)
+def test_dry_run_builds_the_agent(
+    script: Any, words: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script(["--dry_run", *words.split()]) == code
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == (code > 0)
 
 
 def test_missing_env_name_gives_an_error(capsys: pytest.CaptureFixture[str]) -> None:
