@@ -169,7 +169,7 @@ def without_dead_links(text: str, folder: Path) -> str:
         if "://" in link or not path:
             return False
         is_page = bool(anchor) and file.suffix == ".md"
-        return not file.exists() or (is_page and anchor not in _anchors(file.read_text()))
+        return not file.exists() or (is_page and anchor not in anchors(file.read_text()))
 
     def plain(match: re.Match[str]) -> str:
         return match[1] if is_dead(match[2]) else match[0]
@@ -182,7 +182,7 @@ def without_dead_links(text: str, folder: Path) -> str:
     return text
 
 
-def _anchors(page: str) -> set[str]:
+def anchors(page: str) -> set[str]:
     """Return the anchors that GitHub makes for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

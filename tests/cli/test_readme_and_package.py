@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cs285.assignment.starter import anchors
 from cs285.config import presets
 from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
 from cs285.config.mb import MBConfig
@@ -61,13 +62,6 @@ def test_links_have_a_target(file: str) -> None:
         target = (ROOT / file).parent / path if path else ROOT / file
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
-
-
-def anchors(markdown: str) -> set[str]:
-    """Return the anchors that GitHub generates for the headings."""
-    headings = re.findall(r"^#+ (.*)$", markdown, re.MULTILINE)
-    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
-    return {heading.replace(" ", "-") for heading in words}
 
 
 def test_wheel_contains_the_assets_and_the_commands(tmp_path: Path) -> None:
