@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cs285.agents.base_agent import BaseAgent, Diagnosed, Forecast
-from cs285.agents.pilco_problem import START_DRAWS, describe_problem
+from cs285.agents.pilco_problem import START_DRAWS, describe_problem, smooth_sqrt
 from cs285.collection.episodes import EpisodeKey, fresh_memory
 from cs285.config.pilco import PilcoConfig, PilcoSettings
 from cs285.envs.registration import TaskSpec
@@ -42,7 +42,7 @@ MORE_STARTS = 10  # random policies to try if no search has a finite prediction
 class PredictedTrial(NamedTuple):
     """The prediction of an episode of H steps."""
 
-    costs: Tensor  # (H,), expected
+    costs: Tensor  # (H,), expected; in a search, plus the weighted std (--pilco_exploration)
     mean: Tensor  # (H + 1, O)
     cov: Tensor  # (H + 1, O, O)
 
@@ -106,6 +106,7 @@ class PilcoAgent(BaseAgent):
         prediction, more random policies are tried; the old policy stays if all of them fail.
         """
         config, predict = self.config, self._predictor(iteration)
+        exploration = config.pilco_exploration
         found, progress = self._continued_search(iteration)
 
         def report(progress: Progress) -> None:
@@ -123,7 +124,7 @@ class PilcoAgent(BaseAgent):
                 start = self._random_vector(iteration + 1, len(found))
             progress = progress or Progress.at(start, config.pilco_line_searches)
             minimum = minimise(
-                lambda vector: predict(self.policy.preliminary(vector)).costs.sum(),
+                lambda vector: predict(self.policy.preliminary(vector), exploration).costs.sum(),
                 progress,
                 report,
             )
@@ -131,7 +132,7 @@ class PilcoAgent(BaseAgent):
             progress = None
         self.policy.vector.copy_(min(found, key=lambda minimum: minimum.value).point)
         with torch.no_grad():
-            predicted = predict(self.policy.preliminary(self.policy.vector))
+            predicted = predict(self.policy.preliminary(self.policy.vector), 0.0)
         metrics = {
             "Policy Evaluations": sum(minimum.evaluations for minimum in found),
             "Policy Searches": len(found),
@@ -155,18 +156,22 @@ class PilcoAgent(BaseAgent):
         found, (best, *rest) = saved
         return [Minimum(*one) for one in found], Progress(Minimum(*best), *rest)
 
-    def _predictor(self, iteration: int) -> Callable[[Preliminary], PredictedTrial]:
-        """Return the function that predicts a trial. Particles have the same noise in all calls."""
+    def _predictor(self, iteration: int) -> Callable[[Preliminary, float], PredictedTrial]:
+        """Return the function of a policy and an exploration weight that predicts a trial.
+
+        Particles have the same noise in all calls.
+        """
         if self.problem.cost is not None:
             return self.predict_moments
         shape = (self.horizon + 1, self.config.pilco_particles, self.task.ob_dim)
         generator = make_generator(self.seed, "pilco particles", iteration, device=self.device)
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=torch.float64)
-        return lambda preliminary: self.predict_particles(preliminary, noise)
+        return lambda preliminary, weight: self.predict_particles(preliminary, noise, weight)
 
-    def predict_moments(self, preliminary: Preliminary) -> PredictedTrial:
+    def predict_moments(self, preliminary: Preliminary, exploration: float = 0.0) -> PredictedTrial:
         """Predict a trial by moment matching: every state is Gaussian.
 
+        The costs are the expected ones, plus `exploration` times their standard deviation.
         Deisenroth & Rasmussen 2011, section 2.2.
         """
         assert self.problem.cost is not None
@@ -180,12 +185,17 @@ class PilcoAgent(BaseAgent):
             means.append(mean)
             covs.append(cov)
             costs.append(self.problem.cost.expected(*joint))
+            if exploration != 0:
+                costs[-1] = costs[-1] + exploration * self.problem.cost.std(*joint)
         return PredictedTrial(torch.stack(costs), torch.stack(means), torch.stack(covs))
 
-    def predict_particles(self, preliminary: Preliminary, noise: Tensor) -> PredictedTrial:
+    def predict_particles(
+        self, preliminary: Preliminary, noise: Tensor, exploration: float = 0.0
+    ) -> PredictedTrial:
         """Predict a trial with K particles, reparameterised by `noise` (H + 1, K, O).
 
-        Each particle samples the posterior of the change independently at every step.
+        Each particle samples the posterior of the change independently at every step. The costs are
+        as in `predict_moments`.
         """
         assert self.task.get_reward is not None
         obs = self.problem.draw_starts(noise[0])
@@ -196,6 +206,8 @@ class PilcoAgent(BaseAgent):
             rewards, _ = self.task.get_reward(obs, acs)
             particles.append(obs)
             costs.append(-rewards.mean())
+            if exploration != 0:
+                costs[-1] = costs[-1] + exploration * smooth_sqrt(rewards.var(correction=0))
         states = torch.stack(particles)
         centred = states - states.mean(1, keepdim=True)
         cov = centred.mT @ centred / len(noise[0])

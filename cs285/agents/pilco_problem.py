@@ -14,11 +14,11 @@ from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError
 from cs285.models.gp import Features
-from cs285.models.moments import saturating_cost_mean
+from cs285.models.moments import saturating_cost_mean, saturating_cost_variance
 from cs285.models.task_model import TaskModel
 
 START_DRAWS = 200  # resets from which the start distribution of other tasks is estimated
-RIDGE, TINY = 1e-6, 1e-12  # added to its variances, relative and absolute
+RIDGE, TINY = 1e-6, 1e-12  # of its variances, relative and absolute
 
 
 class SaturatingCost(NamedTuple):
@@ -32,11 +32,21 @@ class SaturatingCost(NamedTuple):
         costs = [saturating_cost_mean(mean, cov, self.target, each) for each in self.weights]
         return torch.stack(costs).mean()
 
+    def std(self, mean: Tensor, cov: Tensor) -> Tensor:
+        """Return the standard deviation () of the cost, the mean over the widths."""
+        cases = [saturating_cost_variance(mean, cov, self.target, each) for each in self.weights]
+        return smooth_sqrt(torch.stack(cases)).mean()
+
     def at(self, augmented: Tensor) -> Tensor:
         """Return the costs (T,) of augmented observations (T, D)."""
         offsets = augmented - self.target
         squares = ((offsets @ self.weights) * offsets).sum(-1)  # (W, T)
         return (1 - (-0.5 * squares).exp()).mean(0)
+
+
+def smooth_sqrt(variances: Tensor) -> Tensor:
+    """Return standard deviations (...) that have a finite gradient at a variance of 0."""
+    return variances.clamp(min=TINY).sqrt()
 
 
 class Problem(NamedTuple):

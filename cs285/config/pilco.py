@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cs285.config.flags import COUNT, STEPS, Check, flag, one_of
+from cs285.config.flags import COUNT, FINITE, STEPS, Check, flag, one_of
 from cs285.config.ineffective import Rule, ineffective_if
 from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import UsageError
@@ -134,6 +134,12 @@ class PilcoSettings:
     )
     pilco_gp_line_searches: int = flag(
         300, "largest number of line searches of BFGS per Gaussian process and fit", check=COUNT
+    )
+    pilco_exploration: float = flag(
+        0.0,
+        "weight of the cost's predicted standard deviation in the cost of each step; negative: "
+        "the search explores, positive: it avoids risk",
+        check=FINITE,
     )
     pilco_restarts: int = flag(
         1,

@@ -55,6 +55,7 @@ CHANGES_THE_CURVE: dict[str, dict[str, Any]] = {
     "pilco_squash": {"pilco_squash": "sin"},
     "pilco_line_searches": {"pilco_line_searches": 4},
     "pilco_gp_line_searches": {"pilco_gp_line_searches": 6},
+    "pilco_exploration": {"pilco_exploration": -0.5},
     "pilco_restarts": {"pilco_restarts": 2},
     "pilco_max_rows": {"pilco_max_rows": 11},
     "pilco_noise": {"pilco_noise": "0.1"},

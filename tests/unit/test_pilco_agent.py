@@ -147,17 +147,33 @@ def test_uncertainty_and_prediction_noise_are_flags() -> None:
     torch.testing.assert_close(noisy - cov, torch.diag(noise), atol=1e-12, rtol=1e-6)
 
 
-def test_gradient_of_the_predicted_cost_equals_finite_differences() -> None:
+@pytest.mark.parametrize("exploration", [0.0, -0.5])
+def test_gradient_of_the_predicted_cost_equals_finite_differences(exploration: float) -> None:
     agent = fitted_agent(pilco_horizon=3, pilco_max_rows=10, pilco_basis=3)
     start = agent._random_vector(1, 0) * 1.5
 
     def cost(vector: Tensor) -> Tensor:
-        return agent.predict_moments(agent.policy.preliminary(vector)).costs.sum()
+        return agent.predict_moments(agent.policy.preliminary(vector), exploration).costs.sum()
 
     assert torch.autograd.gradcheck(cost, start.requires_grad_(), eps=1e-5, atol=1e-6)
 
 
-def test_gradient_of_the_particles_cost_equals_finite_differences() -> None:
+def test_exploration_adds_the_sampled_std_of_the_cost() -> None:
+    agent = fitted_agent(pilco_horizon=2)
+    preliminary, cost = agent.policy.preliminary(agent.policy.vector), agent.problem.cost
+    assert cost is not None
+    plain = agent.predict_moments(preliminary)
+    bonus = agent.predict_moments(preliminary, -0.5).costs - plain.costs
+    torch.manual_seed(0)
+    for t in (1, 2):
+        joint_mean, joint_cov = agent.problem.features.augment(plain.mean[t], plain.cov[t])
+        factor = torch.linalg.cholesky(joint_cov + 1e-12 * torch.eye(len(joint_mean)))
+        draws = joint_mean + torch.randn(100_000, len(joint_mean)).double() @ factor.mT
+        torch.testing.assert_close(bonus[t - 1], -0.5 * cost.at(draws).std(), atol=0, rtol=0.02)
+
+
+@pytest.mark.parametrize("exploration", [0.0, -0.5])
+def test_gradient_of_the_particles_cost_equals_finite_differences(exploration: float) -> None:
     agent = fitted_agent(
         pilco_horizon=3, pilco_max_rows=10, pilco_basis=3, pilco_propagation="particles",
         pilco_particles=4,
@@ -165,7 +181,7 @@ def test_gradient_of_the_particles_cost_equals_finite_differences() -> None:
     predict = agent._predictor(0)
 
     def cost(vector: Tensor) -> Tensor:
-        return predict(agent.policy.preliminary(vector)).costs.sum()
+        return predict(agent.policy.preliminary(vector), exploration).costs.sum()
 
     start = (agent._random_vector(1, 0) * 1.5).requires_grad_()
     assert torch.autograd.gradcheck(cost, start, eps=1e-5, atol=1e-6)
