@@ -60,7 +60,7 @@ script.
 | `study/` | question 6 with other rollout lengths and ensemble sizes, and studies of single runs |
 | `sac/` | SAC alone, and SAC of Stable-Baselines3 |
 | `planners/`, `pets/`, `mbpo/`, `pilco/`, `scaling/`, `dmc/`, `robotics/` | beyond the homework |
-| `dhmbpo/` | double-horizon MBPO, from its first exported run on |
+| `dhmbpo/` | double-horizon MBPO |
 | `agents/` | trained agents for `scripts/evaluate.py` and `cs285.load` |
 | `campaigns/` | attacks on runs ([docs/reliability.md](../docs/reliability.md)) |
 | [benchmarks/](benchmarks/README.md) | speed measurements |
