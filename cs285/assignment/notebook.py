@@ -13,8 +13,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from cs285.assignment.blanks import PACKAGE, Blank, choose_blanks
-from cs285.assignment.live import function_of
-from cs285.assignment.source import cut_blanks, find_function, parse
+from cs285.assignment.source import cut_blanks, find_function, function_of, parse
 from cs285.assignment.worker import NOT_BEGUN, PASSED, judge
 from cs285.infrastructure.errors import UsageError
 

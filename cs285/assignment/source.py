@@ -1,11 +1,17 @@
-"""Changes of source text by its syntax tree: cut a blank, graft an answer, plant a mistake."""
+"""Changes of source text by its syntax tree: cut a blank, graft an answer, plant a mistake.
+
+Also the function of this process that a cut names.
+"""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from types import FunctionType
+from typing import Any, TypeAlias
 
 from cs285.assignment.blanks import Blank, Cut, Mistake
 
@@ -22,6 +28,22 @@ def find_function(tree: ast.Module, name: str) -> Function:
     if len(scopes) != 1 or not isinstance(scopes[0], Function):
         raise ValueError(f"{len(scopes)} functions are called {name}; must be one")
     return scopes[0]
+
+
+def function_of(cut: Cut) -> FunctionType:
+    """Return the function of this process that a cut names, without its decorators."""
+    module = importlib.import_module(module_of(cut.file))
+    found: Any = module
+    for part in cut.function.split("."):
+        found = vars(found)[part]
+    function = inspect.unwrap(found)
+    assert isinstance(function, FunctionType)
+    return function
+
+
+def module_of(file: str) -> str:
+    """Return the name of the module in a file of the package, for example models/losses.py."""
+    return "cs285." + file.removesuffix(".py").replace("/", ".")
 
 
 def parse(text: str) -> ast.Module:

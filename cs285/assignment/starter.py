@@ -19,8 +19,7 @@ from cs285.assignment.blanks import (
     load_blanks,
     load_mistakes,
 )
-from cs285.assignment.live import module_of
-from cs285.assignment.source import cut_blanks, is_begun, plant
+from cs285.assignment.source import cut_blanks, is_begun, module_of, plant
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import UsageError
 

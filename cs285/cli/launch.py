@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cs285.agents.registry import AgentEntry, check_trust, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
@@ -48,6 +48,15 @@ from cs285.infrastructure.run_folder import (
     read_config,
     record_resume,
 )
+
+
+class Prepared(NamedTuple):
+    """What a run needs to know about its task and machine."""
+
+    task: Any  # TaskSpec
+    device: Any  # torch.device
+    ep_len: int  # maximum episode length
+
 
 Callback = Callable[[int, Mapping[str, float]], None]  # gets the iteration and its scalars
 LAST = "last"  # the checkpoint that --resume uses by default
@@ -106,13 +115,7 @@ def execute(
     for line in describe_ineffective(given, config, flag_tools.defaults(entry.config_class)):
         print(line)
     if is_dry:
-        task, device, _ = _prepare(config)
-        try:
-            entry.build(config, task, device)
-        except Exception as error:
-            if no_memory := as_no_memory(error):
-                raise no_memory from error
-            raise
+        _build(entry, config)
         return None
     return start_run(entry, config, callback)
 
@@ -122,10 +125,10 @@ def start_run(entry: AgentEntry, config: Any, callback: Callback | None = None) 
 
     Raises RunError: one of these fails.
     """
-    run, parts = config.run, _prepare(config)
+    run, prepared = config.run, _prepare(config)
     from cs285.cli.advice import describe_compiling
 
-    if hint := describe_compiling(config, parts[1]):
+    if hint := describe_compiling(config, prepared.device):
         print(hint)
     flags = flag_tools.to_flat(config)
     folder = create_run_folder(
@@ -133,7 +136,7 @@ def start_run(entry: AgentEntry, config: Any, callback: Callback | None = None) 
     )
     print(f"logging to {folder}", flush=True)
     try:
-        _train(entry, config, folder, parts, callback=callback)
+        _train(entry, config, folder, prepared, callback=callback)
     except BaseException:  # for example, the disk is full
         if not has_results(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -185,9 +188,9 @@ def resume(
             f"--resume {folder}: must be the log folder of a run with a checkpoint; this run had "
             "--checkpoint_freq -1"
         )
-    parts = _prepare(config)
+    prepared = _prepare(config)
     print(f"resuming {printable(str(folder))}", flush=True)
-    _train(entry, config, folder, parts, which, callback)
+    _train(entry, config, folder, prepared, which, callback)
     return folder
 
 
@@ -219,8 +222,8 @@ def _parser(entry: AgentEntry) -> flag_tools.OneLineParser:
     return parser
 
 
-def _prepare(config: Any) -> tuple[Any, Any, int]:
-    """Check the task and the device, and return (task, device, maximum episode length).
+def _prepare(config: Any) -> Prepared:
+    """Check the task and the device, and describe them.
 
     Raises UsageError: this machine or this task cannot run the config.
     """
@@ -254,18 +257,32 @@ def _prepare(config: Any) -> tuple[Any, Any, int]:
     device = select_device(run.no_gpu, run.which_gpu)
     if run.compile:
         check_compiler(device)
-    return task, device, run.ep_len or task.ep_len
+    return Prepared(task, device, run.ep_len or task.ep_len)
+
+
+def _build(entry: AgentEntry, config: Any) -> None:
+    """Build the agent of a config, for a check. Raises RunError: that fails."""
+    task, device, _ = _prepare(config)
+    from cs285.envs.env_watch import THIS_PROCESS
+
+    try:
+        with THIS_PROCESS.watched(config.run.env_timeout):
+            entry.build(config, task, device)
+    except Exception as error:
+        if no_memory := as_no_memory(error):
+            raise no_memory from error
+        raise
 
 
 def _train(
     entry: AgentEntry,
     config: Any,
     folder: Path,
-    parts: Any,
+    prepared: Prepared,
     resumed_from: str | None = None,
     callback: Callback | None = None,
 ) -> None:
-    """Train in `folder` with the `parts` that `_prepare` returned. Raises RunError: it fails.
+    """Train in `folder` on the prepared task and device. Raises RunError: it fails.
 
     `resumed_from` is the checkpoint of a resumed run: "last" or "previous".
     """
@@ -276,7 +293,7 @@ def _train(
     from cs285.infrastructure.rl_trainer import RL_Trainer
     from cs285.policies.base_policy import RandomPolicy
 
-    run, (task, device, ep_len) = config.run, parts
+    run, (task, device, ep_len) = config.run, prepared
     interrupts, trainer = Interrupts(), None
     env_factory = functools.partial(make_env, run.task, ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)

@@ -33,17 +33,17 @@ def run_script(
         return fail(script, "stdout was closed", RunError.exit_code)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # from the first look at a path
-            return fail(script, f"{describe(error)}; must be a path", UsageError.exit_code)
-        return fail(script, describe(error), RunError.exit_code)
+            return fail(script, f"{describe_os_error(error)}; must be a path", UsageError.exit_code)
+        return fail(script, describe_os_error(error), RunError.exit_code)
 
 
 def prepare_output() -> None:
-    """Let every message be printed: to a closed stream, and in an encoding without its letters."""
+    """Make printing safe: drop output to a closed stream, escape letters it cannot encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # the shell's >&-; the file keeps its number from the files of a run
+        if stream is None:  # closed by the shell (>&-); otherwise a file of the run gets its number
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-        elif hasattr(stream, "reconfigure"):  # a notebook's has not
+        elif hasattr(stream, "reconfigure"):  # a notebook's stream lacks it
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -88,7 +88,7 @@ def warn(message: str) -> None:
     print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-def describe(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """Return the text "FILE: REASON" for an error."""
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # from copytree
         name, _, reason = error.args[0][0]

@@ -211,7 +211,7 @@ def resolve_flags(given: dict[str, Any], notify: Notify = print) -> dict[str, An
         return given
     if given.get("batch_size", given["sac_batch_size"]) != given["sac_batch_size"]:
         notify(
-            f"--sac_batch_size {given['sac_batch_size']} has no effect because "
+            f"warning: --sac_batch_size {given['sac_batch_size']} has no effect because "
             f"--batch_size {given['batch_size']} overrides it; pass only one of them"
         )
     return {"batch_size": given["sac_batch_size"], **given}

@@ -29,7 +29,7 @@ class Result:
 
     column: str
     last: int = 1  # number of final values of the column to average
-    at_env_steps: int | None = None  # the last value up to here; None: of the whole run
+    at_env_steps: int | None = None  # values up to here only; None: the whole run
     stated: str = ""  # what the assignment (or the paper) states about the value
     stated_at_least: float | None = None  # the value reaches the stated figure within these bounds
     stated_at_most: float | None = None

@@ -106,7 +106,7 @@ def fit(
 ) -> dict[str, Tensor]:
     """Fit a model to the whole replay buffer with the settings in `config`; return the metrics.
 
-    Raises UsageError: the model needs sequences, and early stopping has none.
+    Raises UsageError: --holdout_ratio is above 0 for a model that is fitted to sequences.
     """
     data = replay.all()
     if config.holdout_ratio > 0:
@@ -196,8 +196,7 @@ def fit_until_converged(
     metrics = fit.metrics()
     metrics["Fit Epochs"] = torch.full((1,), float(epochs), device=device)
     metrics["Validation Loss"] = best.losses[chosen].mean()[None]
-    coverage = {n: v for n, v in model.evaluate(validation).items() if n.startswith("Coverage")}
-    return metrics | coverage
+    return metrics | model.coverage(validation)
 
 
 def _bootstrap_epochs(

@@ -13,7 +13,7 @@ from cs285.networks.threads import map_on_threads
 
 OUTPUTS_PADDED_TO = 8
 SATURATED = 20.0  # its sigmoid is exactly 1 in float32
-ROWS_AT_ONCE = 512  # per block on a CPU: the outputs of hidden layers then stay in the caches
+ROWS_AT_ONCE = 512  # per chunk on a CPU: the outputs of hidden layers then stay in the caches
 WORTH_SHARING = 2**20  # least multiplications of a product that threads share
 
 
@@ -25,7 +25,7 @@ def planning_form(
 
     The function uses the current weights of the networks with the indices `members` (E,), or of all
     networks. It normalises inputs by `mean` and `inverse_std` (in,). It folds padded tanh networks
-    (see `fold`). On a CPU, it computes blocks of rows, in parallel if cores are idle.
+    (see `fold`). On a CPU, it computes chunks of rows, in parallel if cores are idle.
     """
     tensors = network.of_members(members)
     if network.activation == "tanh" and network.is_padded:
@@ -44,8 +44,8 @@ def planning_form(
         inputs = inputs.sub_(mean).mul_(inverse_std)
         if inputs.device.type != "cpu":
             return apply(inputs)
-        blocks = inputs.chunk(-(-inputs.shape[1] // ROWS_AT_ONCE), 1)
-        return torch.cat(map_on_threads(apply, blocks), 1)
+        chunks = inputs.chunk(-(-inputs.shape[1] // ROWS_AT_ONCE), 1)
+        return torch.cat(map_on_threads(apply, chunks), 1)
 
     return outputs
 

@@ -1,8 +1,8 @@
 """Threads of this process: one thread per operation, and idle cores for independent operations.
 
 The last bits of a sum depend on the number of threads that share the operation. Collection
-therefore limits torch to one thread. If cores are idle, operations on different blocks of rows run
-in parallel. The blocks do not depend on the number of threads, so the results do not depend on it.
+therefore limits torch to one thread. If cores are idle, operations on different chunks of rows run
+in parallel. The chunks do not depend on the number of threads, so the results do not depend on it.
 """
 
 from __future__ import annotations

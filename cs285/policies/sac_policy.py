@@ -71,7 +71,10 @@ class SACPolicy(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log std (B, A) of the Gaussian before the tanh, for scaled obs (B, O)."""
-        return self._gaussian(self.network(obs[None]))
+        mean, raw = self.network(obs[None])[0].chunk(2, -1)
+        if self.std_form == "softplus":
+            return mean, (nn.functional.softplus(raw) + STD_FLOOR).log()
+        return mean, raw.clamp(*LOG_STD_RANGE)
 
     def sample(self, obs: Tensor, noise: Tensor) -> Sample:
         """Draw a differentiable action for each scaled obs (B, O) from normal noise (B, A).
@@ -89,12 +92,6 @@ class SACPolicy(nn.Module):
         """Draw actions (B, A) in the task's box for unscaled obs (B, O)."""
         noise = torch.randn((len(obs), self.ac_dim), generator=generator, device=obs.device)
         return self.to_task(self.sample(self.scale_obs(obs), noise).acs)
-
-    def _gaussian(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = outputs[0].chunk(2, -1)
-        if self.std_form == "softplus":
-            return mean, (nn.functional.softplus(raw) + STD_FLOOR).log()
-        return mean, raw.clamp(*LOG_STD_RANGE)
 
     def scale_obs(self, obs: Tensor) -> Tensor:
         """Return observations (..., O) normalised by the data's mean and std, and clipped.

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from cs285.cli.script import describe, fail, run_script, temporary_beside, warn
+from cs285.cli.script import describe_os_error, fail, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import RunError, UsageError, printable
 from cs285.infrastructure.files import is_inside
@@ -110,7 +110,7 @@ def write_filtered(source: Path, target: Path) -> None:
             temporary.rename(target)
     except OSError as error:
         raise UsageError(
-            f"--output {target}: {describe(error)}; must be a path in a writable folder"
+            f"--output {target}: {describe_os_error(error)}; must be a path in a writable folder"
         ) from error
     for file in event_files(source):
         copy = target / file.relative_to(source)

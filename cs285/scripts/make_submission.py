@@ -15,7 +15,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import cs285
 from cs285.analysis.runs import read_csv
-from cs285.cli.script import describe, run_script, temporary_beside, warn
+from cs285.cli.script import describe_os_error, run_script, temporary_beside, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import UsageError, printable
 from cs285.infrastructure.files import is_inside, open_regular
@@ -237,7 +237,7 @@ def write_zip(files: dict[str, Path], output: Path, limit_mb: float) -> list[Zip
             temporary.replace(output)
     except OSError as error:
         raise UsageError(
-            f"--output {output}: {describe(error)}; must be a writable file"
+            f"--output {output}: {describe_os_error(error)}; must be a writable file"
         ) from error
     return archive.infolist()
 

@@ -1,12 +1,15 @@
 """Tests of the blanks: every check passes on the finished code and fails on everything else."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -22,8 +25,15 @@ from cs285.assignment.blanks import (
     load_mistakes,
 )
 from cs285.assignment.checks.support import expect
-from cs285.assignment.live import patched
-from cs285.assignment.source import cut_blanks, find_function, graft, parse, part_of, plant
+from cs285.assignment.source import (
+    cut_blanks,
+    find_function,
+    function_of,
+    graft,
+    parse,
+    part_of,
+    plant,
+)
 from cs285.assignment.worker import judge
 from cs285.infrastructure.errors import BlankError, UsageError
 
@@ -54,6 +64,46 @@ def without_imports(text: str) -> list[str]:
 def run_check(blank: Blank) -> None:
     question, name = blank.id.split(".")
     getattr(importlib.import_module(f"cs285.assignment.checks.{question}"), name)()
+
+
+def code_of(text: str, cut: Cut) -> CodeType:
+    """Return the code object of a function in the text of its file."""
+    node = find_function(parse(text), cut.function)
+    node.decorator_list = []
+    target = function_of(cut)
+    tree = ast.Module([node], type_ignores=[])
+    flags = __future__.annotations.compiler_flag
+    scope = dict(target.__globals__)
+    exec(compile(tree, target.__code__.co_filename, "exec", flags, dont_inherit=True), scope)
+    made = scope[node.name]
+    assert isinstance(made, FunctionType)
+    return made.__code__
+
+
+@contextmanager
+def patched(texts: dict[str, str], blanks: Sequence[Blank]) -> Iterator[None]:
+    """Run the functions of `blanks` as they are in `texts`, the texts of files by name.
+
+    Other modules may hold a function by value (`from x import f`). Its code object is therefore
+    replaced, and not the function.
+
+    Of the imports in `texts`, only BlankError is added.
+    """
+    cuts = [cut for blank in blanks for cut in blank.cuts if cut.file in texts]
+    functions = [function_of(cut) for cut in cuts]
+    before = [function.__code__ for function in functions]
+    scopes = [f.__globals__ for f in functions if "BlankError" not in f.__globals__]
+    try:
+        for scope in scopes:
+            scope["BlankError"] = BlankError
+        for function, cut in zip(functions, cuts, strict=True):
+            function.__code__ = code_of(texts[cut.file], cut)
+        yield
+    finally:
+        for function, code in zip(functions, before, strict=True):
+            function.__code__ = code
+        for scope in scopes:
+            scope.pop("BlankError", None)
 
 
 def test_table_is_consistent() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cs285.assignment import notebook
 from cs285.assignment.blanks import QUESTIONS, choose_blanks, load_blanks
-from cs285.assignment.live import function_of
+from cs285.assignment.source import function_of
 from cs285.config.flags import OneLineParser, add_flags, from_flat, parse_values
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig
