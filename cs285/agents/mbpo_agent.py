@@ -37,8 +37,6 @@ class MBPOAgent(BaseAgent):
     imagined transitions.
     """
 
-    acting_parts = ("policy",)
-
     def __init__(self, task: TaskSpec, config: MBPOConfig, device: torch.device) -> None:
         super().__init__()
         self.config, self.seed, self.device = config.rollouts, config.run.seed, device
@@ -46,6 +44,7 @@ class MBPOAgent(BaseAgent):
         compile = config.run.compile
         self.mb_agent = MBAgent(task, config.model, config.planner, self.seed, device, compile)
         self.sac_agent = self._learner(task, config.sac, compile)
+        self.acting_parts = self.sac_agent.acting_parts
         self.stopwatch = self.mb_agent.stopwatch  # it already times the fits
         self.env_steps = 0  # collected since the run began
         self.model_buffer = ModelBuffer(self._capacity(), task.ob_dim, task.ac_dim, device)

@@ -50,7 +50,8 @@ class SACAgent(BaseAgent):
     """SAC on its own replay buffer, or on the batches that another agent draws."""
 
     eval_policy: Policy
-    parts = ("policy", "critic")
+    parts: tuple[str, ...] = ("policy", "critic")
+    acting_parts: tuple[str, ...] = ("policy",)
 
     def __init__(
         self,
@@ -65,6 +66,11 @@ class SACAgent(BaseAgent):
         O, A = task.ob_dim, task.ac_dim
         generator = make_generator(seed, "sac init")
         self.policy = SACPolicy(O, task.ac_low, task.ac_high, config, generator).to(device)
+        self.acting_policy = self.policy
+        if config.sac_policy_averaging > 0:
+            self.acting_policy = copy.deepcopy(self.policy).requires_grad_(False)
+            self.acting_policy.obs_scaler = self.policy.obs_scaler
+            self.parts, self.acting_parts = (*self.parts, "acting_policy"), ("acting_policy",)
         self.critic = SACCritic(O, A, config, generator).to(device)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.target_critic.bounds = self.critic.bounds
@@ -83,8 +89,8 @@ class SACAgent(BaseAgent):
         self.iterations_done = 0  # SAC iterations since the run began
         self.actor_waits_until = 0  # SAC iterations before this one train the critic only
         self.metrics: dict[str, Tensor] = {}  # the last value of each metric
-        self.actor: Policy = SACActor(self.policy, device, deterministic=False)
-        self.eval_policy = SACActor(self.policy, device, deterministic=True)  # the mode
+        self.actor: Policy = SACActor(self.acting_policy, device, deterministic=False)
+        self.eval_policy = SACActor(self.acting_policy, device, deterministic=True)  # the mode
 
     def add_to_replay_buffer(self, paths: Sequence[Path], iteration: int) -> None:
         """Store real paths."""
@@ -143,7 +149,8 @@ class SACAgent(BaseAgent):
         before = copy.deepcopy(scaler)
         scaler.fit(self.replay_buffer.all().obs)
         if self.scaled_rows > 0:
-            for part in (self.policy, self.critic, self.target_critic):
+            parts = {self.policy, self.acting_policy, self.critic, self.target_critic}
+            for part in parts:
                 keep_function(part.network, before, scaler)
         self.scaled_rows = rows
 
@@ -206,6 +213,11 @@ class SACAgent(BaseAgent):
         source = self.critic.network.vector
         self.target_critic.network.vector.lerp_(source, self.config.sac_target_rate)
 
+    @torch.no_grad()
+    def _average_policy(self) -> None:
+        source = self.policy.network.vector
+        self.acting_policy.network.vector.lerp_(source, self.config.sac_policy_averaging)
+
     def reset_optimizers(self) -> None:
         """Reset both optimisers."""
         reset_moments(self.actor_optimizer)
@@ -254,6 +266,8 @@ class SACAgent(BaseAgent):
 
     def _take_actor_step(self, result: ActorLoss, temperature: Tensor) -> dict[str, Tensor]:
         take_step(self.actor_optimizer, result.loss + result.temperature_loss)
+        if self.config.sac_policy_averaging > 0:
+            self._average_policy()
         return {
             "Actor Loss": result.loss.detach(),
             "Entropy": result.entropy,
@@ -267,6 +281,7 @@ class SACAgent(BaseAgent):
         No generator state is needed (see MBAgent.state_dict).
         """
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        parts["acting_policy"] = self.acting_policy.state_dict()
         counters = {"iterations_done": self.iterations_done, "scaled_rows": self.scaled_rows}
         rest = {"log_temperature": self.log_temperature.detach(), "metrics": self.metrics}
         return {**parts, **rest, **counters}
@@ -275,6 +290,8 @@ class SACAgent(BaseAgent):
         """Restore the state that `state_dict` returned."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
+        # Older checkpoints lack it.
+        self.acting_policy.load_state_dict(state.get("acting_policy", state["policy"]))
         with torch.no_grad():
             self.log_temperature.copy_(state["log_temperature"])
         self.metrics = dict(state["metrics"])

@@ -63,6 +63,13 @@ class SACConfig:
         "to 2e-9 to 7.4) or softplus (plus 1e-5)",
         check=one_of("exp", "softplus"),
     )
+    sac_policy_averaging: float = flag(
+        0.0,
+        "rate per actor step at which the weights of the policy that acts follow those of the "
+        "policy that learns: an exponential moving average, as of the target networks; 0: the "
+        "policy that learns also acts",
+        check=UNIT,
+    )
     sac_critics: int = flag(2, "number of Q networks", check=COUNT)
     sac_critics_drawn: int | None = flag(
         None,

@@ -118,6 +118,7 @@ CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
     "sac_size": {"sac_size": 17},
     "sac_activation": {"sac_activation": "swish"},
     "sac_policy_std": {"sac_policy_std": "softplus"},
+    "sac_policy_averaging": {"sac_policy_averaging": 0.1},
     "sac_critics": {"sac_critics": 3},
     "sac_critics_drawn": {"sac_critics_drawn": 1},
     "sac_actor_value": {"sac_actor_value": "mean"},
