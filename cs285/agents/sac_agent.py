@@ -149,9 +149,9 @@ class SACAgent(BaseAgent):
         before = copy.deepcopy(scaler)
         scaler.fit(self.replay_buffer.all().obs)
         if self.scaled_rows > 0:
-            parts = {self.policy, self.acting_policy, self.critic, self.target_critic}
-            for part in parts:
-                keep_function(part.network, before, scaler)
+            parts = (self.policy, self.acting_policy, self.critic, self.target_critic)
+            for network in {part.network for part in parts}:
+                keep_function(network, before, scaler)
         self.scaled_rows = rows
 
     def _update_on(self, rows: Tensor, first: int) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ DOUBLE_HORIZON: dict[str, Any] = {  # every part of --preset dhmbpo
     "mbpo_rollouts_per_block": 9, "sac_n_iter_initial": 4, "sac_activation": "swish",
     "sac_policy_std": "softplus", "sac_critics": 3, "sac_critics_drawn": 2,
     "sac_actor_value": "mean", "sac_critic_layer_norm": 1e-5, "sac_critic_dropout": 0.1,
-    "sac_value_bounds": 0.01,
+    "sac_value_bounds": 0.01, "sac_policy_averaging": 0.2,
 }  # fmt: skip
 
 
@@ -247,7 +247,9 @@ def test_restored_agent_continues_bit_for_bit(flags: dict[str, Any], real_rows_k
         add_real(continued, 10, 2)
         metrics = continued.train(2)
         assert torch.equal(continued.model_buffer.rows, agent.model_buffer.rows)
-        results.append({**metrics, **continued.parameters_dict()["policy"]})
+        acting = continued.sac_agent.acting_policy.network.vector
+        parameters = continued.parameters_dict()["policy"]
+        results.append({**metrics, **parameters, "acting policy": acting})
     for name, expected in results[0].items():
         assert all(torch.equal(result[name], expected) for result in results[1:]), name
 

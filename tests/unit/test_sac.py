@@ -198,7 +198,7 @@ def test_observations_are_normalised_and_clipped() -> None:
 
 def test_new_statistics_do_not_change_the_policy_and_the_values() -> None:
     """The third dimension is constant in the first data, and varies in the new data."""
-    agent, path = make_agent(), random_path(200)
+    agent, path = make_agent(sac_policy_averaging=0.1), random_path(200)
     constant = np.concatenate([path.obs[:, :2], np.full((200, 1), 0.5, np.float32)], 1)
     agent.add_to_replay_buffer([path._replace(obs=constant)], 0)
     agent.train(0)
@@ -207,7 +207,8 @@ def test_new_statistics_do_not_change_the_policy_and_the_values() -> None:
     def outputs() -> list[torch.Tensor]:
         scaled = agent.policy.scale_obs(obs)
         critics = (agent.critic, agent.target_critic)
-        return [*agent.policy(scaled), *(critic(scaled, acs) for critic in critics)]
+        values = (critic(scaled, acs) for critic in critics)
+        return [*agent.policy(scaled), *agent.acting_policy(scaled), *values]
 
     before, mean = outputs(), agent.policy.obs_scaler.mean.clone()
     shifted = path._replace(obs=0.7 * path.obs + np.array([0.5, -0.3, 0.1], np.float32))
@@ -271,6 +272,33 @@ def test_target_networks_move_by_the_target_rate() -> None:
         before, agent.target_critic.parameters(), agent.critic.parameters(), strict=True
     ):
         torch.testing.assert_close(new, old + 0.25 * (source - old))
+
+
+@pytest.mark.parametrize("rate", [0.25, 1.0])
+def test_the_acting_policy_is_a_moving_average_of_the_learned_one(rate: float) -> None:
+    agent = make_agent(sac_n_iter=1, sac_policy_averaging=rate)
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    average = weights(agent.policy)
+    for iteration in range(4):
+        agent.train(iteration)
+        learned = weights(agent.policy)
+        average = [old + rate * (new - old) for old, new in zip(average, learned, strict=True)]
+    for found, expected in zip(agent.acting_policy.parameters(), average, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert same(weights(agent.acting_policy), learned) == (rate == 1)
+    for actor in (agent.actor, agent.eval_policy):
+        assert isinstance(actor, SACActor)
+        assert actor.policy is agent.acting_policy
+
+
+def test_a_checkpoint_without_an_average_starts_it_with_the_learned_policy() -> None:
+    old, new = make_agent(), make_agent(sac_policy_averaging=0.1)
+    old.add_to_replay_buffer([random_path(20)], 0)
+    old.train(0)
+    state = old.state_dict()
+    del state["acting_policy"]
+    new.load_state_dict(state)
+    assert same(weights(new.acting_policy), weights(old.policy))
 
 
 def test_td_target_uses_the_target_networks() -> None:
