@@ -65,9 +65,8 @@ class SACConfig:
     )
     sac_policy_averaging: float = flag(
         0.0,
-        "rate per actor step at which the weights of the policy that acts follow those of the "
-        "policy that learns: an exponential moving average, as of the target networks; 0: the "
-        "policy that learns also acts",
+        "let a moving average of the policy's weights act; at every actor step it moves by this "
+        "share of the difference; 0: the weights of the last step act",
         check=UNIT,
     )
     sac_critics: int = flag(2, "number of Q networks", check=COUNT)
