@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,15 @@ class Agent:
 
         Row b of the batch is the episode in environment b. A single Dict or Tuple observation of
         the task is flattened. If not `deterministic`, the policy explores as in training. Raises
-        ValueError: `obs` has another shape.
+        ValueError: `obs` has another shape, no rows, or non-finite numbers.
         """
         batch = self._to_array(obs)
         single, batch = batch.ndim == 1, np.atleast_2d(batch)
-        if batch.ndim != 2 or batch.shape[1] != self.task.ob_dim:
-            O = self.task.ob_dim
-            raise ValueError(f"obs has shape {np.shape(obs)}; must be ({O},) or (B, {O})")
+        O = self.task.ob_dim
+        if batch.ndim != 2 or batch.shape[1] != O or not len(batch):
+            raise ValueError(f"obs has shape {np.shape(obs)}; must be ({O},) or (B, {O}), B >= 1")
+        if not np.isfinite(batch).all():
+            raise ValueError("obs has a non-finite number; must be finite in float32")
         while len(self._memories) < len(batch):
             self._memories.append(self._new_memory())
         agent = self._run.agent
@@ -83,7 +86,8 @@ class Agent:
         try:
             if isinstance(env, gym.wrappers.FlattenObservation) and isinstance(obs, dict | tuple):
                 obs = gym.spaces.flatten(env.env.observation_space, obs)
-            return np.asarray(obs, np.float32)
+            with np.errstate(over="ignore"):  # `predict` refuses infinite numbers
+                return np.asarray(obs, np.float32)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"obs {obs!r}: must be an observation of {self.config.run.env_name}, or an array "
@@ -126,9 +130,11 @@ def load(
 
     Raises UsageError: the folder has no such checkpoint, or imports a module and is not `trusted`.
     """
-    changed = {} if env is None else {"env_name": env_id_of(env, _python_id(Path(folder)))}
     which = best_if_alone(folder) if checkpoint is None else str(checkpoint)
-    run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which, **changed)
+    python_id = None if env is None else _python_id(Path(folder))
+    with _unchanged_on_failure(python_id):
+        changed = {} if env is None else {"env_name": env_id_of(env, python_id)}
+        run = rebuild(folder, no_gpu=True, trusted=trusted, checkpoint=which, **changed)
     close_env(run.env)
     return Agent(Path(folder), run)
 
@@ -153,17 +159,33 @@ def train(
             )
     entry = find_agent(agent)
     resumed = flags.get("resume")
-    words = ["--env_name", env_id_of(env, resumed and _python_id(Path(resumed)))]
+    python_id = _python_id(Path(resumed)) if resumed else None
     if not isinstance(env, str):
         flags.setdefault("num_workers", 1)
-    words += words_of({name: value for name, value in flags.items() if value is not None})
+    words = words_of({name: value for name, value in flags.items() if value is not None})
     users_renderer = os.environ.get(VARIABLE)
     try:
-        folder = execute(entry, words, callback)
+        with _unchanged_on_failure(python_id):
+            words = ["--env_name", env_id_of(env, python_id), *words]
+            folder = execute(entry, words, callback)
     finally:  # a run without videos disables rendering for its process
         restore_renderer(users_renderer)
     assert folder is not None
     return load(folder, trusted=True)
+
+
+@contextlib.contextmanager
+def _unchanged_on_failure(env_id: str | None) -> Iterator[None]:
+    """Restore what an id means if the block, which registers it again, fails."""
+    before = gym.registry.get(env_id or "")
+    try:
+        yield
+    except BaseException:
+        if env_id is not None:
+            gym.registry.pop(env_id, None)
+        if before is not None:
+            gym.registry[before.id] = before
+        raise
 
 
 def env_id_of(env: Env, env_id: str | None = None) -> str:

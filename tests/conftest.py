@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,14 @@ def error_of(
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     return err
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Restore the handler of Ctrl-C, which a script ignores once it has been interrupted."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -23,6 +23,14 @@ class SetsDoubles(LinearReach):
         return super().step(action)
 
 
+class StopsGradients(LinearReach):
+    """Computes without gradients with torch."""
+
+    def step(self, action: Any) -> Any:
+        torch.set_grad_enabled(False)
+        return super().step(action)
+
+
 class HasBounds(LinearReach):
     """Accepts only actions inside the bounds, which float32 cannot hold exactly."""
 
@@ -43,6 +51,11 @@ class StandsStill(LinearReach):
 class FailsToClose(LinearReach):
     def close(self) -> None:
         raise ConnectionError("the simulator is gone")
+
+
+class ExitsInClose(LinearReach):
+    def close(self) -> None:
+        raise SystemExit(0)
 
 
 class ArrayReward(LinearReach):
@@ -123,6 +136,6 @@ def echo(pipe: Any) -> None:
 for task in (
     *(SetsDoubles, HasBounds, StandsStill, FailsToClose, ArrayReward, TensorReward, TwoRewards),
     *(NoReward, OldReset, OldStep, NeedsLicence, NeedsPackage, NeedsArgument),
-    *(Forks, ForksAndForgets),
+    *(Forks, ForksAndForgets, StopsGradients, ExitsInClose),
 ):
     gym.register(f"{task.__name__}-v0", entry_point=task, max_episode_steps=20)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cs285.config.pilco import NONE, PilcoSettings, numbers
 from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.files import shortened
 from cs285.models.gp import Features
 from cs285.models.moments import saturating_cost_mean, saturating_cost_variance
 from cs285.models.task_model import TaskModel
 
+Array = NDArray[np.float64]
 START_DRAWS = 200  # resets from which the start distribution of other tasks is estimated
 RIDGE, TINY = 1e-6, 1e-12  # of its variances, relative and absolute
 
@@ -68,6 +72,40 @@ class Problem(NamedTuple):
         return self.start_mean + noise @ self.start_factor.mT
 
 
+class Declared:
+    """The attributes that a task declares for PILCO."""
+
+    def __init__(self, env: gym.Env, env_name: str) -> None:
+        self.env, self.env_name = env.unwrapped, env_name
+
+    def has(self, name: str) -> bool:
+        """Return whether the task declares an attribute."""
+        return getattr(self.env, name, None) is not None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an attribute."""
+        value: Any = getattr(self.env, name, None)
+        return np.shape(value)
+
+    def get(
+        self, name: str, must_be: str, holds: Callable[[Array], bool], default: Any = None
+    ) -> Array:
+        """Return an attribute. Raises UsageError: it is not finite numbers for which `holds`."""
+        value = getattr(self.env, name, default)
+        try:
+            array = np.array(value, np.float64)
+        except (TypeError, ValueError):
+            array = np.array(np.nan)
+        if not (np.isfinite(array).all() and holds(array)):
+            text = shortened(" ".join(str(value).split()))
+            raise UsageError(f"--env_name {self.env_name}: its {name} is {text}; must be {must_be}")
+        return array
+
+
+def _are_different(dims: Array, O: int) -> bool:
+    return dims.ndim == 1 and len(set(dims)) == len(dims) and set(dims) <= set(range(O))
+
+
 def describe_problem(
     task_id: tuple[str, ...], task: TaskSpec, settings: PilcoSettings, device: torch.device
 ) -> Problem:
@@ -78,25 +116,29 @@ def describe_problem(
     reset fails.
     """
     env = make_env(task_id)
-    declared: Any = env.unwrapped
-    dims = getattr(declared, "angle_dims", ())
-    if settings.pilco_angle_dims is not None:
-        text = settings.pilco_angle_dims
-        dims = () if text == NONE else tuple(map(int, text.split(",")))
-        if len(set(dims)) < len(dims) or max(dims, default=0) >= task.ob_dim:
-            raise UsageError(
-                f"--pilco_angle_dims {text}: must be different dimensions below {task.ob_dim}"
-            )
-    features = Features(task.ob_dim, dims)
+    declared, O = Declared(env, task_id[0]), task.ob_dim
+    text, must_be = settings.pilco_angle_dims, f"different dimensions below {O}"
+    if text is None:
+        dims = declared.get("angle_dims", must_be, lambda dims: _are_different(dims, O), ())
+    else:
+        dims = np.array([] if text == NONE else text.split(","), np.float64)
+        if not _are_different(dims, O):
+            raise UsageError(f"--pilco_angle_dims {text}: must be {must_be}")
+    features = Features(O, tuple(map(int, dims)))
 
     def tensor(values: Any) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float64, device=device)
 
-    if hasattr(declared, "start_mean"):
-        start_mean, start_factor = (
-            tensor(declared.start_mean),
-            torch.diag(tensor(declared.start_std)),
+    if declared.has("start_mean") or declared.has("start_std"):
+        start_mean = tensor(
+            declared.get("start_mean", f"{O} finite numbers", lambda mean: mean.shape == (O,))
         )
+        start_std = declared.get(
+            "start_std",
+            f"{O} non-negative, finite numbers",
+            lambda std: std.shape == (O,) and bool((std >= 0).all()),
+        )
+        start_factor = torch.diag(tensor(start_std))
     else:
         checked = CheckedEnv(env)
         starts = tensor([checked.reset(number) for number in range(START_DRAWS)])
@@ -112,10 +154,12 @@ def describe_problem(
     noise_std = tensor(noise).expand(task.ob_dim)
     cost = None
     if settings.pilco_propagation == "moments":
-        cost = _saturating_cost(declared, features, settings, tensor)
+        cost = _saturating_cost(declared, features, task, settings, tensor)
     elif task.get_reward is None:
+        cost_flags = " with --pilco_target and --pilco_weights" * (not declared.has("cost_target"))
         raise UsageError(
-            "--pilco_propagation particles: must be moments, because this task has no get_reward"
+            f"--pilco_propagation particles: must be moments{cost_flags}, because this task has no "
+            "get_reward"
         )
     elif not TaskModel(task.get_reward).is_differentiable(task.ob_dim, task.ac_dim):
         raise UsageError(
@@ -126,11 +170,17 @@ def describe_problem(
 
 
 def _saturating_cost(
-    declared: Any, features: Features, settings: PilcoSettings, tensor: Callable[[Any], Tensor]
+    declared: Declared,
+    features: Features,
+    task: TaskSpec,
+    settings: PilcoSettings,
+    tensor: Callable[[Any], Tensor],
 ) -> SaturatingCost:
-    """Return the cost of the flags, or else of the task. Raises UsageError: there is none."""
+    """Return the cost of the flags, or else of the task.
+
+    Raises UsageError: there is none, or the task's attributes are wrong.
+    """
     size = features.ob_dim + 2 * len(features.angle_dims)
-    target, matrix = getattr(declared, "cost_target", None), getattr(declared, "cost_matrix", None)
     for name in ("pilco_target", "pilco_weights"):
         text = getattr(settings, name)
         if text is not None and len(numbers(text)) != size:
@@ -138,22 +188,43 @@ def _saturating_cost(
                 f"--{name} {text}: must be {size} numbers: {features.ob_dim} for the observation "
                 f"and {size - features.ob_dim} for sines and cosines of its angles"
             )
+    parts = {"cost_target": settings.pilco_target, "cost_matrix": settings.pilco_weights}
+    of_task = [name for name, text in parts.items() if text is None]
+    is_for_others = settings.pilco_angle_dims is not None and any(
+        declared.shape(name)[-1:] != (size,) for name in of_task
+    )
+    if is_for_others or not all(map(declared.has, of_task)):
+        can_sample = "must be particles, unless you " * (task.get_reward is not None)
+        raise UsageError(
+            "--pilco_propagation moments: this task declares no saturating cost for these "
+            f"--pilco_angle_dims; {can_sample}pass --pilco_target and --pilco_weights"
+        )
     if settings.pilco_target is not None:
-        target = numbers(settings.pilco_target)
+        target = np.array(numbers(settings.pilco_target))
+    else:
+        target = declared.get(
+            "cost_target", f"{size} finite numbers", lambda target: target.shape == (size,)
+        )
     if settings.pilco_weights is not None:
         if not any(numbers(settings.pilco_weights)):
             raise UsageError(
                 f"--pilco_weights {settings.pilco_weights}: must have a number above 0"
             )
         matrix = np.diag(np.sqrt(numbers(settings.pilco_weights)))
-    if target is None or matrix is None or len(target) != size or np.shape(matrix)[-1] != size:
-        raise UsageError(
-            "--pilco_propagation moments: this task declares no saturating cost for these "
-            "--pilco_angle_dims; must be particles, unless you pass --pilco_target and "
-            "--pilco_weights"
+    else:
+        matrix = declared.get(
+            "cost_matrix",
+            f"a matrix of finite numbers with {size} columns, not all 0",
+            lambda matrix: matrix.ndim == 2 and matrix.shape[1] == size and bool(matrix.any()),
         )
-    widths = [getattr(declared, "cost_width", 1.0)]
     if settings.pilco_width is not None:
-        widths = numbers(settings.pilco_width)
+        widths = np.array(numbers(settings.pilco_width))
+    else:
+        widths = declared.get(
+            "cost_width",
+            "a positive, finite number or a list of them",
+            lambda widths: widths.ndim < 2 and widths.size > 0 and bool((widths > 0).all()),
+            1.0,
+        ).reshape(-1)
     square = tensor(matrix).mT @ tensor(matrix)
     return SaturatingCost(tensor(target), torch.stack([square / width**2 for width in widths]))

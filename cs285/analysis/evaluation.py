@@ -81,9 +81,10 @@ def evaluate(
         collector.close()
     if video:
         env = make_env(config.task, ep_len, "rgb_array")
-        _, frames = film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0))
-        write_video(video, frames, env.metadata.get("render_fps", 30))
-        close_env(env)
+        try:
+            write_video(video, *film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0)))
+        finally:
+            close_env(env)
     return Evaluation(
         np.array([path.total_reward for path in paths]),
         np.array([path.length for path in paths]),

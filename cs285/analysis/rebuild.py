@@ -87,11 +87,13 @@ def read_run(
     for name in config.run.modules:
         check_trust(about, name, trusted)
     if not (folder / checkpoint_name(checkpoint)).exists():
-        if checkpoint != "last" and (found := checkpoints_in(folder)):
+        found = checkpoints_in(folder)
+        if checkpoint != "last" and found:
             raise UsageError(
                 f"--checkpoint {checkpoint}: must be {' or '.join(found)} for the run in {folder}"
             )
-        raise UsageError(f"{about}: it has no {checkpoint_name(checkpoint)}; {MUST_BE}")
+        instead = f", or pass --checkpoint {' or '.join(found)}" * bool(found)
+        raise UsageError(f"{about}: it has no {checkpoint_name(checkpoint)}; {MUST_BE}{instead}")
     return entry, config
 
 

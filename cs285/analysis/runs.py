@@ -206,7 +206,8 @@ def _runs_below(folder: Path, notify: Notify) -> list[Run]:
                 continue  # the table of a sweep or of a study
             runs.append(load_run(path))
         except NothingLoggedError:
-            pass
+            if path == folder and (path / PROGRESS).exists():  # the user named this run
+                raise
         except UsageError as error:
             if path == folder:
                 raise

@@ -75,8 +75,8 @@ class Advice:
     def _compare_rewards(self, data: Transitions) -> None:
         """Warn if the task's `get_reward` is not the reward of most steps."""
         assert self.get_reward is not None
-        rewards, _ = self.get_reward(data.next_obs, data.acs)
-        differs = ~torch.isclose(rewards.float(), data.rewards, rtol=0.01, atol=0.01)
+        rewards = self.get_reward(data.next_obs, data.acs)[0].float()  # or they are bool or int
+        differs = ~torch.isclose(rewards, data.rewards, rtol=0.01, atol=0.01)
         if differs.float().mean() > 0.5:
             print(
                 "warning: the task's get_reward(next observation, action) is "

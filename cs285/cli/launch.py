@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 
 from cs285.agents.registry import AgentEntry, check_trust, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
-from cs285.cli.script import add_trust_flag, fail, no_processes_left, prepare_output
+from cs285.cli.script import (
+    add_trust_flag,
+    fail,
+    ignore_interrupts,
+    no_processes_left,
+    prepare_output,
+)
 from cs285.config import flags as flag_tools
 from cs285.config import presets
 from cs285.config.ineffective import describe_ineffective
@@ -76,10 +82,18 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
     except UsageError as error:
         return fail(entry.script, str(error), error.exit_code)
     except RunError as error:  # the message of a WorkerError has several lines
+        if isinstance(error, InterruptedRunError):
+            ignore_interrupts()
         print(f"{entry.script}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{entry.script}: interrupted before the run started", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        ignore_interrupts()
+        first = error.__context__  # if this is the second Ctrl-C
+        is_second = isinstance(first, InterruptedRunError)
+        message = (
+            f"error: {printable(str(first))}" if is_second else "interrupted before the run started"
+        )
+        print(f"{entry.script}: {message}", file=sys.stderr)
         return InterruptedRunError.exit_code
     return 0
 
@@ -105,6 +119,8 @@ def execute(
     trusted, is_dry = values.pop("trust", False), values.pop("dry_run", False)
     if is_dry and resumed is not None:
         raise UsageError("--dry_run: must not be given together with --resume")
+    if resumed == "":  # Path("") is the current folder
+        raise UsageError("--resume '': must be the log folder of a run")
     if resumed is not None:
         return resume(entry, Path(resumed), values, which or LAST, trusted, callback)
     if which is not None:

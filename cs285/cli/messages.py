@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cs285.infrastructure.errors import (
+    DivergedError,
     InterruptedRunError,
     NoMemoryError,
     RunError,
@@ -64,7 +65,7 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
     no_memory = as_no_memory(error)
     if no_memory is not None:
         return NoMemoryError(f"{no_memory}{how_to_resume}")
-    if isinstance(error, TaskError | WorkerError):
+    if isinstance(error, TaskError | WorkerError | DivergedError):
         return type(error)(f"{error}{how_to_resume}")
     if isinstance(error, RunError):
         return error

@@ -7,7 +7,9 @@ import errno
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +26,11 @@ def run_script(
         with no_processes_left():
             return work(sys.argv[1:] if argv is None else argv)
     except RunError as error:
+        if isinstance(error, InterruptedRunError):
+            ignore_interrupts()
         return fail(script, str(error), error.exit_code)
     except KeyboardInterrupt:
+        ignore_interrupts()
         return fail(script, "interrupted", InterruptedRunError.exit_code)
     except BrokenPipeError:
         # Python flushes stdout at exit, which would fail again on the closed pipe.
@@ -35,6 +40,12 @@ def run_script(
         if error.errno == errno.ENAMETOOLONG:  # from the first look at a path
             return fail(script, f"{describe_os_error(error)}; must be a path", UsageError.exit_code)
         return fail(script, describe_os_error(error), RunError.exit_code)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C from now on: the process is about to end, and a second one would fail it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_output() -> None:

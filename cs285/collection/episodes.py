@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv
-from cs285.infrastructure.errors import DivergedError, RunError
+from cs285.envs.checked_env import CheckedEnv, describe_error, name_of
+from cs285.infrastructure.default_dtype import dtype_of_tasks
+from cs285.infrastructure.errors import DivergedError, RunError, VideoError
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Memory, Policy
@@ -118,11 +120,32 @@ def run_episodes(
     return [episode.path() for episode in episodes]
 
 
-def film(env: gym.Env, policy: Policy, key: EpisodeKey) -> tuple[Path, list[NDArray[np.uint8]]]:
+def film(env: gym.Env, policy: Policy, key: EpisodeKey) -> tuple[list[NDArray[np.uint8]], float]:
     """Run one episode in an env with render_mode "rgb_array".
 
-    Return its path and one frame (height, width, 3) per env step.
+    Return one frame (height, width, 3) per env step, and the frames per second. Raises VideoError:
+    the environment does not draw such frames.
     """
     frames: list[NDArray[np.uint8]] = []
-    (path,) = run_episodes([env], policy, [key], lambda _: frames.append(np.asarray(env.render())))
-    return path, frames
+    fps: Any = env.metadata.get("render_fps", 30)
+    is_number = isinstance(fps, Real)
+    if not (is_number and 0 < fps < np.inf):
+        raise VideoError(f"the render_fps of {name_of(env)} is {fps}; must be a positive number")
+    run_episodes([env], policy, [key], lambda _: frames.append(_draw(env, frames)))
+    return frames, float(fps)
+
+
+def _draw(env: gym.Env, earlier: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return a frame (height, width, 3) as large as the `earlier` ones, or raise VideoError."""
+    try:
+        with dtype_of_tasks():
+            frame = np.array(env.render())
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise VideoError(f"{name_of(env)} raised {describe_error(error)}, in render") from error
+    size = earlier[0].shape if earlier else (*frame.shape[:2], 3)
+    if frame.dtype != np.uint8 or frame.shape != size:
+        raise VideoError(
+            f"{name_of(env)} returned a frame of shape {frame.shape} and type {frame.dtype}, in "
+            "render; must be uint8 of shape (height, width, 3), the same for all frames"
+        )
+    return frame

@@ -39,6 +39,7 @@ RATE = Check(lambda value: math.isfinite(value) and value > 0, "a positive, fini
 NOT_NEGATIVE = Check(lambda value: 0 <= value < math.inf, "a non-negative, finite number")
 FINITE = Check(math.isfinite, "a finite number")
 UNIT = Check(lambda value: 0 <= value <= 1, "a number from 0 to 1")
+FITTING = "0, or 1e-30 to 1e30 in size"  # see fits_float32
 ANYTHING = Check(lambda value: True, "any value")
 
 
@@ -100,6 +101,11 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse writes "argument --flag: VALUE: must be X" or "argument --flag: expected ...".
         words = re.sub(r"^argument (?:\S+/)?(\S+): (\S+: must be)", r"\1 \2", message)
+        words = re.sub(
+            r"^argument (?:-\w+/)?(--\w+)\S*: ignored explicit argument .*",
+            r"\1: must have no value",
+            words,
+        )
         words = re.sub(r"^argument (\S+): expected .*", r"\1: must have a value", words)
         raise UsageError(one_line(words))
 
@@ -203,6 +209,11 @@ def flags_free_on_resume(config_class: type) -> set[str]:
     return {f.name for f in fields if f.metadata["free"]}
 
 
+def fits_float32(value: float) -> bool:
+    """Return whether a number is far from the limits of float32."""
+    return not value or 1e-30 <= abs(value) <= 1e30
+
+
 def check_values(group: type, values: dict[str, Any]) -> None:
     """Check the types and values of a flag group. Raises UsageError: a value is invalid."""
     hints = _hints(group)
@@ -210,8 +221,8 @@ def check_values(group: type, values: dict[str, Any]) -> None:
         if field.name in values:
             value = values[field.name]
             is_of_type = has_type(value, hints[field.name])
-            if kind is float and is_of_type and value and not 1e-30 <= abs(value) <= 1e30:
-                raise UsageError(f"--{field.name} {value}: must be 0, or 1e-30 to 1e30 in size")
+            if kind is float and is_of_type and value is not None and not fits_float32(value):
+                raise UsageError(f"--{field.name} {value}: must be {FITTING}")
             if not (is_of_type and (value is None or field.metadata["check"].holds(value))):
                 raise invalid(field, kind, value)
 
@@ -233,7 +244,9 @@ def invalid(field: dataclasses.Field, kind: type, value: Any) -> UsageError:
     check = field.metadata["check"]
     kinds = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
     must_be = kinds[kind] if check is ANYTHING else check.must_be
-    return UsageError(f"--{field.name} {shortened(value)}: must be {must_be}")
+    # A whole number, as it was probably given.
+    text = str(value).removesuffix(".0") if isinstance(value, float) else shortened(value)
+    return UsageError(f"--{field.name} {text}: must be {must_be}")
 
 
 def parse_values(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cs285.config.flags import COUNT, INDEX, LAYERS, RATE, Check, flag, one_of
+from cs285.config.flags import (
+    COUNT,
+    FITTING,
+    INDEX,
+    LAYERS,
+    RATE,
+    Check,
+    fits_float32,
+    flag,
+    one_of,
+)
 from cs285.config.ineffective import ineffective_if
 from cs285.infrastructure.errors import UsageError
 
@@ -221,6 +231,9 @@ def _check_numbers(
         values = _by_layer(text, layers)
     except ValueError:
         values = []
+    for value in values:
+        if math.isfinite(value) and not fits_float32(value):
+            raise UsageError(f"--{name} {text}: each number must be {FITTING}")
     if len(values) != layers or not all(math.isfinite(v) and holds(v) for v in values):
         raise UsageError(
             f"--{name} {text}: must be {must_be}, or {layers} of them separated by commas, one per "

@@ -126,12 +126,32 @@ def name_of(env: gym.Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
+def judge(
+    get_success: Callable[[NDArray[np.floating]], dict[str, bool]], obs: NDArray[np.floating]
+) -> dict[str, bool]:
+    """Return what a task's `get_success` says about an episode's observations (T, O).
+
+    Raises TaskError: it fails, or returns anything but a dict of truth values.
+    """
+    try:
+        with dtype_of_tasks():
+            judged = get_success(obs.copy())
+        is_dict = isinstance(judged, dict) and all(map(_is_truth_value, judged.values()))
+    except Exception as error:
+        raise TaskError(f"the task's get_success raised {describe_error(error)}") from error
+    if not is_dict:
+        raise TaskError(
+            f"the task's get_success returned {_short(judged)}; must be a dict of True or False"
+        )
+    return {str(name): bool(value) for name, value in judged.items()}
+
+
 def close_env(env: gym.Env) -> None:
     """Close an environment. If it fails, print a warning, once per task: the data are complete."""
     try:
         with dtype_of_tasks():
             env.close()
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         name = name_of(env)
         if name not in _not_closed:
             _not_closed.add(name)
@@ -146,16 +166,24 @@ def describe_error(error: BaseException) -> str:
     """Return the type of an exception, its message, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    text = " ".join(str(error).split())[:LONGEST_TEXT]
+    text = message_of(error)[:LONGEST_TEXT]
     return f"{type(error).__name__}{f' ({text})' * bool(text)}{place}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception in one line, or "" if it has none or cannot print it."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # of a third party's __str__
+        return ""
 
 
 def _remedy(error: BaseException) -> str:
     """Return what to do about an exception of an environment."""
-    if NO_CHILDREN in str(error):  # a killed worker would leave the task's processes behind
+    if NO_CHILDREN in message_of(error):  # a killed worker would leave the task's processes behind
         return "it starts processes, so pass --num_workers 1"
     frames = traceback.extract_tb(error.__traceback__)
-    if "values to unpack" in str(error) and "gymnasium" in Path(frames[-1].filename).parts:
+    if "values to unpack" in message_of(error) and "gymnasium" in Path(frames[-1].filename).parts:
         return f"its step must return {STEP_RULE}"
     return "fix the environment"
 

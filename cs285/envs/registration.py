@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv, close_env, describe_error
+from cs285.envs.checked_env import CheckedEnv, close_env, describe_error, judge, message_of
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.default_dtype import dtype_of_tasks
 from cs285.infrastructure.errors import TaskError, UsageError
@@ -110,30 +110,33 @@ def make_env(
                 **options,
             )
             for wrapper in wrappers.split():
-                env = _wrapper(wrapper)(env)
-                if not isinstance(env, gym.Env):
-                    raise UsageError(
-                        f"--env_wrappers {wrapper}: returned {type(env).__name__}; must return an "
-                        "environment"
-                    )
+                env = _wrapped(env, wrapper)
             if limit_outside:
                 env = gym.wrappers.TimeLimit(env, limit_outside)
     except UsageError:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         if _is_unknown(error):
-            reason = " ".join(str(error).split())
             raise UsageError(
-                f"--env_name {env_name}: cannot find this environment ({reason}); must be "
-                f"{VALID_TASKS}{_hint(env_name)}"
+                f"--env_name {env_name}: cannot find this environment ({message_of(error)}); must "
+                f"be {VALID_TASKS}{_hint(env_name)}"
             ) from error
         given = f" --env_kwargs {kwargs}" * bool(kwargs)
         raise UsageError(
             f"--env_name {env_name}{given}: its constructor raised {describe_error(error)}"
         ) from error
-    if isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gym.Space):
+            raise UsageError(f"--env_name {env_name}: its {name} must be a space of Gymnasium")
+    if not isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
+        return env
+    try:
         return gym.wrappers.FlattenObservation(env)
-    return env
+    except (ValueError, NotImplementedError) as error:  # for example, nothing is inside
+        raise UsageError(
+            f"--env_name {env_name}: its observations are {env.observation_space}, which cannot be "
+            "flattened; must be a Dict or Tuple of Boxes"
+        ) from error
 
 
 def _is_unknown(error: BaseException) -> bool:
@@ -175,15 +178,26 @@ def _parse_kwargs(text: str) -> dict[str, Any]:
     return arguments
 
 
-def _wrapper(name: str) -> Callable[[gym.Env], gym.Env]:
-    """Return the wrapper MODULE:NAME. Raises UsageError: it cannot be imported."""
+def _wrapped(env: gym.Env, name: str) -> gym.Env:
+    """Return `env` in the wrapper MODULE:NAME. Raises UsageError: that fails."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        wrapper = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"--env_wrappers {name}: cannot import it ({error}); must be MODULE:NAME of a wrapper"
         ) from error
+    try:
+        wrapped = wrapper(env)
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise UsageError(
+            f"--env_wrappers {name}: the wrapper raised {describe_error(error)}"
+        ) from error
+    if not isinstance(wrapped, gym.Env):
+        raise UsageError(
+            f"--env_wrappers {name}: returned {type(wrapped).__name__}; must return an environment"
+        )
+    return wrapped
 
 
 def inspect_task(
@@ -192,8 +206,9 @@ def inspect_task(
     """Create the task once and describe it.
 
     With `learned_reward`, a `get_reward` that fails on torch tensors is ignored. Raises UsageError:
-    observations or actions are not vectors, actions are integers, `get_reward` fails without
-    `learned_reward`, or `termination` is "known" but the task has no termination function.
+    observations or actions are not vectors, actions are integers, `reset` or `get_success` fails,
+    `get_reward` fails without `learned_reward`, or `termination` is "known" but the task has no
+    termination function.
     """
     env, env_name = make_env(task), TaskId.of(task).env_name
     try:
@@ -202,7 +217,8 @@ def inspect_task(
             numbers = (env.observation_space.shape or (0,))[0]
             print(f"the {kind} observations of {env_name} are flattened to {numbers} numbers")
         obs_space, ac_space = _vector_spaces(env_name, env)
-        _check_reset(env_name, env)
+        get_success = getattr(env.unwrapped, "get_success", None)
+        _check_calls(env_name, env, get_success)
         env_id = env.spec.id if env.spec else env_name  # with its version and without its module
         registered_limit = env.spec.max_episode_steps if env.spec else None
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
@@ -231,7 +247,7 @@ def inspect_task(
             get_reward=get_reward,
             get_termination=get_termination,
             ep_len=HOMEWORK_EP_LEN.get(env_id) or registered_limit or DEFAULT_EP_LEN,
-            get_success=getattr(env.unwrapped, "get_success", None),
+            get_success=get_success,
         )
     finally:
         close_env(env)
@@ -240,25 +256,31 @@ def inspect_task(
 def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:
     """Return observation and action space. Raises UsageError: a space is not supported."""
     observations, actions = env.observation_space, env.action_space
-    if not isinstance(actions, Box) or len(actions.shape) != 1:
+    if not isinstance(actions, Box) or len(actions.shape) != 1 or actions.shape == (0,):
         raise UsageError(f"--env_name {env_name}: its actions are {actions}; must be {VALID_TASKS}")
     if not np.issubdtype(actions.dtype, np.floating):
         raise UsageError(
             f"--env_name {env_name}: its actions are {actions}, a Box of integers; must be a task "
             "whose actions are a Box of floats"
         )
-    if not isinstance(observations, Box) or len(observations.shape) != 1:
+    if (
+        not isinstance(observations, Box)
+        or len(observations.shape) != 1
+        or observations.shape == (0,)
+    ):
         raise UsageError(
-            f"--env_name {env_name}: its observations are {type(observations).__name__}"
-            f"{observations.shape or ''}; must be a task whose observations are a Box vector"
+            f"--env_name {env_name}: its observations are {observations}; must be a task whose "
+            "observations are a Box vector"
         )
     return observations, actions
 
 
-def _check_reset(env_name: str, env: gym.Env) -> None:
-    """Raise UsageError if the environment cannot start an episode."""
+def _check_calls(env_name: str, env: gym.Env, get_success: SuccessFunction | None) -> None:
+    """Raise UsageError if the environment cannot start an episode, or `get_success` fails."""
     try:
-        CheckedEnv(env).reset(seed=0)
+        obs = CheckedEnv(env).reset(seed=0)
+        if get_success is not None:
+            judge(get_success, np.tile(obs, (DEFAULT_EP_LEN, 1)))
     except TaskError as error:
         raise UsageError(f"--env_name {env_name}: {error}") from error
 
@@ -298,9 +320,12 @@ def _reward_error(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:
     """Return why `get_reward` fails on torch tensors (2, 3, ...), or "" if it works."""
     import torch  # here, because the environments themselves need only NumPy
 
+    obs, acs = torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim)
     try:
-        rewards, terminated = get_reward(torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim))
+        rewards, terminated = get_reward(obs, acs)
+        if obs._version or acs._version:  # torch counts changes; 0 * 2 would leave the values
+            return "it changes its arguments"
         shapes = tuple(rewards.shape), tuple(terminated.shape)
         return "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} instead of (2, 3)"
     except Exception as error:  # a third party's function may raise anything
-        return " ".join(str(error).split()) or type(error).__name__
+        return message_of(error) or type(error).__name__

@@ -1,4 +1,7 @@
-"""torch's default dtype: float32 in this package, and the user's own in the code of a task."""
+"""torch's default dtype: float32 in this package, and the user's own in the code of a task.
+
+A task cannot switch gradients off for this package, either.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,11 @@ def dtype_of_tasks() -> Iterator[None]:
     if torch is None:  # in the probe of the renderer, which computes nothing
         yield
         return
-    before = torch.get_default_dtype()
+    before, has_gradients = torch.get_default_dtype(), torch.is_grad_enabled()
     torch.set_default_dtype(_of_tasks or before)
     try:
         yield
     finally:
         _of_tasks = torch.get_default_dtype()
         torch.set_default_dtype(before)
+        torch.set_grad_enabled(has_gradients)

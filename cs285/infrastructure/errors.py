@@ -60,6 +60,10 @@ class TaskError(RunError):
     """The environment failed, or returned what cannot be used."""
 
 
+class VideoError(RunError):
+    """The environment cannot draw an episode."""
+
+
 class WorkerError(RunError):
     """An episode killed several workers, or raised an exception outside the environment.
 

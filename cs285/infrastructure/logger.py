@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,16 +47,24 @@ class Logger:
         self.folder = folder
         self._csv = folder / PROGRESS
         self._events = EventFile(folder, first_iteration)
-        rows, as_written = (
-            [row for row in read_rows(self._csv, rename) if int(row[ITERATION]) < first_iteration]
-            for rename in (current_metric, str)
-        )
-        found = {PROGRESS: _checksum(as_written), EVENTS: self._events.checksum}
-        for name, file in ((PROGRESS, self._csv), (EVENTS, self._events.path)):
-            if checksums is not None and file.exists() and found[name] != checksums[name]:
+        rows = _rows_before(self._csv, first_iteration, current_metric)
+        is_of_resume = not rows and bool(read_rows(self._csv))  # as for the event file
+        for name, file, found, is_new in (
+            (PROGRESS, self._csv, progress_checksum(folder, first_iteration), is_of_resume),
+            (EVENTS, self._events.path, self._events.checksum, self._events.is_of_resume),
+        ):
+            if checksums is None or found == checksums[name] or is_new:
+                continue
+            if file.exists():
                 raise UsageError(
                     f"--resume {folder}: its {file.name} is damaged; must be the file that this "
                     "run wrote; restore it, or move it away and the resumed run starts a new one"
+                )
+            if name == PROGRESS:  # the event file has the same numbers
+                print(
+                    f"warning: --resume {folder}: its {PROGRESS} is missing, so a new one starts "
+                    f"at iteration {first_iteration}; to keep the old rows, stop and restore it",
+                    file=sys.stderr,
                 )
         self._checksum = _checksum(rows)
         self._columns = list(rows[0]) if rows else []
@@ -93,7 +102,7 @@ class Logger:
             lines = [f"  {name:<{width}}  {value:.6g}" for name, value in scalars.items()]
             print("\n".join(lines), flush=True)
 
-    def record_video(self, tag: str, frames: Frames, fps: int, iteration: int) -> Path:
+    def record_video(self, tag: str, frames: Frames, fps: float, iteration: int) -> Path:
         """Write frames (height, width, 3) to videos/ and to TensorBoard.
 
         Return the path of the mp4. Raises OSError: the encoder failed or the disk is full.
@@ -163,6 +172,17 @@ def read_rows(file: Path, rename: Callable[[str], str] = current_metric) -> list
     names = list(map(rename, header))
     rows = [dict(zip(names, cells, strict=True)) for cells in lines if len(cells) == len(names)]
     return [row for row in rows if _is_row(row)]
+
+
+def progress_checksum(folder: Path, first_iteration: int) -> int:
+    """Return the checksum of a run's rows before `first_iteration` (see Logger.state_dict)."""
+    return _checksum(_rows_before(folder / PROGRESS, first_iteration, str))
+
+
+def _rows_before(
+    file: Path, first_iteration: int, rename: Callable[[str], str]
+) -> list[dict[str, str]]:
+    return [row for row in read_rows(file, rename) if int(row[ITERATION]) < first_iteration]
 
 
 def last_row(file: Path) -> dict[str, str]:

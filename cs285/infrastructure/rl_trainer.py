@@ -21,7 +21,7 @@ from cs285.config.run import RunConfig
 from cs285.envs.checked_env import close_env
 from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
-from cs285.infrastructure.errors import DivergedError, RunError, UsageError
+from cs285.infrastructure.errors import DivergedError, RunError, UsageError, VideoError
 from cs285.infrastructure.interrupts import Interrupts
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
@@ -215,11 +215,9 @@ class RL_Trainer:
         metrics = to_floats(losses)
         for name, value in metrics.items():
             if not math.isfinite(value):
-                has_checkpoint = (self.folder / CHECKPOINT).exists()
                 raise DivergedError(
-                    f"{name} is {value} in iteration {iteration}: learning diverged; start a new "
-                    "run, for example with a smaller learning rate"
-                    + (f"; the last checkpoint is {self.folder / CHECKPOINT}" * has_checkpoint)
+                    f"{name} is {value} in iteration {iteration}: learning diverged; a new run "
+                    "needs other flags, for example a smaller learning rate"
                 )
         if iteration == 0 and self.agent.model is not None and "Training Loss" in losses:
             with self.stopwatch.phase("figures"):
@@ -292,19 +290,21 @@ class RL_Trainer:
         return scalars
 
     def _log_video(self, iteration: int) -> None:
-        env = self.render_env_factory()
+        """Write a video of an episode. If that fails, print a warning: the run does not need it."""
         key = EpisodeKey(self.config.seed, "video", iteration, 0)
-        _, frames = film(env, self.agent.eval_policies["Eval"], key)
-        fps = int(env.metadata.get("render_fps", 30))
-        close_env(env)
         try:
+            env = self.render_env_factory()
+            try:
+                frames, fps = film(env, self.agent.eval_policies["Eval"], key)
+            finally:
+                close_env(env)
             file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
             print(f"  saved {file}", flush=True)
-        except OSError as error:  # from the encoder; the run continues without the video
+        except (OSError, UsageError, VideoError) as error:  # the encoder's, or the environment's
             reason = " ".join(str(error).split())[:200]
             print(
-                f"warning: cannot write the video of iteration {iteration} ({reason}); check the "
-                "disk and ffmpeg, or pass --video_log_freq -1",
+                f"warning: cannot write the video of iteration {iteration} ({reason}); the "
+                "run continues; check render, the disk and ffmpeg, or pass --video_log_freq -1",
                 file=sys.stderr,
             )
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.envs.checked_env import CheckedEnv
+from cs285.envs.checked_env import CheckedEnv, judge
 from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.replay_buffer import Path, Transitions
 
@@ -33,7 +33,7 @@ def success_rates(
     prefix: str, paths: Sequence[Path], get_success: SuccessFunction
 ) -> dict[str, float]:
     """Return the share of paths that meet each of the task's criteria as metrics `prefix`_..."""
-    judged = [get_success(path.next_obs) for path in paths]
+    judged = [judge(get_success, path.next_obs) for path in paths]
     return {
         f"{prefix}_{name}": float(np.mean([each[name] for each in judged])) for name in judged[0]
     }

@@ -49,6 +49,7 @@ class ModelEnv(gym.Env):
             raise ValueError("member 'random': must be 'mean' or a number for a model with memory")
         self.model, self.task_model, self.ep_len, self.member = model, task_model, ep_len, member
         self.real = CheckedEnv(env)
+        self.steps: int | None = None  # of the episode; None: there was no reset
         self.observation_space = Box(-np.inf, np.inf, (task.ob_dim,), np.float32)
         self.action_space = Box(task.ac_low, task.ac_high, dtype=np.float32)
 
@@ -68,7 +69,15 @@ class ModelEnv(gym.Env):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Take one imagined step with an action (A,)."""
+        """Take one imagined step with an action (A,).
+
+        Raises ValueError: the action has another shape, or no episode has started.
+        """
+        if np.shape(action) != self.action_space.shape:
+            shape = self.action_space.shape
+            raise ValueError(f"the action has shape {np.shape(action)}; must be {shape}")
+        if self.steps is None:
+            raise ValueError("step: must be called after reset")
         acs = from_numpy(np.asarray(action, np.float32)[None], self.model.device)
         step = self.model.planning_step()
         if self.member == "mean":

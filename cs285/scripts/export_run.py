@@ -20,6 +20,7 @@ from cs285.envs.checked_env import close_env
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
+from cs285.infrastructure.logger import progress_checksum
 from cs285.infrastructure.rl_trainer import Counters
 from cs285.infrastructure.run_folder import (
     BEST,
@@ -55,6 +56,11 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
         has_curve, has_predictions = os.path.lexists(folder / PROGRESS), predictions.exists()
         if has_curve:
             read_table(folder / PROGRESS, is_growing=True)
+        # A run from before version 1.0 has no checksum.
+        if "log" in state and state["log"][PROGRESS] != progress_checksum(
+            folder, counters.next_iteration
+        ):
+            raise ValueError(f"its {PROGRESS} is damaged or missing")
         steps = [] if has_curve else read_arrays(losses)[""].tolist()
         arrays = read_arrays(predictions) if has_predictions or not has_curve else {}
         errors = {name: float(arrays[name]) for name in ERRORS if name in arrays}

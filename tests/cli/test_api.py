@@ -1,6 +1,7 @@
 """Tests of cs285.train and cs285.load, and of scripts that worker processes cannot import."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 import cs285
 from cs285 import api
 from cs285.analysis.evaluation import evaluate
 from cs285.envs import make_env
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.recording import rendering
 from tests.conftest import TINY, TINY_MBPO, read_curve
 from tests.toys import LabelledReach, LinearReach
@@ -77,6 +79,11 @@ def test_an_agent_acts_as_in_its_evaluation(run_tiny_mbpo: Run) -> None:
     assert (explored[0] != explored[1]).any()
     with pytest.raises(ValueError, match=r"obs has shape \(3,\); must be \(4,\) or \(B, 4\)"):
         agent.predict(np.zeros(3))
+    with pytest.raises(ValueError, match=r"obs has shape \(0, 4\); must be .*, B >= 1"):
+        agent.predict(np.zeros((0, 4)))
+    for number in (np.nan, 1e39):
+        with pytest.raises(ValueError, match="obs has a non-finite number; must be finite in"):
+            agent.predict(np.full(4, number))
 
 
 def test_predict_flattens_a_dict_observation(tmp_path: Path) -> None:
@@ -119,6 +126,10 @@ def test_a_planner_remembers_the_plan_of_each_row_until_reset(run_tiny: Run) -> 
 def test_model_env_is_a_gymnasium_environment(run_tiny: Run, member: Any) -> None:
     agent = cs285.load(run_tiny(n_iter=1, **PROBABILISTIC))
     env = agent.model_env(member)
+    with pytest.raises(ValueError, match="step: must be called after reset"):
+        env.step(np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match=r"the action has shape \(3,\); must be \(2,\)"):
+        env.step(np.zeros(3, np.float32))
     check_env(env, skip_render_check=True)
     obs, _ = env.reset(seed=1)
     assert (obs[2:] == np.array([0.7, -0.8], np.float32)).all()  # the goal of the real task
@@ -218,6 +229,18 @@ class Costly(LinearReach):
         return obs, 1000 * reward, *rest
 
 
+class Wide(LabelledReach):
+    """Has two observations in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gym.spaces.Dict({"at": Box(-9, 9, (2,)), "no": Box(-9, 9, (2,))})
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        obs, info = super().reset(seed=seed)
+        return {**obs, "no": obs["at"]}, info
+
+
 def test_environments_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
     flags = flags_of(TINY_MBPO, tmp_path)
     first = cs285.train("mbpo", lambda: LinearReach(), **flags)
@@ -227,6 +250,11 @@ def test_environments_of_one_name_do_not_replace_each_other(tmp_path: Path) -> N
     assert evaluate(second.folder, 1).returns.sum() < 100 * returns.sum()
     env_id = cs285.load(first.folder, env=Costly).config.run.env_name
     assert env_id == first.config.run.env_name
+    assert evaluate(first.folder, 1).returns == pytest.approx(1000 * returns)
+    with pytest.raises(RunError, match="belong to different runs"):
+        cs285.load(first.folder, env=Wide)
+    with pytest.raises(RunError, match="does not match its config"):
+        cs285.train("mbpo", Wide, resume=first.folder, n_iter=3)
     assert evaluate(first.folder, 1).returns == pytest.approx(1000 * returns)
     for name in [name for name in gym.registry if name.startswith("python/")]:
         gym.registry.pop(name)  # as in another process
@@ -251,11 +279,43 @@ class Drawn(LinearReach):
         return np.zeros((64, 64, 3), np.uint8)
 
 
+SIZES = itertools.count(8)  # of frames
+
+
 def test_video_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "MUJOCO_TASK", "missing-v0")  # no OpenGL is needed
     flags = {**flags_of(TINY, tmp_path), "n_iter": 1, "video_log_freq": 1}
     agent = cs285.train("mb", Drawn, **flags)
     assert (agent.folder / "videos" / "eval_rollouts_itr_0.mp4").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("render", lambda env: 1 / 0, "raised ZeroDivisionError (division by zero) in test_api.py"),
+        ("render", lambda env: None, "returned a frame of shape () and type object, in render"),
+        ("render", lambda env: np.zeros((8, 8, 3)), "frame of shape (8, 8, 3) and type float64"),
+        ("render", lambda env: np.zeros((next(SIZES), 8, 3), np.uint8),
+         "returned a frame of shape (9, 8, 3) and type uint8, in render; must be uint8 of shape"),
+        ("metadata", {**Drawn.metadata, "render_fps": 0}, "-v0 is 0; must be a positive number"),
+        ("__init__", LinearReach.__init__, "unexpected keyword argument 'render_mode'"),
+    ],
+)  # fmt: skip
+def test_frames_that_are_no_video_are_one_warning(
+    name: str,
+    value: Any,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("cs285.cli.launch.choose_renderer", lambda *args: None)
+    monkeypatch.setattr(Drawn, name, value)
+    agent = cs285.train("mb", Drawn, **{**flags_of(TINY, tmp_path), "video_log_freq": 1})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: cannot write the video of iteration 0 (")
+    assert reason in first and "iteration 1" in second and "the run continues" in second
+    assert len(read_curve(agent.folder)) == 2
 
 
 def test_false_and_bad_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

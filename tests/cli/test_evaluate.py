@@ -65,6 +65,21 @@ def test_exported_agent_acts_like_the_run(
     assert (evaluate(exported, 2, num_workers=1).returns == expected.returns).all()
 
 
+def test_export_refuses_a_damaged_curve(
+    run_tiny: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target = run_tiny(n_iter=2), tmp_path / "x"
+    curve = folder / "progress.csv"
+    intact = curve.read_bytes()
+    for damaged in (b"", intact[:-5], intact.replace(b".", b"1", 1)):
+        curve.write_bytes(damaged)
+        error = error_of(export_run.main, [folder, target], capsys)
+        assert "its progress.csv is damaged or missing; must be the log folder" in error
+    curve.unlink()
+    assert "progress.csv is damaged" in error_of(export_run.main, [folder, target], capsys)
+    assert not list(tmp_path.glob("x*"))
+
+
 @pytest.mark.parametrize("kind", ["run_tiny", "run_tiny_mbpo"])
 def test_best_checkpoint_is_of_the_best_evaluation(
     kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
@@ -80,8 +95,11 @@ def test_best_checkpoint_is_of_the_best_evaluation(
     assert returns["best"] == returns[str(best)]
     assert returns["last"] == returns["3"]
     assert len(set(returns.values())) == 4
-    for name in ("checkpoint.pt", "checkpoint_previous.pt"):
-        (folder / name).unlink()
+    (folder / "checkpoint.pt").unlink()
+    error = error_of(main, [folder], capsys)
+    assert "has no checkpoint.pt; must be " in error
+    assert ", or pass --checkpoint previous or best or 0 or 1 or 2 or 3" in error
+    (folder / "checkpoint_previous.pt").unlink()
     (folder / "agent_itr_copy.pt").touch()  # no iteration
     assert tuple(evaluate(folder, 3, num_workers=1).returns) == returns["best"]
     error = error_of(main, [folder, "--checkpoint", 7, "--csv", folder / "new.csv"], capsys)

@@ -21,7 +21,7 @@ SHORT = {**TINY, "env_name": None, "n_iter": 1}
 Run = Callable[..., Path]
 
 
-@pytest.mark.parametrize("name", ["SetsDoubles", "ArrayReward", "TensorReward"])
+@pytest.mark.parametrize("name", ["SetsDoubles", "StopsGradients", "ArrayReward", "TensorReward"])
 def test_task_gives_the_data_of_the_plain_task(name: str, run_tiny: Run) -> None:
     odd, plain = (read_curve(run_tiny(env_name=f"{each}-v0")) for each in (name, "LinearReach"))
     assert odd == plain
@@ -55,11 +55,20 @@ def test_training_and_acting_in_a_script_that_computes_in_float64(tmp_path: Path
         torch.set_default_dtype(torch.float32)
 
 
-def test_error_in_close_is_one_warning(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    run_tiny(env_name="tests.odd_tasks:FailsToClose-v0", num_workers=2)
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("FailsToClose", "ConnectionError (the simulator is gone)"),
+        ("ExitsInClose", "SystemExit (0)"),
+    ],
+)
+def test_error_in_close_is_one_warning(
+    name: str, error: str, run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_curve(run_tiny(env_name=f"tests.odd_tasks:{name}-v0", num_workers=2))
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "FailsToClose-v0 raised ConnectionError (the simulator is gone) in odd_" in err
+    assert f"{name}-v0 raised {error} in odd_" in err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from cs285.analysis.report.results_table import table
 from cs285.analysis.report.study import read_rows
 from cs285.experiments.suites import RESEARCH_FILE, read_experiments, select
 from cs285.scripts import plot_results, read_results
-from tests.conftest import exit_code_of, read_curve
+from tests.conftest import error_of, exit_code_of, read_curve
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
@@ -127,6 +127,12 @@ def test_bad_input_is_a_one_line_error(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert sorted(sweep.rglob("*")) == before
+
+
+def test_curve_without_rows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "progress.csv").touch()
+    error = error_of(read_results.main, [tmp_path], capsys)
+    assert f"{tmp_path}/progress.csv: no rows yet; must be a CSV with at least one row" in error
 
 
 def test_report_of_the_committed_results() -> None:

@@ -250,6 +250,7 @@ def test_diverged_model_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "in iteration 0: learning diverged" in err
+    assert err.endswith("; nothing was saved\n")
 
 
 def test_full_disk_at_the_start_leaves_no_log_folder(tmp_path: Path) -> None:

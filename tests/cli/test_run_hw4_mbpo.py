@@ -241,7 +241,7 @@ def test_warning_about_a_sac_batch_larger_than_the_replay_buffer(
         ({"sac_discount": 1.01}, "--sac_discount 1.01: must be a number from 0 to 1"),
         (
             {"sac_init_temperature": 0},
-            "--sac_init_temperature 0.0: must be a positive, finite number",
+            "--sac_init_temperature 0: must be a positive, finite number",
         ),
         ({"num_agent_train_steps_per_iter": 0}, "because --mbpo_rollout_length is above 0"),
         ({"data_dir": ""}, "--data_dir : must be a path"),

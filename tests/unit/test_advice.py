@@ -54,6 +54,17 @@ def test_get_reward_that_is_not_the_tasks_reward(
     assert out.count(warning) == (scale < 0 and not flags)
 
 
+@pytest.mark.parametrize("kind", ["bool", "int"])
+def test_rewards_of_get_reward_may_be_whole_numbers(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def whole(obs: Any, acs: Any) -> tuple[Any, Any]:
+        return getattr(obs[..., 0] >= 0, kind)(), obs[..., 0] > 1
+
+    advise([path(8)], whole)
+    assert "get_reward(next observation, action) is 1 in the mean" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("config_class", [MBConfig, MBPOConfig])
 @pytest.mark.parametrize(
     ("get_reward", "flags", "terminates", "times"),

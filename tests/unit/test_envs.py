@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 import cs285.envs
 from cs285.envs.action_repeat import ActionRepeat
-from cs285.envs.checked_env import CheckedEnv
+from cs285.envs.checked_env import CheckedEnv, describe_error
 from cs285.envs.cheetah import HalfCheetahEnv
 from cs285.envs.obstacles import Obstacles
 from cs285.envs.reacher import Reacher7DOFEnv
@@ -321,11 +322,75 @@ def test_unknown_termination_function_is_rejected() -> None:
     [
         ("Image-v0", Box(0, 255, (8, 8, 3), np.uint8)),
         ("Discrete-v0", gym.spaces.Discrete(3)),
+        ("Scalar-v0", Box(-1, 1, ())),
+        ("Empty-v0", Box(-1, 1, (0,))),
     ],
 )
 def test_observations_that_are_not_vectors_are_rejected(name: str, space: Any) -> None:
-    with pytest.raises(UsageError, match=r"its observations are .*; must be a task whose obs"):
+    message = re.escape(f"its observations are {space}; must be a task whose observations")
+    with pytest.raises(UsageError, match=message):
         describe(name, observations=space)
+
+
+def test_spaces_without_content_are_rejected() -> None:
+    class Bare(gym.Env):
+        pass
+
+    class Nothing(Odd):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = gym.spaces.Dict({})
+
+    for task, message in (
+        (Bare, "its observation_space must be a space of Gymnasium"),
+        (Nothing, r"its observations are Dict\(\), which cannot be flattened; must be"),
+        (lambda: Odd(Box(-1, 1, (0,))), "its actions are Box.*; must be"),
+    ):
+        gym.register("Hollow-v0", entry_point=task)
+        with pytest.raises(UsageError, match=message):
+            cs285.envs.inspect_task("Hollow-v0")
+        gym.registry.pop("Hollow-v0")
+
+
+class Changes(LinearReach):
+    @staticmethod
+    def get_reward(observations: Any, actions: Any) -> Any:
+        observations *= 2
+        return LinearReach.get_reward(observations, actions)
+
+
+class FailsToJudge(LinearReach):
+    @staticmethod
+    def get_success(observations: Any) -> Any:
+        raise ValueError("no goal")
+
+
+class JudgesSteps(LinearReach):
+    @staticmethod
+    def get_success(observations: Any) -> Any:
+        return {"Near": observations[:, 0] < 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Changes, r"its get_reward fails on torch tensors \(it changes its arguments\); must be"),
+        (FailsToJudge, r"the task's get_success raised ValueError \(no goal\) in test_envs.py"),
+        (JudgesSteps, "the task's get_success returned {'Near': .*; must be a dict of True or Fal"),
+    ],
+)
+def test_functions_of_a_task_are_checked(task: Any, message: str) -> None:
+    gym.register(f"{task.__name__}-v0", entry_point=task)
+    with pytest.raises(UsageError, match=message):
+        cs285.envs.inspect_task(f"{task.__name__}-v0")
+
+
+def test_exception_without_a_printable_message_is_described() -> None:
+    class UnprintableError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert describe_error(UnprintableError()) == "UnprintableError"
 
 
 @pytest.mark.parametrize(
@@ -380,6 +445,8 @@ def test_arguments_and_wrappers_of_a_task() -> None:
         cs285.envs.make_env(("Fickle-v0", "size=1", ""))
     with pytest.raises(UsageError, match="--env_wrappers nowhere:Lift: cannot import it"):
         cs285.envs.make_env(("Fickle-v0", "", "nowhere:Lift"))
+    with pytest.raises(UsageError, match=r"^--env_wrappers builtins:len: the wrapper raised Type"):
+        cs285.envs.make_env(("Fickle-v0", "", "builtins:len"))
 
 
 def test_observations_that_do_not_match_their_space_are_rejected() -> None:

@@ -1,10 +1,13 @@
 """Tests of Ctrl-C and SIGTERM: when they raise KeyboardInterrupt."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from cs285.cli import launch
+from cs285.cli.script import run_script
 from cs285.infrastructure.interrupts import SIGNALS, Interrupts, delayed_interrupts
 
 
@@ -47,3 +50,24 @@ def test_a_delayed_signal_comes_after_the_block(number: signal.Signals) -> None:
         signal.raise_signal(number)
         completed = True
     assert completed
+
+
+def interrupted(*_: Any) -> int:
+    signal.raise_signal(signal.SIGINT)
+    return 0
+
+
+@pytest.mark.parametrize(
+    "script",
+    [lambda: run_script("x.py", interrupted, []), lambda: launch.launch("mb", [])],
+    ids=["run_script", "launch"],
+)
+def test_second_ctrl_c_cannot_fail_the_end_of_a_script(
+    script: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(launch, "execute", interrupted)
+    assert script() == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    signal.raise_signal(signal.SIGINT)

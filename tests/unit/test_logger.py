@@ -94,7 +94,9 @@ def test_rows_damaged_by_a_power_cut_are_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["progress.csv", "events.*"])
-def test_damaged_log_is_rejected_and_kept(tmp_path: Path, pattern: str) -> None:
+def test_damaged_log_is_rejected_and_kept(
+    tmp_path: Path, pattern: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     checksums = fill(tmp_path, range(3))
     (file,) = tmp_path.glob(pattern)
     intact = file.read_bytes()
@@ -104,9 +106,17 @@ def test_damaged_log_is_rejected_and_kept(tmp_path: Path, pattern: str) -> None:
         with pytest.raises(UsageError, match=f"its {file.name} is damaged; must be "):
             Logger(tmp_path, 3, checksums)
         assert file.read_bytes() == damaged
+    for kept in (0, len(intact) // 2):
+        file.write_bytes(intact[:kept])
+        with pytest.raises(UsageError, match=f"its {file.name} is damaged; must be "):
+            Logger(tmp_path, 3, checksums)
     file.unlink()
-    fill(tmp_path, range(3, 4), checksums)  # it starts a new file
+    for last in (3, 4, 4):  # it starts a new file, also if it does not save a checkpoint
+        fill(tmp_path, range(3, last), checksums)
     name = "progress.csv"
+    assert capsys.readouterr().err.count("progress.csv is missing, so a new one starts at ") == (
+        2 * (pattern == name)  # not once the new file has a row
+    )
     assert [row["Iteration"] for row in rows(tmp_path)] == (["3"] if pattern == name else [*"0123"])
 
 

@@ -28,6 +28,7 @@ from cs285.policies.rbf_policy import (
     SquashedPolicy,
     measurement_noise,
 )
+from tests.toys import LinearReach
 from tests.unit.test_moments import assert_sampled, double, products
 
 CARTPOLE = "cartpole-swingup-v0"
@@ -272,9 +273,56 @@ def test_saturating_cost_of_a_certain_state_is_its_cost() -> None:
     assert cost.expected(state, torch.zeros(2, 2).double()).item() == pytest.approx(expected)
 
 
+class Declares(LinearReach):
+    """LinearReach with all declarations for PILCO."""
+
+    angle_dims: Any = ()
+    start_mean, start_std = np.zeros(2), np.ones(2)
+    cost_target, cost_matrix, cost_width = np.zeros(2), np.eye(2), (0.5, 1)
+
+
+gym.register("Declares-v0", entry_point=Declares, max_episode_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must_be"),
+    [
+        ("angle_dims", (7,), "different dimensions below 2"),
+        ("angle_dims", (0, 0), "different dimensions below 2"),
+        ("angle_dims", 1, "different dimensions below 2"),
+        ("start_mean", np.zeros(9), "2 finite numbers"),
+        ("start_mean", None, "2 finite numbers"),
+        ("start_std", [0, -1], "2 non-negative, finite numbers"),
+        ("cost_target", np.full(2, np.nan), "2 finite numbers"),
+        ("cost_target", "near", "2 finite numbers"),
+        ("cost_matrix", np.eye(3), "a matrix of finite numbers with 2 columns"),
+        ("cost_matrix", np.ones(2), "a matrix of finite numbers with 2 columns"),
+        ("cost_width", 0.0, "a positive, finite number or a list of them"),
+        ("cost_width", [], "a positive, finite number or a list of them"),
+    ],
+)
+def test_wrong_declaration_is_named(
+    name: str, value: Any, must_be: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Declares, name, value)
+    message = f"--env_name Declares-v0: its {name} is .*; must be {must_be}"
+    with pytest.raises(UsageError, match=message):
+        make_agent("Declares-v0")
+
+
+def test_task_may_declare_several_widths() -> None:
+    cost = make_agent("Declares-v0").problem.cost
+    assert cost is not None
+    torch.testing.assert_close(cost.weights, torch.stack([4 * torch.eye(2), torch.eye(2)]).double())
+
+
 def test_task_without_declarations_needs_flags() -> None:
-    with pytest.raises(UsageError, match="declares no saturating cost"):
-        make_agent("Pendulum-v1")
+    for propagation, message in (
+        ("moments", "for these --pilco_angle_dims; pass --pilco_target and --pilco_weights"),
+        ("particles", "must be moments with --pilco_target and --pilco_weights, because"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make_agent("Pendulum-v1", pilco_propagation=propagation)
     agent = make_agent("Pendulum-v1", pilco_target="1,0,0", pilco_weights="2,2,0.3")
     assert agent.problem.features.dims == [0, 1, 2]
     starts = agent.problem.start_cov.diagonal()

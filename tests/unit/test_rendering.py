@@ -18,11 +18,11 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MUJOCO_GL", rendering.DISABLED)  # restored at the end of the test
     tried: list[str | None] = []
 
-    def install(*working: str) -> list[str | None]:
+    def install(*working: str, error: str = "ImportError no library") -> list[str | None]:
         def run(command: Any, env: dict[str, str], **_: Any) -> Any:
             tried.append(env.get("MUJOCO_GL"))
             code = 0 if tried[-1] in working else 1
-            return subprocess.CompletedProcess(command, code, "ImportError no library\n", "noise")
+            return subprocess.CompletedProcess(command, code, f"{error}\n", "noise")
 
         monkeypatch.setattr(rendering.subprocess, "run", run)
         return tried
@@ -51,6 +51,12 @@ def test_error_without_opengl_names_the_packages(probes: Any) -> None:
         rendering.choose_renderer("cheetah-cs285-v0", None)
     assert tried == ["egl", "osmesa"]
     assert "\n" not in str(caught.value)
+
+
+def test_error_of_a_constructor_names_the_constructor(probes: Any) -> None:
+    probes(error="its constructor raised TypeError (no arguments; with {'render_mode': 'x'})")
+    with pytest.raises(UsageError, match="unless you give its constructor the argument render_mo"):
+        rendering.choose_renderer("cheetah-cs285-v0", None)
 
 
 def test_macos_uses_glfw(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:

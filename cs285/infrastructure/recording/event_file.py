@@ -55,8 +55,11 @@ class EventFile:
         """Read the events before `first_iteration` from the folder's file, if there is one."""
         old = sorted(folder.glob("events.out.tfevents.*"))
         self.path = old[-1] if old else folder / f"events.out.tfevents.{int(time.time())}.cs285"
-        events = [event for event in read_events(self.path) if event.step < first_iteration]
-        self._kept = [event.SerializeToString() for event in events]
+        self._first_iteration = first_iteration
+        events = list(read_events(self.path))
+        self._kept = [e.SerializeToString() for e in events if e.step < first_iteration]
+        # A resumed run started the file because the earlier one was missing.
+        self.is_of_resume = bool(events) and not self._kept
         self.checksum = zlib.crc32(b"".join(self._kept))  # of all events in the file
 
     def open(self) -> None:
@@ -64,7 +67,9 @@ class EventFile:
         temporary = self.path.with_name(".events.tmp")
         self._writer = RecordWriter(str(temporary))
         if not self._kept:
-            self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            version = Event(file_version="brain.Event:2", step=self._first_iteration)
+            version.wall_time = time.time()
+            self._append(version)
         for data in self._kept:
             self._writer.write(data)
         self._writer.flush()

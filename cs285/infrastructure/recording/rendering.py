@@ -66,7 +66,7 @@ def choose_renderer(
     Each backend is tried in a separate process, because a failed one leaves OpenGL unusable. That
     process does not know a task that is a class or a function of this one, and renders another.
     Raises UsageError: no backend renders. The message names the flag `argument`, which
-    needs one, and the packages to install.
+    needs one, and what to do.
     """
     words = (task,) if isinstance(task, str) else task
     env_name = words[0]
@@ -94,7 +94,10 @@ def choose_renderer(
     if not is_known:  # it may render without MuJoCo
         restore_renderer(chosen)
         return
+    remedy = "install libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control)"
+    if all("raised TypeError" in reason and "'render_mode'" in reason for reason in reasons):
+        remedy = "give its constructor the argument render_mode"
     raise UsageError(
         f"{argument}: {env_name} cannot be rendered here ({'; '.join(reasons)}); must be omitted "
-        "unless you install libegl1 or libosmesa6 (MuJoCo tasks) or pygame (classic control)"
+        f"unless you {remedy}"
     )
