@@ -45,7 +45,7 @@ def compare(folder: Path, rate: float, seed: int) -> tuple[str, dict[str, list[f
     try:
         for name, policy in policies.items():
             paths = collector.collect(policy, 0, "evaluate", 0, min_episodes=EPISODES).paths
-            returns[name] = [round(path.total_reward, 1) for path in paths]
+            returns[name] = [round(path.total_reward, 3) for path in paths]
     finally:
         collector.close()
     return config.exp_name, returns

@@ -131,3 +131,19 @@ def test_fit_settings_study_has_an_error_of_each_column_and_setting(
     for errors in found.values():  # the position, and the goal, which is constant without noise
         assert min(errors[:2]) > 0 and errors[2:] == [0, 0]
     assert len(set(map(tuple, found.values()))) == len(found)  # each setting makes a difference
+
+
+def test_policy_averaging_study_compares_two_policies_in_the_same_episodes(
+    study: Callable[..., ModuleType], run_tiny_mbpo: Run, tmp_path: Path
+) -> None:
+    script = study("policy_averaging_study", TARGET=tmp_path, EPISODES=2)
+    folder = str(run_tiny_mbpo())
+    returns = {}
+    for rate in ("0.01", "1"):
+        assert script.study([folder, "--repeats", "2", "--rate", rate]) == 0
+        returns[rate] = json.loads((tmp_path / "policy_averaging_tiny.json").read_text())["found"]
+    first, second = returns["0.01"]
+    assert len(first["last"]) == len(first["average"]) == 2
+    assert first["average"] != first["last"] != second["last"]
+    # At a rate of 1, the average is the last policy.
+    assert [each["average"] for each in returns["1"]] == [first["last"], second["last"]]
