@@ -81,7 +81,7 @@ def test_agent_has_its_own_flags(run_toy: Run, capsys: pytest.CaptureFixture[str
     plain, other = run_toy(n_iter=3), run_toy(n_iter=3, toy_step=0.1)
     assert read_curve(plain) != read_curve(other)
     for words, message in (
-        (["--toy_step", "0"], "--toy_step 0.0: "),
+        (["--toy_step", "0"], "--toy_step 0: "),
         (["--mpc_horizon", "3"], "unknown argument --mpc_horizon"),
         (["--preset", "pets_cheetah"], "--preset pets_cheetah: "),
         (["--resume", str(plain), "--toy_step", "2"], "--toy_step 2.0: must be 1.0"),
