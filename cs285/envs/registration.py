@@ -40,6 +40,8 @@ _ENVS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
     ("reacher-cs285-v0", "cs285.envs.reacher:Reacher7DOFEnv", 500, {}),
     ("cartpole-swingup-v0", "cs285.envs.swingup:CartPoleSwingUp", 40, {}),
     ("pendulum-swingup-v0", "cs285.envs.swingup:PendulumSwingUp", 40, {}),
+    ("HopperFullVelocities-v5", "cs285.envs.full_velocities:HopperFullVelocities", 1000, {}),
+    ("Walker2dFullVelocities-v5", "cs285.envs.full_velocities:Walker2dFullVelocities", 1000, {}),
     ("AntTruncatedObs-v5", "gymnasium.envs.mujoco.ant_v5:AntEnv", 1000, _ANT),
     ("HumanoidTruncatedObs-v5", "gymnasium.envs.mujoco.humanoid_v5:HumanoidEnv", 1000, _HUMANOID),
 )

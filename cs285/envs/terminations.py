@@ -22,7 +22,7 @@ def never(obs: Array) -> Array:
 def hopper(obs: Array) -> Array:
     """Return whether height <= 0.7 m, |angle| >= 0.2 rad, or a coordinate is outside (-100, 100).
 
-    The simulator also tests the velocities, but the observation has them clipped to [-10, 10].
+    The simulator also tests the velocities, which Hopper-v5 observes clipped to [-10, 10].
     """
     height, angle = obs[..., 0], obs[..., 1]
     is_bounded = (abs(obs[..., 1:]) < 100).all(-1)
@@ -63,7 +63,9 @@ def inverted_double_pendulum(obs: Array) -> Array:
 
 TERMINATIONS: dict[str, TerminationFunction] = {
     "Hopper-v5": hopper,
+    "HopperFullVelocities-v5": hopper,
     "Walker2d-v5": walker2d,
+    "Walker2dFullVelocities-v5": walker2d,
     "Ant-v5": ant,
     "AntTruncatedObs-v5": ant,
     "Humanoid-v5": humanoid,

@@ -14,7 +14,9 @@ STATES = 150
 # The positions with limits, and the limits: (index in qpos, limits).
 NEAR: dict[str, list[tuple[int, tuple[float, ...]]]] = {
     "Hopper-v5": [(1, (0.7,)), (2, (-0.2, 0.2))],
+    "HopperFullVelocities-v5": [(1, (0.7,)), (2, (-0.2, 0.2))],
     "Walker2d-v5": [(1, (0.8, 2.0)), (2, (-1.0, 1.0))],
+    "Walker2dFullVelocities-v5": [(1, (0.8, 2.0)), (2, (-1.0, 1.0))],
     "Ant-v5": [(2, (0.2, 1.0))],
     "AntTruncatedObs-v5": [(2, (0.2, 1.0))],
     "Humanoid-v5": [(2, (1.0, 2.0))],
@@ -75,7 +77,7 @@ def test_termination_function_equals_the_simulator(env_id: str) -> None:
 def states_at_the_limits(base: Any, env_id: str) -> Any:
     """Yield states (qpos, qvel) at each limit, one ulp away from it, and non-finite states."""
     limits = [(index, limit) for index, several in NEAR[env_id] for limit in several]
-    if env_id == "Hopper-v5":
+    if env_id.startswith("Hopper"):
         limits += [(index, limit) for index in (3, 5) for limit in (-100.0, 100.0)]
     for index, limit in limits:
         for value in (limit, np.nextafter(limit, -np.inf), np.nextafter(limit, np.inf)):
@@ -118,3 +120,25 @@ def test_truncated_observations_have_the_dimensions_of_the_paper(env_id: str, di
     assert (task.ob_dim, task.ep_len) == (dims, 1000)
     assert task.get_termination is TERMINATIONS[env_id]
     assert task.get_reward is None
+
+
+@pytest.mark.parametrize("name", ["Hopper", "Walker2d"])
+def test_full_velocities_are_those_that_gymnasium_clips(name: str) -> None:
+    rng = np.random.default_rng(0)
+    full: Any = gym.make(f"{name}FullVelocities-v5")
+    clipped: Any = gym.make(f"{name}-v5")
+    for _ in range(20):
+        steps = []
+        velocities = rng.normal(scale=20.0, size=full.unwrapped.model.nv)
+        for env in (full, clipped):
+            env.reset(seed=0)
+            env.unwrapped.set_state(env.unwrapped.init_qpos, velocities)
+            steps.append(env.step(np.zeros(env.action_space.shape, np.float32)))
+        (obs, *results), (expected, *others) = steps
+        seen = full.unwrapped.data.qvel
+        positions = len(obs) - len(seen)
+        assert abs(seen).max() > 10
+        assert np.array_equal(obs[positions:], seen)
+        assert np.array_equal(obs[:positions], expected[:positions])
+        assert np.array_equal(seen.clip(-10, 10), expected[positions:])
+        assert results[:3] == others[:3]
