@@ -30,7 +30,7 @@ DEFAULTS = {  # what an ambiguous name refers to in a homework run
     "DynamicsModel": "FFModel",
     "Policy": "SACActor",
     "PLANNERS": "random_shooting",
-    "LOSSES": "column_nll",
+    "LOSSES": "mse",
     "Planner": "random_shooting",
     "Returns": "MPCPolicy.evaluate_sequences",
     "Update": "gradient_step",

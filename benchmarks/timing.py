@@ -101,7 +101,8 @@ def summarize(measured: Mapping[str, list[float]], baseline: str) -> dict[str, d
     summary = {}
     for name, values in measured.items():
         ratios = [a / b for a, b in zip(values, measured[baseline], strict=True)]
-        low, median, high = statistics.quantiles(values, n=4)
+        one = len(values) == 1
+        low, median, high = values * 3 if one else statistics.quantiles(values, n=4)
         summary[name] = {
             "median": round(median, 2),
             "lower_quartile": round(low, 2),

@@ -27,13 +27,7 @@ from cs285.analysis.report.study import (
 from cs285.analysis.report.swingup import swingup_table
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
-from cs285.experiments.suites import (
-    QUICK_FILE,
-    RESEARCH_FILE,
-    Experiment,
-    Result,
-    read_experiments,
-)
+from cs285.experiments.suites import Experiment, Result, read_experiments
 from cs285.infrastructure.files import read_json, reading
 from cs285.infrastructure.recording.stopwatch import describe_phases
 from cs285.infrastructure.run_folder import read_description
@@ -271,8 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(argv: Sequence[str]) -> int:
     OneLineParser(prog=SCRIPT, description=__doc__).parse_args(argv)
     rows = table([*read_experiments(), PEER], RESULTS)
-    quick_rows = table(read_experiments(QUICK_FILE), RESULTS)
-    research_rows = table(read_experiments(RESEARCH_FILE), RESULTS)
+    quick_rows = table(read_experiments("quick"), RESULTS)
+    research_rows = table(read_experiments("research"), RESULTS)
     drawn = figures(RESULTS)
     for name, figure in drawn.items():
         save(figure, RESULTS / "figures" / f"{name}.png")

@@ -33,7 +33,7 @@ SCRIPT, TARGET = "model_loss_study.py", Path(__file__).parent / "study"
 SEEDS = (1, 2, 3)  # for the initialisation and the minibatches
 HELD_OUT = 0.2  # share of the transitions, the newest
 KINDS: Mapping[str, Mapping[str, str]] = {
-    "deterministic": {"model": "deterministic"},
+    "deterministic": {"model": "deterministic", "model_loss": "mse"},
     "probabilistic, --model_loss nll": {"model": "probabilistic", "model_loss": "nll"},
     "probabilistic, --model_loss column_nll": {
         "model": "probabilistic",

@@ -102,8 +102,8 @@ def repeat_evaluations(argv: Sequence[str]) -> int:
     folder = parser.parse_args(argv).folder
     _, config = read_run(folder)
     run = config.run
-    ep_len = run.ep_len or inspect_task(run.env_name).ep_len
-    real, imagined = (make_env(run.env_name, ep_len) for _ in range(2))
+    ep_len = run.ep_len or inspect_task(run.task).ep_len
+    real, imagined = (make_env(run.task, ep_len) for _ in range(2))
     imagined.reset(seed=0)
     policy = PerfectMPC(real, imagined, config.planner)
     evaluations: list[float] = []

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def main() -> None:
         writer.writerow(["Train_EnvstepsSoFar", "Eval_AverageReturn", "Eval_StdReturn"])
         writer.writerows(rows)
     description = describe_run("results/sb3_sac.py", vars(arguments))
-    description["command"] = f"python results/sb3_sac.py --seed {arguments.seed}"
+    description["command"] = shlex.join(description["command"])
     description["versions"]["stable-baselines3"] = __version__
     description["run"] = {
         "env_steps": agent.num_timesteps,

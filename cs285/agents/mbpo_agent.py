@@ -176,6 +176,7 @@ class MBPOAgent(BaseAgent):
         if config.mbpo_model_buffer_size:
             return config.mbpo_model_buffer_size
         sac_iterations = self.sac_agent.config.sac_n_iter * config.mbpo_refit_every
+        sac_iterations += config.mbpo_critic_iters_after_fit
         rollouts = sac_iterations * config.mbpo_rollouts_per_sac_iter
         if config.mbpo_rollouts_per_block:
             blocks = -(-sac_iterations // config.mbpo_rollout_every)

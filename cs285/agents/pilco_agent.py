@@ -115,8 +115,9 @@ class PilcoAgent(BaseAgent):
                 self.unfinished.write(iteration, [ended, [list(progress.best), *progress[1:]]])
 
         def is_complete() -> bool:
-            finite = any(np.isfinite(minimum.value) for minimum in found)
-            return len(found) >= config.pilco_restarts + (0 if finite else MORE_STARTS)
+            is_found = any(np.isfinite(minimum.value) for minimum in found)
+            is_found |= config.pilco_line_searches == 0  # nothing is searched or evaluated
+            return len(found) >= config.pilco_restarts + (0 if is_found else MORE_STARTS)
 
         while not is_complete():
             start = self.policy.vector.clone()

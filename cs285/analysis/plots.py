@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run
-from cs285.analysis.statistics import aggregate, interquartile_mean, points, smooth
-from cs285.infrastructure.errors import UsageError, printable
+from cs285.analysis.statistics import aggregate, interquartile_mean, last_value, points, smooth
+from cs285.infrastructure.errors import printable
 from cs285.infrastructure.recording.figures import new_figure
 
 AXIS_NAMES = {
@@ -59,37 +59,21 @@ def draw_curves(
     axes.legend(fontsize="small")
 
 
-def draw_last_values(
-    axes: Axes, groups: Groups, y: str = EVAL_RETURN, last: int = 3, title: str = ""
-) -> None:
-    """Draw each run's mean over its `last` values as a dot, and each group's IQM as a bar."""
+def draw_last_values(axes: Axes, groups: Groups) -> None:
+    """Draw the mean of each run's last three returns as a dot, and each group's IQM as a bar."""
     for place, runs in enumerate(groups.values()):
-        values = np.array([last_value(run, y, last) for run in runs])
+        values = np.array([last_value(run, EVAL_RETURN) for run in runs])
         axes.bar(place, float(interquartile_mean(values)), color="tab:blue", alpha=0.5)
         axes.plot([place] * len(values), values, "o", color="tab:blue", markersize=4)
     labels = [f"{label}\n{len(runs)} seed{'s' * (len(runs) > 1)}" for label, runs in groups.items()]
     axes.set_xticks(range(len(groups)), labels, rotation=15 if len(groups) > 4 else 0)
-    axes.set(title=title, ylabel=f"{AXIS_NAMES.get(y, y)}, mean of last {last}")
+    axes.set(ylabel=f"{AXIS_NAMES[EVAL_RETURN]}, mean of last 3")
     axes.grid(alpha=0.3, axis="y")
 
 
 def plain(text: str) -> str:
     """Return text that matplotlib draws unchanged: no formulas and no control characters."""
     return printable(text).replace("$", r"\$")
-
-
-def last_value(run: Run, column: str, last: int = 3, env_steps: float = math.inf) -> float:
-    """Return the mean of the `last` values of a column, or of those until `env_steps`.
-
-    Raises UsageError: it has no values.
-    """
-    values = run.column(column)
-    if math.isfinite(env_steps):
-        values = values[run.column(ENV_STEPS) <= env_steps]
-    values = values[np.isfinite(values)]
-    if not len(values):
-        raise UsageError(f"{run.path}: must be a run that has logged {column}")
-    return float(np.mean(values[-last:]))
 
 
 def curves_figure(

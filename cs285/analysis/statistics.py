@@ -8,6 +8,7 @@ uses scipy. For one task both give the same numbers (tested against rliable 1.2.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,20 @@ def smooth(values: Array, window: int) -> Array:
     sums = np.convolve(np.where(finite, values, 0.0), ones)[: len(values)]
     with np.errstate(invalid="ignore"):
         return sums / np.convolve(finite, ones)[: len(values)]
+
+
+def last_value(run: Run, column: str, last: int = 3, env_steps: float = math.inf) -> float:
+    """Return the mean of the `last` values of a column, or of those until `env_steps`.
+
+    Raises UsageError: it has no values.
+    """
+    values = run.column(column)
+    if math.isfinite(env_steps):
+        values = values[run.column(ENV_STEPS) <= env_steps]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise UsageError(f"{run.path}: must be a run that has logged {column}")
+    return float(np.mean(values[-last:]))
 
 
 def interquartile_mean(values: Array) -> Array:

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import OMITTED, UsageError
 from cs285.infrastructure.files import read_toml
 
 FOLDER = Path(__file__).parent
 PACKAGE = FOLDER.parent
 MISTAKES = "mistakes.toml"  # a starter does not have this file
 CHOSEN = "chosen.toml"  # the ids of a starter's blanks, if it does not have all
+# The results of a check
+PASSED, WRONG, NOT_BEGUN, BLOCKED = "passed", "wrong", "not begun", "blocked"
+TIMED_OUT = "timed out"
 QUESTIONS = {
     "q0": "Warm-up: the training loop",
     "q1": "Is the model good?",
@@ -79,6 +82,21 @@ def load_blanks() -> tuple[Blank, ...]:
     return tuple(
         Blank(**{**entry, "cuts": tuple(Cut(**cut) for cut in entry["cuts"])}) for entry in table
     )
+
+
+def omitted_with(blanks: Sequence[Blank]) -> Blank:
+    """Return the functions that a starter with `blanks` lacks, because they repeat answers.
+
+    They are the cuts of a blank that is not listed and cannot be graded.
+    """
+    ids = {blank.id for blank in blanks}
+    cut = {(each.file, each.function) for blank in blanks for each in blank.cuts}
+    cuts = [
+        Cut(entry["file"], entry["function"])
+        for entry in read_toml(FOLDER / "blanks.toml")["omitted"]
+        if ids & set(entry["reveals"]) and (entry["file"], entry["function"]) not in cut
+    ]
+    return Blank(OMITTED, 0, 0, (), cuts, task="This function repeats an answer.")
 
 
 def load_mistakes() -> list[Mistake]:

@@ -14,25 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from cs285.assignment.blanks import Blank
+from cs285.assignment.blanks import NOT_BEGUN, TIMED_OUT, WRONG, Blank
 from cs285.assignment.source import find_function, is_begun, parse, raising_lines
-from cs285.assignment.worker import BLOCKED, NOT_BEGUN, PASSED, WRONG
 from cs285.infrastructure.errors import RunError, one_line
 
-TIMED_OUT = "timed out"
 START_SECONDS = 120.0  # to import torch on a busy machine
 MOST_BYTES = 10**6  # of a worker's answers
 NO_LIMITS: Mapping[str, int] = {}
-__all__ = [
-    "BLOCKED",
-    "NOT_BEGUN",
-    "PASSED",
-    "TIMED_OUT",
-    "WRONG",
-    "Verdict",
-    "counted",
-    "grade_tree",
-]
 
 
 class Verdict(NamedTuple):

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from cs285.assignment.blanks import PACKAGE, Blank, choose_blanks
+from cs285.assignment.blanks import NOT_BEGUN, PACKAGE, PASSED, Blank, choose_blanks
 from cs285.assignment.source import cut_blanks, find_function, function_of, parse
-from cs285.assignment.worker import NOT_BEGUN, PASSED, judge
+from cs285.assignment.worker import judge
 from cs285.infrastructure.errors import UsageError
 
 FILE = PACKAGE.parent / "notebooks" / "assignment_q1_q2.ipynb"
@@ -41,12 +41,15 @@ def use(blank_id: str, *functions: FunctionType) -> None:
         for word in _names_in(given[name].__code__):  # imports and helpers of the notebook
             if word in given[name].__globals__:
                 target.__globals__.setdefault(word, given[name].__globals__[word])
-    status, message = judge(blank)
-    if status != PASSED:
-        for name, target in targets.items():
-            target.__code__ = before[name]
-            for word in set(target.__globals__) - set(scopes[name]):
-                del target.__globals__[word]
+    status = message = ""
+    try:
+        status, message = judge(blank)
+    finally:  # also after an interrupt
+        if status != PASSED:
+            for name, target in targets.items():
+                target.__code__ = before[name]
+                for word in set(target.__globals__) - set(scopes[name]):
+                    del target.__globals__[word]
     hint = "" if status in (PASSED, NOT_BEGUN) else f": {message}"
     print(textwrap.fill(f"{status}  {blank_id}{hint}", 100, subsequent_indent="  "))
 

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any, TypeAlias
 
 from cs285.assignment.blanks import Blank, Cut, Mistake
+from cs285.infrastructure.errors import OMITTED
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 ERRORS = "cs285.infrastructure.errors"  # the module of BlankError
@@ -98,7 +99,8 @@ def cut_blanks(text: str, file: str, blanks: Sequence[Blank]) -> str:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        line = f'{indent}raise BlankError("{blank.id}")  # replace this line by your code'
+        line = f'{indent}raise BlankError("{blank.id}")'
+        line += "  # replace this line by your code" * (blank.id != OMITTED)
         lines[first.lineno - 1 : last.end_lineno] = [*comment, line]
     return _with_import("\n".join(lines) + "\n") if holes else text
 

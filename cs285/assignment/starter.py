@@ -18,8 +18,11 @@ from cs285.assignment.blanks import (
     Mistake,
     load_blanks,
     load_mistakes,
+    omitted_with,
 )
 from cs285.assignment.source import cut_blanks, is_begun, module_of, plant
+from cs285.cli.outputs import FOLDER as WRITABLE
+from cs285.cli.outputs import writing
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import UsageError
 
@@ -80,8 +83,8 @@ def make_starter(output: Path, blanks: Sequence[Blank]) -> None:
 
     Raises UsageError: the folder is not empty, or this is not the finished checkout.
     """
-    texts = _finished_texts(blanks)
-    cut = {file: cut_blanks(text, file, blanks) for file, text in texts.items()}
+    cuts = [*blanks, omitted_with(blanks)]
+    cut = {file: cut_blanks(text, file, cuts) for file, text in _finished_texts(cuts).items()}
     if len(blanks) < len(load_blanks()):
         cut[f"assignment/{CHOSEN}"] = f"blanks = {json.dumps([blank.id for blank in blanks])}\n"
     _write(output, cut, README)
@@ -126,7 +129,7 @@ def _write(output: Path, texts: dict[str, str], readme: str) -> None:
         raise UsageError(f"--output {output}: must be in an existing folder")
     if output.absolute().resolve().is_relative_to(PACKAGE.resolve()):
         raise UsageError(f"--output {output}: must be outside the package")
-    with temporary_beside(output.absolute()) as target:
+    with writing(f"--output {output}", WRITABLE), temporary_beside(output.absolute()) as target:
         for file in copied_files(FOLDERS):
             if file.relative_to(CHECKOUT).as_posix() not in LEFT_OUT:
                 _copy(file, target)

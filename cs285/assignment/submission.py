@@ -23,17 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from cs285.assignment.blanks import MISTAKES, PACKAGE, QUESTIONS, Blank
-from cs285.assignment.grading import (
-    PASSED,
-    WRONG,
-    Verdict,
-    counted,
-    look,
-    run_checks,
-    start_worker,
-)
+from cs285.assignment.blanks import MISTAKES, PACKAGE, PASSED, QUESTIONS, WRONG, Blank
+from cs285.assignment.grading import Verdict, counted, look, run_checks, start_worker
 from cs285.assignment.source import graft
+from cs285.cli.outputs import FILE, writing
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.files import is_inside, open_regular, shortened
@@ -199,12 +192,9 @@ def rejected(message: str) -> dict[str, Any]:
 
 def write_results(file: Path, content: dict[str, Any]) -> None:
     """Write results.json atomically. Raises UsageError: it cannot be written."""
-    try:
-        with temporary_beside(file) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
-            temporary.replace(file)
-    except OSError as error:
-        raise UsageError(f"--results {file}: {error.strerror}; must be a writable file") from error
+    with writing(f"--results {file}", FILE), temporary_beside(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(file)
 
 
 def _read_texts(source: Source, blanks: Sequence[Blank]) -> tuple[dict[str, str], dict[str, str]]:

@@ -15,10 +15,18 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from cs285.assignment.blanks import FOLDER, PACKAGE, Blank, WrongError, choose_blanks
+from cs285.assignment.blanks import (
+    BLOCKED,
+    FOLDER,
+    NOT_BEGUN,
+    PACKAGE,
+    PASSED,
+    WRONG,
+    Blank,
+    WrongError,
+    choose_blanks,
+)
 from cs285.infrastructure.errors import BlankError, one_line
-
-PASSED, WRONG, NOT_BEGUN, BLOCKED = "passed", "wrong", "not begun", "blocked"
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cs285.cli.script import drop_output
 from cs285.infrastructure.errors import (
     DivergedError,
     InterruptedRunError,
@@ -59,8 +59,7 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError(f"interrupted{how_to_resume}")
     if isinstance(error, BrokenPipeError):
-        # Python flushes stdout at exit, which would fail again on the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return RunError(f"stdout was closed{how_to_resume}")
     no_memory = as_no_memory(error)
     if no_memory is not None:

@@ -33,8 +33,7 @@ def run_script(
         ignore_interrupts()
         return fail(script, "interrupted", InterruptedRunError.exit_code)
     except BrokenPipeError:
-        # Python flushes stdout at exit, which would fail again on the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return fail(script, "stdout was closed", RunError.exit_code)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # from the first look at a path
@@ -46,6 +45,11 @@ def ignore_interrupts() -> None:
     """Ignore Ctrl-C from now on: the process is about to end, and a second one would fail it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def drop_output() -> None:
+    """Drop what is still to print: Python flushes at exit, which would fail on a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def prepare_output() -> None:

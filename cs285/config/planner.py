@@ -1,4 +1,4 @@
-"""The settings that all planners share, and the settings of each planner."""
+"""The settings of the planners."""
 
 from __future__ import annotations
 
@@ -34,10 +34,18 @@ def _ineffective_without(strategies: tuple[str, ...], *flags: str) -> Rule:
 
 
 @dataclass(frozen=True)
-class SharedSettings:
-    """Settings of all planners: the candidates and their propagation through the model."""
+class PlannerConfig:
+    """the planner"""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        _ineffective_without(("cem", "icem"), "cem_iterations", "cem_num_elites", "cem_alpha"),
+        Rule(
+            ("cem_alpha",),
+            _has_one_uniform_population,
+            "--cem_iterations is 1, so there is no previous mean",
+        ),
+        _ineffective_without(("icem",), "icem_noise_beta", "icem_decay", "icem_reuse"),
+        _ineffective_without(("mppi",), "mppi_temperature"),
         Rule(
             ("mpc_init_std",),
             lambda flat: not _starts_gaussian(flat),
@@ -47,6 +55,7 @@ class SharedSettings:
         ineffective_if("mpc_propagation", "mean", "mpc_particles"),
     )
 
+    # All planners
     mpc_horizon: int = flag(
         10, "planning horizon: length of a candidate sequence, in env steps", check=COUNT
     )
@@ -86,20 +95,7 @@ class SharedSettings:
         check=COUNT,
     )
 
-
-@dataclass(frozen=True)
-class CEMSettings:
-    """Settings that CEM and iCEM share."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        _ineffective_without(("cem", "icem"), "cem_iterations", "cem_num_elites", "cem_alpha"),
-        Rule(
-            ("cem_alpha",),
-            _has_one_uniform_population,
-            "--cem_iterations is 1, so there is no previous mean",
-        ),
-    )
-
+    # CEM and iCEM
     cem_iterations: int = flag(4, "cem and icem: populations per decision", check=COUNT)
     cem_num_elites: int = flag(
         DEFAULT_ELITES,
@@ -113,15 +109,7 @@ class CEMSettings:
         check=UNIT,
     )
 
-
-@dataclass(frozen=True)
-class ICEMSettings:
-    """Settings that only iCEM has."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        _ineffective_without(("icem",), "icem_noise_beta", "icem_decay", "icem_reuse"),
-    )
-
+    # iCEM
     icem_noise_beta: float = flag(
         1.0,
         "icem: exponent of the coloured noise, whose power is proportional to frequency^-beta; 0: "
@@ -141,30 +129,11 @@ class ICEMSettings:
         check=UNIT,
     )
 
-
-@dataclass(frozen=True)
-class MPPISettings:
-    """Settings of MPPI."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (_ineffective_without(("mppi",), "mppi_temperature"),)
-
+    # MPPI
     mppi_temperature: float = flag(
         0.1,
         "mppi: temperature of the weights exp(return / temperature), in units of the return",
         check=RATE,
-    )
-
-
-# A dataclass takes the fields of its last base first. --help lists the flags in this order.
-@dataclass(frozen=True)
-class PlannerConfig(MPPISettings, ICEMSettings, CEMSettings, SharedSettings):
-    """the planner"""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        *CEMSettings.rules,
-        *ICEMSettings.rules,
-        *MPPISettings.rules,
-        *SharedSettings.rules,
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The homework's three tasks, and functions to create any Gymnasium task."""
+"""The tasks of the homework and of PILCO, and functions to create any Gymnasium task."""
 
 from __future__ import annotations
 

@@ -100,9 +100,8 @@ def run_of(experiment: Experiment, seed: int) -> Job:
     parser = flag_tools.OneLineParser(add_help=False)
     flag_tools.add_flags(parser, find_agent(experiment.script).config_class)
     presets.add_flag(parser)
-    words = experiment.command(seed)[len(find_agent(experiment.script).words) :]
     try:
-        given = flag_tools.parse_values(parser, words)
+        given = flag_tools.parse_values(parser, experiment.words(seed))
     except UsageError as error:
         raise UsageError(f"{experiment.name}: {error}") from error
     return job_of(experiment.script, given, experiment.minutes)

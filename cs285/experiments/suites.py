@@ -13,13 +13,8 @@ from cs285.config.run import NAME
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import check_types, read_toml, reading, shortened
 
-EXPERIMENTS_FILE = Path(__file__).with_name("homework.toml")
-QUICK_FILE = Path(__file__).with_name("quick.toml")
-RESEARCH_FILE = Path(__file__).with_name("research.toml")
-BUILT_IN = {"homework": EXPERIMENTS_FILE, "quick": QUICK_FILE, "research": RESEARCH_FILE}
-FORMER_PATHS = {  # accepted for commands written before 2026-11
-    "cs285/analysis/experiments.toml": EXPERIMENTS_FILE,
-    "cs285/analysis/research.toml": RESEARCH_FILE,
+BUILT_IN = {
+    name: Path(__file__).with_name(f"{name}.toml") for name in ("homework", "quick", "research")
 }
 
 
@@ -82,10 +77,13 @@ class Experiment:
             self, name=preset_name(self.name, preset), flags=flags, results=(), presets=()
         )
 
+    def words(self, seed: int) -> list[str]:
+        """Return the flags of a run as words."""
+        return [*self.flags, "--exp_name", self.run_name(seed), "--seed", str(seed)]
+
     def command(self, seed: int) -> list[str]:
         """Return the command of a run as words, for the top folder of the checkout."""
-        words = [*find_agent(self.script).words, *self.flags]
-        return [*words, "--exp_name", self.run_name(seed), "--seed", str(seed)]
+        return [*find_agent(self.script).words, *self.words(seed)]
 
 
 def preset_name(experiment: str, preset: str) -> str:
@@ -93,19 +91,7 @@ def preset_name(experiment: str, preset: str) -> str:
     return f"{experiment}_{preset}"
 
 
-def find_list(name: str | Path) -> Path:
-    """Return the file of a list. `name` is a built-in list, its former path, or another path."""
-    path = Path(name)
-    if str(name) in BUILT_IN:
-        return BUILT_IN[str(name)]
-    if not path.exists():
-        for former, file in FORMER_PATHS.items():
-            if path.match(former):
-                return file
-    return path
-
-
-def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
+def read_experiments(which: str | Path = "homework") -> list[Experiment]:
     """Return the experiments of a built-in list or a file.
 
     An experiment with `presets` is followed by one experiment per preset.
@@ -113,7 +99,7 @@ def read_experiments(which: str | Path = EXPERIMENTS_FILE) -> list[Experiment]:
     Raises UsageError: the file is unreadable or not a list, or an entry is invalid.
     """
     with reading(f"--experiments {which}", f"{', '.join(BUILT_IN)}, or a file like the first"):
-        content = read_toml(find_list(which))
+        content = read_toml(BUILT_IN.get(str(which), Path(which)))
         check_types(content, {"experiment": list[dict[str, Any]], "groups": dict[str, str]})
         if not content.get("experiment"):
             raise ValueError("it has no [[experiment]] entries")

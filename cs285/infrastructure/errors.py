@@ -41,11 +41,16 @@ class UsageError(RunError):
     exit_code = 2
 
 
+OMITTED = "omitted"  # the id of what a copy with blanks lacks because it repeats an answer
+
+
 class BlankError(RunError):
     """The run has reached a blank of the learner's edition. The argument is the id of the blank."""
 
     def __str__(self) -> str:
         blank = str(self.args[0])
+        if blank == OMITTED:
+            return "a copy with blanks lacks this function, because it repeats an answer"
         return (
             f"{blank} is not written yet; see docs/assignment.md#{blank.replace('.', '')} and "
             f"python scripts/grade.py {blank} --hint"

@@ -47,7 +47,7 @@ class Logger:
         self.folder = folder
         self._csv = folder / PROGRESS
         self._events = EventFile(folder, first_iteration)
-        rows = _rows_before(self._csv, first_iteration, current_metric)
+        rows = rows_before(self._csv, first_iteration, current_metric)
         is_of_resume = not rows and bool(read_rows(self._csv))  # as for the event file
         for name, file, found, is_new in (
             (PROGRESS, self._csv, progress_checksum(folder, first_iteration), is_of_resume),
@@ -69,7 +69,7 @@ class Logger:
         self._checksum = _checksum(rows)
         self._columns = list(rows[0]) if rows else []
         if rows:
-            _write_rows(self._csv, self._columns, rows)
+            write_rows(self._csv, self._columns, rows)
         else:
             self._csv.unlink(missing_ok=True)
         self._tracker: Tracker | None = None
@@ -135,7 +135,7 @@ class Logger:
         new_columns = [name for name in row if name not in self._columns]
         if new_columns:  # a metric that starts later has empty cells in the earlier rows
             self._columns += new_columns
-            _write_rows(self._csv, self._columns, [*read_rows(self._csv), row])
+            write_rows(self._csv, self._columns, [*read_rows(self._csv), row])
             return
         with self._csv.open("a", newline="") as file:
             _writer(file, self._columns).writerow(row)
@@ -176,12 +176,13 @@ def read_rows(file: Path, rename: Callable[[str], str] = current_metric) -> list
 
 def progress_checksum(folder: Path, first_iteration: int) -> int:
     """Return the checksum of a run's rows before `first_iteration` (see Logger.state_dict)."""
-    return _checksum(_rows_before(folder / PROGRESS, first_iteration, str))
+    return _checksum(rows_before(folder / PROGRESS, first_iteration, str))
 
 
-def _rows_before(
-    file: Path, first_iteration: int, rename: Callable[[str], str]
+def rows_before(
+    file: Path, first_iteration: int, rename: Callable[[str], str] = current_metric
 ) -> list[dict[str, str]]:
+    """Return the rows of the iterations before `first_iteration` (see read_rows)."""
     return [row for row in read_rows(file, rename) if int(row[ITERATION]) < first_iteration]
 
 
@@ -216,7 +217,8 @@ def _is_row(row: Mapping[str, str]) -> bool:
         return False
 
 
-def _write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:
+def write_rows(file: Path, columns: list[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a CSV file, or replace it, in one step."""
     with replacing(file) as stream:
         writer = _writer(stream, columns)
         writer.writeheader()

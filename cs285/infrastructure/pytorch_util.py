@@ -163,6 +163,8 @@ def adam_step(optimizer: torch.optim.Optimizer) -> None:
         beta1, beta2 = group["betas"]
         for parameter in group["params"]:
             state, gradient = optimizer.state[parameter], parameter.grad
+            if gradient is None:
+                continue
             step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]
             step.add_(1)
             mean.lerp_(gradient, 1 - beta1)

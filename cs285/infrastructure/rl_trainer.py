@@ -228,8 +228,9 @@ class RL_Trainer:
     def _save_predictions(self, model: DynamicsModel) -> None:
         """Write question 1's figure: open-loop predictions for random actions.
 
-        As in the homework, the figure and the mean prediction error are of the first member. The
-        error of the ensemble's mean prediction is reported next to it.
+        As in the homework, the figure and the mean prediction error are of the first member (with
+        fewer elites than members, of the best one). The error of the ensemble's mean prediction is
+        reported next to it.
         """
         generator = make_generator(self.config.seed, "figure actions")
         memories = [Memory(generator)] * FIGURE_HORIZON

@@ -84,12 +84,12 @@ def create_run_folder(
     root = Path(data_dir) if data_dir is not None else default_data_dir()
     about = {"agent": agent, "id": secrets.token_hex(8), **describe_run(script, flags)}
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
-    if root.is_symlink() and not root.exists():
-        raise UsageError(
-            f"--data_dir {root}: is a link to {root.readlink()}, which does not exist; must be a "
-            "writable folder"
-        )
     try:
+        if root.is_symlink() and not root.exists():
+            raise UsageError(
+                f"--data_dir {root}: is a link to {root.readlink()}, which does not exist; must be "
+                "a writable folder"
+            )
         fresh.mkdir(parents=True)
         (fresh / CONFIG).write_text(config_text(about))
         while True:

@@ -96,9 +96,9 @@ class DynamicsModel(nn.Module):
         return torch.no_grad()(self.step)
 
     def frozen_step(self) -> Step:
-        """Return `step` with the current weights as constants.
+        """Return `step` for gradients with respect to states and actions.
 
-        It is differentiable in states and actions only.
+        A model with weights overrides it to leave them out of the graph. The default is `step`.
         """
         return self.step
 

@@ -56,7 +56,7 @@ class FFModel(DynamicsModel):
         self.members = config.num_elites or E
         self.learns_reward = learns_reward
         self.learns_termination = config.termination == "learned"
-        self.target_dim = D = ob_dim + learns_reward
+        D = ob_dim + learns_reward
         self.predicts_variance = config.model == "probabilistic"
         self.noise_dim = 0 if config.model == "deterministic" else D
         self.target_loss = loss or losses.LOSSES[config.model, config.model_loss]
@@ -200,11 +200,11 @@ class FFModel(DynamicsModel):
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
         """Return the "New Data Loss" (1,) and the metrics of `coverage` on `data` (B rows).
 
-        The loss is the mean squared error of the state change, averaged over members, in units of
-        the variance in the last fit's data.
+        The loss is the mean squared error of the state change, averaged over the elites, in units
+        of the variance in the last fit's data.
         """
         errors, log_var = self._errors(data)
-        mse = errors[..., : self.ob_dim].square().mean((0, 1))
+        mse = errors[self.elites, :, : self.ob_dim].square().mean((0, 1))
         loss = self._mean_of_varying(mse)
         return {"New Data Loss": loss[None]} | self._coverage(errors, log_var)
 
@@ -280,7 +280,7 @@ class FFModel(DynamicsModel):
     def _predict(
         self, obs: Tensor, outputs: Tensor, noise: Tensor | None, spread: Tensor | None
     ) -> tuple[Tensor, Prediction]:
-        """Return the next state and the prediction from the elites' outputs at obs (E, B, O)."""
+        """Return the next state and the prediction from the elites' outputs at obs (M, B, O)."""
         means, log_var, logits = self._split_outputs(outputs, spread)
         if noise is not None and log_var is not None:
             means = torch.addcmul(means, (0.5 * log_var).exp(), noise)

@@ -34,7 +34,7 @@ TORCH_GAIN = 3**-0.5  # initialises like torch.nn.Linear: uniform with variance 
 class LayerNorm(NamedTuple):
     """Normalises the outputs of every hidden layer (Ba et al. 2016)."""
 
-    eps: float | tuple[float, ...] = 1e-5  # one for all hidden layers, or one per hidden layer
+    eps: float | tuple[float, ...] = 1e-5  # one for all hidden layers, or one each; 0: no LayerNorm
     affine: bool = False  # True: each unit has a learned scale and shift
 
 
@@ -150,7 +150,7 @@ class EnsembleMLP(nn.Module):
             mask = masks[index] if masks else None
             if mask is not None:
                 inputs = inputs * mask
-            if self.layer_norm:
+            if self.layer_norm and self.eps[index] > 0:
                 inputs = nn.functional.layer_norm(inputs, inputs.shape[-1:], eps=self.eps[index])
                 if affine:
                     inputs = inputs * affine[2 * index] + affine[2 * index + 1]

@@ -17,7 +17,7 @@ from cs285.models.base_model import DynamicsModel
 from cs285.models.propagation import mean_of_members, swap_members
 from cs285.models.task_model import TaskModel
 from cs285.networks.compilation import compiled
-from cs285.policies.base_policy import Memory
+from cs285.policies.base_policy import Memory, draw_each
 from cs285.policies.planners import PLANNERS
 from cs285.policies.planners.sampling import Planner, SamplingContext
 
@@ -105,16 +105,11 @@ class MPCPolicy:
         """Draw the random numbers of one evaluation in B environments."""
         M, D = self.model.members, self.model.noise_dim
         K, H = self.particles, self.config.mpc_horizon
-        generators = [memory.generator for memory in memories]
         noise = orders = None
         if D and self.config.mpc_propagation != "mean":
-            noise_shape = (H, M, K, D)
-            draws = [torch.randn(noise_shape, generator=g, device=self.device) for g in generators]
-            noise = torch.stack(draws, 3)
+            noise = draw_each(memories, torch.randn, (H, M, K, D), self.device, dim=3)
         if self.config.mpc_propagation == "ts1":
-            orders_shape = (H, M * K)
-            draws = [torch.rand(orders_shape, generator=g, device=self.device) for g in generators]
-            orders = torch.stack(draws, 2).argsort(1)
+            orders = draw_each(memories, torch.rand, (H, M * K), self.device, dim=2).argsort(1)
         return Draws(noise, orders)
 
     def evaluate_sequences(self, states: Tensor, sequences: Tensor, draws: Draws) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,21 @@ class Memory:
     generator: torch.Generator  # draws the policy's random numbers, on the policy's device
     # Tensors for the next decision: plans for a warm start, states of a model with memory.
     kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+def draw_each(
+    memories: Sequence[Memory],
+    function: Callable[..., Tensor],
+    shape: Sequence[int],
+    device: torch.device,
+    dim: int = 0,
+) -> Tensor:
+    """Draw a tensor of `shape` with the generator of each memory, and stack them along `dim`.
+
+    `function` is torch.rand or torch.randn. A row does not depend on the other memories.
+    """
+    draws = [function(shape, generator=m.generator, device=device) for m in memories]
+    return torch.stack(draws, dim)
 
 
 class Policy(Protocol):
@@ -51,6 +66,5 @@ class RandomPolicy:
     def get_action(
         self, obs: NDArray[np.float32], memories: Sequence[Memory]
     ) -> NDArray[np.float32]:
-        shape = self.ac_low.shape
-        draws = np.stack([torch.rand(shape, generator=m.generator).numpy() for m in memories])
+        draws = draw_each(memories, torch.rand, self.ac_low.shape, self.device).numpy()
         return self.ac_low + draws * (self.ac_high - self.ac_low)

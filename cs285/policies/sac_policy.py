@@ -19,7 +19,7 @@ from cs285.infrastructure.pytorch_util import (
     to_numpy,
 )
 from cs285.networks.ensemble_mlp import EnsembleMLP
-from cs285.policies.base_policy import Memory
+from cs285.policies.base_policy import Memory, draw_each
 
 OBS_CLIP = 5.0  # limit of scaled observations, in standard deviations
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -126,9 +126,6 @@ class SACActor:
         """Return actions (B, A) in the task's box for unscaled obs (B, O)."""
         mean, log_std = self.policy(self.policy.scale_obs(from_numpy(obs, self.device)))
         if not self.deterministic:
-            shape = (self.policy.ac_dim,)
-            draws = [
-                torch.randn(shape, generator=m.generator, device=self.device) for m in memories
-            ]
-            mean = torch.addcmul(mean, log_std.exp(), torch.stack(draws))
+            noise = draw_each(memories, torch.randn, (self.policy.ac_dim,), self.device)
+            mean = torch.addcmul(mean, log_std.exp(), noise)
         return to_numpy(self.policy.to_task(mean.tanh()))

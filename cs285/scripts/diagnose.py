@@ -12,11 +12,11 @@ from typing import Any
 
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.rebuild import read_run, rebuild
+from cs285.cli.outputs import FILE, writing
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import disable_renderer
-from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "diagnose.py"
 STARTS_AT_MOST, PLANS_AT_MOST = 200, 40  # open-loop predictions per policy; checked plans

@@ -12,6 +12,7 @@ from pathlib import Path
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.evaluation import POLICIES, Evaluation, evaluate
 from cs285.analysis.rebuild import best_if_alone, read_run
+from cs285.cli.outputs import FILE, new_file, writing
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import LARGEST, OneLineParser, whole_number
 from cs285.infrastructure.recording.rendering import (
@@ -20,7 +21,6 @@ from cs285.infrastructure.recording.rendering import (
     restore_renderer,
 )
 from cs285.infrastructure.run_folder import WHICH
-from cs285.scripts.outputs import FILE, new_file, writing
 
 SCRIPT = "evaluate.py"
 

@@ -14,13 +14,15 @@ from typing import Any
 from cs285.agents.registry import add_current_folder_to_path
 from cs285.analysis.evaluation import evaluate
 from cs285.analysis.rebuild import rebuild
+from cs285.cli.outputs import writing
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.envs.checked_env import close_env
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
-from cs285.infrastructure.logger import progress_checksum
+from cs285.infrastructure.logger import progress_checksum, rows_before, write_rows
+from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.rl_trainer import Counters
 from cs285.infrastructure.run_folder import (
     BEST,
@@ -30,7 +32,6 @@ from cs285.infrastructure.run_folder import (
     config_text,
     read_config,
 )
-from cs285.scripts.outputs import writing
 
 SCRIPT = "export_run.py"
 # Question 1's prediction errors, and their names in the JSON file. Before 2026-11-29 runs logged
@@ -54,8 +55,9 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
         counters = Counters(**state["counters"])
         _remove_paths(content)
         has_curve, has_predictions = os.path.lexists(folder / PROGRESS), predictions.exists()
-        if has_curve:
-            read_table(folder / PROGRESS, is_growing=True)
+        header = (read_table(folder / PROGRESS, is_growing=True) or [[]])[0] if has_curve else []
+        # Rows that are newer than the checkpoint are not part of what the JSON file describes.
+        rows = rows_before(folder / PROGRESS, counters.next_iteration)
         # A run from before version 1.0 has no checksum.
         if "log" in state and state["log"][PROGRESS] != progress_checksum(
             folder, counters.next_iteration
@@ -80,16 +82,30 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
             "returns": [round(value, 3) for value in found.returns.tolist()],
             "lengths": found.lengths.tolist(),
         }
+    elif kept := _earlier_evaluation(Path(f"{target}.json"), content):
+        content["run"]["final_evaluation"] = kept
     with writing(f"TARGET {target}", "a path in a writable folder"):
         target.parent.mkdir(parents=True, exist_ok=True)
         if has_curve:
-            shutil.copyfile(folder / PROGRESS, f"{target}.csv")
+            write_rows(Path(f"{target}.csv"), list(map(current_metric, header)), rows)
         else:
-            rows = [f"{step},{loss}" for step, loss in enumerate(steps, start=1)]
-            lines = ["Gradient step,Training Loss", *rows]
+            losses_by_step = [f"{step},{loss}" for step, loss in enumerate(steps, start=1)]
+            lines = ["Gradient step,Training Loss", *losses_by_step]
             Path(f"{target}.csv").write_text("\n".join(lines) + "\n")
             shutil.copyfile(predictions, f"{target}_predictions.npz")
         Path(f"{target}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _earlier_evaluation(file: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the final evaluation in `file` if it is an export of this run at this iteration."""
+    try:
+        earlier = json.loads(file.read_text())
+        same_run = earlier["id"] == content["id"]
+        same_time = earlier["run"]["iterations"] == content["run"]["iterations"]
+        kept: dict[str, Any] = earlier["run"]["final_evaluation"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if same_run and same_time else None
 
 
 def export_agent(folder: Path, target: Path, trusted: bool = False) -> None:

@@ -9,18 +9,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs285.assignment.blanks import PACKAGE, QUESTIONS, Blank, choose_blanks
-from cs285.assignment.grading import (
+from cs285.assignment.blanks import (
     BLOCKED,
     NOT_BEGUN,
+    PACKAGE,
     PASSED,
+    QUESTIONS,
     TIMED_OUT,
     WRONG,
-    Verdict,
-    counted,
-    grade_tree,
-    line_of,
+    Blank,
+    choose_blanks,
 )
+from cs285.assignment.grading import Verdict, counted, grade_tree, line_of
 from cs285.assignment.starter import check_is_finished
 from cs285.assignment.submission import (
     Limits,

@@ -9,10 +9,10 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from cs285.assignment.autograder import files_of_autograder
 from cs285.assignment.blanks import choose_blanks
+from cs285.cli.outputs import FILE, writing
 from cs285.cli.script import run_script, temporary_beside
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import UsageError
-from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "make_autograder.py"
 

@@ -16,12 +16,11 @@ from cs285.analysis.groups import group_seeds, with_column
 from cs285.analysis.plots import curves_figure, save
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
 from cs285.analysis.statistics import points
+from cs285.cli.outputs import FILE, writing
 from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.old_names import current_metric
-from cs285.infrastructure.recording.progress import Notify
-from cs285.scripts.outputs import FILE, writing
 
 SCRIPT = "plot_results.py"
 FORMATS = (".png", ".svg", ".pdf")
@@ -48,15 +47,15 @@ def _run(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     if given.output.suffix not in FORMATS:
         raise UsageError(f"--output {given.output}: must end in one of {', '.join(FORMATS)}")
-    notify, pattern = warn, _pattern(given.match)
-    runs = [run for run in find_runs(given.paths, notify) if pattern.search(run.name)]
+    pattern = _pattern(given.match)
+    runs = [run for run in find_runs(given.paths, warn) if pattern.search(run.name)]
     if not runs:
         raise UsageError(f"--match {given.match}: must match the name of at least one run")
     for flag, name in (("--y", given.y), ("--x", given.x)):
-        runs = with_column(flag, name, runs, notify)
-    groups = group_seeds(runs, notify)
+        runs = with_column(flag, name, runs, warn)
+    groups = group_seeds(runs, warn)
     for label, members in groups.items():
-        report_truncated_curves(label, members, given.y, given.x, notify)
+        report_truncated_curves(label, members, given.y, given.x)
     figure = curves_figure({given.title: groups}, given.y, given.x, given.smooth)
     with writing(f"--output {given.output}", FILE):
         save(figure, given.output)
@@ -68,14 +67,12 @@ def _run(argv: Sequence[str]) -> int:
     return 0
 
 
-def report_truncated_curves(
-    label: str, members: Sequence[Run], y: str, x: str, notify: Notify
-) -> None:
+def report_truncated_curves(label: str, members: Sequence[Run], y: str, x: str) -> None:
     """Notify if a seed ends early: the line of its setting ends there too."""
     ends = {run.path: points(run, y, x)[0][-1] for run in members}
     first, last = min(ends.items(), key=lambda pair: pair[1]), max(ends.values())
     if first[1] < 0.9 * last:
-        notify(
+        warn(
             f"{label}: the line ends at {x} {first[1]:g} of {last:g}, like the shortest run "
             f"{first[0]}; continue that run or exclude it with --match"
         )

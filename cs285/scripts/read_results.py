@@ -10,14 +10,16 @@ import csv
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from cs285.analysis.groups import with_column
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs
+from cs285.analysis.statistics import last_value
 from cs285.cli.script import run_script, warn
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import printable
 from cs285.infrastructure.logger import ITERATION
 from cs285.infrastructure.old_names import current_metric
-from cs285.infrastructure.recording.progress import Notify
 
 SCRIPT = "read_results.py"
 LAST = 3  # evaluations; results/ and docs/assignment.md state their mean
@@ -38,15 +40,14 @@ def _run(argv: Sequence[str]) -> int:
     add("--names", action="store_true", help="print only the names of the columns")
     add("--csv", action="store_true", help="print all runs as one CSV")
     given = parser.parse_args(argv)
-    notify = warn
-    runs = find_runs(given.paths, notify)
+    runs = find_runs(given.paths, warn)
     for name in given.columns or []:
-        runs = with_column("--columns", name, runs, notify)
+        runs = with_column("--columns", name, runs, warn)
     names = list(dict.fromkeys(name for run in runs for name in run.columns))
     if given.names:
         print("\n".join(map(printable, names)))
     elif given.csv:
-        print_csv(runs, given.columns or [name for name in USUAL if name in names] or names, notify)
+        print_csv(runs, given.columns or [name for name in USUAL if name in names] or names)
     else:
         for run in runs:
             usual = [name for name in USUAL if name in run.columns]
@@ -62,12 +63,13 @@ def print_table(run: Run, names: Sequence[str]) -> None:
     print(printable(f"{run.name}  {run.path}"))
     for row in [header, *zip(*columns, strict=True)]:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
-    if EVAL_RETURN in names and len(run) > LAST:
-        mean = run.column(EVAL_RETURN)[-LAST:].mean()
+    evaluations = np.isfinite(run.column(EVAL_RETURN)).sum() if EVAL_RETURN in names else 0
+    if evaluations > LAST:
+        mean = last_value(run, EVAL_RETURN, LAST)
         print(f"{EVAL_RETURN}, mean of the last {LAST}: {mean:.6g}")
 
 
-def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None:
+def print_csv(runs: Sequence[Run], names: Sequence[str]) -> None:
     """Print columns of all runs as one CSV, after the name, seed and path of each run.
 
     A cell is empty if the run lacks the column. Runs that lack all of the columns are skipped.
@@ -76,7 +78,7 @@ def print_csv(runs: Sequence[Run], names: Sequence[str], notify: Notify) -> None
     writer.writerow(["run", "seed", "path", *map(printable, names)])
     for run in runs:
         if run.columns.keys().isdisjoint(names):
-            notify(
+            warn(
                 f"{run.path}: skipped because it has none of the columns {', '.join(names)}; "
                 "choose other columns with --columns"
             )

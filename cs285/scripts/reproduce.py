@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cs285.agents.registry import add_current_folder_to_path
+from cs285.cli.outputs import FOLDER, writing
 from cs285.cli.script import run_script
 from cs285.collection.collector import available_cores
 from cs285.config.flags import LARGEST, OneLineParser, whole_number
@@ -36,11 +37,16 @@ from cs285.experiments.launchers import check_address, open_launcher
 from cs285.experiments.launchers.base import Share
 from cs285.experiments.queue import RunQueue
 from cs285.experiments.suites import Experiment, read_experiments, select
-from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line, printable
+from cs285.infrastructure.errors import (
+    InterruptedRunError,
+    RunError,
+    UsageError,
+    one_line,
+    printable,
+)
 from cs285.infrastructure.recording.progress import format_duration
 from cs285.infrastructure.run_folder import default_data_dir
 from cs285.scripts.export_run import export_run
-from cs285.scripts.outputs import FOLDER, writing
 
 SCRIPT = "reproduce.py"
 
@@ -107,9 +113,11 @@ def reproduce(argv: Sequence[str]) -> int:
 
             queue = RunQueue(jobs, data_dir, launcher, Share(threads), capacity)
             queue.run(RunDisplay(jobs).show, functools.partial(export, arguments.export_to))
-            if arguments.eval_episodes:
-                for job in jobs:
+            for job in jobs if arguments.eval_episodes else ():
+                try:
                     export(arguments.export_to, job, arguments.eval_episodes)
+                except RunError as error:
+                    job.state, job.error = FAILED, str(error)
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; run the same command again to continue") from error
     failed = [job for job in jobs if job.state == FAILED]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cs285.agents.registry import AGENTS, add_current_folder_to_path, find_agent
+from cs285.cli.outputs import FOLDER, writing
 from cs285.cli.script import add_trust_flag, run_script
 from cs285.config.flags import ABSENT, COUNT, INDEX, Check, OneLineParser
 from cs285.config.run import NAME
@@ -33,7 +34,6 @@ from cs285.experiments.sweeps.trials import (
 from cs285.experiments.sweeps.values import Choice, parse, varied_fields
 from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line, printable
 from cs285.infrastructure.run_folder import default_data_dir, lock_folder
-from cs285.scripts.outputs import FOLDER, writing
 
 SCRIPT = "sweep.py"
 OWN = ("exp_name", "data_dir", "num_workers")  # flags of a run that cannot be varied
@@ -156,9 +156,8 @@ def _check_tasks(sweep: Sweep) -> None:
     from cs285.envs import inspect_task
 
     found = [sweep.job(values).settings for values in sweep.values()]
-    # An agent without a model has only --env_name.
     names = ("env_name", "env_kwargs", "env_wrappers")
-    flags = [
+    flags = [  # an agent without a model lacks the last two
         (
             tuple(one[name] for name in names),
             one.get("learned_reward", False),
@@ -213,8 +212,8 @@ def _parser(script: str) -> OneLineParser:
     parser = OneLineParser(prog=SCRIPT, description=__doc__, argument_default=ABSENT)
     add = parser.add_argument_group("the sweep").add_argument
     whole: dict[str, Any] = {"type": int, "metavar": "N"}
-    add("--script", metavar="NAME", help="the agent: mb, mbpo, pilco, or MODULE:NAME for your "
-        "own agent")  # fmt: skip
+    add("--script", metavar="NAME", help=f"the agent: {', '.join(AGENTS)}, or MODULE:NAME for "
+        "your own agent")  # fmt: skip
     add("--exp_name", metavar="NAME", type=_name, help="name of the sweep and prefix of the names "
         "of its trials (default: todo)")  # fmt: skip
     add("--search", **whole, help="run N trials with values drawn from lists and ranges")

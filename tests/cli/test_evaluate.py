@@ -1,6 +1,5 @@
 """Tests of evaluate.py on tiny runs: episodes that depend only on the seed, or one-line errors."""
 
-import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +77,18 @@ def test_export_refuses_a_damaged_curve(
     curve.unlink()
     assert "progress.csv is damaged" in error_of(export_run.main, [folder, target], capsys)
     assert not list(tmp_path.glob("x*"))
+
+
+def test_export_leaves_out_rows_that_are_newer_than_the_checkpoint(
+    run_tiny: Run, tmp_path: Path
+) -> None:
+    folder = run_tiny(n_iter=2)
+    curve = folder / "progress.csv"
+    before = curve.read_text()
+    with curve.open("a") as file:  # as of a run that was killed in iteration 3
+        file.write(f"2,{before.splitlines()[-1].split(',', 1)[1]}\n3,1")
+    assert export_run.main([str(folder), str(tmp_path / "x")]) == 0
+    assert (tmp_path / "x.csv").read_text() == before
 
 
 @pytest.mark.parametrize("kind", ["run_tiny", "run_tiny_mbpo"])

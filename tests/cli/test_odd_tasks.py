@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cs285.api import train
+from cs285.scripts import sweep
 from cs285.scripts.run_hw4_mb import main
 from tests.cli.processes import ROOT, only_folder, start
 from tests.conftest import TINY, arguments, error_of, read_curve
@@ -170,3 +171,11 @@ def test_data_dir_that_is_a_link_to_nothing(
     words = arguments(**{**TINY, "data_dir": tmp_path / "data"})
     error = error_of(main, words, capsys)
     assert f"data: is a link to {tmp_path}/gone, which does not exist; must be a writable" in error
+    words = ["--script", "mb", "--env_name", "obstacles-cs285-v0", "--size", "8,16"]
+    words += ["--data_dir", str(tmp_path / "data")]
+    assert "data: File exists; must be a writable folder" in error_of(sweep.main, words, capsys)
+
+
+def test_data_dir_whose_name_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(**{**TINY, "data_dir": "x" * 5000})
+    assert "File name too long); must be a writable folder" in error_of(main, words, capsys)

@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 from cs285.analysis.report.figures import figures
 from cs285.analysis.report.results_table import table
 from cs285.analysis.report.study import read_rows
-from cs285.experiments.suites import RESEARCH_FILE, read_experiments, select
+from cs285.experiments.suites import read_experiments, select
 from cs285.scripts import plot_results, read_results
 from tests.conftest import error_of, exit_code_of, read_curve
 
@@ -138,7 +138,7 @@ def test_curve_without_rows_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_report_of_the_committed_results() -> None:
     """Every figure can be drawn, and every experiment has a row."""
     results = ROOT / "results"
-    experiments = [*read_experiments(), *read_experiments(RESEARCH_FILE)]
+    experiments = [*read_experiments(), *read_experiments("research")]
     rows = table(experiments, results)
     assert all(any(e.name.removesuffix("_sharp") in row for row in rows) for e in experiments)
     assert {"q1_losses", "q3", "q6", "sac"} <= set(figures(results))
@@ -150,7 +150,7 @@ def test_report_of_the_committed_results() -> None:
 
 def test_report_with_another_experiment_as_the_target(tmp_path: Path) -> None:
     """The target is the other experiment's mean over seeds, once all of its runs are finished."""
-    experiments = select(read_experiments(RESEARCH_FILE), None, ["mbpo_halfcheetah"])
+    experiments = select(read_experiments("research"), None, ["mbpo_halfcheetah"])
     shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
     others = sorted((tmp_path / "mbpo").glob("mbpo_halfcheetah_sac_seed*.csv"))
     curves = [[float(row["Eval_AverageReturn"]) for row in read_rows(file)] for file in others]
@@ -170,7 +170,7 @@ def test_report_with_another_experiment_as_the_target(tmp_path: Path) -> None:
 
 def test_report_names_the_flags_that_have_changed_since_a_run(tmp_path: Path) -> None:
     name = "mbpo_inverted_pendulum"
-    (experiment,) = select(read_experiments(RESEARCH_FILE), None, [name])
+    (experiment,) = select(read_experiments("research"), None, [name])
     shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
     assert "other values" not in table([experiment], tmp_path)[2]
     flags = (*experiment.flags, "--sac_discount", "0.9", "--mpc_horizon", "3")  # no planner
@@ -181,7 +181,7 @@ def test_report_names_the_flags_that_have_changed_since_a_run(tmp_path: Path) ->
 def test_report_of_a_run_exported_before_its_end(tmp_path: Path) -> None:
     """The row shows the progress of the run, and gives no verdict on the target."""
     name = "mbpo_inverted_pendulum"
-    experiments = select(read_experiments(RESEARCH_FILE), None, [name])
+    experiments = select(read_experiments("research"), None, [name])
     shutil.copytree(ROOT / "results" / "mbpo", tmp_path / "mbpo")
     assert "| ≥ 1000: met |" in table(experiments, tmp_path)[2]
     file = tmp_path / "mbpo" / f"{name}_seed2.json"

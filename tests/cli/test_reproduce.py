@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 
 from cs285.experiments.job import iterations_done
-from cs285.experiments.suites import (
-    EXPERIMENTS_FILE,
-    QUICK_FILE,
-    RESEARCH_FILE,
-    Experiment,
-    read_experiments,
-)
+from cs285.experiments.suites import BUILT_IN, Experiment, read_experiments
 from cs285.scripts.reproduce import main
 from tests.cli.processes import children_of, start, wait_until
 from tests.conftest import TINY, arguments, exit_code_of, read_curve
@@ -58,35 +52,13 @@ def test_built_in_list_has_every_experiment_of_the_homework() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("homework", EXPERIMENTS_FILE),
-        ("quick", QUICK_FILE),
-        ("research", RESEARCH_FILE),
-        ("cs285/analysis/experiments.toml", EXPERIMENTS_FILE),  # former path
-        ("cs285/analysis/research.toml", RESEARCH_FILE),
-        (str(RESEARCH_FILE), RESEARCH_FILE),
-    ],
-)
-def test_list_is_found_by_name_and_path(
-    name: str, file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert read_experiments(name) == read_experiments(file)
-    experiment = read_experiments(file)[0]
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_list_is_found_by_name_and_path(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_experiments(name) == read_experiments(BUILT_IN[name])
+    experiment = read_experiments(name)[0]
     words = ["--experiments", name, "--names", experiment.name, "--seeds", "1", "--dry_run"]
     assert main(words) == 0
     assert f"--exp_name {experiment.name}_seed1 " in capsys.readouterr().out
-
-
-def test_existing_file_overrides_a_former_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "cs285" / "analysis").mkdir(parents=True)
-    write_list(tmp_path / "cs285" / "analysis" / "research.toml")
-    (experiment,) = read_experiments("cs285/analysis/research.toml")
-    assert experiment.name == "q1_tiny"
 
 
 def test_optional_keys_of_an_experiment_have_defaults(tmp_path: Path) -> None:
@@ -196,7 +168,10 @@ def test_finished_runs_are_skipped_and_exported(
     assert len(set(exported["run"]["final_evaluation"]["returns"])) == 2
     assert 0 < sum(exported["run"]["seconds_by_phase"].values()) < 2 * exported["run"]["seconds"]
     assert str(tmp_path) not in json.dumps(exported)
-    assert capsys.readouterr().out.count("done") == 4
+    assert main(words) == 0  # keeps the evaluation
+    kept = json.loads((tmp_path / "results" / "q1" / "q1_tiny_seed1.json").read_text())
+    assert kept["run"]["final_evaluation"] == exported["run"]["final_evaluation"]
+    assert capsys.readouterr().out.count("done") == 6
     assert main([*words, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert out.count("# done") == 2 and "# 0 runs" in out

@@ -15,11 +15,17 @@ from tensorboardX.proto.types_pb2 import DT_FLOAT
 from tensorboardX.record_writer import RecordWriter
 
 from cs285.analysis.groups import group_seeds, with_column
-from cs285.analysis.plots import curves_figure, last_value
+from cs285.analysis.plots import curves_figure
 from cs285.analysis.report.results_table import table
 from cs285.analysis.report.swingup import swingup_table
 from cs285.analysis.runs import ENV_STEPS, EVAL_RETURN, Run, find_runs, load_run
-from cs285.analysis.statistics import aggregate, bootstrap_interval, interquartile_mean, smooth
+from cs285.analysis.statistics import (
+    aggregate,
+    bootstrap_interval,
+    interquartile_mean,
+    last_value,
+    smooth,
+)
 from cs285.experiments.suites import Result, read_experiments, select
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.logger import Logger

@@ -106,6 +106,16 @@ def test_layer_norm_matches_torch_in_every_member(affine: bool, eps: Any) -> Non
     check_against_members(network, nn.SiLU())
 
 
+def test_eps_0_means_no_layer_norm_after_this_layer() -> None:
+    network = make("relu", layer_norm=LayerNorm((0.0, 0.1)))
+    with torch.no_grad():
+        network.layers[0][0].zero_(), network.layers[0][1].fill_(-1)  # all units of a layer are 0
+    assert network(torch.randn(E, B, 4).double()).isfinite().all()
+    plain = make("relu", layer_norm=LayerNorm((0.0, 0.0)))
+    inputs = torch.randn(E, B, 4).double()
+    assert torch.equal(plain(inputs), make("relu")(inputs))
+
+
 def test_dropout_needs_masks_and_is_reproducible() -> None:
     network, inputs = make("relu", dropout=0.3), torch.randn(E, B, 4).double()
     without = make("relu")(inputs)

@@ -12,7 +12,7 @@ from cs285.config.mbpo import MBPOConfig
 from cs285.config.pilco import PilcoConfig
 from cs285.envs import inspect_task
 from cs285.experiments.job import run_of
-from cs285.experiments.suites import RESEARCH_FILE, read_experiments
+from cs285.experiments.suites import read_experiments
 from cs285.infrastructure.errors import UsageError
 from cs285.scripts import run_hw4_mb
 
@@ -218,7 +218,7 @@ def test_a_falling_rate_of_a_preset_replaces_early_stopping_of_a_probabilistic_m
 
 def test_research_experiments_are_valid_runs() -> None:
     """Expand the presets of each experiment in the same way as the scripts do."""
-    for experiment in read_experiments(RESEARCH_FILE):
+    for experiment in read_experiments("research"):
         job = run_of(experiment, 1)
         if "--preset" in experiment.flags:
             name = experiment.flags[experiment.flags.index("--preset") + 1]

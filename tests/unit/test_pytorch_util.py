@@ -65,6 +65,14 @@ def test_adam_step_equals_torch_adam() -> None:
     assert_same_state(optimizer, expected)
 
 
+def test_adam_step_skips_a_parameter_without_a_gradient() -> None:
+    used, unused = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = make_adam([used, unused], 0.1)
+    used.square().sum().backward()
+    adam_step(optimizer)
+    assert (used < 1).all() and (unused == 1).all()
+
+
 def test_make_adam_equals_torch_adam_from_the_first_step() -> None:
     ours, theirs = make_parameters(), make_parameters()
     optimizer, expected = make_adam(ours, 1e-2), plain_adam(theirs, 1e-2)

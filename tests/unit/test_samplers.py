@@ -9,15 +9,7 @@ import torch
 from pytorch_mppi import MPPI
 from torch import Tensor
 
-from cs285.config.ineffective import names_of
-from cs285.config.planner import (
-    SAMPLING_STRATEGIES,
-    CEMSettings,
-    ICEMSettings,
-    MPPISettings,
-    PlannerConfig,
-    SharedSettings,
-)
+from cs285.config.planner import SAMPLING_STRATEGIES, PlannerConfig
 from cs285.policies.base_policy import Memory
 from cs285.policies.planners import PLANNERS
 from cs285.policies.planners.icem import noise_basis
@@ -102,13 +94,8 @@ def test_mppi_is_the_mean_at_high_and_the_best_at_low_temperature(temperature: f
     torch.testing.assert_close(PLANNERS["mppi"](returns_of, cold)[0], best)
 
 
-def test_planner_config_combines_the_settings_and_rules_of_all_planners() -> None:
+def test_every_planner_can_be_chosen() -> None:
     assert tuple(PLANNERS) == SAMPLING_STRATEGIES
-    parts = (SharedSettings, CEMSettings, ICEMSettings, MPPISettings)
-    assert [name for part in parts for name in names_of(part)] == list(names_of(PlannerConfig))
-    for part in parts:
-        assert {name for rule in part.rules for name in rule.flags} <= set(names_of(part))
-        assert set(part.rules) <= set(PlannerConfig.rules)
 
 
 class Recording:

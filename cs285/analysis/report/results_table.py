@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cs285.agents.registry import find_agent
-from cs285.analysis.plots import last_value
 from cs285.analysis.report.study import markdown_table
 from cs285.analysis.runs import EVAL_RETURN, Run, exported_runs
+from cs285.analysis.statistics import last_value
 from cs285.config.flags import from_flat
 from cs285.config.ineffective import ineffective_flags
 from cs285.experiments.job import run_of

@@ -116,7 +116,7 @@ class Sweep:
                 raise UsageError(f"--{name} {shortened(value)}: must be {check.must_be}")
         sizes = [2 if isinstance(each, Range) else len(each) for each in self.choices.values()]
         if (self.is_adaptive or not self.search) and math.prod(sizes) > MOST_RUNS:
-            widest = max(self.choices, key=lambda name: len(self.choices[name]))
+            widest = max(zip(sizes, self.choices, strict=True))[1]
             raise UsageError(
                 f"--{widest}: must have fewer values; the sweep has {math.prod(sizes)} "
                 f"combinations, and at most {MOST_RUNS} can be run"

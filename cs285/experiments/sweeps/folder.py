@@ -51,18 +51,21 @@ def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
     description = {**dataclasses.asdict(sweep), "choices": choices}
     about = {"sweep": description, **describe_run(script, {})}
     del about["flags"]  # describe_run() adds the flags of a run, which a sweep does not have
-    while True:
-        folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
-        try:
-            folder.mkdir(parents=True)
-            (folder / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n")
-            return folder
-        except FileExistsError:
-            time.sleep(0.2)
-        except OSError as error:
-            raise UsageError(
-                f"--data_dir {data_dir}: {error.strerror}; must be a writable folder"
-            ) from error
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = data_dir / f"sweep_{sweep.name}_{time.strftime('%d-%m-%Y_%H-%M-%S')}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:  # another sweep with this name started in the same second
+                time.sleep(0.2)
+        (folder / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(
+            f"--data_dir {data_dir}: {error.strerror}; must be a writable folder"
+        ) from error
+    return folder
 
 
 def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Sweep:

@@ -108,8 +108,9 @@ class Trials:
 
     def next_job(self) -> Job | None:
         """Draw the next trial of an adaptive search, or return None if there is none."""
-        is_full = len(self.by_name) >= self.sweep.size
-        if self.search is None or not self.sweep.is_adaptive or is_full or self.is_exhausted:
+        if self.search is None or not self.sweep.is_adaptive or self.is_exhausted:
+            return None
+        if len(self.by_name) >= self.sweep.size:
             return None
         values = self.search.propose()
         if values is None:

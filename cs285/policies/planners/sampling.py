@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cs285.config.planner import PlannerConfig
-from cs285.policies.base_policy import Memory
+from cs285.policies.base_policy import Memory, draw_each
 
 Returns = Callable[[Tensor], Tensor]  # sequences (B, N, H, A) -> returns (B, N)
 
@@ -38,16 +38,13 @@ class SamplingContext:
     def uniform(self) -> Tensor:
         """Draw sequences (B, N, H, A) uniformly in the action box."""
         shape = (self.candidates, self.config.mpc_horizon, len(self.ac_low))
-        device = self.ac_low.device
-        draws = [torch.rand(shape, generator=m.generator, device=device) for m in self.memories]
-        return torch.addcmul(self.ac_low, torch.stack(draws), self.ac_high - self.ac_low)
+        draws = draw_each(self.memories, torch.rand, shape, self.ac_low.device)
+        return torch.addcmul(self.ac_low, draws, self.ac_high - self.ac_low)
 
     def noise(self, count: int) -> Tensor:
         """Draw standard normal noise (B, count, H, A)."""
         shape = (count, self.config.mpc_horizon, len(self.ac_low))
-        device = self.ac_low.device
-        draws = [torch.randn(shape, generator=m.generator, device=device) for m in self.memories]
-        return torch.stack(draws)
+        return draw_each(self.memories, torch.randn, shape, self.ac_low.device)
 
     def around(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
         """Return mean + std * noise, (B, N, H, A), clipped to the action box.

@@ -36,4 +36,4 @@ def writing(flag: str, must_be: str) -> Iterator[None]:
     except BrokenPipeError:  # stdout was closed; the error is not about `flag`
         raise
     except OSError as error:
-        raise UsageError(f"{flag}: {error.strerror}; must be {must_be}") from error
+        raise UsageError(f"{flag}: {error.strerror or error}; must be {must_be}") from error
