@@ -1,5 +1,6 @@
 """Tests of evaluate.py on tiny runs: episodes that depend only on the seed, or one-line errors."""
 
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
