@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from cs285.infrastructure.errors import UsageError, one_line
-from cs285.infrastructure.files import has_type, shortened
+from cs285.infrastructure.files import WORDS, has_type, shortened
 
 Config = TypeVar("Config")
 ABSENT = argparse.SUPPRESS  # as the default, it keeps a flag that is not given out of the values
@@ -242,8 +242,7 @@ def converter(kind: type, field: dataclasses.Field) -> Callable[[str], Any]:
 def invalid(field: dataclasses.Field, kind: type, value: Any) -> UsageError:
     """Return the error about the value of a flag."""
     check = field.metadata["check"]
-    kinds = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
-    must_be = kinds[kind] if check is ANYTHING else check.must_be
+    must_be = WORDS[kind] if check is ANYTHING else check.must_be
     # A whole number, as it was probably given.
     text = str(value).removesuffix(".0") if isinstance(value, float) else shortened(value)
     return UsageError(f"--{field.name} {text}: must be {must_be}")

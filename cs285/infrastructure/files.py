@@ -30,6 +30,7 @@ LARGEST_TOML = MEGABYTE // 4
 LARGEST_TABLE = 256 * MEGABYTE
 MOST_LEVELS = 20  # of nested objects and lists; deeper ones exceed Python's recursion limit later
 MOST_DOTS = 100  # in a line of TOML; the parser's time is quadratic in the parts of a dotted key
+WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 
 class OtherFileError(ValueError):
@@ -200,10 +201,9 @@ def _parsed(file: Path, at_most: int, parse: Callable[[str], Any]) -> dict[str, 
 
 def _words_of(hint: Any) -> str:
     """Return what a value of a type must be, for an error message."""
-    words = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(_words_of, inner))
     if origin in (tuple, list):
         return f"a list ({_words_of(inner[0])})"
-    return "an object" if origin is dict else words.get(hint, "empty")
+    return "an object" if origin is dict else WORDS.get(hint, "empty")

@@ -18,7 +18,7 @@ from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, film
 from cs285.config.run import RunConfig
-from cs285.envs.checked_env import close_env
+from cs285.envs.checked_env import close_env, message_of
 from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import DivergedError, RunError, UsageError, VideoError
@@ -84,11 +84,11 @@ class RL_Trainer:
         env_factory: EnvFactory,
         render_env_factory: EnvFactory,
         device: torch.device,
-        advise: Callable[[list[Path], int], None] = lambda paths, iteration: None,
-        which_checkpoint: str = "last",
-        interrupts: Interrupts | None = None,
-        callback: Callable[[int, Mapping[str, float]], None] | None = None,
-        get_success: SuccessFunction | None = None,
+        advise: Callable[[list[Path], int], None],
+        which_checkpoint: str,
+        interrupts: Interrupts,
+        callback: Callable[[int, Mapping[str, float]], None] | None,
+        get_success: SuccessFunction | None,
     ) -> None:
         """Restore the last or the previous checkpoint in `folder`, if there is one.
 
@@ -106,7 +106,7 @@ class RL_Trainer:
         self.env_factory, self.render_env_factory = env_factory, render_env_factory
         self.advise, self.callback = advise, callback
         self.get_success = get_success
-        self.interrupts = interrupts or Interrupts()
+        self.interrupts = interrupts
         self.counters = Counters()
         log_state: dict[str, int] | None = None
         if any((folder / name).exists() for name in WHICH.values()):
@@ -302,7 +302,7 @@ class RL_Trainer:
             file = self.logger.record_video("eval_rollouts", frames, fps, iteration)
             print(f"  saved {file}", flush=True)
         except (OSError, UsageError, VideoError) as error:  # the encoder's, or the environment's
-            reason = " ".join(str(error).split())[:200]
+            reason = message_of(error)[:200]
             print(
                 f"warning: cannot write the video of iteration {iteration} ({reason}); the "
                 "run continues; check render, the disk and ffmpeg, or pass --video_log_freq -1",

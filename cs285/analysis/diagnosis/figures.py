@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cs285.analysis.diagnosis.model_error import OpenLoop, observations, rms
 from cs285.analysis.diagnosis.plan_check import Agreement, Findings, PlanCheck
 from cs285.envs import make_env
-from cs285.envs.checked_env import close_env
+from cs285.envs.checked_env import close_env, message_of
 from cs285.envs.obstacles.drawing import draw_obstacles
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.recording.rendering import choose_renderer
@@ -78,7 +78,7 @@ def picture_of(
     try:
         return Picture(_VIDEO, encode_mp4(frames, VIDEO_FPS))
     except OSError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = message_of(error)[:200]
         return Picture(notes=[f"The video was skipped because the encoder failed: {reason}"])
 
 

@@ -60,7 +60,7 @@ class SwingUp(gym.Env):
         raise NotImplementedError
 
     @classmethod
-    def tip_distance(cls, observations: Array) -> Array:
+    def squared_tip_distance(cls, observations: Array) -> Array:
         """Return the squared distance (...) of the tip from its target, in m^2."""
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class SwingUp(gym.Env):
 
         The reward is exp(-d^2 / (2 width^2)), 1 minus PILCO's cost.
         """
-        squared = cls.tip_distance(observations)
+        squared = cls.squared_tip_distance(observations)
         return math.e ** (squared / (-2 * cls.cost_width**2)), never(observations)
 
     @classmethod
@@ -81,7 +81,7 @@ class SwingUp(gym.Env):
         StrictSuccess: throughout the last second, the pole is within 10 degrees of upright and the
         cart within 0.1 m of the centre.
         """
-        near = cls.tip_distance(observations) <= (NEAR * cls.pole_length) ** 2
+        near = cls.squared_tip_distance(observations) <= (NEAR * cls.pole_length) ** 2
         run = longest = 0
         for is_near in near:
             run = run + 1 if is_near else 0
@@ -154,7 +154,7 @@ class CartPoleSwingUp(SwingUp):
         return velocity, acceleration, turn / (length * below), rate
 
     @classmethod
-    def tip_distance(cls, observations: Array) -> Array:
+    def squared_tip_distance(cls, observations: Array) -> Array:
         """Return the squared distance of the tip from the point above the centre."""
         sine, cosine = sine_and_cosine(observations[..., 3])
         across = observations[..., 0] + cls.pole_length * sine
@@ -190,7 +190,7 @@ class PendulumSwingUp(SwingUp):
         return torque / (mass * length**2 / 3), rate
 
     @classmethod
-    def tip_distance(cls, observations: Array) -> Array:
+    def squared_tip_distance(cls, observations: Array) -> Array:
         """Return the squared distance of the tip from the point above the pivot."""
         sine, cosine = sine_and_cosine(observations[..., 1])
         return cls.pole_length**2 * (sine**2 + (cosine + 1) ** 2)
