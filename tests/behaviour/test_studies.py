@@ -147,3 +147,22 @@ def test_policy_averaging_study_compares_two_policies_in_the_same_episodes(
     assert first["average"] != first["last"] != second["last"]
     # At a rate of 1, the average is the last policy.
     assert [each["average"] for each in returns["1"]] == [first["last"], second["last"]]
+
+
+def test_clipped_velocities_study_splits_the_new_transitions(
+    study: Callable[..., ModuleType], run_tiny: Run, tmp_path: Path
+) -> None:
+    script = study("clipped_velocities_study", TARGET=tmp_path)
+    folder, found = str(run_tiny(n_iter=2, env_name="Pendulum-v1")), {}
+    for limit in ("0.98", "100"):
+        assert script.study([folder, "--limit", limit]) == 0
+        found[limit] = json.loads((tmp_path / "clipped_velocities_tiny.json").read_text())
+    assert set(found["100"]["groups"]) == {"never"}
+    assert found["100"]["groups"]["never"]["share"] == 1
+    groups = found["0.98"]["groups"].values()
+    assert len(groups) > 1
+    for column in ("share", "share of error"):
+        assert sum(group[column] for group in groups) == pytest.approx(1, abs=1e-3)
+    # The error of all transitions does not depend on how they are split.
+    mean = sum(group["share"] * group["error"] for group in groups)
+    assert mean == pytest.approx(found["100"]["groups"]["never"]["error"], rel=0.01)
