@@ -28,11 +28,11 @@ RIDGE, TINY = 1e-6, 1e-12  # of its variances, relative and absolute
 class SaturatingCost(NamedTuple):
     """The mean over W widths of 1 - exp(-1/2 (x - target)^T weights (x - target))."""
 
-    target: Tensor  # (D,), an augmented observation
-    weights: Tensor  # (W, D, D)
+    target: Tensor  # (G,), an augmented observation
+    weights: Tensor  # (W, G, G)
 
     def expected(self, mean: Tensor, cov: Tensor) -> Tensor:
-        """Return the expected cost () of an augmented observation ~ N(mean (D,), cov (D, D))."""
+        """Return the expected cost () of an augmented observation ~ N(mean (G,), cov (G, G))."""
         costs = [saturating_cost_mean(mean, cov, self.target, each) for each in self.weights]
         return torch.stack(costs).mean()
 
@@ -42,7 +42,7 @@ class SaturatingCost(NamedTuple):
         return smooth_sqrt(torch.stack(cases)).mean()
 
     def at(self, augmented: Tensor) -> Tensor:
-        """Return the costs (T,) of augmented observations (T, D)."""
+        """Return the costs (T,) of augmented observations (T, G)."""
         offsets = augmented - self.target
         squares = ((offsets @ self.weights) * offsets).sum(-1)  # (W, T)
         return (1 - (-0.5 * squares).exp()).mean(0)

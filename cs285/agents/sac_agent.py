@@ -106,7 +106,8 @@ class SACAgent(BaseAgent):
         """Run SAC iterations on the batches that `draw` returns.
 
         The first `critic_iterations` of the `iterations` train only the critic. Returns the mean of
-        each metric over all updates, (1,).
+        each metric over all updates, (1,), and the norm of the weights. A metric without an update
+        keeps its last value.
         """
         self._fit_obs_scaler()
         updates = self.config.sac_num_agent_train_steps_per_iter

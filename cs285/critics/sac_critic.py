@@ -15,7 +15,7 @@ from cs285.networks.ensemble_mlp import EnsembleMLP, LayerNorm, Masks
 class CriticDraws(NamedTuple):
     """The random draws of one critic step."""
 
-    members: Tensor | None = None  # (K,), target networks whose minimum is used; None: all
+    members: Tensor | None = None  # (M,), target networks whose minimum is used; None: all
     masks: Masks = ()  # of dropout
 
 
@@ -52,7 +52,7 @@ class SACCritic(nn.Module):
     ) -> Tensor:
         """Return the values (E, B) of scaled obs (B, O) and acs (B, A).
 
-        With `members` (K,), return only the values (K, B) of these networks.
+        With `members` (M,), return only the values (M, B) of these networks.
         """
         tensors = self.network.of_members(members)
         inputs = torch.cat([obs, acs], -1).expand(len(tensors[0]), -1, -1)

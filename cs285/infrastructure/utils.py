@@ -1,4 +1,4 @@
-"""The homework's utilities: statistics of returns, observation noise, action replay."""
+"""Utilities: statistics of returns, success rates, observation noise, action replay."""
 
 from __future__ import annotations
 

@@ -16,5 +16,5 @@ def build_model(
     learns_reward: bool,
     generator: torch.Generator,
 ) -> DynamicsModel:
-    """Return a new dynamics model for `task`, of the kind that `--model` selects."""
+    """Return a new ensemble for `task`; a model of another class is chosen here."""
     return FFModel(task.ob_dim, task.ac_dim, config, learns_reward, generator)

@@ -21,9 +21,9 @@ WORTH_SHARING = 2**20  # least multiplications of a product that threads share
 def planning_form(
     network: EnsembleMLP, members: Tensor | None, mean: Tensor, inverse_std: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function from raw inputs (E, B, in) to outputs (E, B, out), without gradients.
+    """Return the function from raw inputs (M, B, in) to outputs (M, B, out), without gradients.
 
-    The function uses the current weights of the networks with the indices `members` (E,), or of all
+    The function uses the current weights of the networks with the indices `members` (M,), or of all
     networks. It normalises inputs by `mean` and `inverse_std` (in,). It folds padded tanh networks
     (see `fold`). On a CPU, it computes chunks of rows, in parallel if cores are idle.
     """
