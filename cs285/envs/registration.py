@@ -233,7 +233,9 @@ def inspect_task(
                 "(rewards (...), terminated (...)); fix it, or pass --learned_reward"
             )
         get_reward = None if problem else get_reward
-        get_termination = _known_termination(env_id, env, TaskId.of(task))
+        # Arguments and wrappers can change what an observation is and where episodes terminate.
+        is_plain = not any(TaskId.of(task)[1:])
+        get_termination = TERMINATIONS.get(env_id) if is_plain else None
         if termination == "known" and not (get_termination or get_reward):
             raise UsageError(
                 "--termination known: this task has no known termination function; must be "
@@ -251,19 +253,6 @@ def inspect_task(
         )
     finally:
         close_env(env)
-
-
-def _known_termination(env_id: str, env: gym.Env, task: TaskId) -> TerminationFunction | None:
-    """Return the termination function of a task, or None.
-
-    Arguments and wrappers can change what an observation is and where episodes terminate. A single
-    wrapper can say how it changes the function, with `termination_of`.
-    """
-    function = None if task.kwargs else TERMINATIONS.get(env_id)
-    if function is None or not task.wrappers:
-        return function
-    change = getattr(env, "termination_of", None) if len(task.wrappers.split()) == 1 else None
-    return change(function) if change else None
 
 
 def _vector_spaces(env_name: str, env: gym.Env) -> tuple[Box, Box]:

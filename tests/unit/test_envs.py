@@ -1,4 +1,3 @@
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -502,32 +501,3 @@ def test_episode_length_counts_steps_of_wrapped_env() -> None:
         env.reset(seed=0)
         ends = [env.step(np.zeros(1, np.float32))[3] for _ in range(ep_len)]
         assert ends == [False] * (ep_len - 1) + [True]
-
-
-PREVIOUS = "cs285.envs.previous_observation:WithPreviousObservation"
-
-
-def test_previous_observation_follows_the_current_one() -> None:
-    plain, env = cs285.envs.make_env("Hopper-v5"), cs285.envs.make_env(("Hopper-v5", "", PREVIOUS))
-    for seed in (0, 1):  # the second episode does not know the first one
-        before = plain.reset(seed=seed)[0]
-        assert np.array_equal(env.reset(seed=seed)[0], np.tile(before, 2))
-        for _ in range(3):
-            acs = np.full(3, 0.5, np.float32)
-            (obs, *results), (current, *expected) = env.step(acs), plain.step(acs)
-            assert np.array_equal(obs, np.concatenate([current, before]))
-            assert results[:3] == expected[:3]
-            assert env.observation_space.contains(obs)
-            before = current
-
-
-def test_termination_with_the_previous_observation_depends_on_the_current_one() -> None:
-    task = cs285.envs.inspect_task(("Hopper-v5", "", PREVIOUS))
-    assert task.ob_dim == 22 and task.get_termination is not None
-    upright, fallen = torch.zeros(11), torch.zeros(11)
-    upright[0], fallen[0] = 1.2, 0.5
-    obs = torch.stack([torch.cat([upright, fallen]), torch.cat([fallen, upright])])
-    assert pickle.loads(pickle.dumps(task.get_termination))(obs).tolist() == [False, True]
-    other = cs285.envs.inspect_task(("Hopper-v5", "reset_noise_scale=0.1", PREVIOUS))
-    twice = cs285.envs.inspect_task(("Hopper-v5", "", f"{PREVIOUS} {PREVIOUS}"))
-    assert other.get_termination is None and twice.get_termination is None
