@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
-from cs285.analysis.rebuild import read_run
+from cs285.agents.mb_agent import MBAgent
+from cs285.analysis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.config.model import ModelConfig
-from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_adam, make_generator
-from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions, unpack
-from cs285.infrastructure.run_folder import CHECKPOINT
+from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import training
 from cs285.models.ff_model import FFModel
 
@@ -73,12 +73,12 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     folder = parser.parse_args(argv).folder
-    _, config = read_run(folder)
-    agent = load_checkpoint(folder / CHECKPOINT, "cpu", argument="LOGDIR")["agent"]
-    rows, columns = agent["replay_buffer"]["rows"], agent["model"]["target_stats.mean"].shape[0]
-    data = unpack(rows, columns, rows.shape[1] - 2 * columns - 2)
+    rebuilt = rebuild(folder, no_gpu=True)
+    if not isinstance(rebuilt.agent, MBAgent):
+        raise UsageError(f"LOGDIR {folder}: must be the log folder of a run of run_hw4_mb.py")
+    data, config = rebuilt.agent.replay_buffer.all(), rebuilt.config
     run = config.run
-    ends = range(run.batch_size_initial, len(rows) + 1, run.batch_size)
+    ends = range(run.batch_size_initial, len(data.rewards) + 1, run.batch_size)
     found = {}
     for label, changed in SETTINGS.items():
         setting = replace(config.model, **changed)

@@ -22,15 +22,16 @@ from typing import Any
 
 import torch
 
+from cs285.agents.mbpo_agent import MBPOAgent
+from cs285.analysis.rebuild import rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.config.model import ModelConfig
 from cs285.config.presets import read
-from cs285.infrastructure.checkpoint import load_checkpoint
+from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_adam, make_generator
-from cs285.infrastructure.replay_buffer import Transitions, unpack
-from cs285.infrastructure.run_folder import CHECKPOINT, CONFIG
+from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import ff_model, training
 from cs285.models.ff_model import FFModel
 
@@ -82,12 +83,11 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     parser.add_argument("--every", type=whole_number(1), default=2500, metavar="N")
     given = parser.parse_args(argv)
-    run = json.loads((given.folder / CONFIG).read_text())
-    state = load_checkpoint(given.folder / CHECKPOINT, "cpu")["agent"]["sac_agent"]
-    rows = state["replay_buffer"]["rows"]
-    ob_dim = state["policy"]["obs_scaler.mean"].shape[0]
-    data = unpack(rows, ob_dim, rows.shape[1] - 2 * ob_dim - 2)
-    name = run["flags"]["exp_name"]
+    rebuilt = rebuild(given.folder, no_gpu=True)
+    if not isinstance(rebuilt.agent, MBPOAgent):
+        raise UsageError(f"LOGDIR {given.folder}: must be the log folder of a run of MBPO")
+    data, run = rebuilt.agent.sac_agent.replay_buffer.all(), rebuilt.config.run
+    name = run.exp_name
     file = TARGET / f"refit_{name}.json"
     found: dict[str, Any] = json.loads(file.read_text())["refits"] if file.exists() else {}
     for loss, floor in product(LOSSES, FLOORS):
@@ -97,7 +97,7 @@ def study(argv: Sequence[str]) -> int:
             continue
         found[label] = refit(data, given.every, loss)
         print(label, *map(json.dumps, found[label][-2:]), sep="\n  ", flush=True)
-        about = {"env_name": run["flags"]["env_name"], "every": given.every, "refits": found}
+        about = {"env_name": run.env_name, "every": given.every, "refits": found}
         write_study(file, SCRIPT, name, about)
     return 0
 
