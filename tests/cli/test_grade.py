@@ -81,7 +81,7 @@ def test_all_states_in_one_run(starter: Path) -> None:
     answer(starter, "q0.enough")
     answer(starter, "q1.targets", "data.next_obs - data.obs", "data.next_obs")
     answer(starter, "q1.forward", "inputs = self.input_stats", "inputs = self.no_such_stats")
-    answer(starter, "q2.uniform", "draws = [torch", "import time; time.sleep(999); draws = [torch")
+    answer(starter, "q2.uniform", "draws = ", "import time; time.sleep(999); draws = ")
     answer(starter, "q2.shoot")
     answer(starter, "q5.elites", "weights = weights[", "raise SystemExit(0); weights = weights[")
     answer(starter, "q6.target", "soft_values = ", "import os; os._exit(0); soft_values = ")

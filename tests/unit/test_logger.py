@@ -79,7 +79,7 @@ def test_full_disk_on_resume_keeps_the_csv(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cs285.infrastructure.logger._write_rows", full)
+    monkeypatch.setattr("cs285.infrastructure.logger.write_rows", full)
     with pytest.raises(OSError, match="No space left"):
         Logger(tmp_path, 2)
     assert (tmp_path / "progress.csv").read_bytes() == before
