@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map_only
 
 from benchmarks import dynamics_fit, planning, sac_updates, value_expansion
 from benchmarks.end_to_end import CHEETAH, PLANNED, RUNS, run_script
@@ -28,6 +29,7 @@ from cs285.envs import inspect_task
 
 TESTS = ["tests/unit/test_compilation.py", "tests/unit/test_collector.py"]
 FIT_SHAPE = dynamics_fit.SHAPES["E 3 batch 512 2x250"]
+SAC_UPDATES = 20  # in the comparison with the CPU
 SHORT = [
     *CHEETAH, "--n_iter", "1", "--batch_size_initial", "400", "--eval_batch_size", "20",
     "--ep_len", "20", "--num_agent_train_steps_per_iter", "20",
@@ -102,9 +104,10 @@ def run_tests(selection: list[str]) -> str:
 def agreement(device: str) -> dict[str, float]:
     """Train the same agent here and on the CPU; return the relative difference of each metric.
 
-    All draws come from generators on the CPU, so only rounding differs.
+    All draws are made on the CPU, so only rounding differs.
     """
-    metrics = [metrics_of_training(one) for one in ("cpu", device)]
+    updates = sac_draws()
+    metrics = [metrics_of_training(one, updates) for one in ("cpu", device)]
     shared = [name for name in metrics[0] if name in metrics[1]]
     return {
         name: float(f"{abs(metrics[1][name] - metrics[0][name]) / abs(metrics[0][name]):.2g}")
@@ -113,16 +116,32 @@ def agreement(device: str) -> dict[str, float]:
     }
 
 
-def metrics_of_training(device: str) -> dict[str, float]:
+def question6_agent(device: str) -> MBPOAgent:
+    """Return an agent like question 6's, with random transitions and a short fit."""
+    flags = {"num_agent_train_steps_per_iter": 50, "mbpo_rollout_length": 10}
+    agent = MBPOAgent(
+        inspect_task(planning.ENV), from_flat(MBPOConfig, flags), torch.device(device)
+    )
+    agent.mb_agent.replay_buffer.add(planning.random_data())
+    agent.sac_agent.replay_buffer.add(planning.random_data())
+    return agent
+
+
+def sac_draws() -> list[Any]:
+    """Return the batches of some SAC updates, and all that they draw."""
+    sac = question6_agent("cpu").sac_agent
+    sac._fit_obs_scaler()
+    return list(sac._batches(sac.draw_real(0, SAC_UPDATES), 0))
+
+
+def metrics_of_training(device: str, updates: list[Any]) -> dict[str, float]:
     """Return the metrics of question 6's agent after a short fit and some SAC updates."""
-    flags = {"num_agent_train_steps_per_iter": 50, "sac_n_iter": 20, "mbpo_rollout_length": 10}
-    task = inspect_task(planning.ENV)
-    agent = MBPOAgent(task, from_flat(MBPOConfig, flags), torch.device(device))
-    data = planning.random_data()
-    agent.mb_agent.replay_buffer.add(data)
-    agent.sac_agent.replay_buffer.add(data)
-    agent.train(0)
-    found = agent.metrics | agent.sac_agent.metrics
+    agent = question6_agent(device)
+    found = agent.mb_agent.train(0)
+    agent.sac_agent._fit_obs_scaler()
+    for update in updates:
+        here = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), update)
+        found |= agent.sac_agent._update(*here, moves_target=True, trains_actor=True)
     return {name: float(np.mean(value.cpu().numpy())) for name, value in found.items()}
 
 

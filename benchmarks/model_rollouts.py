@@ -56,7 +56,7 @@ def batched(starts: int, propagation: str) -> Callable[[], int]:
     def work() -> int:
         rows = torch.randint(len(real.obs), (starts,), generator=generator)
         arguments = (TaskModel(task.get_reward), real.obs[rows], LENGTH, propagation, generator)
-        return len(roll_out(agent.mb_agent.model, policy, *arguments).data.rewards)
+        return len(roll_out(agent.mb_agent.model, policy.draw, *arguments).data.rewards)
 
     return work
 

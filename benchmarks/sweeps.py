@@ -29,6 +29,7 @@ from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.trials import Trials
 from cs285.infrastructure.logger import read_rows
+from cs285.infrastructure.run_folder import CONFIG, config_text
 from cs285.scripts.sweep import main as sweep
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ RUN = {
 
 
 class TrivialProcess:
-    """A run that exits at once with success."""
+    """A run that has ended with success."""
 
     lost_because = ""
 
@@ -53,9 +54,15 @@ class TrivialProcess:
 
 
 class TrivialLauncher(LocalLauncher):
+    """Starts runs that only make a log folder, as a run that logs and saves nothing."""
+
     def start(
         self, module: str, words: Sequence[str], log: Path, lock: TextIO, share: Share
     ) -> Process:
+        flags = {"exp_name": log.stem, "checkpoint_freq": 0, "scalar_log_freq": 0}
+        folder = log.parent / f"hw4_{log.stem}_trivial"
+        folder.mkdir()
+        (folder / CONFIG).write_text(config_text({"flags": flags}))
         return TrivialProcess()
 
 

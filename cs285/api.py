@@ -106,7 +106,7 @@ class Agent:
             )
         run = self.config.run
         ep_len = run.ep_len or self.task.ep_len
-        env = make_env(run.task, ep_len)
+        env = make_env(run.task, run.ep_len)
         return ModelEnv(parts.model, parts.task, self.task, env, ep_len, member)
 
     def _new_memory(self) -> Memory:

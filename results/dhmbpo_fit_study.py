@@ -92,7 +92,7 @@ def refit(
         rows.append(
             {
                 "transitions": size,
-                "gradient steps": len(metrics["Training Loss"]) - 1,
+                "gradient steps": steps_of(metrics),
                 **({"epochs": metrics["Fit Epochs"].item()} if "Fit Epochs" in metrics else {}),
                 "CPU seconds": round(seconds, 1),
                 "mean error": mse.mean().item(),
@@ -101,6 +101,11 @@ def refit(
         )
     training._bootstrap_epochs = PASSES
     return rows
+
+
+def steps_of(metrics: dict[str, Tensor]) -> int:
+    """Return the gradient steps of a fit; early stopping adds the metrics of the best weights."""
+    return len(metrics["Training Loss"]) - ("Fit Epochs" in metrics)
 
 
 def sizes_of(data: Transitions) -> tuple[int, int]:

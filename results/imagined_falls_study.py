@@ -138,7 +138,7 @@ def study(argv: Sequence[str]) -> int:
     agent, before = (cs285.Agent(given.folder, which) for which in (rebuilt, earlier))
     run = agent.config.run
     envs = {
-        "task": cs285.envs.make_env(run.task, run.ep_len or agent.task.ep_len),
+        "task": cs285.envs.make_env(run.task, run.ep_len),
         "model of the previous checkpoint": before.model_env("random"),
         "model of the last checkpoint": agent.model_env("random"),
     }

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cs285.analysis.diagnosis.model_error import OpenLoop, open_loop_errors
 from cs285.analysis.rebuild import rebuild
@@ -27,10 +26,11 @@ from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import OneLineParser
-from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.replay_buffer import Transitions
+from cs285.config.model import ModelConfig
+from cs285.infrastructure.pytorch_util import make_adam, make_generator
+from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models.ff_model import FFModel
-from cs285.models.training import fit_ensemble
+from cs285.models.training import fit
 from cs285.policies.base_policy import RandomPolicy
 
 SCRIPT = "model_error_study.py"
@@ -41,14 +41,14 @@ FIT_STEPS, HORIZON, EPISODES, STRIDE = 3000, 50, 3, 7
 COLUMNS = ("env_steps", "seed", "data", "horizon", "error", "spread", "no_change")
 
 
-def fit_new(data: Transitions, like: FFModel, config: Any, seed: int) -> FFModel:
-    """Return a new ensemble with the run's settings, fitted to `data` (B rows) only."""
-    ac_dim = data.acs.shape[1]
-    init, batches = make_generator(seed, "study init"), make_generator(seed, "study batches")
-    model = FFModel(like.ob_dim, ac_dim, config.model, like.learns_reward, init)
-    optimizer = torch.optim.Adam(model.parameters(), config.model.learning_rate, fused=True)
-    shape = (FIT_STEPS, model.ensemble_size, config.model.train_batch_size)
-    fit_ensemble(model, optimizer, data, torch.randint(len(data.rewards), shape, generator=batches))
+def fit_new(data: Transitions, like: FFModel, config: ModelConfig, seed: int) -> FFModel:
+    """Return a new ensemble with the settings in `config`, fitted to `data` (B rows) only."""
+    sizes, init = (like.ob_dim, data.acs.shape[1]), make_generator(seed, "study init")
+    model = FFModel(*sizes, config, like.learns_reward, init)
+    replay = ReplayBuffer(len(data.rewards), *sizes)
+    replay.add(data)
+    optimizer = make_adam(model.parameters(), config.learning_rate)
+    fit(model, optimizer, replay, config, make_generator(seed, "study batches"))
     return model
 
 
@@ -69,6 +69,7 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
     config, task, env, agent, *_ = rebuild(folder, no_gpu=True)
+    model_config = dataclasses.replace(config.model, num_agent_train_steps_per_iter=FIT_STEPS)
     replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model
     keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
     policies = {
@@ -83,7 +84,7 @@ def study(argv: Sequence[str]) -> int:
     for env_steps in SIZES:
         data = Transitions(*(column[:env_steps] for column in replay))
         for seed in SEEDS:
-            model = fit_new(data, trained, config, seed)
+            model = fit_new(data, trained, model_config, seed)
             for name, each in paths.items():
                 loop = open_loop_errors(model, each, HORIZON, STRIDE)
                 # All models share one unit, the std of the whole replay buffer, to be comparable.
@@ -95,7 +96,7 @@ def study(argv: Sequence[str]) -> int:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([COLUMNS, *rows])
     about = {
-        "model": dataclasses.asdict(config.model) | {"num_agent_train_steps_per_iter": FIT_STEPS},
+        "model": dataclasses.asdict(model_config),
         "episodes": EPISODES,
         "stride": STRIDE,
     }

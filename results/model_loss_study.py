@@ -55,7 +55,8 @@ def fit_and_evaluate(
     held_out = Transitions(*(column[older:] for column in data))
     agent = MBAgent(task, config, PlannerConfig(), seed, torch.device("cpu"))
     agent.replay_buffer.add(training_data)
-    steps = len(agent.train(0)["Training Loss"])
+    metrics = agent.train(0)
+    steps = len(metrics["Training Loss"]) - ("Fit Epochs" in metrics)  # then the best weights
     model = agent.model
     assert isinstance(model, FFModel)
     errors = {

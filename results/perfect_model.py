@@ -30,7 +30,7 @@ from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
 from cs285.config.flags import OneLineParser
 from cs285.config.planner import PlannerConfig
-from cs285.envs import inspect_task, make_env
+from cs285.envs import make_env
 from cs285.envs.obstacles import Obstacles
 from cs285.infrastructure.replay_buffer import Path as Episode
 from cs285.policies.base_policy import Memory
@@ -102,8 +102,7 @@ def repeat_evaluations(argv: Sequence[str]) -> int:
     folder = parser.parse_args(argv).folder
     _, config = read_run(folder)
     run = config.run
-    ep_len = run.ep_len or inspect_task(run.task).ep_len
-    real, imagined = (make_env(run.task, ep_len) for _ in range(2))
+    real, imagined = (make_env(run.task, run.ep_len) for _ in range(2))
     imagined.reset(seed=0)
     policy = PerfectMPC(real, imagined, config.planner)
     evaluations: list[float] = []

@@ -39,7 +39,7 @@ def compare(folder: Path, rate: float, seed: int) -> tuple[str, dict[str, list[f
     sac, config = run.agent.sac_agent, run.config.run
     policies = {"last": SACActor(sac.policy, sac.device, True), "average": sac.eval_policy}
     ep_len = config.ep_len or run.task.ep_len
-    env_factory = functools.partial(make_env, config.task, ep_len)
+    env_factory = functools.partial(make_env, config.task, config.ep_len)
     backend = make_backend(env_factory, sac.device, 1, EPISODES, config.env_timeout)
     collector, returns = Collector(backend, seed, ep_len), {}
     try:

@@ -83,7 +83,7 @@ class MBAgent(BaseAgent):
         """
         new_data_metrics: dict[str, Tensor] = {}
         with self.stopwatch.phase("fit"):
-            if self.unseen < len(self.replay_buffer):  # not the first fit
+            if 0 < self.unseen < len(self.replay_buffer):  # not the first fit
                 new_data_metrics = self.model.evaluate(self.replay_buffer.newest(self.unseen))
             self.unseen = 0
             if self.optimizer is None:  # the model has no weights

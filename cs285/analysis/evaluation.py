@@ -70,7 +70,7 @@ def evaluate(
                 f"{flag}: must be omitted, because {config.env_name} has only the render modes "
                 f"{', '.join(map(str, modes)) or 'none'}"
             )
-    env_factory = functools.partial(make_env, config.task, ep_len, render)
+    env_factory = functools.partial(make_env, config.task, config.ep_len, render)
     num_workers = 1 if render else num_workers
     backend = make_backend(env_factory, chosen.device, num_workers, episodes, config.env_timeout)
     collector = Collector(backend, seed, ep_len)
@@ -80,7 +80,7 @@ def evaluate(
     finally:
         collector.close()
     if video:
-        env = make_env(config.task, ep_len, "rgb_array")
+        env = make_env(config.task, config.ep_len, "rgb_array")
         try:
             write_video(video, *film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0)))
         finally:

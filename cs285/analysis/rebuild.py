@@ -62,7 +62,7 @@ def rebuild(
     task = inspect_task(run.task, flags.get("learned_reward", False))
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = entry.build(config, task, device)
-    env = make_env(run.task, run.ep_len or task.ep_len)
+    env = make_env(run.task, run.ep_len)
     return Rebuilt(config, task, env, agent, *_restore(folder, agent, device, checkpoint))
 
 

@@ -311,7 +311,7 @@ def _train(
 
     run, (task, device, ep_len) = config.run, prepared
     interrupts, trainer = Interrupts(), None
-    env_factory = functools.partial(make_env, run.task, ep_len)
+    env_factory = functools.partial(make_env, run.task, run.ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
         with (

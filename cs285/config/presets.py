@@ -21,6 +21,8 @@ DEPENDENT_FLAGS = {
     "num_elites": ("mpc_particles",),
     "n_layers": ("weight_decay", "model_layer_norm", "model_dropout"),
     "mbpo_rollout_length": ("mbpo_rollout_schedule",),
+    "mbpo_models_kept": ("mbpo_model_buffer_size",),
+    "mbpo_rollouts_per_sac_iter": ("mbpo_rollouts_per_block",),
 }
 # Flags for fits with early stopping, and for fits with a falling learning rate. A fit has one.
 EARLY_STOPPING = ("holdout_ratio", "num_elites", "num_agent_train_steps_per_iter")
@@ -147,8 +149,8 @@ def _inapplicable(flags: dict[str, Any], values: dict[str, Any]) -> dict[str, st
         if flag in values
         for dependent in dependents
     }
-    if flags.get("model_loss") == "nll" and values.get("model", PROBABILISTIC) != PROBABILISTIC:
-        inapplicable["model_loss"] = f"--model is {values['model']}"
+    if flags.get("model_loss") == "nll" and values.get("model") == "deterministic":
+        inapplicable["model_loss"] = "--model is deterministic"
     for flag, value in (("holdout_ratio", 0), ("learning_rate_schedule", "falling")):
         if flags.get("holdout_ratio") and values.get(flag) == value:
             inapplicable |= dict.fromkeys(EARLY_STOPPING, f"--{flag} is {value}")

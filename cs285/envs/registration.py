@@ -70,7 +70,7 @@ class TaskSpec:
     ac_low: NDArray[np.float32]  # (A,)
     ac_high: NDArray[np.float32]  # (A,)
     get_reward: RewardFunction | None
-    ep_len: int  # default episode length limit, in env steps
+    ep_len: int  # its own limit of an episode's length, in its own steps
     get_termination: TerminationFunction | None = None  # obs (..., O) -> terminated (...)
     get_success: SuccessFunction | None = None
 
@@ -91,11 +91,12 @@ class TaskId(NamedTuple):
 def make_env(
     task: str | tuple[str, ...], ep_len: int | None = None, render_mode: str | None = None
 ) -> gym.Env:
-    """Create a task with episodes truncated at `ep_len` env steps (None: the registered limit).
+    """Create a task with episodes truncated at `ep_len` env steps.
 
     `task` is an id, or a TaskId. `ep_len` counts the steps of the outermost wrapper, that is, the
-    agent's steps. Dict and Tuple observations are flattened to vectors. Raises UsageError: there is
-    no such task or wrapper, or this machine cannot create it.
+    agent's steps. None: the task's own limit, which counts its own steps. Dict and Tuple
+    observations are flattened to vectors. Raises UsageError: there is no such task or wrapper, or
+    this machine cannot create it.
     """
     env_name, kwargs, wrappers = TaskId.of(task)
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
@@ -106,11 +107,13 @@ def make_env(
             # Gymnasium's checker would check every step; tests/ check the project's envs instead.
             env = gym.make(
                 env_name,
-                max_episode_steps=-1 if limit_outside else ep_len,  # -1: no limit
+                max_episode_steps=-1,  # no limit
                 disable_env_checker=True,
                 **_parse_kwargs(kwargs),
                 **options,
             )
+            if not limit_outside:
+                env = gym.wrappers.TimeLimit(env, ep_len or own_limit(env))
             for wrapper in wrappers.split():
                 env = _wrapped(env, wrapper)
             if limit_outside:
@@ -139,6 +142,13 @@ def make_env(
             f"--env_name {env_name}: its observations are {env.observation_space}, which cannot be "
             "flattened; must be a Dict or Tuple of Boxes"
         ) from error
+
+
+def own_limit(env: gym.Env) -> int:
+    """Return the limit of an episode without --ep_len, in env steps."""
+    env_id = env.spec.id if env.spec else ""
+    registered = gym.registry[env_id].max_episode_steps if env_id in gym.registry else None
+    return HOMEWORK_EP_LEN.get(env_id) or registered or DEFAULT_EP_LEN
 
 
 def _is_unknown(error: BaseException) -> bool:
@@ -222,7 +232,6 @@ def inspect_task(
         get_success = getattr(env.unwrapped, "get_success", None)
         _check_calls(env_name, env, get_success)
         env_id = env.spec.id if env.spec else env_name  # with its version and without its module
-        registered_limit = env.spec.max_episode_steps if env.spec else None
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
         get_reward = getattr(env.unwrapped, "get_reward", None)
         problem = get_reward and _reward_error(get_reward, obs_space.shape[0], ac_space.shape[0])
@@ -248,7 +257,7 @@ def inspect_task(
             ac_high=ac_high,
             get_reward=get_reward,
             get_termination=get_termination,
-            ep_len=HOMEWORK_EP_LEN.get(env_id) or registered_limit or DEFAULT_EP_LEN,
+            ep_len=own_limit(env),
             get_success=get_success,
         )
     finally:

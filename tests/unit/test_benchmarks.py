@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from benchmarks import files_opened, model_rollouts, sweeps
 from benchmarks.reference.homework_sac import HomeworkSAC
 from benchmarks.report import TARGETS, measured, text_of
 from benchmarks.timing import RESULTS, rates, summarize
@@ -72,3 +73,26 @@ def test_the_gpu_benchmark_runs_in_small_on_a_cpu() -> None:
     differences = re.findall(r"'([\w ]+)': ([\d.e-]+)", agreement)
     assert {"Training Loss", "Critic Loss", "Actor Loss"} <= {name for name, _ in differences}
     assert all(float(difference) < 1e-3 for _, difference in differences)
+
+
+@pytest.mark.parametrize("propagation", ["mean", "random_member"])
+def test_model_rollouts_of_both_contenders(
+    propagation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_rollouts, "LENGTH", 2)
+    assert model_rollouts.batched(16, propagation)() == 16 * 2
+    assert model_rollouts.one_at_a_time()() == 20 * 2
+
+
+def test_the_sweep_benchmark_schedules_trials_that_do_nothing() -> None:
+    assert sweeps.schedule(3)["number"] == 3
+
+
+def test_files_opened_are_those_that_run() -> None:
+    questions = files_opened.questions()
+    assert list(questions) == list(files_opened.TARGETS)
+    files = {question: files_opened.files_run_by(work) for question, work in questions.items()}
+    assert "policies/planners/random_shooting.py" in files["one MPC decision"]
+    assert "models/training.py" in files["one fit"]
+    assert not any(name.startswith("critics/") for name in files["one fit"])
+    assert {"models/rollouts.py", "agents/sac_losses.py"} < set(files["one MBPO iteration"])

@@ -494,6 +494,15 @@ def test_repeated_actions_add_up_and_stop_with_the_episode() -> None:
         assert truncated == is_last
 
 
+def test_own_limit_counts_steps_of_the_task() -> None:
+    task = ("Pendulum-v1", "", "cs285.envs.action_repeat:ActionRepeat")
+    env = cs285.envs.make_env(task)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(1, np.float32))[3] for _ in range(100)]
+    assert ends == [False] * 99 + [True]
+    assert cs285.envs.inspect_task(task).ep_len == 200
+
+
 def test_episode_length_counts_steps_of_wrapped_env() -> None:
     task = ("Pendulum-v1", "", "cs285.envs.action_repeat:ActionRepeat")
     for ep_len in (7, 250):  # below and above half the registered limit of 200

@@ -264,3 +264,19 @@ def test_dhmbpo_preset_has_the_numbers_of_the_paper() -> None:
     assert (model.decoupled_weight_decay, model.learned_reward) == (True, True)
     decay = list(map(float, model.weight_decay.split(",")))
     assert (decay[0], decay[-1]) == (0.00025, 0.001)
+
+
+def test_a_flag_that_a_presets_flag_overrides_wins() -> None:
+    flags = flags_of("mbpo", preset="dhmbpo", mbpo_rollouts_per_sac_iter=20)
+    assert (flags["mbpo_rollouts_per_block"], flags["mbpo_rollouts_per_sac_iter"]) == (None, 20)
+    flags = flags_of("mbpo", preset="dhmbpo", mbpo_models_kept=3)
+    assert (flags["mbpo_model_buffer_size"], flags["mbpo_models_kept"]) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("homoscedastic", "nll"), ("probabilistic", "nll"), ("deterministic", "mse")],
+)
+def test_the_loss_of_a_preset_fits_a_model_that_is_given(model: str, loss: str) -> None:
+    flags = flags_of("mbpo", preset="dhmbpo", model=model)
+    assert (flags["model"], flags["model_loss"]) == (model, loss)
