@@ -141,7 +141,7 @@ def metrics_of_training(device: str, updates: list[Any]) -> dict[str, float]:
     agent.sac_agent._fit_obs_scaler()
     for update in updates:
         here = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), update)
-        found |= agent.sac_agent._update(*here, moves_target=True, trains_actor=True)
+        found |= agent.sac_agent.update(*here, True, True)
     return {name: float(np.mean(value.cpu().numpy())) for name, value in found.items()}
 
 

@@ -19,12 +19,10 @@ import torch
 from torch import Tensor
 
 from cs285.agents.mb_agent import MBAgent
-from cs285.agents.mbpo_agent import MBPOAgent
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel
 
@@ -47,10 +45,7 @@ def errors(model: DynamicsModel, data: Transitions) -> Tensor:
 def mb_agent_of(folder: Path, checkpoint: str) -> tuple[str, MBAgent]:
     """Return the name of a run, and its agent with the model and the transitions."""
     run = rebuild(folder, no_gpu=True, checkpoint=checkpoint)
-    agent = run.agent.mb_agent if isinstance(run.agent, MBPOAgent) else run.agent
-    if not isinstance(agent, MBAgent):
-        raise UsageError(f"LOGDIR {folder}: must be the log folder of a run with a model")
-    return run.config.run.exp_name, agent
+    return run.config.run.exp_name, agent_of(run, MBAgent, folder)
 
 
 def study(argv: Sequence[str]) -> int:
@@ -81,7 +76,7 @@ def study(argv: Sequence[str]) -> int:
     for group, figures in found.items():
         print(f"at the limit {group}: {figures}")
     about = {"limit": given.limit, "transitions": len(error), "groups": found}
-    write_study(TARGET / f"clipped_velocities_{name}.json", SCRIPT, name, about)
+    write_study(TARGET / f"clipped_velocities_{name}.json", SCRIPT, argv, name, about)
     return 0
 
 

@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from cs285.agents.mbpo_agent import MBPOAgent
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.config.model import ModelConfig
 from cs285.config.presets import read
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_adam, make_generator, reset_moments
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import training
@@ -120,15 +119,14 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("--sizes", type=whole_number(1), nargs="+", default=SIZES, metavar="N")
     given = parser.parse_args(argv)
     rebuilt = rebuild(given.folder, no_gpu=True)
-    if not isinstance(rebuilt.agent, MBPOAgent):
-        raise UsageError(f"LOGDIR {given.folder}: must be the log folder of a run of MBPO")
-    data, run = rebuilt.agent.sac_agent.replay_buffer.all(), rebuilt.config.run
+    agent, run = agent_of(rebuilt, MBPOAgent, given.folder), rebuilt.config.run
+    data = agent.sac_agent.replay_buffer.all()
     name, found = run.exp_name, {}
     for way in WAYS:
         found[way] = refit(data, way, given.members, given.sizes)
         print(way, *map(json.dumps, found[way]), sep="\n  ", flush=True)
         about = {"env_name": run.env_name, "members": given.members, "fits": found}
-        write_study(TARGET / f"dhmbpo_fit_{name}.json", SCRIPT, name, about)
+        write_study(TARGET / f"dhmbpo_fit_{name}.json", SCRIPT, argv, name, about)
     return 0
 
 

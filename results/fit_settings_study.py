@@ -20,12 +20,11 @@ from typing import Any
 import torch
 
 from cs285.agents.mb_agent import MBAgent
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
 from cs285.config.model import ModelConfig
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_adam, make_generator
 from cs285.infrastructure.replay_buffer import ReplayBuffer, Transitions
 from cs285.models import training
@@ -74,9 +73,7 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     folder = parser.parse_args(argv).folder
     rebuilt = rebuild(folder, no_gpu=True)
-    if not isinstance(rebuilt.agent, MBAgent):
-        raise UsageError(f"LOGDIR {folder}: must be the log folder of a run of run_hw4_mb.py")
-    data, config = rebuilt.agent.replay_buffer.all(), rebuilt.config
+    data, config = agent_of(rebuilt, MBAgent, folder).replay_buffer.all(), rebuilt.config
     run = config.run
     ends = range(run.batch_size_initial, len(data.rewards) + 1, run.batch_size)
     found = {}
@@ -86,7 +83,7 @@ def study(argv: Sequence[str]) -> int:
         found[label] = [round(error, 4) for error in by_seed.mean(0).tolist()]
         print(f"{label}: {found[label]}", flush=True)
     about = {"env_name": run.env_name, "seeds": SEEDS, "error of each column": found}
-    write_study(TARGET / f"fit_settings_{run.exp_name}.json", SCRIPT, run.exp_name, about)
+    write_study(TARGET / f"fit_settings_{run.exp_name}.json", SCRIPT, argv, run.exp_name, about)
     return 0
 
 

@@ -28,7 +28,7 @@ from cs285.agents.mb_agent import MBAgent
 from cs285.agents.mbpo_agent import MBPOAgent
 from cs285.agents.sac_agent import SACAgent
 from cs285.agents.value_expansion import ValueExpansion, soft_return
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser, whole_number
@@ -133,7 +133,8 @@ def study(argv: Sequence[str]) -> int:
     rebuilt, earlier = (
         rebuild(given.folder, no_gpu=True, checkpoint=which) for which in ("last", "previous")
     )
-    if not (isinstance(rebuilt.agent, MBPOAgent) and rebuilt.agent.has_model):
+    mbpo = agent_of(rebuilt, MBPOAgent, given.folder)
+    if not mbpo.has_model:
         raise UsageError(f"LOGDIR {given.folder}: must be the log folder of a run with a model")
     agent, before = (cs285.Agent(given.folder, which) for which in (rebuilt, earlier))
     run = agent.config.run
@@ -150,15 +151,15 @@ def study(argv: Sequence[str]) -> int:
         lengths = [len(episode.rewards) for episode in episodes]
         about[name] = {"lengths": lengths, "falls": len(falls[name])}
         print(f"{name}: {len(falls[name])} falls in {EPISODES} episodes", flush=True)
-    if (bounds := rebuilt.agent.sac_agent.critic.bounds) is not None:
+    if (bounds := mbpo.sac_agent.critic.bounds) is not None:
         about["bounds of the critic's targets"] = [round(b, 1) for b in bounds.bounds.tolist()]
-    sac, mb_agent = rebuilt.agent.sac_agent, rebuilt.agent.mb_agent
+    sac, mb_agent = mbpo.sac_agent, mbpo.mb_agent
     found = before_falls(sac, earlier.agent.mb_agent, falls["task"])
     about["before the falls in the task"] = found
     if given.refit_steps > 0:
         about["refit"] = {"training loss": refit(mb_agent, given.refit_steps)}
         about["refit"]["before the falls in the task"] = before_falls(sac, mb_agent, falls["task"])
-    write_study(TARGET / f"imagined_falls_{run.exp_name}.json", SCRIPT, run.exp_name, about)
+    write_study(TARGET / f"imagined_falls_{run.exp_name}.json", SCRIPT, argv, run.exp_name, about)
     return 0
 
 

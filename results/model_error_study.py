@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from cs285.agents.mb_agent import MBAgent
 from cs285.analysis.diagnosis.model_error import OpenLoop, open_loop_errors
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
@@ -68,12 +69,14 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
-    config, task, env, agent, *_ = rebuild(folder, no_gpu=True)
+    rebuilt = rebuild(folder, no_gpu=True)
+    config, task, env = rebuilt.config, rebuilt.task, rebuilt.env
     model_config = dataclasses.replace(config.model, num_agent_train_steps_per_iter=FIT_STEPS)
-    replay, trained = agent.mb_agent.replay_buffer.all(), agent.mb_agent.model
+    agent = agent_of(rebuilt, MBAgent, folder)
+    replay, trained = agent.replay_buffer.all(), agent.model
     keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
     policies = {
-        "policy": agent.eval_policies["Eval"],
+        "policy": rebuilt.agent.eval_policies["Eval"],
         "random": RandomPolicy(task.ac_low, task.ac_high),
     }
     paths = {
@@ -100,7 +103,7 @@ def study(argv: Sequence[str]) -> int:
         "episodes": EPISODES,
         "stride": STRIDE,
     }
-    write_study(TARGET.with_suffix(".json"), SCRIPT, config.run.exp_name, about)
+    write_study(TARGET.with_suffix(".json"), SCRIPT, argv, config.run.exp_name, about)
     return 0
 
 

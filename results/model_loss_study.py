@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from cs285.agents.mb_agent import MBAgent
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser
@@ -70,8 +70,10 @@ def fit_and_evaluate(
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
-    config, task, _, agent, *_ = rebuild(parser.parse_args(argv).folder, no_gpu=True)
-    data = getattr(agent, "mb_agent", agent).replay_buffer.all()
+    folder = parser.parse_args(argv).folder
+    rebuilt = rebuild(folder, no_gpu=True)
+    config, task = rebuilt.config, rebuilt.task
+    data = agent_of(rebuilt, MBAgent, folder).replay_buffer.all()
     found: dict[str, list[dict[str, float]]] = {}
     for kind, flags in KINDS.items():
         model = dataclasses.replace(config.model, **flags)
@@ -85,7 +87,7 @@ def study(argv: Sequence[str]) -> int:
         "kinds": {kind: dict(flags) for kind, flags in KINDS.items()},
         "fits": found,
     }
-    write_study(TARGET / f"model_loss_{name}.json", SCRIPT, name, about)
+    write_study(TARGET / f"model_loss_{name}.json", SCRIPT, argv, name, about)
     return 0
 
 

@@ -115,7 +115,7 @@ def repeat_evaluations(argv: Sequence[str]) -> int:
         print(f"evaluation of iteration {iteration}: {evaluations[-1]:.4g}", flush=True)
     about = {"Eval_AverageReturn": evaluations, "mean": float(np.mean(evaluations))}
     target = TARGET / run.exp_name.split("_")[0] / f"{run.exp_name}_perfect.json"
-    write_study(target, SCRIPT, run.exp_name, about)
+    write_study(target, SCRIPT, argv, run.exp_name, about)
     return 0
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from cs285.analysis.rebuild import rebuild
+from cs285.agents.mb_agent import MBAgent
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.episodes import EpisodeKey, run_episodes
@@ -48,7 +49,9 @@ def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR", help="log folder of the run")
     folder = parser.parse_args(argv).folder
-    config, task, env, agent, *_ = rebuild(folder, no_gpu=True)
+    rebuilt = rebuild(folder, no_gpu=True)
+    config, task, env = rebuilt.config, rebuilt.task, rebuilt.env
+    agent = agent_of(rebuilt, MBAgent, folder)
     horizon = config.planner.mpc_horizon
     returns: dict[str, list[float]] = {}
     for name, flags in PLANNERS.items():
@@ -67,7 +70,7 @@ def study(argv: Sequence[str]) -> int:
         "planners": {name: dict(flags) for name, flags in PLANNERS.items()},
         "returns": returns,
     }
-    write_study(TARGET / f"planners_{name}.json", SCRIPT, name, about)
+    write_study(TARGET / f"planners_{name}.json", SCRIPT, argv, name, about)
     return 0
 
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cs285.agents.mbpo_agent import MBPOAgent
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.collection.collector import Collector, make_backend
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.envs import make_env
-from cs285.infrastructure.errors import UsageError
 from cs285.policies.sac_policy import SACActor
 
 SCRIPT, TARGET = "policy_averaging_study.py", Path(__file__).parent / "study"
@@ -33,10 +32,9 @@ EPISODES = 10
 def compare(folder: Path, rate: float, seed: int) -> tuple[str, dict[str, list[float]]]:
     """Train for one more iteration; return the run's name and the returns of both policies."""
     run = rebuild(folder, no_gpu=True, sac_policy_averaging=rate, seed=seed)
-    if not isinstance(run.agent, MBPOAgent):
-        raise UsageError(f"LOGDIR {folder}: must be the log folder of a run of MBPO")
-    run.agent.train(run.counters["next_iteration"])
-    sac, config = run.agent.sac_agent, run.config.run
+    agent = agent_of(run, MBPOAgent, folder)
+    agent.train(run.counters["next_iteration"])
+    sac, config = agent.sac_agent, run.config.run
     policies = {"last": SACActor(sac.policy, sac.device, True), "average": sac.eval_policy}
     ep_len = config.ep_len or run.task.ep_len
     env_factory = functools.partial(make_env, config.task, config.ep_len)
@@ -63,9 +61,8 @@ def study(argv: Sequence[str]) -> int:
         found.append(returns)
         means = {policy: round(sum(each) / len(each)) for policy, each in returns.items()}
         print(f"seed {seed}: {means}", flush=True)
-    write_study(
-        TARGET / f"policy_averaging_{name}.json", SCRIPT, name, {"rate": given.rate, "found": found}
-    )
+    about = {"rate": given.rate, "found": found}
+    write_study(TARGET / f"policy_averaging_{name}.json", SCRIPT, argv, name, about)
     return 0
 
 

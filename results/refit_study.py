@@ -23,13 +23,12 @@ from typing import Any
 import torch
 
 from cs285.agents.mbpo_agent import MBPOAgent
-from cs285.analysis.rebuild import rebuild
+from cs285.analysis.rebuild import agent_of, rebuild
 from cs285.analysis.report.study import write_study
 from cs285.cli.script import run_script
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.config.model import ModelConfig
 from cs285.config.presets import read
-from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_adam, make_generator
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import ff_model, training
@@ -84,9 +83,8 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("--every", type=whole_number(1), default=2500, metavar="N")
     given = parser.parse_args(argv)
     rebuilt = rebuild(given.folder, no_gpu=True)
-    if not isinstance(rebuilt.agent, MBPOAgent):
-        raise UsageError(f"LOGDIR {given.folder}: must be the log folder of a run of MBPO")
-    data, run = rebuilt.agent.sac_agent.replay_buffer.all(), rebuilt.config.run
+    agent, run = agent_of(rebuilt, MBPOAgent, given.folder), rebuilt.config.run
+    data = agent.sac_agent.replay_buffer.all()
     name = run.exp_name
     file = TARGET / f"refit_{name}.json"
     found: dict[str, Any] = json.loads(file.read_text())["refits"] if file.exists() else {}
@@ -98,7 +96,7 @@ def study(argv: Sequence[str]) -> int:
         found[label] = refit(data, given.every, loss)
         print(label, *map(json.dumps, found[label][-2:]), sep="\n  ", flush=True)
         about = {"env_name": run.env_name, "every": given.every, "refits": found}
-        write_study(file, SCRIPT, name, about)
+        write_study(file, SCRIPT, argv, name, about)
     return 0
 
 

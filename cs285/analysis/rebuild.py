@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cs285.agents.registry import AgentEntry, agent_of_run, check_trust
 from cs285.config import flags as flag_tools
@@ -17,6 +17,7 @@ from cs285.infrastructure.run_folder import (
     read_config,
 )
 
+A = TypeVar("A")
 MUST_BE = "must be the log folder of a run with a checkpoint"
 
 
@@ -64,6 +65,20 @@ def rebuild(
     agent = entry.build(config, task, device)
     env = make_env(run.task, run.ep_len)
     return Rebuilt(config, task, env, agent, *_restore(folder, agent, device, checkpoint))
+
+
+def agent_of(run: Rebuilt, kind: type[A], folder: Path) -> A:
+    """Return the agent of class `kind`: the run's agent, or the MBAgent of an MBPOAgent.
+
+    Raises UsageError: the run in `folder` has another agent.
+    """
+    for agent in (run.agent, getattr(run.agent, "mb_agent", None)):
+        if isinstance(agent, kind):
+            return agent
+    raise UsageError(
+        f"LOGDIR {folder}: must be the log folder of a run with {kind.__name__}, not "
+        f"{type(run.agent).__name__}"
+    )
 
 
 def read_run(

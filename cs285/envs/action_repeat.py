@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
+import numpy as np
 
 
 class ActionRepeat(gym.Wrapper):
@@ -22,7 +23,8 @@ class ActionRepeat(gym.Wrapper):
         """Take the action `repeats` times."""
         total = 0.0
         for _ in range(self.repeats):
-            obs, reward, terminated, truncated, info = self.env.step(action)
+            # A copy: the task may change what it gets.
+            obs, reward, terminated, truncated, info = self.env.step(np.array(action))
             total += float(reward)
             if terminated or truncated:
                 break

@@ -494,6 +494,23 @@ def test_repeated_actions_add_up_and_stop_with_the_episode() -> None:
         assert truncated == is_last
 
 
+def test_each_repeat_gets_the_action_of_the_policy() -> None:
+    """A task that changes its argument does not change the next repeat."""
+    seen = []
+
+    class Halves(gym.Wrapper):
+        def step(self, action: np.ndarray) -> Any:
+            seen.append(float(action[0]))
+            action *= 0.5
+            return self.env.step(action)
+
+    env, action = ActionRepeat(Halves(gym.make("Pendulum-v1"))), np.ones(1, np.float32)
+    env.reset(seed=0)
+    env.step(action)
+    assert seen == [1, 1]
+    assert action[0] == 1
+
+
 def test_own_limit_counts_steps_of_the_task() -> None:
     task = ("Pendulum-v1", "", "cs285.envs.action_repeat:ActionRepeat")
     env = cs285.envs.make_env(task)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from cs285.agents.expanded_sac_agent import ExpandedSACAgent
 from cs285.agents.mbpo_agent import MBPOAgent
+from cs285.agents.sac_agent import SACAgent
 from cs285.config.flags import from_flat
 from cs285.config.mbpo import MBPOConfig
 from cs285.envs import TaskSpec
@@ -95,6 +97,23 @@ def test_rollouts_start_from_real_states() -> None:
     starts = unpack(agent.model_buffer.rows, 3, 2).obs
     real = agent.sac_agent.replay_buffer.all().obs
     assert (starts[:, None] == real[None]).all(-1).any(1).all()
+
+
+def test_rollouts_follow_the_policy_that_learns_and_not_its_average() -> None:
+    agent = make_agent(sac_policy_averaging=0.2)
+    add_real(agent, 40)
+    recipe = {"first": 0, "rollouts": 6, "length": 2, "real": 40}
+    before = agent._follow(recipe).data
+    agent.sac_agent.acting_policy.network.vector.zero_()
+    assert torch.equal(agent._follow(recipe).data.acs, before.acs)
+    with torch.no_grad():
+        agent.sac_agent.policy.network.vector.zero_()
+    assert not torch.equal(agent._follow(recipe).data.acs, before.acs)
+
+
+def test_without_value_expansion_the_learner_is_plain_sac() -> None:
+    assert type(make_agent(mbpo_value_expansion=0).sac_agent) is SACAgent
+    assert type(make_agent(**DOUBLE_HORIZON).sac_agent) is ExpandedSACAgent
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.3, 1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -34,9 +35,15 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [head, "|---" * len(rows[0]) + "|", *others]
 
 
-def write_study(target: Path, script: str, run: str, found: dict[str, Any]) -> None:
-    """Write the findings of a study script about the named run, with commit and machine."""
-    about = provenance() | {"command": f"python results/{script} ({run})"} | found
+def write_study(
+    target: Path, script: str, argv: Sequence[str], run: str, found: dict[str, Any]
+) -> None:
+    """Write the findings of a study script with commit, machine and command.
+
+    In the command, the name of the `run` replaces its log folder, a path of one machine.
+    """
+    words = [run if Path(word).is_dir() else word for word in argv]
+    about = provenance() | {"command": f"python results/{script} {shlex.join(words)}"} | found
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(about, indent=2) + "\n")
 
