@@ -15,9 +15,12 @@ from cs285.infrastructure.processor import processor_field
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 SWITCH = "CS285_TUNE_CPU"  # environment variable; 0 disables the tuning
 FLOAT32_ERROR = 1e-3  # limit for sums of 256 products of normal numbers; bfloat16 is off by 0.1
-# (rows, inner, columns) of products in fits, planners and SAC: oneDNN chooses a kernel by shape.
+# (rows, inner, columns) of products: oneDNN chooses a kernel by shape.
 SHAPES = (
-    (256, 256, 256), (512, 27, 256), (512, 256, 21), (256, 256, 1), (256, 512, 27), (1, 256, 256)
+    # fits, planners and SAC of the homework
+    (256, 256, 256), (512, 27, 256), (512, 256, 21), (256, 256, 1), (256, 512, 27), (1, 256, 256),
+    # the model of the MBPO paper, and the model, policy and critics of double-horizon MBPO
+    (256, 200, 200), (32, 14, 256), (32, 256, 256), (32, 256, 12), (256, 14, 256), (256, 256, 6),
 )  # fmt: skip
 
 
@@ -70,6 +73,7 @@ def products_are_float32() -> bool:
         zero = torch.zeros(3, 1, columns)
         products = (
             (torch.bmm(left, right), exact),
+            (torch.bmm(right.mT, left.mT), exact.mT),  # as in gradients
             (torch.baddbmm(zero, left, right), exact),
             (torch.mm(left[0], right[0]), exact[0]),
             (torch.addmm(zero[0], left[0], right[0]), exact[0]),
