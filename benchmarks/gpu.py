@@ -128,7 +128,7 @@ def question6_agent(device: str) -> MBPOAgent:
 
 
 def sac_draws() -> list[Any]:
-    """Return the batches of some SAC updates, and all that they draw."""
+    """Return the batches and the random draws of some SAC updates."""
     sac = question6_agent("cpu").sac_agent
     sac._fit_obs_scaler()
     return list(sac._batches(sac.draw_real(0, SAC_UPDATES), 0))
