@@ -72,7 +72,7 @@ def ours(
     config = ModelConfig(ensemble_size=members, size=width, n_layers=n_layers)
     model = FFModel(OB_DIM, AC_DIM, config, False, make_generator(1, "benchmark")).to(device)
     optimizer = make_adam(model.parameters(), LEARNING_RATE)
-    data = Transitions(*(column.to(device) for column in random_data()))
+    data = random_data().each(lambda column: column.to(device))
     update = compiled(gradient_step) if compile else gradient_step
 
     def work() -> int:

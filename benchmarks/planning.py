@@ -122,7 +122,7 @@ def make_agent(strategy: str, device: str, compile: bool = False) -> MBAgent:
     )
     model = ModelConfig(ensemble_size=MEMBERS, size=SIZE)
     agent = MBAgent(inspect_task(ENV), model, planner, 1, torch.device(device), compile)
-    agent.model.fit_statistics(Transitions(*(column.to(device) for column in random_data())))
+    agent.model.fit_statistics(random_data().each(lambda column: column.to(device)))
     return agent
 
 

@@ -78,8 +78,8 @@ def refit(
     optimizer, rows = make_adam(model.parameters(), config.learning_rate), []
     for size in sizes:
         replay = ReplayBuffer(size, *sizes_of(data))
-        replay.add(Transitions(*(column[:size] for column in data)))
-        coming = Transitions(*(column[size : size + NEXT] for column in data))
+        replay.add(data.between(0, size))
+        coming = data.between(size, size + NEXT)
         reset_moments(optimizer)
         begun = time.process_time()
         metrics = training.fit(

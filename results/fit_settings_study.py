@@ -57,9 +57,9 @@ def errors(data: Transitions, ends: Sequence[int], config: ModelConfig, seed: in
     optimizer, found = make_adam(model.parameters(), config.learning_rate), []
     for start, end in pairwise(ends):
         replay = ReplayBuffer(start, *sizes)
-        replay.add(Transitions(*(column[:start] for column in data)))
+        replay.add(data.between(0, start))
         training.fit(model, optimizer, replay, config, generator)
-        coming = Transitions(*(column[start:end] for column in data))
+        coming = data.between(start, end)
         with torch.no_grad():
             means, *_ = model.outputs(coming)
             targets = model.target_stats.normalize(coming.next_obs - coming.obs)

@@ -85,7 +85,7 @@ def study(argv: Sequence[str]) -> int:
     }
     rows: list[list[Any]] = []
     for env_steps in SIZES:
-        data = Transitions(*(column[:env_steps] for column in replay))
+        data = replay.between(0, env_steps)
         for seed in SEEDS:
             model = fit_new(data, trained, model_config, seed)
             for name, each in paths.items():

@@ -51,8 +51,8 @@ def fit_and_evaluate(
     variance. Coverage is measured on the held-out transitions.
     """
     older = round((1 - HELD_OUT) * len(data.rewards))
-    training_data = Transitions(*(column[:older] for column in data))
-    held_out = Transitions(*(column[older:] for column in data))
+    training_data = data.between(0, older)
+    held_out = data.between(older, len(data.rewards))
     agent = MBAgent(task, config, PlannerConfig(), seed, torch.device("cpu"))
     agent.replay_buffer.add(training_data)
     metrics = agent.train(0)

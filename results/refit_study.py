@@ -53,8 +53,8 @@ def refit(data: Transitions, every: int, loss: str) -> list[dict[str, float]]:
     model = FFModel(data.obs.shape[1], data.acs.shape[1], config, True, generator)
     optimizer, rows = make_adam(model.parameters(), config.learning_rate), []
     for end in range(FIRST, len(data.rewards) - every + 1, every):
-        learned = Transitions(*(column[:end] for column in data))
-        coming = Transitions(*(column[end : end + every] for column in data))
+        learned = data.between(0, end)
+        coming = data.between(end, end + every)
         begun = time.perf_counter()
         metrics = training.fit_until_converged(
             model, optimizer, learned, config, make_generator(1, "refit study", end)

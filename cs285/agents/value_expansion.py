@@ -16,13 +16,7 @@ from torch import Tensor
 from cs285.agents.sac_losses import ActorLoss, CriticLoss, squared_error, temperature_loss
 from cs285.critics.sac_critic import CriticDraws, SACCritic
 from cs285.models.base_model import DynamicsModel, Prediction
-from cs285.models.propagation import (
-    Split,
-    check_propagation,
-    draw_split,
-    step_with_mean,
-    step_with_random_member,
-)
+from cs285.models.propagation import Split, advance, check_propagation, draw_split
 from cs285.models.task_model import Outcome, TaskModel
 from cs285.policies.sac_policy import SACPolicy
 
@@ -33,7 +27,7 @@ class Draws(NamedTuple):
     """The random draws of a training rollout."""
 
     noise: Tensor  # (H + 1, B, A), draws the actions
-    splits: tuple[Split, ...]  # the members of each step; () with propagation "mean"
+    splits: tuple[Split | None, ...]  # the member of each row, by step; None: their mean
 
 
 class Rollout(NamedTuple):
@@ -56,15 +50,16 @@ class ValueExpansion:
     ) -> None:
         """Raise UsageError if the members of a model with a memory cannot take turns."""
         self.model, self.task, self.horizon = model, task, horizon
-        self.splits_rows = propagation == "random_member"
+        self.propagation = propagation
         check_propagation(model, propagation)
 
     def draw(self, B: int, ac_dim: int, generator: torch.Generator) -> Draws:
         """Draw the random numbers of a training rollout from B states."""
         shape, model = (self.horizon + 1, B, ac_dim), self.model
         noise = torch.randn(shape, generator=generator, device=generator.device)
-        steps = range(self.horizon if self.splits_rows else 0)
-        splits = (draw_split(model.members, B, generator, model.noise_dim) for _ in steps)
+        splits: list[Split | None] = [None] * self.horizon
+        if self.propagation == "random_member":
+            splits = [draw_split(model.members, B, generator, model.noise_dim) for _ in splits]
         return Draws(noise, tuple(splits))
 
     def roll_out(self, policy: SACPolicy, obs: Tensor, draws: Draws) -> Rollout:
@@ -79,10 +74,7 @@ class ValueExpansion:
         first_acs, log_probs, alive_at, rewards = sample.acs, [sample.log_probs], [alive], []
         for t in range(self.horizon):
             acs = policy.to_task(sample.acs)
-            if self.splits_rows:
-                moved, prediction = step_with_random_member(step, state, acs, draws.splits[t])
-            else:
-                moved, prediction = step_with_mean(self.model, step, state, acs)
+            moved, prediction = advance(self.model, step, state, acs, draws.splits[t])
             sane, outcome = self._sane_outcome(prediction, acs)
             valid = valid & (sane | ~alive)
             alive = alive & sane

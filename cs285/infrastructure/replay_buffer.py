@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,14 @@ class Transitions(NamedTuple):
     rewards: Tensor  # (B,)
     next_obs: Tensor  # (B, O)
     terminated: Tensor  # (B,)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Transitions:
+        """Return transitions with `change` applied to each column."""
+        return Transitions(*map(change, self))
+
+    def between(self, start: int, end: int) -> Transitions:
+        """Return the transitions from row `start` to the row before `end`."""
+        return self.each(lambda column: column[start:end])
 
 
 def pack(batch: Transitions) -> Tensor:

@@ -14,7 +14,7 @@ from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.models.base_model import DynamicsModel
-from cs285.models.propagation import draw_split, step_with_mean, step_with_random_member
+from cs285.models.propagation import advance, draw_split
 from cs285.models.task_model import TaskModel
 
 MAX_SEED = 2**31
@@ -80,11 +80,11 @@ class ModelEnv(gym.Env):
             raise ValueError("step: must be called after reset")
         acs = from_numpy(np.asarray(action, np.float32)[None], self.model.device)
         step = self.model.planning_step()
-        if self.member == "mean":
-            self.state, prediction = step_with_mean(self.model, step, self.state, acs)
-        elif self.member == "random":
-            split = draw_split(self.model.members, 1, self.generator, self.model.noise_dim)
-            self.state, prediction = step_with_random_member(step, self.state, acs, split)
+        if self.member in ("mean", "random"):
+            split = None
+            if self.member == "random":
+                split = draw_split(self.model.members, 1, self.generator, self.model.noise_dim)
+            self.state, prediction = advance(self.model, step, self.state, acs, split)
         else:
             elite = int(self.member)
             self.state, predictions = step(self.state, acs.expand(len(self.state), -1, -1))

@@ -25,6 +25,18 @@ def mean_of_members(prediction: Prediction) -> Prediction:
     return mean._replace(terminated=terminated)
 
 
+def advance(
+    model: DynamicsModel, step: Step, state: Tensor, acs: Tensor, split: Split | None
+) -> tuple[Tensor, Prediction]:
+    """Take one step: with the mean over the elites, or with a `split`, with a random elite per row.
+
+    state (M, B, S), acs (B, A) -> states (M, B, S) and one prediction per row (B, ...).
+    """
+    if split is None:
+        return step_with_mean(model, step, state, acs)
+    return step_with_random_member(step, state, acs, split)
+
+
 def step_with_mean(
     model: DynamicsModel, step: Step, state: Tensor, acs: Tensor
 ) -> tuple[Tensor, Prediction]:

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel
-from cs285.models.propagation import (
-    check_propagation,
-    draw_split,
-    step_with_mean,
-    step_with_random_member,
-)
+from cs285.models.propagation import advance, check_propagation, draw_split
 from cs285.models.task_model import TaskModel
 
 # (obs (B, O), random generator) -> the policy's actions (B, A)
@@ -58,11 +53,10 @@ def roll_out(
     steps, kept = [], []
     for _ in range(length):
         acs = acs_of(obs, generator)
-        if propagation == "mean":
-            state, prediction = step_with_mean(model, step, state, acs)
-        else:
+        split = None
+        if propagation == "random_member":
             split = draw_split(len(state), len(acs), generator, model.noise_dim)
-            state, prediction = step_with_random_member(step, state, acs, split)
+        state, prediction = advance(model, step, state, acs, split)
         next_obs, (rewards, terminated) = prediction.next_obs, task.outcome(prediction, acs)
         terminated = torch.zeros_like(alive) if terminated is None else terminated
         finite = next_obs.isfinite().all(-1) & rewards.isfinite()
@@ -74,7 +68,7 @@ def roll_out(
     keep = torch.stack(kept, 1)  # (B, length)
     kept_rows = keep.flatten().nonzero()[:, 0]  # waits for the GPU to count the rows
     columns = (torch.stack(column, 1).flatten(0, 1) for column in zip(*steps, strict=True))
-    data = Transitions(*(column.index_select(0, kept_rows) for column in columns))
+    data = Transitions(*columns).each(lambda column: column.index_select(0, kept_rows))
     mean_length = keep.sum(1).float().mean()
     mean_reward = data.rewards.sum() / max(len(data.rewards), 1)
     return Rollouts(data, mean_length, mean_reward, dropped.float())

@@ -178,8 +178,8 @@ def fit_until_converged(
     if len(order) < 2:  # one row cannot be split, so both sets get it
         validation = train = data
     else:
-        validation = Transitions(*(column[order[:split]] for column in data))
-        train = Transitions(*(column[order[split:]] for column in data))
+        validation = data.each(lambda column: column[order[:split]])
+        train = data.each(lambda column: column[order[split:]])
     fit = Fit(model, optimizer, train, update, generator)
     batches = _bootstrap_epochs(model.fitted_members, len(train.rewards), config, generator)
     best = _BestWeights(model)

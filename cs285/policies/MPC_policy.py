@@ -14,7 +14,7 @@ from cs285.config.planner import PlannerConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.models.base_model import DynamicsModel
-from cs285.models.propagation import mean_of_members, swap_members
+from cs285.models.propagation import step_with_mean, swap_members
 from cs285.models.task_model import TaskModel
 from cs285.networks.compilation import compiled
 from cs285.policies.base_policy import Memory, draw_each
@@ -129,15 +129,15 @@ class MPCPolicy:
         model = self.model
         predict = model.frozen_step() if torch.is_grad_enabled() else model.planning_step()
         for step in range(H):
-            acs = _repeated(sequences[:, :, step].reshape(B * N, A), K).expand(M, -1, -1)
-            noise = None
-            if draws.noise is not None:
-                noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
-            states, prediction = predict(states, acs, noise)
-            if self.config.mpc_propagation == "mean":
-                prediction = mean_of_members(prediction)
-                states = self.model.initial_state(prediction.next_obs[0], states)
-            rewards, terminated = self.task.outcome(prediction, acs[: len(prediction.next_obs)])
+            acs = _repeated(sequences[:, :, step].reshape(B * N, A), K)
+            if self.config.mpc_propagation == "mean":  # one prediction for all elites
+                states, prediction = step_with_mean(model, predict, states, acs)
+            else:
+                acs, noise = acs.expand(M, -1, -1), None
+                if draws.noise is not None:
+                    noise = draws.noise[step].repeat_interleave(N, 2).flatten(1, 2)
+                states, prediction = predict(states, acs, noise)
+            rewards, terminated = self.task.outcome(prediction, acs)
             if terminated is None or not self.task.ends_plans:
                 returns += rewards
             else:

@@ -138,7 +138,7 @@ def test_constant_target_column_does_not_affect_the_fit(model_loss: str) -> None
     data = make_data()
     data = data._replace(next_obs=torch.cat([data.next_obs[:, :3], data.obs[:, 3:]], 1))
     model.fit_statistics(data)
-    batch = Transitions(*(column.expand(E, *column.shape) for column in data))
+    batch = data.each(lambda column: column.expand(E, *column.shape))
     found = model.loss(batch)
     (gradient,) = torch.autograd.grad(found.total, [model.network.vector])
     weight, bias = model.network.views_of(gradient)[-2:]
@@ -182,8 +182,8 @@ def test_members_do_not_influence_each_other() -> None:
 
 def test_model_learns_state_and_reward() -> None:
     model, rows = make_model(learns_reward=True), make_data(2500)
-    data = Transitions(*(column[:2000] for column in rows))
-    fresh = Transitions(*(column[2000:] for column in rows))
+    data = rows.each(lambda column: column[:2000])
+    fresh = rows.each(lambda column: column[2000:])
     indices = torch.randint(2000, (400, E, 128), generator=torch.Generator().manual_seed(3))
     losses = fit_ensemble(model, adam(model, 3e-3), data, indices)
     assert losses["Training Loss"][-1] < 0.05 * losses["Training Loss"][0]
@@ -264,7 +264,7 @@ def constant_batch() -> Transitions:
         obs, obs * 0, torch.tensor([15.0, 15.0]), obs + torch.tensor([[1.0], [5.0]]),
         torch.tensor([True, False]),
     )  # fmt: skip
-    return Transitions(*(column.expand(2, *column.shape) for column in batch))
+    return batch.each(lambda column: column.expand(2, *column.shape))
 
 
 def test_deterministic_loss_matches_hand_calculation() -> None:
@@ -327,7 +327,7 @@ def test_weight_decay_adds_half_the_weighted_squares_of_each_layer() -> None:
     flags: dict[str, Any] = {"n_layers": 1, "weight_decay": "0.1,0.3"}
     model, plain = make_model(**flags), make_model(**{**flags, "weight_decay": "0"})
     data = make_data(20)
-    batch = Transitions(*(column.expand(E, *column.shape) for column in data))
+    batch = data.each(lambda column: column.expand(E, *column.shape))
     for each in (model, plain):
         each.fit_statistics(data)
     squares = [weight.square().sum().item() for weight, _ in model.network.layers]

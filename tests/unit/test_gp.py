@@ -131,7 +131,7 @@ def test_constant_columns_and_changes_are_harmless() -> None:
 
 
 def test_duplicate_rows_do_not_break_the_posterior() -> None:
-    data = Transitions(*(torch.cat([part, part]) for part in walk(20, noise=0.0)))
+    data = walk(20, noise=0.0).each(lambda part: torch.cat([part, part]))
     model = GPModel(2, 1, ())
     model.fit(data, 100)
     model.log_noise.fill_(-40.0)  # far beyond the curb

@@ -113,7 +113,7 @@ def test_losses_match_values_computed_by_hand() -> None:
             network.vector.zero_()
             network.layers[-1][1].copy_(torch.tensor(outputs))
         log_temperature.fill_(float(np.log(0.5)))
-    batch = Transitions(*(column[:2] for column in batch))
+    batch = batch.each(lambda column: column[:2])
     batch = batch._replace(rewards=torch.ones(2), terminated=torch.tensor([True, False]))
     noise = torch.zeros(2, A).double()  # actions of 0, with density 1 / sqrt(2 pi) per dimension
     log_prob = -A * 0.5 * np.log(2 * np.pi)

@@ -381,7 +381,7 @@ def test_homoscedastic_loss_is_the_likelihood_with_one_std_per_output_and_member
     model.fit_statistics(data)
     with torch.no_grad():
         model.raw_std.copy_(torch.randn(4, 1, O + 1, generator=make_generator(0, "std")) / 10)
-    batch = Transitions(*(column.expand(4, *column.shape) for column in data))
+    batch = data.each(lambda column: column.expand(4, *column.shape))
     means, log_var, _ = model.outputs(batch)
     assert log_var is not None
     assert log_var.shape == (4, 1, O + 1)
@@ -397,7 +397,7 @@ def test_decoupled_weight_decay_is_adamw() -> None:
     """Compare with torch's AdamW, which decays before its step: equal up to rate x decay."""
     flags = {"decoupled_weight_decay": True, "weight_decay": "0.5,0,1"}
     model, plain, data = homoscedastic(**flags), homoscedastic(), make_data(64)
-    batch = Transitions(*(column.expand(4, *column.shape) for column in data))
+    batch = data.each(lambda column: column.expand(4, *column.shape))
     for each in (model, plain):
         each.fit_statistics(data)
     weights = [weight for weight, _ in plain.network.layers]

@@ -86,6 +86,11 @@ class Quadratic:
         return self(obs, acs)[0]
 
 
+def means(noise: Tensor) -> Draws:
+    """Return draws for rollouts with propagation "mean", from the noise (H + 1, B, A)."""
+    return Draws(noise, (None,) * (len(noise) - 1))
+
+
 def linear_rollout(gain: Tensor, obs: Tensor, horizon: int) -> Rollout:
     expansion = ValueExpansion(Linear(), LEARNED, horizon, "mean")
     draws = expansion.draw(len(obs), 1, make_generator(0, "draws"))
@@ -170,7 +175,7 @@ class FixedPolicy(LinearPolicy):
 def chain_rollout(noise: Tensor, end: float = 3.0) -> Rollout:
     expansion = ValueExpansion(Chain(), chain_task(end), len(noise) - 1, "mean")
     obs = torch.tensor([[0.0], [1.0], [2.0]])
-    return expansion.roll_out(FixedPolicy(), obs, Draws(noise, ()))  # type: ignore[arg-type]
+    return expansion.roll_out(FixedPolicy(), obs, means(noise))  # type: ignore[arg-type]
 
 
 def test_targets_of_a_chain_match_values_computed_by_hand() -> None:
@@ -221,7 +226,7 @@ def make_sac(**flags: Any) -> tuple[SACPolicy, SACCritic]:
 def test_horizon_zero_is_the_actor_loss_of_sac(value: str) -> None:
     policy, critic = make_sac(sac_actor_value=value, sac_critics=3)
     obs, noise = torch.randn(10, 3), torch.randn(1, 10, 2)
-    rollout = ValueExpansion(Linear(), LEARNED, 0, "mean").roll_out(policy, obs, Draws(noise, ()))
+    rollout = ValueExpansion(Linear(), LEARNED, 0, "mean").roll_out(policy, obs, means(noise))
     log_temperature = nn.Parameter(torch.tensor(-1.0))
     found = expanded_actor_loss(rollout, critic, log_temperature, 0.9, -2.0)
     expected = actor_loss(policy, critic, obs, noise[0], log_temperature, -2.0)
@@ -245,7 +250,7 @@ def test_horizon_one_is_the_target_of_sac_on_the_imagined_transition() -> None:
     policy, critic = make_sac()
     obs, noise = torch.randn(40, 3), torch.randn(2, 40, 2)
     task = TaskModel(learns_reward=True, termination="learned")
-    rollout = ValueExpansion(Drift(), task, 1, "mean").roll_out(policy, obs, Draws(noise, ()))
+    rollout = ValueExpansion(Drift(), task, 1, "mean").roll_out(policy, obs, means(noise))
     acs = policy.sample(obs, noise[0]).acs
     _, prediction = Drift().step(obs, acs)
     drawn = policy.sample(prediction.next_obs, noise[1])
@@ -415,7 +420,7 @@ def test_a_row_that_diverges_does_not_count(factor: float, task: TaskModel) -> N
     for obs in (torch.tensor([[2.0], [0.3], [-0.4]]), torch.tensor([[0.3], [-0.4]])):
         expansion = ValueExpansion(Explodes(factor), task, 3, "mean")
         noise = torch.zeros(4, len(obs), 1)
-        rollout = expansion.roll_out(policy, obs, Draws(noise, ()))
+        rollout = expansion.roll_out(policy, obs, means(noise))
         critics = critic, critic, NO_DRAWS, torch.tensor(0.1)
         of_critic = expanded_critic_loss(rollout, obs, *critics, 0.9).loss
         of_actor = expanded_actor_loss(rollout, critic, NO_TEMPERATURE, 0.9, -1.0).loss

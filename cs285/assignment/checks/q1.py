@@ -84,7 +84,7 @@ def targets() -> None:
     first = [("the reward must be the last column", [[0.5, 4, 6], [-2, 9, -1]])]
     lacks = [("the reward column is missing", change)]
     expect("targets with a learned reward", learner._targets(data), full, first + lacks)
-    batch = Transitions(*(column[None].repeat_interleave(3, 0) for column in data))
+    batch = data.each(lambda column: column[None].repeat_interleave(3, 0))
     expect("targets of a batch (E, B, ...)", learner._targets(batch), [full] * 3)
     for part in (model, learner):
         part.fit_statistics(data)
@@ -115,7 +115,7 @@ def forward() -> None:
     )
     slope = gradient(means, weight)
     require(slope is not None, "no gradient reaches the network: no detach, no no_grad")
-    batch = Transitions(*(torch.stack([column, 2 * column, 3 * column]) for column in data))
+    batch = data.each(lambda column: torch.stack([column, 2 * column, 3 * column]))
     mask = (torch.ones(3, 2, 4),)
     model.outputs(batch, mask)
     expect(
@@ -160,7 +160,7 @@ def loss() -> None:
 
 def _check_model_loss() -> None:
     model, data = _model(learns_reward=False), _transitions()
-    batch = Transitions(*(torch.stack([column, 2 * column, 3 * column]) for column in data))
+    batch = data.each(lambda column: torch.stack([column, 2 * column, 3 * column]))
     predicted = torch.randn(3, 2, 2, generator=generator(2)).requires_grad_()
     log_var = torch.full((3, 2, 2), 0.5)
     given: list[Any] = []
