@@ -88,7 +88,7 @@ def phases(agent: MBPOAgent) -> dict[str, Callable[[], object]]:
 
     def update(waits_until: int) -> object:
         sac.actor_waits_until = waits_until
-        return sac._update_on(rows, 1000)
+        return list(sac._updates_on(rows, 1000))
 
     return {
         "update": lambda: update(0),

@@ -12,7 +12,7 @@ from cs285.agents.base_agent import BaseAgent, Diagnosed
 from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs.registration import TaskSpec
-from cs285.infrastructure.pytorch_util import make_adam, make_generator, with_tensor_rate
+from cs285.infrastructure.pytorch_util import make_adam, make_generator, make_rate_a_tensor
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
 from cs285.infrastructure.utils import add_noise
 from cs285.models.base_model import DynamicsModel
@@ -51,7 +51,7 @@ class MBAgent(BaseAgent):
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = make_adam(weights, model.learning_rate) if weights else None
         if compile and self.optimizer:
-            with_tensor_rate(self.optimizer)
+            make_rate_a_tensor(self.optimizer)
         self.replay_buffer = ReplayBuffer(REPLAY_CAPACITY, task.ob_dim, task.ac_dim, device)
         self.unseen = 0  # transitions collected since the last fit
         self.update = compiled(gradient_step) if compile else gradient_step

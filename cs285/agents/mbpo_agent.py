@@ -85,17 +85,16 @@ class MBPOAgent(BaseAgent):
         sac, later = self.sac_agent, self.config.mbpo_refit_every - since_fit - 1
         critic_only = self.config.mbpo_critic_iters_after_fit if fits else 0
         iterations = critic_only + sac.config.iterations_at(iteration)
-        if self.config.mbpo_rollout_length == 0:
-            with self.stopwatch.phase("SAC"):
-                sac_metrics = sac.train_on(sac.draw_real, iterations, critic_only)
-            return self.metrics | sac_metrics | fit_metrics
         self.next_fit = sac.iterations_done + iterations + later * sac.config.sac_n_iter
         self.rows_drawn = self.real_rows_drawn = 0
+        imagines = self.config.mbpo_rollout_length > 0
         with self.stopwatch.phase("SAC"):
-            sac_metrics = sac.train_on(self.draw_mixed, iterations, critic_only)
-        self._record("Real Ratio", self.real_rows_drawn / self.rows_drawn)
-        self._record("Model Buffer Size", len(self.model_buffer))
-        self._record("Model Buffer Age", self.model_buffer.mean_age(sac.iterations_done))
+            draw = self.draw_mixed if imagines else sac.draw_real
+            sac_metrics = sac.train_on(draw, iterations, critic_only)
+        if imagines:
+            self._record("Real Ratio", self.real_rows_drawn / self.rows_drawn)
+            self._record("Model Buffer Size", len(self.model_buffer))
+            self._record("Model Buffer Age", self.model_buffer.mean_age(sac.iterations_done))
         return self.metrics | sac_metrics | fit_metrics
 
     def draw_mixed(self, first: int, at_most: int) -> Tensor:

@@ -118,11 +118,12 @@ class SACAgent(BaseAgent):
         while self.iterations_done < end:
             first = self.iterations_done
             rows = draw(first, min(end - first, at_once))
-            for name, values in self._update_on(rows, first).items():
-                records[name].append(values)
+            for metrics in self._updates_on(rows, first):
+                for name, value in metrics.items():
+                    records[name].append(value)
             self.iterations_done += len(rows) // updates
-        for name, parts in records.items():
-            self.metrics[name] = torch.cat(parts).mean(0, keepdim=True)
+        for name, values in records.items():
+            self.metrics[name] = torch.stack(values).mean(0, keepdim=True)
         weights = torch.cat([self.policy.network.vector, self.critic.network.vector])
         self.metrics["SAC Weight Norm"] = weights.detach().norm()[None]
         return dict(self.metrics)
@@ -155,24 +156,20 @@ class SACAgent(BaseAgent):
                 keep_function(network, before, scaler)
         self.scaled_rows = rows
 
-    def _update_on(self, rows: Tensor, first: int) -> dict[str, Tensor]:
+    def _updates_on(self, rows: Tensor, first: int) -> Iterator[dict[str, Tensor]]:
         """Do one update per batch of packed rows (U, B, D), starting with SAC iteration `first`.
 
-        Returns each metric as a curve over the updates that have it, (n,).
+        Yields the metrics of each update, () each.
         """
         config = self.config
-        records: dict[str, list[Tensor]] = defaultdict(list)
         updates = config.sac_num_agent_train_steps_per_iter
         for update, inputs in enumerate(self._batches(rows, first), first * updates):
             trains_actor = update >= self.actor_waits_until * updates
-            metrics = self.update(
+            yield self.update(
                 *inputs,
                 update % config.sac_critic_target_update_frequency == 0,
                 trains_actor and update % config.sac_actor_update_frequency == 0,
             )
-            for name, value in metrics.items():
-                records[name].append(value)
-        return {name: torch.stack(values) for name, values in records.items()}
 
     def _batches(self, rows: Tensor, first: int) -> Iterator[tuple[Any, Any, Any]]:
         """Yield the arguments of `_update` for packed rows (U, B, D)."""

@@ -126,11 +126,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def with_tensor_rate(optimizer: torch.optim.Adam) -> torch.optim.Adam:
+def make_rate_a_tensor(optimizer: torch.optim.Adam) -> None:
     """Make the learning rate a tensor: a compiled step would treat a number as a constant."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
-    return optimizer
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -368,13 +368,13 @@ def test_an_update_trains_policy_critic_and_temperature_only() -> None:
     before = {name: part.network.vector.detach().clone() for name, part in parts.items()}
     rows = torch.randn(3, 32, 10)
     agent.actor_waits_until = 2
-    agent._update_on(rows[:2], 0)
+    list(agent._updates_on(rows[:2], 0))
     moved = {
         name for name, part in parts.items() if not torch.equal(part.network.vector, before[name])
     }
     assert moved == {"critic"}
     assert agent.log_temperature.item() == 0
-    metrics = agent._update_on(rows[2:], 2)
+    (metrics,) = agent._updates_on(rows[2:], 2)
     assert agent.log_temperature.item() != 0
     assert not torch.equal(agent.policy.network.vector, before["policy"])
     assert torch.equal(model.network.vector, before["model"])
