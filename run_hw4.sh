@@ -87,7 +87,7 @@ TEXT
 }
 
 fail() {
-  echo "run_hw4.sh: error: $*" >&2
+  echo "run_hw4.sh: error: ${*//$'\n'/ }" >&2
   exit 2
 }
 

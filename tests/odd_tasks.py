@@ -108,6 +108,65 @@ class NeedsArgument(LinearReach):
         super().__init__()
 
 
+class RewardOfNumPy(LinearReach):
+    @staticmethod
+    def get_reward(observations: Any, actions: Any) -> Any:
+        distances = np.linalg.norm(observations, axis=-1)  # an array, also for a tensor
+        return -distances, distances > 1e9
+
+
+class ExitsInReward(LinearReach):
+    @staticmethod
+    def get_reward(observations: Any, actions: Any) -> Any:
+        if isinstance(observations, torch.Tensor):
+            raise SystemExit(0)
+        return LinearReach.get_reward(observations, actions)
+
+
+class ExitsInPlans(LinearReach):
+    """Exits in the first imagined step; the check before the run has 6 rows."""
+
+    @staticmethod
+    def get_reward(observations: Any, actions: Any) -> Any:
+        if observations.ndim == 3 and observations[..., 0].numel() != 6:
+            raise SystemExit(0)
+        return LinearReach.get_reward(observations, actions)
+
+
+class TakesAName(LinearReach):
+    def get_success(self, observations: Any) -> Any:
+        return {"AverageReturn": True}
+
+
+class ChangesNames(LinearReach):
+    def get_success(self, observations: Any) -> Any:
+        return {f"digit {int(1e6 * abs(observations[0, 0])) % 10}": True}
+
+
+class HugeReward(LinearReach):
+    def step(self, action: Any) -> Any:
+        obs, _, *rest = super().step(action)
+        return obs, 10**400, *rest
+
+
+class TextReward(LinearReach):
+    def step(self, action: Any) -> Any:
+        obs, _, *rest = super().step(action)
+        return obs, "1.5", *rest
+
+
+class NanBound(LinearReach):
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space.low[0] = np.nan
+
+
+class FailsToTell(LinearReach):
+    @property
+    def get_reward(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no reward")
+
+
 class Forks(LinearReach):
     """Asks a child process for each step; `daemon` is an argument of its Process."""
 
@@ -136,6 +195,7 @@ def echo(pipe: Any) -> None:
 for task in (
     *(SetsDoubles, HasBounds, StandsStill, FailsToClose, ArrayReward, TensorReward, TwoRewards),
     *(NoReward, OldReset, OldStep, NeedsLicence, NeedsPackage, NeedsArgument),
-    *(Forks, ForksAndForgets, StopsGradients, ExitsInClose),
+    *(Forks, ForksAndForgets, StopsGradients, ExitsInClose, RewardOfNumPy, ExitsInReward),
+    *(ExitsInPlans, TakesAName, ChangesNames, HugeReward, TextReward, NanBound, FailsToTell),
 ):
     gym.register(f"{task.__name__}-v0", entry_point=task, max_episode_steps=20)

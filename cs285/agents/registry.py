@@ -17,7 +17,7 @@ from cs285.config import presets
 from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig, resolve_flags
 from cs285.config.pilco import PilcoConfig
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.progress import Notify
 
@@ -101,10 +101,12 @@ def find_agent(name: str) -> AgentEntry:
             if not all(part.isidentifier() for part in module.split(".")):
                 raise ImportError("not the name of a module")
             importlib.import_module(module)
-        except ImportError as error:
+        except RunError:
+            raise
+        except (Exception, SystemExit) as error:
             raise UsageError(
-                f"agent {name}: cannot import {module} ({error}); must be MODULE:NAME of an "
-                "importable module"
+                f"agent {name}: cannot import {module} ({type(error).__name__}: {error}); must be "
+                "MODULE:NAME of an importable module"
             ) from error
     by_name = AGENTS if module else {entry.name: entry for entry in AGENTS.values()} | AGENTS
     if name not in by_name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from cs285.infrastructure.errors import (
 )
 from cs285.infrastructure.run_folder import CHECKPOINT, imports_modules
 
+PACKAGE = Path(__file__).parents[1]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 
@@ -33,7 +35,7 @@ def one_line_errors(folder: Path, lost: Callable[[], int]) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         how_to_resume = _how_to_resume(folder, lost())
         known = _as_run_error(error, folder, how_to_resume)
         if known is error:
@@ -68,6 +70,11 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
         return type(error)(f"{error}{how_to_resume}")
     if isinstance(error, RunError):
         return error
+    if isinstance(error, SystemExit) or _is_of_task(error):
+        from cs285.envs.checked_env import describe_error  # imports the simulators
+
+        what = "the task's get_reward" if _is_of_task(error) else "code outside this package"
+        return TaskError(f"{what} raised {describe_error(error)}{how_to_resume}")
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return UsageError(
             f"--data_dir {folder.parent}: cannot write the run's files ({error.strerror}); must be "
@@ -79,3 +86,11 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
             f"must be the log folder of a run"
         )
     return None
+
+
+def _is_of_task(error: BaseException) -> bool:
+    """Return whether a function of a third party's task raised `error` in an imagined step."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [place for place, frame in enumerate(frames) if str(PACKAGE) in frame.filename]
+    last = frames[ours[-1]] if ours else None
+    return last is not None and last.name == "outcome" and ours[-1] + 1 < len(frames)

@@ -19,6 +19,10 @@ from cs285.infrastructure.default_dtype import dtype_of_tasks
 from cs285.infrastructure.errors import NoMemoryError, RunError, TaskError
 from cs285.infrastructure.interrupts import UserInterrupt
 
+# What code of a task may raise: sys.exit is not the end of a run.
+FAILURES = (Exception, SystemExit, GeneratorExit)
+# A run's metrics of the episodes, which no success criterion may have as its name.
+RETURN_STATISTICS = ("AverageReturn", "StdReturn", "MaxReturn", "MinReturn", "AverageEpLen")
 LONGEST_TEXT = 200  # characters of an environment's own message
 STEP_RULE = "a tuple (observation, reward, terminated, truncated, info)"
 NO_CHILDREN = "daemonic processes are not allowed"  # multiprocessing's error, in a worker process
@@ -131,18 +135,24 @@ def judge(
 ) -> dict[str, bool]:
     """Return what a task's `get_success` says about an episode's observations (T, O).
 
-    Raises TaskError: it fails, or returns anything but a dict of truth values.
+    Raises TaskError: it fails, returns anything but a dict of truth values, or a name is taken.
     """
     try:
         with dtype_of_tasks():
             judged = get_success(obs.copy())
         is_dict = isinstance(judged, dict) and all(map(_is_truth_value, judged.values()))
-    except Exception as error:
+    except FAILURES as error:
         raise TaskError(f"the task's get_success raised {describe_error(error)}") from error
     if not is_dict:
         raise TaskError(
             f"the task's get_success returned {_short(judged)}; must be a dict of True or False"
         )
+    for name in RETURN_STATISTICS:
+        if name in judged:
+            raise TaskError(
+                f"the task's get_success returned the name {name}; must be other names than "
+                f"{', '.join(RETURN_STATISTICS)}"
+            )
     return {str(name): bool(value) for name, value in judged.items()}
 
 
@@ -151,7 +161,7 @@ def close_env(env: gym.Env) -> None:
     try:
         with dtype_of_tasks():
             env.close()
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except FAILURES as error:
         name = name_of(env)
         if name not in _not_closed:
             _not_closed.add(name)
@@ -190,19 +200,21 @@ def _remedy(error: BaseException) -> str:
 
 def _as_float32(value: Any) -> NDArray[np.float32] | None:
     """Return a copy of `value` in float32, or None if it is not numbers."""
+    if isinstance(value, str):
+        return None
     try:
         with np.errstate(over="ignore"):
             if hasattr(value, "detach"):  # a tensor, which may have a gradient or be on a GPU
                 value = value.detach().cpu().numpy()
             return None if value is None else np.array(value, np.float32)
-    except (TypeError, ValueError):
+    except FAILURES:  # of a third party's __array__, too
         return None
 
 
 def _is_truth_value(value: Any) -> bool:
     """Return whether `value` is one number, 0 or 1, in whatever container."""
-    array = np.asarray(value)
-    return array.size == 1 and array.dtype.kind in "biuf" and array.item() in (0, 1)
+    number = _as_float32(value)
+    return number is not None and number.size == 1 and number.item() in (0, 1)
 
 
 def _described(returned: Any) -> str:
@@ -212,4 +224,7 @@ def _described(returned: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    return " ".join(repr(value).split())[:LONGEST_TEXT]
+    try:
+        return " ".join(repr(value).split())[:LONGEST_TEXT]
+    except FAILURES:
+        return f"a {type(value).__name__} that cannot be printed"

@@ -14,7 +14,14 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv, close_env, describe_error, judge, message_of
+from cs285.envs.checked_env import (
+    FAILURES,
+    CheckedEnv,
+    close_env,
+    describe_error,
+    judge,
+    message_of,
+)
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.default_dtype import dtype_of_tasks
 from cs285.infrastructure.errors import TaskError, UsageError
@@ -120,7 +127,7 @@ def make_env(
                 env = gym.wrappers.TimeLimit(env, limit_outside)
     except UsageError:
         raise
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except FAILURES as error:
         if _is_unknown(error):
             raise UsageError(
                 f"--env_name {env_name}: cannot find this environment ({message_of(error)}); must "
@@ -131,7 +138,7 @@ def make_env(
             f"--env_name {env_name}{given}: its constructor raised {describe_error(error)}"
         ) from error
     for name in ("observation_space", "action_space"):
-        if not isinstance(getattr(env, name, None), gym.Space):
+        if not isinstance(_attribute(env_name, env, name), gym.Space):
             raise UsageError(f"--env_name {env_name}: its {name} must be a space of Gymnasium")
     if not isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
         return env
@@ -141,6 +148,16 @@ def make_env(
         raise UsageError(
             f"--env_name {env_name}: its observations are {env.observation_space}, which cannot be "
             "flattened; must be a Dict or Tuple of Boxes"
+        ) from error
+
+
+def _attribute(env_name: str, env: gym.Env, name: str) -> Any:
+    """Return an attribute of an environment, or None without it. Raises UsageError: it fails."""
+    try:
+        return getattr(env, name, None)
+    except FAILURES as error:  # it is a property
+        raise UsageError(
+            f"--env_name {env_name}: its {name} raised {describe_error(error)}"
         ) from error
 
 
@@ -199,9 +216,14 @@ def _wrapped(env: gym.Env, name: str) -> gym.Env:
         raise UsageError(
             f"--env_wrappers {name}: cannot import it ({error}); must be MODULE:NAME of a wrapper"
         ) from error
+    except FAILURES as error:
+        raise UsageError(
+            f"--env_wrappers {name}: its module raised {describe_error(error)}; must be "
+            "MODULE:NAME of a wrapper"
+        ) from error
     try:
         wrapped = wrapper(env)
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except FAILURES as error:
         raise UsageError(
             f"--env_wrappers {name}: the wrapper raised {describe_error(error)}"
         ) from error
@@ -229,11 +251,11 @@ def inspect_task(
             numbers = (env.observation_space.shape or (0,))[0]
             print(f"the {kind} observations of {env_name} are flattened to {numbers} numbers")
         obs_space, ac_space = _vector_spaces(env_name, env)
-        get_success = getattr(env.unwrapped, "get_success", None)
+        get_success = _attribute(env_name, env.unwrapped, "get_success")
         _check_calls(env_name, env, get_success)
         env_id = env.spec.id if env.spec else env_name  # with its version and without its module
         ac_low, ac_high = _finite_bounds(env_name, ac_space)
-        get_reward = getattr(env.unwrapped, "get_reward", None)
+        get_reward = _attribute(env_name, env.unwrapped, "get_reward")
         problem = get_reward and _reward_error(get_reward, obs_space.shape[0], ac_space.shape[0])
         if problem and not learned_reward:
             raise UsageError(
@@ -299,16 +321,24 @@ def _check_calls(env_name: str, env: gym.Env, get_success: SuccessFunction | Non
 def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return finite action bounds (A,); print a warning if some bounds of the box are infinite.
 
-    Dimensions with an infinite bound get an interval of length 2.
+    Dimensions with an infinite bound get an interval of length 2, or longer if float32 has no such
+    interval. Raises UsageError: a bound is NaN, or a lower bound is above the upper one.
     """
-    bounds = np.stack([box.low, box.high])
+    bounds = np.stack([box.low, box.high]).astype(np.float64)
+    if not (box.low <= box.high).all():
+        raise UsageError(
+            f"--env_name {env_name}: its action space is {box}; must have lower bounds that are at "
+            "most the upper bounds"
+        )
     is_small = np.abs(bounds) < LARGEST_BOUND
     low, high = _inner_float32(*np.where(is_small, bounds, np.copysign(np.inf, bounds)))
     is_bounded = np.isfinite(low) & np.isfinite(high)
     if is_bounded.all():
         return low, high
-    least = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, -1))
-    most = np.where(np.isfinite(high), high, least + 2)
+    known = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, 0))
+    length = np.maximum(2, 2 * np.spacing(np.abs(known)))
+    least = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - length, -1))
+    most = np.where(np.isfinite(high), high, least + length)
     print(
         f"warning: --env_name {env_name}: its action space is unbounded in {(~is_bounded).sum()} "
         f"of {len(low)} dimensions; actions are limited to the range from {least.tolist()} to "
@@ -320,7 +350,8 @@ def _finite_bounds(env_name: str, box: Box) -> tuple[NDArray[np.float32], NDArra
 
 def _inner_float32(low: Array, high: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Round the bounds (A,) inwards to float32."""
-    least, most = low.astype(np.float32), high.astype(np.float32)
+    with np.errstate(over="ignore"):  # of float16
+        least, most = low.astype(np.float32), high.astype(np.float32)
     least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
     most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
     is_empty = least > most  # no float32 number lies between low and high
@@ -334,9 +365,12 @@ def _reward_error(get_reward: RewardFunction, ob_dim: int, ac_dim: int) -> str:
     obs, acs = torch.zeros(2, 3, ob_dim), torch.zeros(2, 3, ac_dim)
     try:
         rewards, terminated = get_reward(obs, acs)
+        kinds = {type(part).__name__ for part in (rewards, terminated)}
+        if not all(isinstance(part, torch.Tensor) for part in (rewards, terminated)):
+            return f"it returns {' and '.join(sorted(kinds))} instead of tensors"
         if obs._version or acs._version:  # torch counts changes; 0 * 2 would leave the values
             return "it changes its arguments"
         shapes = tuple(rewards.shape), tuple(terminated.shape)
         return "" if shapes == ((2, 3), (2, 3)) else f"shapes {shapes} instead of (2, 3)"
-    except Exception as error:  # a third party's function may raise anything
+    except FAILURES as error:  # a third party's function may raise anything
         return message_of(error) or type(error).__name__

@@ -13,7 +13,13 @@ import torch
 from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.files import open_regular
 from cs285.infrastructure.interrupts import delayed_interrupts
-from cs285.infrastructure.run_folder import CONFIG, PREVIOUS, checkpoint_name, run_id
+from cs285.infrastructure.run_folder import (
+    CONFIG,
+    PREVIOUS,
+    checkpoint_name,
+    imports_modules,
+    run_id,
+)
 
 FORMAT = "cs285 checkpoint 5"
 # What torch.load reads without running code, apart from lists, tuples and dictionaries.
@@ -125,9 +131,10 @@ def read_checkpoint(
             iterations = earlier["counters"]["next_iteration"]
         except (UsageError, KeyError, TypeError):
             raise error from None
+        trust = " --trust" if imports_modules(folder) else ""
         raise UsageError(
             f"{error}; {PREVIOUS} is intact: to continue from its iteration {iterations}, pass "
-            f"--resume {folder} --checkpoint previous"
+            f"--resume {folder}{trust} --checkpoint previous"
         ) from error
 
 

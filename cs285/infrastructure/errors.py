@@ -96,5 +96,6 @@ def as_no_memory(error: BaseException) -> NoMemoryError | None:
     reason = (str(error) or "MemoryError").splitlines()[0]
     return NoMemoryError(
         f"not enough memory ({reason}); start a run with a smaller network, batch or buffer, for "
-        "example --size, --train_batch_size, --mbpo_model_buffer_size or --pilco_basis"
+        "example --size, --train_batch_size, --mpc_num_action_sequences, --mpc_horizon, "
+        "--mbpo_model_buffer_size or --pilco_basis"
     )

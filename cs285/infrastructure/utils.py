@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.envs.checked_env import CheckedEnv, judge
+from cs285.envs.checked_env import RETURN_STATISTICS, CheckedEnv, judge
 from cs285.envs.registration import SuccessFunction
+from cs285.infrastructure.errors import TaskError
 from cs285.infrastructure.replay_buffer import Path, Transitions
 
 NOISE_TO_SIGNAL = 0.01
@@ -20,20 +21,27 @@ NOISE_TO_SIGNAL = 0.01
 def return_statistics(prefix: str, paths: Sequence[Path]) -> dict[str, float]:
     """Return statistics of the paths' returns and lengths as metrics `prefix`_..."""
     returns = [path.total_reward for path in paths]
+    length = float(np.mean([path.length for path in paths]))
+    values = float(np.mean(returns)), float(np.std(returns)), max(returns), min(returns), length
     return {
-        f"{prefix}_AverageReturn": float(np.mean(returns)),
-        f"{prefix}_StdReturn": float(np.std(returns)),
-        f"{prefix}_MaxReturn": max(returns),
-        f"{prefix}_MinReturn": min(returns),
-        f"{prefix}_AverageEpLen": float(np.mean([path.length for path in paths])),
+        f"{prefix}_{name}": value for name, value in zip(RETURN_STATISTICS, values, strict=True)
     }
 
 
 def success_rates(
     prefix: str, paths: Sequence[Path], get_success: SuccessFunction
 ) -> dict[str, float]:
-    """Return the share of paths that meet each of the task's criteria as metrics `prefix`_..."""
+    """Return the share of paths that meet each of the task's criteria as metrics `prefix`_...
+
+    Raises TaskError: see `judge`; or the criteria of two paths differ.
+    """
     judged = [judge(get_success, path.next_obs) for path in paths]
+    for each in judged[1:]:
+        if each.keys() != judged[0].keys():
+            raise TaskError(
+                f"the task's get_success returned the names {list(judged[0])} for one episode and "
+                f"{list(each)} for another; must be the same names for each"
+            )
     return {
         f"{prefix}_{name}": float(np.mean([each[name] for each in judged])) for name in judged[0]
     }

@@ -78,6 +78,10 @@ def test_error_in_close_is_one_warning(
         ("TwoRewards", "]), at env step 0 of an episode; must be one number"),
         ("NoReward", "returned the reward None, at env step 0 of an episode; must be one number"),
         ("OldStep", "at env step 0 of an episode; its step must return a tuple (observation, r"),
+        ("HugeReward", "000, at env step 0 of an episode; must be one number"),
+        ("TextReward", "returned the reward '1.5', at env step 0 of an episode; must be one num"),
+        ("ExitsInPlans", "error: the task's get_reward raised SystemExit (0) in odd_tasks.py, l"),
+        ("ChangesNames", "must be the same names for each"),
     ],
 )
 def test_errors_of_step_say_what_to_change(
@@ -96,6 +100,14 @@ def test_errors_of_step_say_what_to_change(
         ("NeedsLicence", "its constructor raised Error (no licence) in odd_tasks.py, line"),
         ("NeedsPackage", "its constructor raised ModuleNotFoundError (No module named 'package_th"),
         ("NeedsArgument", "missing 1 required positional argument: 'size'"),
+        (
+            "RewardOfNumPy",
+            "fails on torch tensors (it returns ndarray instead of tensors); must be",
+        ),
+        ("ExitsInReward", "its get_reward fails on torch tensors (0); must be"),
+        ("TakesAName", "returned the name AverageReturn; must be other names than AverageReturn,"),
+        ("NanBound", "must have lower bounds that are at most the upper bounds"),
+        ("FailsToTell", "its get_reward raised RuntimeError (no reward) in odd_tasks.py, line"),
     ],
 )
 def test_errors_before_the_run_are_shown_as_they_are(
