@@ -84,6 +84,11 @@ class BaseAgent:
         """Return the weights of the `parts`, which --save_params saves."""
         return {name: getattr(self, name).state_dict() for name in self.parts}
 
+    def acting_parameters(self) -> dict[str, Any]:
+        """Return the part of `parameters_dict` that the "Eval" policy needs."""
+        parameters = self.parameters_dict()
+        return {name: parameters[name] for name in self.acting_parts}
+
     def load_parameters(self, parameters: dict[str, Any]) -> None:
         """Restore the weights in `parameters`: all of `parameters_dict`, or some."""
         for name in self.parts:

@@ -110,7 +110,7 @@ class ModelBuffer:
         else:
             for recipe in recipes:
                 self._replay.add(follow(recipe))
-            self._replay.keep_newest(state["size"], state["next"])
+            self._replay.restore_ring(state["size"], state["next"])
         pairs = zip(state["blocks"], recipes, strict=True)
         self._blocks = [Block(created, rows, recipe) for (created, rows), recipe in pairs]
         self.total_added = state["added"]

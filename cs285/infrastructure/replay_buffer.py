@@ -143,8 +143,11 @@ class ReplayBuffer:
         slots = torch.arange(first, self.next_row, device=self.device) % self.capacity
         return self._rows[slots]
 
-    def keep_newest(self, count: int, first: int) -> None:
-        """Keep the `count` newest rows. In a full ring, the oldest of them is at index `first`."""
+    def restore_ring(self, count: int, first: int) -> None:
+        """Keep the `count` newest rows, as they were in another buffer of the same capacity.
+
+        If it was full, its oldest row was at index `first`: later rows must overwrite the same ones.
+        """
         rows = self.newest_rows(count)
         self.next_row = first if len(rows) == self.capacity else len(rows)
         self._rows, self._size = rows.roll(self.next_row, 0), len(rows)

@@ -285,9 +285,7 @@ class RL_Trainer:
         best = counters.best_return
         if self.agent.acting_parts and (best is None or evaluated["Eval_AverageReturn"] > best):
             counters.best_return = evaluated["Eval_AverageReturn"]
-            parameters = self.agent.parameters_dict()
-            needed = {name: parameters[name] for name in self.agent.acting_parts}
-            self._save_parameters(BEST, needed)
+            self._save_parameters(BEST, self.agent.acting_parameters())
         return scalars
 
     def _log_video(self, iteration: int) -> None:

@@ -1,4 +1,4 @@
-"""The builder of dynamics models: agents get their model only from here."""
+"""The builder of ensembles: MB and MBPO get their model only from here."""
 
 from __future__ import annotations
 

@@ -119,14 +119,12 @@ def export_agent(folder: Path, target: Path, trusted: bool = False) -> None:
     close_env(run.env)
     if not run.agent.acting_parts:
         raise UsageError(f"--agent {target}: must be omitted for an agent without acting_parts")
-    parameters = run.agent.parameters_dict()
-    needed = {name: parameters[name] for name in run.agent.acting_parts}
     content = read_config(folder)
     _remove_paths(content)
     with writing(f"--agent {target}", "a path in a writable folder"):
         target.mkdir(parents=True, exist_ok=True)
         (target / CONFIG).write_text(config_text(content))
-        state = {"agent": needed, "counters": run.counters}
+        state = {"agent": run.agent.acting_parameters(), "counters": run.counters}
         save_checkpoint(target / BEST, state, content.get("id"))
 
 
