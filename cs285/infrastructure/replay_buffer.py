@@ -146,7 +146,8 @@ class ReplayBuffer:
     def restore_ring(self, count: int, first: int) -> None:
         """Keep the `count` newest rows, as they were in another buffer of the same capacity.
 
-        If it was full, its oldest row was at index `first`: later rows must overwrite the same ones.
+        If it was full, its oldest row was at index `first`, and later rows must overwrite the same
+        rows as there.
         """
         rows = self.newest_rows(count)
         self.next_row = first if len(rows) == self.capacity else len(rows)
