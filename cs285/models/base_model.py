@@ -140,7 +140,3 @@ class DynamicsModel(nn.Module):
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
         """Return metrics (1,) of the predictions on `data`, which the model was not fitted to."""
         return {}
-
-    def coverage(self, data: Transitions) -> dict[str, Tensor]:
-        """Return metrics (1,) of the predicted intervals on `data`, for a model that has some."""
-        return {}

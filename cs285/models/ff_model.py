@@ -198,7 +198,7 @@ class FFModel(DynamicsModel):
 
     @torch.no_grad()
     def evaluate(self, data: Transitions) -> dict[str, Tensor]:
-        """Return the "New Data Loss" (1,) and the metrics of `coverage` on `data` (B rows).
+        """Return the "New Data Loss" (1,) and "Coverage 50" etc. (1,) on `data` (B rows).
 
         The loss is the mean squared error of the state change, averaged over the elites, in units
         of the variance in the last fit's data.
@@ -221,18 +221,13 @@ class FFModel(DynamicsModel):
         mse = errors.square().mean(1)
         return self._mean_of_varying((mse + VALIDATION_FLOOR).log()).exp()
 
-    @torch.no_grad()
-    def coverage(self, data: Transitions) -> dict[str, Tensor]:
-        """Return the share of targets of `data` inside the elites' intervals, "Coverage 50" etc.
+    def _coverage(self, errors: Tensor, log_var: Tensor | None) -> dict[str, Tensor]:
+        """Return the share of targets inside the elites' intervals, from the output of `_errors`.
 
         Each share (1,) is the mean over rows, elites and columns that vary. The intervals are the
         central intervals of 50, 80 and 95 per cent. If the ensemble is calibrated, the shares equal
         these levels. A deterministic ensemble has no intervals and returns no metrics.
         """
-        return self._coverage(*self._errors(data))
-
-    def _coverage(self, errors: Tensor, log_var: Tensor | None) -> dict[str, Tensor]:
-        """Return the metrics of `coverage`, computed from the output of `_errors`."""
         if log_var is None:
             return {}
         deviations = (errors.abs() * (-0.5 * log_var).exp())[self.elites]

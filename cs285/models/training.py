@@ -169,8 +169,8 @@ def fit_until_converged(
     bootstrap sample, and ends with the weights of its best epoch. The members with the lowest
     validation losses become the elites. Janner et al. 2019, arXiv:1906.08253, and its code.
 
-    Returns the metrics of the fit and (1,) each: "Fit Epochs", the elites' "Validation Loss" and,
-    for a Gaussian ensemble, the metrics of `coverage`. Waits for the device once per epoch.
+    Returns the metrics of the fit, "Fit Epochs" (1,) and the elites' "Validation Loss" (1,). Waits
+    for the device once per epoch.
     """
     device = data.obs.device
     order = send(torch.randperm(len(data.rewards), generator=generator), device)
@@ -196,7 +196,7 @@ def fit_until_converged(
     metrics = fit.metrics()
     metrics["Fit Epochs"] = torch.full((1,), float(epochs), device=device)
     metrics["Validation Loss"] = best.losses[chosen].mean()[None]
-    return metrics | model.coverage(validation)
+    return metrics
 
 
 def _bootstrap_epochs(
