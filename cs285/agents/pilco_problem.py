@@ -15,7 +15,7 @@ from cs285.config.pilco import NONE, PilcoSettings, numbers
 from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import shortened
+from cs285.infrastructure.value_types import shortened
 from cs285.models.gp import Features
 from cs285.models.moments import saturating_cost_mean, saturating_cost_variance
 from cs285.models.task_model import TaskModel

@@ -18,8 +18,8 @@ from cs285.config.mb import MBConfig
 from cs285.config.mbpo import MBPOConfig, resolve_flags
 from cs285.config.pilco import PilcoConfig
 from cs285.infrastructure.errors import RunError, UsageError
-from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.progress import Notify
+from cs285.infrastructure.value_types import shortened
 
 if TYPE_CHECKING:  # --help stays fast: building an agent imports torch and the simulators
     import torch

@@ -29,7 +29,8 @@ from cs285.assignment.source import graft
 from cs285.cli.outputs import FILE, writing
 from cs285.cli.script import temporary_beside
 from cs285.infrastructure.errors import RunError, UsageError
-from cs285.infrastructure.files import is_inside, open_regular, shortened
+from cs285.infrastructure.files import is_inside, open_regular
+from cs285.infrastructure.value_types import shortened
 
 MEGABYTE = 10**6
 LARGEST_ZIP = 100 * MEGABYTE

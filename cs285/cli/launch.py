@@ -40,7 +40,6 @@ from cs285.infrastructure.errors import (
     as_no_memory,
     printable,
 )
-from cs285.infrastructure.files import shortened
 from cs285.infrastructure.interrupts import import_torch
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.recording.tracking import check_installed
@@ -54,6 +53,7 @@ from cs285.infrastructure.run_folder import (
     read_config,
     record_resume,
 )
+from cs285.infrastructure.value_types import shortened
 
 
 class Prepared(NamedTuple):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from cs285.infrastructure.errors import UsageError, one_line
-from cs285.infrastructure.files import WORDS, has_type, shortened
+from cs285.infrastructure.value_types import WORDS, has_type, shortened
 
 Config = TypeVar("Config")
 ABSENT = argparse.SUPPRESS  # as the default, it keeps a flag that is not given out of the values

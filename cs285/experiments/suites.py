@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 from cs285.agents.registry import find_agent
 from cs285.config.run import NAME
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import check_types, read_toml, reading, shortened
+from cs285.infrastructure.files import read_toml, reading
+from cs285.infrastructure.value_types import check_types, shortened
 
 BUILT_IN = {
     name: Path(__file__).with_name(f"{name}.toml") for name in ("homework", "quick", "research")

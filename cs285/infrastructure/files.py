@@ -6,15 +6,12 @@ import csv
 import errno
 import io
 import json
-import math
 import os
 import stat
 import tomllib
-import types
-import typing
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -30,7 +27,6 @@ LARGEST_TOML = MEGABYTE // 4
 LARGEST_TABLE = 256 * MEGABYTE
 MOST_LEVELS = 20  # of nested objects and lists; deeper ones exceed Python's recursion limit later
 MOST_DOTS = 100  # in a line of TOML; the parser's time is quadratic in the parts of a dotted key
-WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 
 class OtherFileError(ValueError):
@@ -132,43 +128,6 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{file.name} is damaged ({error})") from error
 
 
-def check_types(table: Mapping[str, Any], types_of: Mapping[str, Any]) -> None:
-    """Raise ValueError unless each value in `table` whose key has a known type is of that type."""
-    for key, value in table.items():
-        if key in types_of and not has_type(value, types_of[key]):
-            raise ValueError(f"{key} {shortened(value)}: must be {_words_of(types_of[key])}")
-
-
-def has_type(value: Any, hint: Any) -> bool:
-    """Return whether a value has the type that a type hint describes.
-
-    A float must be finite and may be an int. A list counts as a tuple, because JSON and TOML have
-    no tuples.
-    """
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (types.UnionType, typing.Union):
-        return any(has_type(value, each) for each in inner)
-    if hint in (None, types.NoneType):
-        return value is None
-    if origin in (tuple, list):
-        return isinstance(value, list | tuple) and all(has_type(each, inner[0]) for each in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            has_type(k, inner[0]) and has_type(v, inner[1]) for k, v in value.items()
-        )
-    if hint is float:
-        return has_type(value, int) or (isinstance(value, float) and math.isfinite(value))
-    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-
-
-def shortened(value: Any) -> str:
-    """Return a value as text of at most 60 characters."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _read_text(file: Path, at_most: int, errors: str = "strict") -> str:
     with open_regular(file) as stream:
         content = stream.read(at_most + 1)
@@ -197,13 +156,3 @@ def _parsed(file: Path, at_most: int, parse: Callable[[str], Any]) -> dict[str, 
     if layer:
         raise ValueError(too_deep)
     return content
-
-
-def _words_of(hint: Any) -> str:
-    """Return what a value of a type must be, for an error message."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(map(_words_of, inner))
-    if origin in (tuple, list):
-        return f"a list ({_words_of(inner[0])})"
-    return "an object" if origin is dict else WORDS.get(hint, "empty")

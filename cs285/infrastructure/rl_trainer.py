@@ -41,7 +41,7 @@ from cs285.infrastructure.run_folder import (
 from cs285.infrastructure.unfinished import Unfinished
 from cs285.infrastructure.utils import perform_actions, return_statistics, success_rates
 from cs285.models.base_model import DynamicsModel
-from cs285.models.evaluation import imagine, mean_prediction_error
+from cs285.models.open_loop import imagine, mean_prediction_error
 from cs285.policies.base_policy import Memory, Policy
 
 SHORT_SECONDS = 1.0  # an interrupt waits for the end of an iteration that is shorter than this

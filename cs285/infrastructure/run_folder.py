@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import OtherFileError, check_types, read_json, reading
+from cs285.infrastructure.files import OtherFileError, read_json, reading
 from cs285.infrastructure.old_names import translate_flags
 from cs285.infrastructure.processor import processor_name
 from cs285.infrastructure.replacing import replacing
+from cs285.infrastructure.value_types import check_types
 
 CONFIG, CHECKPOINT, PROGRESS = "config.json", "checkpoint.pt", "progress.csv"
 PREVIOUS = "checkpoint_previous.pt"  # the checkpoint before the last one

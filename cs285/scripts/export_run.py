@@ -20,7 +20,7 @@ from cs285.config.flags import OneLineParser, whole_number
 from cs285.envs.checked_env import close_env
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import read_arrays, read_table, reading, shortened
+from cs285.infrastructure.files import read_arrays, read_table, reading
 from cs285.infrastructure.logger import progress_checksum, rows_before, write_rows
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.rl_trainer import Counters
@@ -32,6 +32,7 @@ from cs285.infrastructure.run_folder import (
     config_text,
     read_config,
 )
+from cs285.infrastructure.value_types import shortened
 
 SCRIPT = "export_run.py"
 # Question 1's prediction errors, and their names in the JSON file. Before 2026-11-29 runs logged

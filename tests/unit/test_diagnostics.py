@@ -35,8 +35,8 @@ from cs285.infrastructure.errors import DivergedError
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.base_model import Prediction
-from cs285.models.evaluation import imagine
 from cs285.models.ff_model import FFModel
+from cs285.models.open_loop import imagine
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory, RandomPolicy
 from cs285.policies.MPC_policy import Draws, MPCPolicy

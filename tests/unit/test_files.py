@@ -13,8 +13,6 @@ import pytest
 from cs285.infrastructure import files
 from cs285.infrastructure.errors import UsageError, one_line, printable
 from cs285.infrastructure.files import (
-    check_types,
-    has_type,
     open_regular,
     read_arrays,
     read_json,
@@ -22,6 +20,7 @@ from cs285.infrastructure.files import (
     read_toml,
     reading,
 )
+from cs285.infrastructure.value_types import check_types, has_type
 
 
 def write(file: Path, content: str | bytes) -> Path:

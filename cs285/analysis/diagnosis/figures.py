@@ -26,7 +26,7 @@ from cs285.infrastructure.recording.rendering import choose_renderer
 from cs285.infrastructure.recording.video import Frames, write_video
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.base_model import DynamicsModel
-from cs285.models.evaluation import imagine
+from cs285.models.open_loop import imagine
 
 # Tasks whose observations begin with qpos and qvel, and the divisor of qvel.
 VELOCITY_SCALES = {"cheetah-cs285-v0": 1.0, "reacher-cs285-v0": 10.0}

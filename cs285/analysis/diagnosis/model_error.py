@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from cs285.infrastructure.pytorch_util import to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.base_model import DynamicsModel
-from cs285.models.evaluation import imagine
+from cs285.models.open_loop import imagine
 
 
 class OpenLoop(NamedTuple):

@@ -23,7 +23,7 @@ from cs285.collection.episodes import Episode, EpisodeKey
 from cs285.infrastructure.pytorch_util import from_numpy, make_generator, to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.models.base_model import DynamicsModel
-from cs285.models.evaluation import imagine
+from cs285.models.open_loop import imagine
 from cs285.models.propagation import step_with_mean
 from cs285.models.task_model import TaskModel
 from cs285.policies.base_policy import Memory, Policy, is_planner

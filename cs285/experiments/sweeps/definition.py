@@ -21,8 +21,8 @@ from cs285.config.run import NAME
 from cs285.experiments.job import MOST_RUNS, Job, job_of, resolve
 from cs285.experiments.sweeps.values import Choice, Range, parse_one, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import shortened
 from cs285.infrastructure.recording.progress import silent
+from cs285.infrastructure.value_types import shortened
 
 SAMPLER, MODE = one_of("random", "optuna"), one_of("max", "min")
 ATTEMPTS = 1000  # draws per trial, because combinations that were drawn before are skipped

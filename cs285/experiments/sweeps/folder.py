@@ -18,10 +18,11 @@ from cs285.experiments.job import DONE, STOPPED
 from cs285.experiments.sweeps.definition import Sweep
 from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields, word_of
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import check_types, read_json, read_table, reading, shortened
+from cs285.infrastructure.files import read_json, read_table, reading
 from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.run_folder import describe_run
+from cs285.infrastructure.value_types import check_types, shortened
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
 FINISHED = (DONE, STOPPED)  # --resume runs failed trials again

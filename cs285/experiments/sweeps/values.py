@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cs285.config import flags as flag_tools
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.files import has_type, shortened
+from cs285.infrastructure.value_types import has_type, shortened
 
 TRUTH = {"true": True, "false": False}
 
