@@ -72,9 +72,9 @@ def agent_of(run: Rebuilt, kind: type[A], folder: Path) -> A:
 
     Raises UsageError: the run in `folder` has another agent.
     """
-    for agent in (run.agent, getattr(run.agent, "mb_agent", None)):
-        if isinstance(agent, kind):
-            return agent
+    for found in (run.agent, getattr(run.agent, "mb_agent", None)):
+        if isinstance(found, kind):
+            return found
     raise UsageError(
         f"LOGDIR {folder}: must be the log folder of a run with {kind.__name__}, not "
         f"{type(run.agent).__name__}"
