@@ -454,3 +454,11 @@ def test_num_workers_limits_the_planning_cores(
     assert (backend.capacity, backend.cores) == (3, 4)
     assert make_backend(FACTORY, gpu, None, 1).cores == 1
     assert make_backend(FACTORY, gpu, 4, 4).cores == 1
+
+
+def test_start_and_actions_each_depend_on_the_whole_key() -> None:
+    keys = [(0, "train", 0, 0), (1, "train", 0, 0), (0, "eval", 0, 0), (0, "train", 1, 0)]
+    keys.append((0, "train", 0, 1))
+    paths = [run_episodes([FACTORY()], RANDOM, [EpisodeKey(*key)])[0] for key in keys]
+    assert len({tuple(path.obs[0]) for path in paths}) == 5
+    assert len({tuple(path.acs[0]) for path in paths}) == 5

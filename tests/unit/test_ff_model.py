@@ -448,3 +448,9 @@ def test_constant_reward_has_no_loss() -> None:
     metrics = model.loss(data).metrics
     assert metrics["Reward Loss"] == 0
     assert metrics["Training Loss"] > 0
+
+
+def test_obs_scale_is_the_std_of_the_observations() -> None:
+    model, data = make_model(), make_data()
+    model.fit_statistics(data)
+    torch.testing.assert_close(model.obs_scale, data.obs.std(0, correction=0))

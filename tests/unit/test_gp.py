@@ -274,3 +274,23 @@ def test_moments_of_many_functions_equal_those_of_each_pair() -> None:
         torch.testing.assert_close(found.mean[0], whole.mean[a])
         torch.testing.assert_close(found.cov[0, 0], whole.cov[a, a])
         torch.testing.assert_close(found.cross[:, 0], whole.cross[:, a])
+
+
+def test_posterior_belongs_to_the_last_fit_and_to_loaded_weights() -> None:
+    model, other = GPModel(2, 1, ()), GPModel(2, 1, ())
+    for seed, each in ((0, model), (1, other)):
+        each.fit(walk(15, seed), 3)
+        assert torch.equal(each.functions.centres, each.inputs)  # computes the posterior
+    model.fit(walk(15, seed=2), 3)
+    assert torch.equal(model.functions.centres, model.inputs)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.functions.beta, model.functions.beta)
+
+
+def test_scales_are_in_units_of_the_data() -> None:
+    data, model = walk(20), GPModel(2, 1, ())
+    model.fit(data, 1)
+    torch.testing.assert_close(model.obs_scale, data.obs.double().std(0, correction=0))
+    model.log_scales.copy_(double([[2.0, 0.5, 4.0], [1.0, 3.0, 8.0]]).log())
+    shortest = double([1.0, 0.5, 4.0])
+    torch.testing.assert_close(model.relative_scales(), shortest / model.inputs.std(0))

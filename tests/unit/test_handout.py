@@ -64,7 +64,7 @@ def test_quick_runs_are_those_with_results() -> None:
 def test_commands_name_scripts_that_exist() -> None:
     assert len(commands()) > len(RUNS) + 8
     for words in commands():
-        assert (ROOT / words[1]).exists(), words
+        assert words[1] == "-c" or (ROOT / words[1]).exists(), words
 
 
 def test_every_blank_has_its_heading_and_its_row() -> None:

@@ -386,3 +386,37 @@ def test_model_buffer_keeps_the_blocks_of_two_models() -> None:
     for iteration in range(4):
         agent.train(iteration)
     assert len(agent.model_buffer) == 2 * 2 * 50 * 2  # models, blocks, rollouts, steps
+
+
+def test_model_buffer_age_is_the_mean_at_the_end_of_the_iteration() -> None:
+    """Of 12 SAC iterations, 0, 5 and 10 begin a block; each adds 2 rows per iteration."""
+    agent = make_agent()
+    add_real(agent, 40)
+    age = agent.train(0)["Model Buffer Age"].item()
+    assert age == pytest.approx((10 * 12 + 10 * 7 + 4 * 2) / 24)
+
+
+def test_model_buffer_has_room_for_the_critic_iterations_after_a_fit() -> None:
+    agent = make_agent(
+        sac_n_iter=3, mbpo_critic_iters_after_fit=4, mbpo_model_buffer_size=None, mbpo_models_kept=1
+    )
+    add_real(agent, 40)
+    agent.train(0)
+    assert len(agent.model_buffer) == (4 + 3) * 2
+
+
+def test_cleared_rows_still_count_as_added() -> None:
+    buffer = ModelBuffer(10, 3, 2, torch.device("cpu"))
+    buffer.add(rows(4), now=0)
+    buffer.clear()
+    assert (len(buffer), buffer.last_block, buffer.total_added) == (0, 0, 4)
+
+
+def test_new_data_loss_measures_the_previous_model_on_the_new_rows() -> None:
+    agent = make_agent()
+    add_real(agent, 40)
+    agent.train(0)
+    add_real(agent, 7, 1)
+    learner = agent.mb_agent
+    expected = learner.model.evaluate(learner.replay_buffer.newest(7))
+    assert torch.equal(agent.train(1)["New Data Loss"], expected["New Data Loss"])

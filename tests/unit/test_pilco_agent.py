@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cs285.agents.pilco_agent import MORE_STARTS, PilcoAgent
+from cs285.agents import pilco_agent
+from cs285.agents.pilco_agent import MORE_STARTS, PilcoAgent, PredictedTrial
 from cs285.agents.pilco_problem import SaturatingCost
 from cs285.collection.episodes import EpisodeKey, fresh_memory, run_episodes
 from cs285.config.flags import from_flat
@@ -475,3 +476,91 @@ def test_start_without_variance_and_a_single_transition() -> None:
 def test_cost_of_the_task_must_fit_the_angles() -> None:
     with pytest.raises(UsageError, match="declares no saturating cost for these"):
         make_agent(pilco_angle_dims="none", pilco_target="0,0,0,3.14")
+
+
+def test_std_of_the_cost_is_the_mean_over_its_widths() -> None:
+    weights = torch.diag(double([1.0, 2.0]))
+    cost = SaturatingCost(double([0.5, -1.0]), torch.stack([weights, 9 * weights]))
+    mean, cov = double([0.3, -0.2]), 0.1 * torch.eye(2).double()
+    stds = [cost._replace(weights=each[None]).std(mean, cov) for each in cost.weights]
+    torch.testing.assert_close(cost.std(mean, cov), torch.stack(stds).mean())
+    assert (stds[0] - stds[1]).abs() > 0.05
+
+
+def test_starts_have_the_declared_or_estimated_distribution() -> None:
+    declared = make_agent().problem
+    torch.testing.assert_close(declared.start_cov, 0.01 * torch.eye(4).double())
+    factor = torch.tril(torch.ones(4, 4)).double()
+    drawn = declared._replace(start_factor=factor).draw_starts(torch.eye(4).double())
+    torch.testing.assert_close(drawn - declared.start_mean, factor.mT)
+    pendulum = make_agent("Pendulum-v1", pilco_target="1,0,0", pilco_weights="2,2,0.3").problem
+    assert pendulum.start_mean.abs().max() < 0.2  # cosine and sine of a uniform angle
+
+
+def test_exploration_of_particles_adds_the_weighted_std_of_the_rewards() -> None:
+    agent = make_agent(
+        "pendulum-swingup-v0", pilco_noise="0", pilco_propagation="particles", pilco_horizon=2
+    )
+    get_reward, rewards = agent.task.get_reward, list[Tensor]()
+    assert get_reward is not None
+
+    def recorded(obs: Tensor, acs: Tensor) -> Any:
+        rewards.append(get_reward(obs, acs)[0])
+        return rewards[-1], None
+
+    agent.task = dataclasses.replace(agent.task, get_reward=recorded)
+    agent.model.step = lambda state, acs, noise: (state + noise, None)  # type: ignore
+    found = agent._predictor(0)(agent.policy.preliminary(agent.policy.vector), -0.5).costs
+    expected = [-each.mean() - 0.5 * each.std(correction=0) for each in rewards]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_replay_buffer_has_the_observations_as_measured() -> None:
+    agent = make_agent(pilco_noise="0.5")
+    paths = trial(agent, 0, ep_len=5)
+    agent.add_to_replay_buffer(paths, 0)
+    (measured,) = agent._measured(paths, 0)
+    np.testing.assert_array_equal(agent.replay_buffer.all().obs.numpy(), measured.obs)
+    np.testing.assert_array_equal(agent.replay_buffer.all().next_obs.numpy(), measured.next_obs)
+
+
+def test_searches_start_from_the_current_and_from_different_random_policies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They minimise the cost with exploration; the predicted trial is without it."""
+    agent = make_agent(pilco_restarts=3, pilco_exploration=-0.5)
+    starts, explorations = list[Tensor](), list[float]()
+
+    def search(function: Any, progress: bfgs.Progress, report: Any) -> bfgs.Minimum:
+        starts.append(progress.point)
+        function(progress.point)
+        return bfgs.Minimum(progress.point, float(len(starts)), 1)
+
+    def predict(preliminary: Any, exploration: float) -> PredictedTrial:
+        explorations.append(exploration)
+        return PredictedTrial(*(torch.zeros(shape) for shape in ((1,), (2, 4), (2, 4, 4))))
+
+    monkeypatch.setattr(pilco_agent, "minimise", search)
+    agent.predict_moments = predict  # type: ignore[method-assign]
+    current = agent.policy.vector.clone()
+    agent._search(0)
+    assert torch.equal(starts[0], current)
+    assert len({tuple(start.tolist()) for start in starts}) == 3
+    assert explorations == [-0.5] * 3 + [0.0]
+    assert torch.equal(agent.policy.vector, current)  # the best of the three
+
+
+def test_predicted_cost_of_a_short_trial_is_that_of_its_steps() -> None:
+    agent = make_agent()
+    costs, cov = torch.arange(1.0, 6.0).double(), torch.eye(4).double().expand(6, 4, 4)
+    agent.predicted = PredictedTrial(costs, torch.zeros(6, 4).double(), cov)
+    agent.add_to_replay_buffer(trial(agent, 0, ep_len=3), 0)
+    assert agent.trial_metrics["Trial Predicted Cost"].item() == 1 + 2 + 3
+
+
+def test_initial_length_scales_of_the_policy() -> None:
+    """The features are two plain columns, and sine and cosine of the angle."""
+    policy = RBFPolicy(FEATURES, *BOX, True, 7)
+    vector = policy.initial_vector(torch.zeros(3, 3).double(), torch.Generator())
+    scales = vector[:8].view(2, 4).exp()
+    torch.testing.assert_close(scales, double([[1.0, 1.0, 0.7, 0.7]] * 2))

@@ -12,6 +12,7 @@ from cs285.infrastructure.pytorch_util import (
     derive_seed,
     make_adam,
     make_generator,
+    reset_moments,
     take_step,
 )
 
@@ -129,3 +130,17 @@ def test_streams_differ_by_seed_purpose_and_counters() -> None:
 def test_stream_is_reproducible(counters: tuple[int, ...]) -> None:
     first, second = (torch.randn(5, generator=make_generator(1, "x", *counters)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_adam_with_reset_moments_steps_like_a_new_one() -> None:
+    ours, theirs = make_parameters(), make_parameters()
+    optimizer = make_adam(ours, 1e-2)
+    take_step(optimizer, loss_of(ours, 0))
+    reset_moments(optimizer)
+    with torch.no_grad():
+        for target, source in zip(theirs, ours, strict=True):
+            target.copy_(source)
+    for adam, parameters in ((optimizer, ours), (make_adam(theirs, 1e-2), theirs)):
+        take_step(adam, loss_of(parameters, 1))
+    for found, wanted in zip(ours, theirs, strict=True):
+        assert torch.equal(found, wanted)

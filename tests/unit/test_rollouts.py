@@ -12,7 +12,12 @@ from cs285.config.sac import SACConfig
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.models.base_model import DynamicsModel, Prediction
-from cs285.models.propagation import draw_split, step_with_mean, step_with_random_member
+from cs285.models.propagation import (
+    draw_split,
+    mean_of_members,
+    step_with_mean,
+    step_with_random_member,
+)
 from cs285.models.rollouts import roll_out
 from cs285.models.task_model import TaskModel
 from cs285.policies.sac_policy import SACPolicy
@@ -239,3 +244,18 @@ def test_each_member_keeps_its_memory() -> None:
 def test_random_member_with_memory_is_rejected() -> None:
     with pytest.raises(UsageError, match="--mbpo_propagation random_member: must be mean"):
         imagine(torch.ones(4, 2), 2, model=Counting(), propagation="random_member")
+
+
+def test_noise_of_every_member_and_row_is_independent() -> None:
+    noise = draw_split(3, 300, make_generator(0, "m"), noise_dim=2).noise
+    assert noise is not None
+    assert noise.shape == (3, 100, 2)
+    assert len(noise.unique()) == 600
+
+
+def test_half_of_the_members_are_enough_to_terminate() -> None:
+    terminated = torch.tensor([[True, True, False], [True, False, False]])
+    prediction = Prediction(torch.zeros(2, 3, 1), torch.zeros(2, 3), terminated)
+    found = mean_of_members(prediction).terminated
+    assert found is not None
+    assert found.tolist() == [[True, True, False]]

@@ -21,7 +21,7 @@ from cs285.envs import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator
 from cs285.infrastructure.replay_buffer import Path, Transitions
 from cs285.policies.base_policy import Memory
-from cs285.policies.sac_policy import LOG_STD_RANGE, SACActor, SACPolicy
+from cs285.policies.sac_policy import LOG_STD_RANGE, STD_FLOOR, SACActor, SACPolicy
 
 LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, 10], np.float32)
 CPU = torch.device("cpu")
@@ -434,3 +434,78 @@ def test_sac_finds_the_optimum_of_a_bandit() -> None:
     grid = torch.linspace(-0.9, 0.9, 19)[:, None]
     values = agent.critic(torch.zeros(19, 1), grid).detach()
     torch.testing.assert_close(values, (-((grid[:, 0] - 0.5) ** 2)).expand(2, -1), atol=0.1, rtol=0)
+
+
+def test_the_acting_policy_scales_observations_like_the_learned_one() -> None:
+    agent, path = make_agent(sac_n_iter=1, sac_policy_averaging=0.5), random_path(20)
+    obs = 50 + 10 * path.obs
+    agent.add_to_replay_buffer([path._replace(obs=obs)], 0)
+    agent.train(0)
+    scaled = agent.acting_policy.scale_obs(torch.as_tensor(obs))
+    assert torch.equal(scaled, agent.policy.scale_obs(torch.as_tensor(obs)))
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def steps_of(optimizer: torch.optim.Optimizer) -> int:
+    return int(next(iter(optimizer.state.values()))["step"])
+
+
+def test_frequencies_count_the_updates_of_all_sac_iterations() -> None:
+    """Two updates per SAC iteration: the actor's are 0, 3 and 6 of 0 to 7."""
+    agent = make_agent(sac_num_agent_train_steps_per_iter=2, sac_actor_update_frequency=3)
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    steps = []
+    for _ in range(4):
+        agent.train_on(agent.draw_real, 1)
+        steps.append(steps_of(agent.actor_optimizer))
+    assert steps == [1, 2, 2, 3]
+
+
+def test_all_updates_of_the_first_iterations_train_only_the_critic() -> None:
+    agent = make_agent(sac_num_agent_train_steps_per_iter=3)
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    agent.train_on(agent.draw_real, 3, critic_iterations=2)
+    assert [steps_of(agent.critic_optimizer), steps_of(agent.actor_optimizer)] == [9, 3]
+
+
+def test_metrics_are_means_over_all_updates() -> None:
+    agent, losses = make_agent(sac_n_iter=4), iter([1.0, 2.0, 4.0, 9.0])
+    agent.add_to_replay_buffer([random_path(20)], 0)
+    agent.update = lambda *args: {"Critic Loss": torch.tensor(next(losses))}
+    assert agent.train(0)["Critic Loss"].tolist() == [4.0]
+
+
+def test_bounds_follow_the_rewards_of_a_batch() -> None:
+    """The quantiles of 0, 1 ... 100 are 1 and 99; a discount of 0.5 doubles them."""
+    agent = make_agent(sac_value_bounds=0.25, sac_discount=0.5)
+    obs, acs = torch.randn(101, 3), torch.rand(101, 2)
+    batch = Transitions(obs, acs, torch.arange(101.0), obs, torch.zeros(101, dtype=torch.bool))
+    agent._step_critic(batch, torch.randn(101, 2))
+    assert agent.critic.bounds is not None
+    assert agent.critic.bounds.bounds.tolist() == pytest.approx([2, 198])
+
+
+@pytest.mark.parametrize(
+    ("form", "raw", "std"),
+    [
+        ("softplus", [1.0, -200.0], [math.log1p(math.e) + STD_FLOOR, STD_FLOOR]),
+        ("exp", [1.0, -200.0], [math.e, math.exp(LOG_STD_RANGE[0])]),
+    ],
+)
+def test_stds_have_a_floor(form: Any, raw: list[float], std: list[float]) -> None:
+    config = SACConfig(sac_size=16, sac_policy_std=form)
+    policy = SACPolicy(3, LOW, HIGH, config, make_generator(0, "p"))
+    with torch.no_grad():
+        policy.network.vector.zero_()
+        policy.network.layers[-1][1].copy_(torch.tensor([0.0, 0.0, *raw]))
+    _, log_std = policy(torch.randn(5, 3))
+    torch.testing.assert_close(log_std, torch.tensor(std).log().expand(5, 2))
+
+
+def test_actions_at_the_limits_stay_in_a_box_that_rounding_would_leave() -> None:
+    """Centre plus half width is one bit above -2.7. The second action cannot vary."""
+    low, high = np.array([-3, 1], np.float32), np.array([-2.7, 1], np.float32)
+    policy = SACPolicy(3, low, high, SACConfig(sac_size=16), make_generator(0, "p"))
+    assert (policy.ac_center + policy.ac_half_range)[0] > policy.ac_high[0]
+    assert policy.to_task(torch.ones(2)).tolist() == high.tolist()
+    torch.testing.assert_close(policy.from_task(torch.from_numpy(high)), torch.tensor([1.0, 0.0]))

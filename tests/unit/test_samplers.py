@@ -241,3 +241,34 @@ def test_no_finite_plan_gives_nan(strategy: str, warm: str) -> None:
     ours = context(strategy, mpc_warm_start=warm)
     plan = PLANNERS[strategy](lambda sequences: returns_of(sequences) * np.nan, ours)
     assert plan.isnan().all()
+
+
+def test_first_population_of_a_warm_started_cem_has_the_std_of_the_box() -> None:
+    recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
+    memory.kept["mean"] = torch.zeros(H, A)
+    flags = {"mpc_num_action_sequences": 4000, "mpc_init_std": 0.1, "mpc_warm_start": "on"}
+    PLANNERS["cem"](recording, context("cem", [memory], cem_iterations=1, **flags))
+    stds = recording.populations[0][0].flatten(0, 1).std(0)
+    torch.testing.assert_close(stds, torch.tensor([0.1, 0.3]), rtol=0.05, atol=0)
+
+
+def test_alpha_weights_the_mean_and_the_std_of_icem() -> None:
+    """With an alpha of 0, all populations have the first mean and std."""
+    recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
+    memory.kept["mean"] = torch.full((H, A), 0.25)
+    flags = {**ICEM, "mpc_num_action_sequences": 2000, "icem_decay": 1.0, "icem_noise_beta": 0.0}
+    ours = context("icem", [memory], **flags, cem_alpha=0.0, mpc_init_std=0.1)
+    PLANNERS["icem"](recording, ours)
+    torch.testing.assert_close(memory.kept["mean"], torch.full((H, A), 0.25))
+    for population in recording.populations:
+        std, mean = torch.std_mean(population[0, :2000].flatten(0, 1), 0)
+        torch.testing.assert_close(mean, torch.full((A,), 0.25), rtol=0, atol=0.02)
+        torch.testing.assert_close(std, torch.tensor([0.1, 0.3]), rtol=0.05, atol=0)
+
+
+def test_the_current_mean_of_icem_is_the_last_candidate() -> None:
+    recording, memory = Recording(), Memory(torch.Generator().manual_seed(0))
+    PLANNERS["icem"](recording, context("icem", [memory], **ICEM))
+    before, last = recording.populations[-2:]
+    elites = before[0, returns_of(before)[0].topk(8).indices]
+    torch.testing.assert_close(last[0, -1], elites.mean(0))  # because alpha is 1

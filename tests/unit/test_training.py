@@ -14,6 +14,7 @@ from cs285.models import training
 from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.models.ff_model import VALIDATION_FLOOR, FFModel
 from cs285.models.training import (
+    _BestWeights,
     _bootstrap_epochs,
     fit_ensemble,
     fit_until_converged,
@@ -453,3 +454,45 @@ def test_sharp_fit_has_the_golden_values_of_the_former_default() -> None:
     vector = model.network.vector.detach()
     assert vector.norm().item() == pytest.approx(18.7977447, rel=1e-5)
     assert vector.double().abs().sum().item() == pytest.approx(1376.756204, rel=1e-5)
+
+
+def test_new_data_loss_is_the_error_of_the_elites_in_the_observation() -> None:
+    model, data = make_model(), make_data(50)
+    model.fit_statistics(data)
+    model.elites.copy_(torch.tensor([3, 1]))
+    errors = (predict(model, data).next_obs - data.next_obs) / model.target_stats.std[:O]
+    found = model.evaluate(data)["New Data Loss"][0]
+    torch.testing.assert_close(found, errors.square().mean(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["probabilistic", "homoscedastic"])
+def test_weights_of_the_best_epoch_include_the_spread(kind: str) -> None:
+    model = make_model(model=kind)
+    best = _BestWeights(model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    best.restore()
+    assert len(before) == 2
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_slow_progress_counts_from_the_last_better_epoch() -> None:
+    """Each loss is 0.6 percentage points lower, so every second one is better by more than 1%."""
+    best = _BestWeights(make_model())
+    better = [best.update(torch.full((4,), loss)) for loss in (1.0, 0.994, 0.988, 0.982, 0.976)]
+    assert better == [True, False, True, False, True]
+    assert best.losses.tolist() == pytest.approx([0.976] * 4)
+
+
+def test_fits_of_a_fixed_length_have_dropout() -> None:
+    replay, losses = ReplayBuffer(200, O, A), []
+    replay.add(make_data(200))
+    for share in ("0", "0.5"):
+        flags = {"holdout_ratio": 0.0, "num_agent_train_steps_per_iter": 1}
+        model = homoscedastic(model_dropout=share, **flags)
+        adam = make_adam(model.parameters(), 1e-3)
+        metrics = training.fit(model, adam, replay, model.config, make_generator(3, "fit"))
+        losses.append(metrics["Training Loss"].item())
+    assert losses[0] != losses[1]
