@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, re.M | re.S)
 AGENT = "An agent"
+SCRIPTS = {AGENT: "hill_climber.py", "A part in a whole run": "my_mb.py"}  # they train
 MOST_LINES = 40  # maximum number of code lines, without imports
 
 
@@ -23,7 +24,7 @@ def test_example(title: str, code: str, tmp_path: Path) -> None:
     ]
     is_import = re.compile(r"(import|from) ")
     assert len([line for line in lines if not is_import.match(line)]) <= MOST_LINES
-    file = tmp_path / ("hill_climber.py" if title == AGENT else "example.py")
+    file = tmp_path / SCRIPTS.get(title, "example.py")
     file.write_text(code)
     flags = {
         "env_name": "Pendulum-v1",
@@ -34,7 +35,7 @@ def test_example(title: str, code: str, tmp_path: Path) -> None:
         "num_workers": 1,
         "data_dir": tmp_path,
     }
-    command = [sys.executable, str(file), *(arguments(**flags) if title == AGENT else [])]
+    command = [sys.executable, str(file), *(arguments(**flags) if title in SCRIPTS else [])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     if title == AGENT:
@@ -42,5 +43,5 @@ def test_example(title: str, code: str, tmp_path: Path) -> None:
         assert "Best Return" in (folder / "progress.csv").read_text()
 
 
-def test_there_are_six_examples() -> None:
-    assert len(SECTIONS) == 6
+def test_there_are_seven_examples() -> None:
+    assert len(SECTIONS) == 7
