@@ -27,7 +27,6 @@ from cs285.config.model import ModelConfig
 from cs285.config.planner import PlannerConfig
 from cs285.envs import inspect_task
 from cs285.infrastructure.pytorch_util import make_generator
-from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.training import fit_ensemble
 from cs285.networks.cpu_tuning import tune_cpu
 from cs285.policies.base_policy import Memory
@@ -99,8 +98,9 @@ def decision(name: str, value: int) -> Callable[[], Any]:
 
 def fit(rows: int) -> Callable[[], Any]:
     agent = MBAgent(inspect_task(ENV), ModelConfig(**MODEL), PlannerConfig(), 1, CPU)
-    data = Transitions(*(column.repeat(-(-rows // 10_000), *[1] * (column.dim() - 1))[:rows]
-                         for column in random_data()))  # fmt: skip
+    copies = -(-rows // 10_000)
+    repeated = random_data().each(lambda c: c.repeat(copies, *[1] * (c.dim() - 1)))
+    data = repeated.between(0, rows)
 
     def work() -> None:
         indices = torch.randint(rows, (FIT_STEPS, 3, 512))

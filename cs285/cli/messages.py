@@ -70,10 +70,11 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
         return type(error)(f"{error}{how_to_resume}")
     if isinstance(error, RunError):
         return error
-    if isinstance(error, SystemExit) or _is_of_task(error):
+    is_of_task = _is_of_task(error)
+    if is_of_task or isinstance(error, SystemExit):
         from cs285.envs.checked_env import describe_error  # imports the simulators
 
-        what = "the task's get_reward" if _is_of_task(error) else "code outside this package"
+        what = "the task's get_reward" if is_of_task else "code outside this package"
         return TaskError(f"{what} raised {describe_error(error)}{how_to_resume}")
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return UsageError(
