@@ -143,7 +143,7 @@ def study(argv: Sequence[str]) -> int:
         "model of the previous checkpoint": before.model_env("random"),
         "model of the last checkpoint": agent.model_env("random"),
     }
-    about: dict[str, Any] = {"env_name": run.env_name, "steps": given.steps}
+    about: dict[str, Any] = {"env_name": run.env_name, "env_steps": agent.env_steps}
     falls: dict[str, list[Episode]] = {}
     for name, env in envs.items():
         episodes = [play(agent, env, given.steps, seed) for seed in range(EPISODES)]
