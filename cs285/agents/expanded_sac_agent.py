@@ -53,7 +53,9 @@ class ExpandedSACAgent(SACAgent):
             rollout = self.expansion.roll_out(policy, obs, draws)
         if critic.bounds is not None:
             soft_rewards = rollout.rewards[0] - temperature * rollout.log_probs[0]
-            critic.bounds.follow(soft_rewards.detach(), config.sac_discount, rollout.valid)
+            critic.bounds.follow(
+                soft_rewards.detach(), config.sac_discount, ~rollout.alive[-1], rollout.valid
+            )
         result = expanded_critic_loss(
             rollout,
             policy.scale_obs(obs),

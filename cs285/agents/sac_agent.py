@@ -237,7 +237,7 @@ class SACAgent(BaseAgent):
         """Take one gradient step on the Q networks and return its metrics, () each."""
         discount = self.config.sac_discount
         if self.critic.bounds is not None:  # no entropy bonus: the stored actions have no density
-            self.critic.bounds.follow(batch.rewards, discount)
+            self.critic.bounds.follow(batch.rewards, discount, batch.terminated)
         result = critic_loss(
             self.policy,
             self.critic,

@@ -52,7 +52,8 @@ def make_agent() -> ExpandedSACAgent:
         with torch.no_grad():
             vector += 0.1 * torch.randn(len(vector), generator=generator)
     assert agent.critic.bounds is not None
-    agent.critic.bounds.follow(torch.linspace(-1, 1, 50), DISCOUNT)
+    no_end = torch.zeros(50, dtype=torch.bool)
+    agent.critic.bounds.follow(torch.linspace(-1, 1, 50), DISCOUNT, no_end)
     return agent
 
 
@@ -140,6 +141,7 @@ def test_an_update_matches_plain_torch() -> None:
         x = torch.where(alive[:, None] > 0, next_x, x)
         acs, log_probs = act(x, draws.noise[t + 1])
     assert 0.2 < alive.mean() < 0.8  # some episodes terminate within the rollout
+    bounds = torch.stack([bounds[0].clamp(max=0), bounds[1].clamp(min=0)])
     last = DISCOUNT**H * alive
 
     pair = values(target, x, acs)[critic_draws.members].amin(0)

@@ -476,13 +476,19 @@ def test_metrics_are_means_over_all_updates() -> None:
 
 
 def test_bounds_follow_the_rewards_of_a_batch() -> None:
-    """The quantiles of 0, 1 ... 100 are 1 and 99; a discount of 0.5 doubles them."""
+    """The quantiles of 0, 1 ... 100 are 1 and 99; a discount of 0.5 doubles them.
+
+    The value of a termination is 0.
+    """
     agent = make_agent(sac_value_bounds=0.25, sac_discount=0.5)
     obs, acs = torch.randn(101, 3), torch.rand(101, 2)
     batch = Transitions(obs, acs, torch.arange(101.0), obs, torch.zeros(101, dtype=torch.bool))
     agent._step_critic(batch, torch.randn(101, 2))
     assert agent.critic.bounds is not None
     assert agent.critic.bounds.bounds.tolist() == pytest.approx([2, 198])
+    batch.terminated[3] = True
+    agent._step_critic(batch, torch.randn(101, 2))
+    assert agent.critic.bounds.bounds.tolist() == pytest.approx([0, 198])
 
 
 @pytest.mark.parametrize(

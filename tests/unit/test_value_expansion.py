@@ -286,26 +286,43 @@ def test_splits_are_even_and_change_at_every_step() -> None:
 def test_bounds_follow_the_quantiles() -> None:
     """The quantiles of 0, 1 ... 100 are 1 and 99; a discount of 0.5 doubles them."""
     bounds = ValueBounds(rate=0.25)
-    bounds.follow(torch.arange(101.0), 0.5)
+    no_end = torch.zeros(101, dtype=torch.bool)
+    bounds.follow(torch.arange(101.0), 0.5, no_end)
     assert bounds.bounds.tolist() == pytest.approx([2, 198])
     outputs = torch.tensor([-1.0, 0.0, 0.5, 1.0])
     assert bounds.scale(outputs).tolist() == pytest.approx([2, 100, 149, 198])
     assert bounds.clip(torch.tensor([-5.0, 20.0, 300.0])).tolist() == pytest.approx([2, 20, 198])
-    bounds.follow(torch.arange(101.0) + 100, 0.5)
+    bounds.follow(torch.arange(101.0) + 100, 0.5, no_end)
     assert bounds.bounds.tolist() == pytest.approx([52, 248])  # a quarter of the way
     diverged = torch.cat([torch.full((50,), -1e12), torch.arange(101.0) + 200])
     for valid in (diverged > 0, diverged > 1e9):  # the second has no valid row: nothing moves
-        bounds.follow(diverged, 0.5, valid)
+        bounds.follow(diverged, 0.5, torch.zeros(151, dtype=torch.bool), valid)
         assert bounds.bounds.tolist() == pytest.approx([139.5, 335.5])
     constant = ValueBounds(rate=0.25)
-    constant.follow(torch.full((9,), 3.0), 0.5)
+    constant.follow(torch.full((9,), 3.0), 0.5, no_end[:9])
     assert constant.scale(outputs).tolist() == pytest.approx([5, 6, 6.5, 7])  # still learnable
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1, (0, 198)), (-1, (-198, 0))])
+def test_bounds_include_the_value_of_a_termination(
+    sign: int, expected: tuple[float, float]
+) -> None:
+    """The quantiles are 2 and 198, or -198 and -2; a termination has the value 0."""
+    rewards, no_end = sign * torch.arange(101.0), torch.zeros(101, dtype=torch.bool)
+    bounds, ended = ValueBounds(rate=0.25), torch.arange(101) == 7
+    bounds.follow(rewards, 0.5, ended, valid=~ended)  # a row that does not count
+    assert 0 not in bounds.bounds
+    bounds.follow(rewards, 0.5, ended)
+    assert bounds.bounds.tolist() == pytest.approx(expected, abs=0.1)
+    bounds.follow(rewards, 0.5, no_end)  # from now on
+    assert bounds.bounds.tolist() == pytest.approx(expected, abs=0.1)
 
 
 def test_bounded_critics_start_at_the_centre_and_clip_targets() -> None:
     _, critic = make_sac(sac_value_bounds=0.1)
     assert critic.bounds is not None
-    critic.bounds.follow(torch.tensor([0.0] * 5 + [1.0] * 5), 0.9)
+    rewards = torch.tensor([0.0] * 5 + [1.0] * 5)
+    critic.bounds.follow(rewards, 0.9, torch.zeros(10, dtype=torch.bool))
     obs, acs = torch.randn(6, 3), torch.randn(6, 2)
     torch.testing.assert_close(critic(obs, acs), torch.full((2, 6), 5.0))
     with torch.no_grad():
