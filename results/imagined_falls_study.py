@@ -1,13 +1,15 @@
 """Study why the final policy of a run of MBPO falls: the model's part and the critic's.
 
     python results/imagined_falls_study.py LOGDIR [--steps 500] [--refit_steps 8000]
+        [--critic_updates 0]
 
 LOGDIR is the log folder of the run. The policy of the last checkpoint acts in the task, in the
-model of the previous checkpoint, which the policy learned from, and in the model of the last
-checkpoint, which is fitted to the newest data, too. A random member predicts each step. For states
-before the falls in the task, the script compares the return that followed, the critic's value, and
-the return in the model of the previous checkpoint. It repeats this with the model of the last
-checkpoint after a longer fit. It writes results/study/imagined_falls_NAME.json.
+model of the previous checkpoint, and in the model of the last one. (If the run refits in every
+iteration, the policy learned from the latter. If an iteration is one env step and checkpoints
+follow a fit, it learned from the former.) A random member predicts each step. For states before the
+falls in the task, the script compares the return that followed, the critic's value, and the return
+in each of the two models. It repeats this with the model of the last checkpoint after a longer fit,
+and after more updates of the critic only. It writes results/study/imagined_falls_NAME.json.
 """
 
 from __future__ import annotations
@@ -124,11 +126,20 @@ def refit(mb_agent: MBAgent, steps: int) -> float:
     return round(float(metrics["Training Loss"][-100:].mean()), 5)
 
 
+def train_critic(mbpo: MBPOAgent, updates: int) -> None:
+    """Do updates of the critic only, as after a fit, with the same model and policy."""
+    sac = mbpo.sac_agent
+    mbpo.next_fit = sac.iterations_done + updates
+    mbpo.rows_drawn = mbpo.real_rows_drawn = 0
+    sac.train_on(mbpo.draw_mixed, updates, critic_iterations=updates)
+
+
 def study(argv: Sequence[str]) -> int:
     parser = OneLineParser(prog=SCRIPT, description=__doc__)
     parser.add_argument("folder", type=Path, metavar="LOGDIR")
     parser.add_argument("--steps", type=whole_number(1), default=500, metavar="N")
     parser.add_argument("--refit_steps", type=whole_number(0), default=8000, metavar="N")
+    parser.add_argument("--critic_updates", type=whole_number(0), default=0, metavar="N")
     given = parser.parse_args(argv)
     rebuilt, earlier = (
         rebuild(given.folder, no_gpu=True, checkpoint=which) for which in ("last", "previous")
@@ -154,8 +165,14 @@ def study(argv: Sequence[str]) -> int:
     if (bounds := mbpo.sac_agent.critic.bounds) is not None:
         about["bounds of the critic's targets"] = [round(b, 1) for b in bounds.bounds.tolist()]
     sac, mb_agent = mbpo.sac_agent, mbpo.mb_agent
-    found = before_falls(sac, earlier.agent.mb_agent, falls["task"])
-    about["before the falls in the task"] = found
+    for which, tested in (("previous", earlier.agent.mb_agent), ("last", mb_agent)):
+        found = before_falls(sac, tested, falls["task"])
+        about[f"before the falls in the task, by the model of the {which} checkpoint"] = found
+    if given.critic_updates > 0:
+        train_critic(mbpo, given.critic_updates)
+        about["before the falls in the task, after more critic updates"] = before_falls(
+            sac, mb_agent, falls["task"]
+        )
     if given.refit_steps > 0:
         about["refit"] = {"training loss": refit(mb_agent, given.refit_steps)}
         about["refit"]["before the falls in the task"] = before_falls(sac, mb_agent, falls["task"])

@@ -96,7 +96,8 @@ class SACConfig:
         0.0,
         "limit target values to bounds that follow, at this rate per update, the 1% and 99% "
         "quantiles of reward / (1 - discount), and scale the Q networks by the bounds; with "
-        "--mbpo_value_expansion, rewards include the entropy bonus; 0: no bounds",
+        "--mbpo_value_expansion, rewards include the entropy bonus; once an episode has "
+        "terminated, the bounds include 0; 0: no bounds",
         check=UNIT,
     )
     sac_obs_scaling: str = flag(
