@@ -42,10 +42,10 @@ FIT_STEPS, HORIZON, EPISODES, STRIDE = 3000, 50, 3, 7
 COLUMNS = ("env_steps", "seed", "data", "horizon", "error", "spread", "no_change")
 
 
-def fit_new(data: Transitions, like: FFModel, config: ModelConfig, seed: int) -> FFModel:
+def fit_new(data: Transitions, learns_reward: bool, config: ModelConfig, seed: int) -> FFModel:
     """Return a new ensemble with the settings in `config`, fitted to `data` (B rows) only."""
-    sizes, init = (like.ob_dim, data.acs.shape[1]), make_generator(seed, "study init")
-    model = FFModel(*sizes, config, like.learns_reward, init)
+    sizes, init = (data.obs.shape[1], data.acs.shape[1]), make_generator(seed, "study init")
+    model = FFModel(*sizes, config, learns_reward, init)
     replay = ReplayBuffer(len(data.rewards), *sizes)
     replay.add(data)
     optimizer = make_adam(model.parameters(), config.learning_rate)
@@ -73,7 +73,7 @@ def study(argv: Sequence[str]) -> int:
     config, task, env = rebuilt.config, rebuilt.task, rebuilt.env
     model_config = dataclasses.replace(config.model, num_agent_train_steps_per_iter=FIT_STEPS)
     agent = agent_of(rebuilt, MBAgent, folder)
-    replay, trained = agent.replay_buffer.all(), agent.model
+    replay, learns_reward = agent.replay_buffer.all(), agent.task_model.learns_reward
     keys = [EpisodeKey(1, "study", 0, number) for number in range(EPISODES)]
     policies = {
         "policy": rebuilt.agent.eval_policies["Eval"],
@@ -87,7 +87,7 @@ def study(argv: Sequence[str]) -> int:
     for env_steps in SIZES:
         data = replay.between(0, env_steps)
         for seed in SEEDS:
-            model = fit_new(data, trained, model_config, seed)
+            model = fit_new(data, learns_reward, model_config, seed)
             for name, each in paths.items():
                 loop = open_loop_errors(model, each, HORIZON, STRIDE)
                 # All models share one unit, the std of the whole replay buffer, to be comparable.
