@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,10 @@ class ValueBounds(nn.Module):
         self.register_buffer("bounds", torch.zeros(2))  # lower, upper
         self.register_buffer("is_set", torch.tensor(False))
         self.register_buffer("has_end", torch.tensor(False))  # an episode has terminated
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}has_end", torch.tensor(False))  # old checkpoints lack it
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
     def follow(

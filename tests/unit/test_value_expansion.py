@@ -318,6 +318,19 @@ def test_bounds_include_the_value_of_a_termination(
     assert bounds.bounds.tolist() == pytest.approx(expected, abs=0.1)
 
 
+def test_bounds_load_a_state_without_terminations() -> None:
+    """Checkpoints from before the bounds included 0 have no `has_end`."""
+    _, old = make_sac(sac_value_bounds=0.1)
+    state = old.state_dict()
+    del state["bounds.has_end"]
+    _, critic = make_sac(sac_value_bounds=0.1)
+    assert critic.bounds is not None
+    critic.bounds.has_end.fill_(True)
+    critic.load_state_dict(state)
+    assert not critic.bounds.has_end
+    assert "bounds.has_end" not in state
+
+
 def test_bounded_critics_start_at_the_centre_and_clip_targets() -> None:
     _, critic = make_sac(sac_value_bounds=0.1)
     assert critic.bounds is not None
