@@ -199,7 +199,7 @@ def _copy(file: Path, target: Path) -> None:
 def _settings(text: str, files: Sequence[str]) -> str:
     """Return pyproject.toml for a copy: the linters accept what blanks leave behind."""
     section = "[tool.ruff.lint.per-file-ignores]\n"
-    folders = 'files = ["cs285", "scripts", "benchmarks"]'
+    folders = 'files = ["cs285", "scripts", "benchmarks", "results"]'
     assert text.count(section) == text.count(folders) == 1
     ignores = "".join(f'"cs285/{file}" = {IGNORED}\n' for file in files)
     text = text.replace(section, section + ignores).replace(folders, 'files = ["cs285", "scripts"]')
