@@ -116,7 +116,16 @@ def describe_problem(
     reset fails.
     """
     env = make_env(task_id)
-    declared, O = Declared(env, task_id[0]), task.ob_dim
+    try:
+        return _describe(env, task_id[0], task, settings, device)
+    finally:
+        close_env(env)
+
+
+def _describe(
+    env: gym.Env, env_name: str, task: TaskSpec, settings: PilcoSettings, device: torch.device
+) -> Problem:
+    declared, O = Declared(env, env_name), task.ob_dim
     text, must_be = settings.pilco_angle_dims, f"different dimensions below {O}"
     if text is None:
         dims = declared.get("angle_dims", must_be, lambda dims: _are_different(dims, O), ())
@@ -145,7 +154,6 @@ def describe_problem(
         start_mean, cov = starts.mean(0), starts.mT.cov().reshape(task.ob_dim, task.ob_dim)
         # Equal or constant columns have no Cholesky factor without a ridge.
         start_factor = torch.linalg.cholesky(cov + torch.diag(RIDGE * cov.diagonal() + TINY))
-    close_env(env)
     noise = numbers(settings.pilco_noise)
     if len(noise) not in (1, task.ob_dim):
         raise UsageError(

@@ -59,10 +59,12 @@ def with_column(flag: str, name: str, runs: Sequence[Run], notify: Notify = sile
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Return the script and the flags that identify the setting of a run, if known."""
-    script = {"script": run.config["script"]} if "script" in run.config else {}
+    """Return the script, the agent and the flags that identify the setting of a run, if known."""
+    entry = {name: run.config[name] for name in ("script", "agent") if name in run.config}
+    if ":" not in entry.get("agent", ":"):
+        del entry["agent"]  # the script tells it, and old runs lack it
     flags = run.config.get("flags", {})
-    return script | {name: value for name, value in flags.items() if name not in VARY_WITHIN}
+    return entry | {name: value for name, value in flags.items() if name not in VARY_WITHIN}
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:

@@ -63,8 +63,8 @@ def rebuild(
     task = inspect_task(run.task, flags.get("learned_reward", False))
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     agent = entry.build(config, task, device)
-    env = make_env(run.task, run.ep_len)
-    return Rebuilt(config, task, env, agent, *_restore(folder, agent, device, checkpoint))
+    restored = _restore(folder, agent, device, checkpoint)
+    return Rebuilt(config, task, make_env(run.task, run.ep_len), agent, *restored)
 
 
 def agent_of(run: Rebuilt, kind: type[A], folder: Path) -> A:

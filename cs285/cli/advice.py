@@ -39,7 +39,7 @@ class Advice:
         self.sac_batch = sac.sac_train_batch_size if sac else 0
         pilco = getattr(config, "pilco", None)
         self.most_rows = pilco.pilco_max_rows if pilco else None
-        self.rows = 0  # collected in this session
+        self.rows = 0  # collected so far
         self.get_reward = task.get_reward
         if model is not None and TaskModel.of(task, model).learns_reward:
             self.get_reward = None

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -21,25 +20,12 @@ from typing import Any, NamedTuple
 
 from cs285.agents.registry import AgentEntry, check_trust, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
-from cs285.cli.script import (
-    add_trust_flag,
-    fail,
-    ignore_interrupts,
-    no_processes_left,
-    prepare_output,
-)
+from cs285.cli.script import add_trust_flag, no_processes_left, prepare_output, run_script
 from cs285.config import flags as flag_tools
 from cs285.config import presets
 from cs285.config.ineffective import describe_ineffective
 from cs285.infrastructure.default_dtype import float32_default
-from cs285.infrastructure.errors import (
-    UNGUARDED,
-    InterruptedRunError,
-    RunError,
-    UsageError,
-    as_no_memory,
-    printable,
-)
+from cs285.infrastructure.errors import UNGUARDED, UsageError, as_no_memory, printable
 from cs285.infrastructure.interrupts import import_torch
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.recording.tracking import check_installed
@@ -77,25 +63,12 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
         # A worker imports the user's script, which calls this function without a guard.
         os._exit(UNGUARDED)
     entry = find_agent(agent)
-    try:
-        execute(entry, argv)
-    except UsageError as error:
-        return fail(entry.script, str(error), error.exit_code)
-    except RunError as error:  # the message of a WorkerError has several lines
-        if isinstance(error, InterruptedRunError):
-            ignore_interrupts()
-        print(f"{entry.script}: error: {printable(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        ignore_interrupts()
-        first = error.__context__  # if this is the second Ctrl-C
-        is_second = isinstance(first, InterruptedRunError)
-        message = (
-            f"error: {printable(str(first))}" if is_second else "interrupted before the run started"
-        )
-        print(f"{entry.script}: {message}", file=sys.stderr)
-        return InterruptedRunError.exit_code
-    return 0
+
+    def work(words: Sequence[str]) -> int:
+        execute(entry, words)
+        return 0
+
+    return run_script(entry.script, work, argv)
 
 
 @float32_default()
@@ -150,8 +123,8 @@ def start_run(entry: AgentEntry, config: Any, callback: Callback | None = None) 
     folder = create_run_folder(
         run.data_dir, run.exp_name, run.env_name, entry.script, entry.full_name, flags
     )
-    print(f"logging to {folder}", flush=True)
     try:
+        print(f"logging to {folder}", flush=True)
         _train(entry, config, folder, prepared, callback=callback)
     except BaseException:  # for example, the disk is full
         if not has_results(folder):
@@ -181,11 +154,14 @@ def resume(
         if file.is_symlink():  # the run would write to another file
             raise UsageError(f"{about}: its {file.name} is a link; must be a log folder without it")
     saved = content["flags"]
-    if content["script"] != entry.script:
-        raise UsageError(
-            f"{about}: it is a run of {shortened(content['script'])}; must be a run of "
-            f"{entry.script}"
-        )
+    for found, wanted in (
+        (content["script"], entry.script),
+        (content.get("agent", entry.full_name), entry.full_name),
+    ):
+        if found != wanted:
+            raise UsageError(
+                f"{about}: it is a run of {shortened(found)}; must be a run of {wanted}"
+            )
     free = flag_tools.flags_free_on_resume(entry.config_class)
     for name, value in given.items():
         if name not in free and value != saved.get(name):
@@ -310,7 +286,7 @@ def _train(
     from cs285.policies.base_policy import RandomPolicy
 
     run, (task, device, ep_len) = config.run, prepared
-    interrupts, trainer = Interrupts(), None
+    interrupts, trainer, advice = Interrupts(), None, Advice(config, task)
     env_factory = functools.partial(make_env, run.task, run.ep_len)
     collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
     try:
@@ -330,12 +306,13 @@ def _train(
                 env_factory=env_factory,
                 render_env_factory=functools.partial(env_factory, render_mode="rgb_array"),
                 device=device,
-                advise=Advice(config, task),
+                advise=advice,
                 callback=callback,
                 which_checkpoint=resumed_from or LAST,
                 interrupts=interrupts,
                 get_success=task.get_success,
             )
+            advice.rows = trainer.counters.env_steps
             first = trainer.counters.next_iteration
             if resumed_from and first < run.n_iter:
                 record_resume(folder, flag_tools.to_flat(config), first)

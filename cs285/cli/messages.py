@@ -19,6 +19,7 @@ from cs285.infrastructure.errors import (
     UsageError,
     WorkerError,
     as_no_memory,
+    describe_error,
 )
 from cs285.infrastructure.run_folder import CHECKPOINT, imports_modules
 
@@ -72,8 +73,6 @@ def _as_run_error(error: BaseException, folder: Path, how_to_resume: str) -> Run
         return error
     is_of_task = _is_of_task(error)
     if is_of_task or isinstance(error, SystemExit):
-        from cs285.envs.checked_env import describe_error  # imports the simulators
-
         what = "the task's get_reward" if is_of_task else "code outside this package"
         return TaskError(f"{what} raised {describe_error(error)}{how_to_resume}")
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:

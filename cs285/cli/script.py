@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cs285.infrastructure.errors import InterruptedRunError, RunError, UsageError, one_line
+from cs285.infrastructure.errors import (
+    InterruptedRunError,
+    RunError,
+    UsageError,
+    WorkerError,
+    one_line,
+    printable,
+)
 
 
 def run_script(
@@ -25,13 +32,18 @@ def run_script(
     try:
         with no_processes_left():
             return work(sys.argv[1:] if argv is None else argv)
+    except WorkerError as error:
+        print(f"{script}: error: {printable(str(error))}", file=sys.stderr)  # has several lines
+        return error.exit_code
     except RunError as error:
         if isinstance(error, InterruptedRunError):
             ignore_interrupts()
         return fail(script, str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         ignore_interrupts()
-        return fail(script, "interrupted", InterruptedRunError.exit_code)
+        first = error.__context__  # if this is the second Ctrl-C
+        message = str(first) if isinstance(first, InterruptedRunError) else "interrupted"
+        return fail(script, message, InterruptedRunError.exit_code)
     except BrokenPipeError:
         drop_output()
         return fail(script, "stdout was closed", RunError.exit_code)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import CheckedEnv, describe_error, name_of
+from cs285.envs.checked_env import CheckedEnv, name_of
 from cs285.infrastructure.default_dtype import dtype_of_tasks
-from cs285.infrastructure.errors import DivergedError, RunError, VideoError
+from cs285.infrastructure.errors import DivergedError, RunError, VideoError, describe_error
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator
 from cs285.infrastructure.replay_buffer import Path
 from cs285.policies.base_policy import Memory, Policy

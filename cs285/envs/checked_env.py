@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 
 from cs285.envs.env_watch import RESET, THIS_PROCESS, describe_call
 from cs285.infrastructure.default_dtype import dtype_of_tasks
-from cs285.infrastructure.errors import NoMemoryError, RunError, TaskError
+from cs285.infrastructure.errors import (
+    LONGEST_TEXT,
+    NoMemoryError,
+    RunError,
+    TaskError,
+    describe_error,
+    message_of,
+)
 from cs285.infrastructure.interrupts import UserInterrupt
 
 # What code of a task may raise: sys.exit is not the end of a run.
 FAILURES = (Exception, SystemExit, GeneratorExit)
 # A run's metrics of the episodes, which no success criterion may have as its name.
 RETURN_STATISTICS = ("AverageReturn", "StdReturn", "MaxReturn", "MinReturn", "AverageEpLen")
-LONGEST_TEXT = 200  # characters of an environment's own message
 STEP_RULE = "a tuple (observation, reward, terminated, truncated, info)"
 NO_CHILDREN = "daemonic processes are not allowed"  # multiprocessing's error, in a worker process
 _not_closed: set[str] = set()  # tasks whose `close` has failed in this process
@@ -170,22 +176,6 @@ def close_env(env: gym.Env) -> None:
                 "run is not affected; fix the environment",
                 file=sys.stderr,
             )
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the type of an exception, its message, and the line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    text = message_of(error)[:LONGEST_TEXT]
-    return f"{type(error).__name__}{f' ({text})' * bool(text)}{place}"
-
-
-def message_of(error: BaseException) -> str:
-    """Return the message of an exception in one line, or "" if it has none or cannot print it."""
-    try:
-        return " ".join(str(error).split())
-    except Exception:  # of a third party's __str__
-        return ""
 
 
 def _remedy(error: BaseException) -> str:

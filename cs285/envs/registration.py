@@ -14,17 +14,10 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from cs285.envs.checked_env import (
-    FAILURES,
-    CheckedEnv,
-    close_env,
-    describe_error,
-    judge,
-    message_of,
-)
+from cs285.envs.checked_env import FAILURES, CheckedEnv, close_env, judge
 from cs285.envs.terminations import TERMINATIONS, TerminationFunction
 from cs285.infrastructure.default_dtype import dtype_of_tasks
-from cs285.infrastructure.errors import TaskError, UsageError
+from cs285.infrastructure.errors import TaskError, UsageError, describe_error, message_of
 from cs285.infrastructure.run_folder import FROM_PYTHON
 
 HOMEWORK_EP_LEN = {"cheetah-cs285-v0": 500, "obstacles-cs285-v0": 100, "reacher-cs285-v0": 200}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,7 @@ import torch
 from cs285.infrastructure.errors import RunError, UsageError
 from cs285.infrastructure.files import open_regular
 from cs285.infrastructure.interrupts import delayed_interrupts
+from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.run_folder import (
     CONFIG,
     PREVIOUS,
@@ -22,7 +23,7 @@ from cs285.infrastructure.run_folder import (
 )
 
 FORMAT = "cs285 checkpoint 5"
-# What torch.load reads without running code, apart from lists, tuples and dictionaries.
+# What torch.load reads without running code: these types, but not their subclasses.
 PLAIN = (torch.Tensor, torch.nn.Parameter, bool, int, float, complex, str, bytes, type(None))
 
 
@@ -59,32 +60,25 @@ def save_checkpoint(
     content.
     """
     _check_plain(state, "")
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with delayed_interrupts(), temporary.open("wb") as stream:
-            sink = _Sink(stream)
-            whole = {"format": FORMAT, "run_id": owner, "state": state}
-            torch.save(whole, sink)  # type: ignore[arg-type]
-            if sink.error is not None:
-                raise sink.error
-            stream.flush()
-            os.fsync(stream.fileno())
-            if previous is not None and file.exists():
-                _keep(file, previous)
-            temporary.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with delayed_interrupts(), replacing(file, "wb") as stream:
+        sink = _Sink(stream)
+        whole = {"format": FORMAT, "run_id": owner, "state": state}
+        torch.save(whole, sink)  # type: ignore[arg-type]
+        if sink.error is not None:
+            raise sink.error
+        stream.flush()
+        os.fsync(stream.fileno())
+        if previous is not None and file.exists():
+            _keep(file, previous)
 
 
 def _check_plain(value: Any, place: str) -> None:
     """Raise RunError, with the `place` in the state, if a value is not plain."""
-    if isinstance(value, dict):
+    if type(value) in (dict, OrderedDict, Counter):
         for key, inner in value.items():
             _check_plain(key, f"{place} key {key!r}")
             _check_plain(inner, f"{place}[{key!r}]")
-    elif isinstance(value, list | tuple):
+    elif type(value) in (list, tuple):
         for number, inner in enumerate(value):
             _check_plain(inner, f"{place}[{number}]")
     elif type(value) not in PLAIN:

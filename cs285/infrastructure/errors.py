@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 UNGUARDED = 86  # exit code of a worker whose import of the main module would start a run
 NO_MEMORY = (  # parts of torch's messages, on CPU and GPU
     "allocate memory",
@@ -11,6 +14,7 @@ NO_MEMORY = (  # parts of torch's messages, on CPU and GPU
 )
 
 LONGEST_LINE = 2000
+LONGEST_TEXT = 200  # characters of an exception's own message
 
 
 def printable(text: str) -> str:
@@ -99,3 +103,19 @@ def as_no_memory(error: BaseException) -> NoMemoryError | None:
         "example --size, --train_batch_size, --mpc_num_action_sequences, --mpc_horizon, "
         "--mbpo_model_buffer_size or --pilco_basis"
     )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type of an exception, its message, and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    text = message_of(error)[:LONGEST_TEXT]
+    return f"{type(error).__name__}{f' ({text})' * bool(text)}{place}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception in one line, or "" if it has none or cannot print it."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # of a third party's __str__
+        return ""

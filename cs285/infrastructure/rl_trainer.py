@@ -18,10 +18,16 @@ from cs285.collection.collector import Collector
 from cs285.collection.continuing_collector import ContinuingCollector
 from cs285.collection.episodes import MAX_ENV_SEED, EnvFactory, EpisodeKey, film
 from cs285.config.run import RunConfig
-from cs285.envs.checked_env import close_env, message_of
+from cs285.envs.checked_env import close_env
 from cs285.envs.registration import SuccessFunction
 from cs285.infrastructure.checkpoint import read_checkpoint, save_checkpoint
-from cs285.infrastructure.errors import DivergedError, RunError, UsageError, VideoError
+from cs285.infrastructure.errors import (
+    DivergedError,
+    RunError,
+    UsageError,
+    VideoError,
+    message_of,
+)
 from cs285.infrastructure.interrupts import Interrupts
 from cs285.infrastructure.logger import Logger, read_rows, to_floats
 from cs285.infrastructure.pytorch_util import derive_seed, make_generator, to_numpy
@@ -267,14 +273,14 @@ class RL_Trainer:
             "Train_EnvstepsSoFar": float(counters.env_steps),
             "TimeSinceStart": time.monotonic() - self._started,
         }
+        if counters.initial_return is not None:
+            scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
         if taken := scalars.keys() & metrics.keys():
             raise RunError(
                 f"the agent returned the metric {min(taken)}; must have another name, because the "
                 "trainer logs this one"
             )
         scalars |= metrics
-        if counters.initial_return is not None:
-            scalars["Initial_DataCollection_AverageReturn"] = counters.initial_return
         with self.stopwatch.phase("log"):
             self.logger.record(scalars, iteration, self.config.verbose)
         if self.agent.forecast is not None:

@@ -35,7 +35,7 @@ class DiagnosisConfig:
     horizon: int | None = flag_tools.flag(
         None,
         "horizon of the open-loop predictions, in env steps (default: twice the run's "
-        "--mpc_horizon; 50 for MBPO)",
+        "--mpc_horizon; 50 for MBPO, 20 for PILCO)",
         check=flag_tools.COUNT,
     )
     output: str | None = flag_tools.flag(

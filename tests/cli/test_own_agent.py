@@ -106,6 +106,10 @@ def test_flags_that_need_weights(run_toy: Run, capsys: pytest.CaptureFixture[str
         ({"Best Return": 1.0}, "the metric Best Return as float of shape (); must be a tensor"),
         ({"B": torch.zeros(0)}, "the metric B as Tensor of shape torch.Size([0]); must be"),
         ({"Eval_AverageReturn": torch.ones(1)}, "the metric Eval_AverageReturn; must have another"),
+        (
+            {"Initial_DataCollection_AverageReturn": torch.ones(1)},
+            "the metric Initial_DataCollection_AverageReturn; must have another",
+        ),
     ],
 )
 def test_metrics_that_cannot_be_logged(
@@ -147,6 +151,16 @@ def test_two_modules_may_use_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cs285.agents.registry.AGENTS", AGENTS | {other.full_name: other})
     assert find_agent(NAME) is toy and find_agent("tests.toys:toy") is other
     assert find_agent("toy") is other  # the newest
+
+
+def test_a_run_is_resumed_by_its_own_agent_only(
+    run_toy: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_toy(n_iter=2)
+    other = replace(find_agent(NAME), name="other")
+    monkeypatch.setitem(AGENTS, other.full_name, other)
+    assert exit_code_of(launch, other.full_name, ["--resume", str(folder), "--n_iter", "3"]) == 2
+    assert f"it is a run of {NAME}; must be a run of {other.full_name}" in capsys.readouterr().err
 
 
 def test_diagnose_finds_the_agent_in_config_json(run_toy: Run) -> None:

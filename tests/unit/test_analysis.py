@@ -205,6 +205,17 @@ def test_runs_of_different_scripts_are_different_settings() -> None:
     }
 
 
+def test_runs_of_different_agents_in_one_module_are_different_settings() -> None:
+    runs = [make_run("todo", [0, 1], [0, 0], seed=seed, size=8) for seed in (1, 2, 3)]
+    for run, agent in zip(runs, ("mine:one", "mine:two", "mine:two"), strict=True):
+        run.config.update(script="mine.py", agent=agent)
+    groups = group_seeds(runs)
+    assert {key: len(members) for key, members in groups.items()} == {
+        "todo agent=mine:one": 1,
+        "todo agent=mine:two": 2,
+    }
+
+
 def test_csv_and_event_file_of_a_run_have_equal_columns(tmp_path: Path) -> None:
     logger = Logger(tmp_path)
     logger.record({EVAL_RETURN: 1.5, ENV_STEPS: 100.0}, 0)

@@ -4,6 +4,7 @@ import resource
 import signal
 import tracemalloc
 import zipfile
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,6 +158,8 @@ def test_loading_never_runs_code(tmp_path: Path, save: Any) -> None:
         ({"a": [1.0, np.float64(2)]}, r"state\['a'\]\[1\], which is a float64; must be"),
         ({np.int64(1): 2}, r"state key .*1.*, which is a int64; must be"),
         ({"a": (None, np.zeros(2))}, r"state\['a'\]\[1\], which is a ndarray; must be"),
+        ({"a": defaultdict(list)}, r"state\['a'\], which is a defaultdict; must be"),
+        ({"a": torch.ones(2).max(0)}, r"state\['a'\], which is a max; must be"),
     ],
 )
 def test_values_that_loading_would_refuse_are_not_saved(
@@ -166,6 +169,12 @@ def test_values_that_loading_would_refuse_are_not_saved(
     with pytest.raises(RunError, match=f"cannot save {place}"):
         save_checkpoint(tmp_path / "c.pt", value)
     assert set(load_checkpoint(tmp_path / "c.pt", "cpu")) == set(STATE)
+
+
+def test_dictionaries_that_loading_knows(tmp_path: Path) -> None:
+    state = {"a": OrderedDict(b=1), "c": Counter("aab")}
+    save_checkpoint(tmp_path / "c.pt", state)
+    assert load_checkpoint(tmp_path / "c.pt", "cpu") == state
 
 
 def test_full_disk_raises_its_error_and_keeps_the_old_file(tmp_path: Path) -> None:

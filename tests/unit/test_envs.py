@@ -12,11 +12,11 @@ from gymnasium.utils.env_checker import check_env
 
 import cs285.envs
 from cs285.envs.action_repeat import ActionRepeat
-from cs285.envs.checked_env import CheckedEnv, describe_error
+from cs285.envs.checked_env import CheckedEnv
 from cs285.envs.cheetah import HalfCheetahEnv
 from cs285.envs.obstacles import Obstacles
 from cs285.envs.reacher import Reacher7DOFEnv
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import UsageError, describe_error
 from tests.toys import LinearReach
 
 IDS = list(cs285.envs.HOMEWORK_EP_LEN)

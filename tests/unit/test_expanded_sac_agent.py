@@ -53,7 +53,7 @@ def make_agent() -> ExpandedSACAgent:
             vector += 0.1 * torch.randn(len(vector), generator=generator)
     assert agent.critic.bounds is not None
     no_end = torch.zeros(50, dtype=torch.bool)
-    agent.critic.bounds.follow(torch.linspace(-1, 1, 50), DISCOUNT, no_end)
+    agent.critic.bounds.follow(torch.linspace(3, 5, 50), DISCOUNT, no_end)  # 0 is outside
     return agent
 
 
@@ -169,3 +169,19 @@ def test_an_update_matches_plain_torch() -> None:
     assert_layers(agent.policy.network, policy)
     assert_layers(agent.acting_policy.network, mixed(acting, policy, RATES["averaging"]))
     torch.testing.assert_close(agent.log_temperature.detach(), log_temperature.detach())
+
+
+def test_rows_that_diverge_do_not_move_the_bounds() -> None:
+    agent = make_agent()
+    rows = 0.7 * torch.randn(1, B, 8, generator=torch.Generator().manual_seed(1))
+    ((obs, draws, critic_draws),) = agent._batches(rows, 0)
+    obs[0] = 1e12
+    rollout = agent.expansion.roll_out(agent.policy, obs, draws)
+    soft_rewards = rollout.rewards[0] - 0.3 * rollout.log_probs[0]
+    expected = copy.deepcopy(agent.critic.bounds)
+    assert expected is not None
+    assert not rollout.valid[0]
+    assert rollout.valid[1:].all()
+    expected.follow(soft_rewards[1:].detach(), DISCOUNT, ~rollout.alive[-1, 1:])
+    agent._update(obs, draws, critic_draws, moves_target=True, trains_actor=True)
+    torch.testing.assert_close(agent.critic.bounds.bounds, expected.bounds)  # type: ignore[union-attr]

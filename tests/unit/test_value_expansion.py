@@ -353,7 +353,8 @@ def test_target_value_is_the_minimum_of_the_drawn_networks() -> None:
     members = torch.tensor([3, 1])
     expected = torch.minimum(critic(obs, acs)[3], critic(obs, acs)[1])
     torch.testing.assert_close(critic.target_value(obs, acs, members), expected)
-    assert all(mask is not None and mask.shape == (5, 6, 16) for mask in draws[0].masks)
+    assert [mask.shape for mask in draws[0].masks if mask is not None] == [(5, 6, 16)] * 2
+    assert make_sac(sac_critic_layer_norm=0.25)[1].network.eps == (0.25, 0.25)
     assert make_sac()[1].draw(6, generator) == CriticDraws()
 
 

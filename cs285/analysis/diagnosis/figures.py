@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from cs285.analysis.diagnosis.model_error import OpenLoop, observations, rms
 from cs285.analysis.diagnosis.plan_check import Agreement, Findings, PlanCheck
 from cs285.envs import make_env
-from cs285.envs.checked_env import close_env, message_of
+from cs285.envs.checked_env import close_env
 from cs285.envs.obstacles.drawing import draw_obstacles
-from cs285.infrastructure.errors import UsageError
+from cs285.infrastructure.errors import UsageError, message_of
 from cs285.infrastructure.recording.rendering import choose_renderer
 from cs285.infrastructure.recording.video import Frames, write_video
 from cs285.infrastructure.replay_buffer import Path

@@ -74,6 +74,7 @@ class EventFile:
             self._writer.write(data)
         self._writer.flush()
         temporary.replace(self.path)  # the open file follows its new name
+        self._kept = []  # they may be megabytes of videos
 
     def add_scalars(self, scalars: dict[str, float], step: int) -> None:
         """Append one event with all scalars of this step."""
