@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from cs285.infrastructure.run_folder import provenance
+from cs285.infrastructure.provenance import provenance
 from cs285.networks.cpu_tuning import SWITCH, tune_cpu
 
 PEERS = ("stable-baselines3", "sbx-rl", "jax", "mbrl")

@@ -23,7 +23,7 @@ import gymnasium as gym
 from stable_baselines3 import SAC, __version__
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from cs285.infrastructure.run_folder import describe_run
+from cs285.infrastructure.provenance import describe_run
 
 EVERY, EPISODES = 5000, 5
 

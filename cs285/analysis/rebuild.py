@@ -14,6 +14,7 @@ from cs285.infrastructure.run_folder import (
     WHICH,
     checkpoint_name,
     checkpoints_in,
+    has_checkpoint,
     read_config,
 )
 
@@ -34,7 +35,7 @@ class Rebuilt(NamedTuple):
 
 def best_if_alone(folder: str | Path) -> str:
     """Return "last", or "best" for a folder that has only what acting needs."""
-    return "last" if any((Path(folder) / name).exists() for name in WHICH.values()) else "best"
+    return "last" if has_checkpoint(Path(folder)) else "best"
 
 
 def rebuild(

@@ -27,6 +27,7 @@ from cs285.config.ineffective import describe_ineffective
 from cs285.infrastructure.default_dtype import float32_default
 from cs285.infrastructure.errors import UNGUARDED, UsageError, as_no_memory, printable
 from cs285.infrastructure.interrupts import import_torch
+from cs285.infrastructure.lock import lock_folder
 from cs285.infrastructure.recording.rendering import choose_renderer, disable_renderer
 from cs285.infrastructure.recording.tracking import check_installed
 from cs285.infrastructure.run_folder import (
@@ -35,7 +36,6 @@ from cs285.infrastructure.run_folder import (
     WHICH,
     create_run_folder,
     has_results,
-    lock_folder,
     read_config,
     record_resume,
 )

@@ -21,7 +21,7 @@ from cs285.infrastructure.errors import (
     as_no_memory,
     describe_error,
 )
-from cs285.infrastructure.run_folder import CHECKPOINT, imports_modules
+from cs285.infrastructure.run_folder import CHECKPOINT, flags_of, modules_in
 
 PACKAGE = Path(__file__).parents[1]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
@@ -52,7 +52,7 @@ def _how_to_resume(folder: Path, lost: int) -> str:
     if not (folder / CHECKPOINT).exists():
         return "; nothing was saved"
     # The run imported the module of MODULE:NAME, so its user trusts it.
-    trust = " --trust" if imports_modules(folder) else ""
+    trust = " --trust" if modules_in(flags_of(folder)) else ""
     repeated = f", which repeats {lost} unsaved iteration{'s' * (lost > 1)}"
     return f"; continue with --resume {folder}{trust}{repeated * (lost > 0)}"
 

@@ -57,9 +57,9 @@ class ModelConfig:
     model_init: str = flag(
         "lecun",
         "initial weights: lecun (uniform, variance 1 over the number of inputs, in the last layer "
-        "a hundredth of that) or torch (variance 1/3 over the number of inputs, as in "
-        "torch.nn.Linear)",
-        check=one_of("lecun", "torch"),
+        "a hundredth of that), torch (variance 1/3 over the number of inputs, as in "
+        "torch.nn.Linear) or he (variance 2 over the number of inputs)",
+        check=one_of("lecun", "torch", "he"),
     )
     ensemble_size: int = flag(3, "number of members of the ensemble", "-e", check=COUNT)
     num_elites: int | None = flag(

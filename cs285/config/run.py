@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from cs285.config.flags import COUNT, FREQUENCY, INDEX, RATE, Check, flag, one_of
+from cs285.infrastructure.run_folder import modules_in
 
 _NAME = re.compile(r"[A-Za-z0-9._+=,@-]{1,128}")
 NAME = Check(
@@ -161,7 +162,7 @@ class RunConfig:
     @property
     def modules(self) -> list[str]:
         """The parts of `task` that name a module to import, as MODULE:NAME."""
-        return [self.env_name, *self.env_wrappers.split()]
+        return modules_in(vars(self))
 
     @property
     def task(self) -> tuple[str, str, str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from cs285.config.flags import COUNT, FINITE, LAYERS, NOT_NEGATIVE, RATE, UNIT, Check, flag, one_of
 from cs285.infrastructure.errors import UsageError
 
+INIT = one_of("torch", "lecun", "he")
+
 
 @dataclass(frozen=True)
 class SACConfig:
@@ -57,6 +59,18 @@ class SACConfig:
         "activation of the hidden layers of the policy and of the Q networks: relu or swish",
         check=one_of("relu", "swish"),
     )
+    sac_policy_init: str = flag(
+        "torch",
+        "initial weights of the policy: uniform with variance 1/3 (torch, as in torch.nn.Linear), "
+        "1 (lecun) or 2 (he) over the number of inputs",
+        check=INIT,
+    )
+    sac_critic_init: str = flag(
+        "torch",
+        "initial weights of the Q networks: torch, lecun or he, as in --sac_policy_init; with "
+        "--sac_value_bounds, the last layer is zero",
+        check=INIT,
+    )
     sac_policy_std: str = flag(
         "exp",
         "standard deviation of the policy before the tanh: exp (of the network's output, limited "
@@ -96,8 +110,8 @@ class SACConfig:
         0.0,
         "limit target values to bounds that follow, at this rate per update, the 1% and 99% "
         "quantiles of reward / (1 - discount), and scale the Q networks by the bounds; with "
-        "--mbpo_value_expansion, rewards include the entropy bonus; once an episode has "
-        "terminated, the bounds include 0; 0: no bounds",
+        "--mbpo_value_expansion, rewards include the entropy bonus; once a real or "
+        "imagined episode has terminated, the bounds include 0; 0: no bounds",
         check=UNIT,
     )
     sac_obs_scaling: str = flag(

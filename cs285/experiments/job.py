@@ -19,16 +19,10 @@ from cs285.experiments.suites import Experiment
 from cs285.infrastructure.checkpoint import read_checkpoint
 from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line
 from cs285.infrastructure.files import open_regular
+from cs285.infrastructure.lock import is_held, open_lock
 from cs285.infrastructure.logger import ITERATION, last_row
 from cs285.infrastructure.recording.progress import silent
-from cs285.infrastructure.run_folder import (
-    CHECKPOINT,
-    CONFIG,
-    PROGRESS,
-    is_held,
-    open_lock,
-    read_description,
-)
+from cs285.infrastructure.run_folder import CHECKPOINT, PROGRESS, flags_of
 
 WAITING, RUNNING, DONE, FAILED, HELD = "waiting", "running", "done", "failed", "held elsewhere"
 STOPPED = "stopped early"
@@ -193,7 +187,7 @@ def _is_complete(job: Job) -> bool:
     """Return whether the last iteration is in the checkpoint or in the curve."""
     if job.folder is None:
         return False
-    flags = _flags_of(job.folder)
+    flags = flags_of(job.folder)
     if flags.get("checkpoint_freq", 1) > 0:
         with contextlib.suppress(UsageError):
             return iterations_done(job.folder) >= job.n_iter
@@ -222,7 +216,7 @@ def log_of(job: Job, data_dir: Path) -> Path:
 def folders_of(data_dir: Path, name: str) -> list[Path]:
     """Return the log folders of the run `name`, newest last."""
     folders = data_dir.glob(f"hw4_{name}_*")
-    found = [folder for folder in folders if _flags_of(folder).get("exp_name") == name]
+    found = [folder for folder in folders if flags_of(folder).get("exp_name") == name]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
@@ -260,7 +254,7 @@ def locate(job: Job, folders: Sequence[Path]) -> None:
     if not found:
         return
     job.first_iteration, job.folder = max(found, key=lambda pair: pair[0])
-    flags = _flags_of(job.folder)
+    flags = flags_of(job.folder)
     # The run may come from a version that lacked a flag. The flag is then not compared.
     settings = job.settings.items()
     other = [name for name, value in settings if flags.get(name, value) != value]
@@ -279,10 +273,3 @@ def locate(job: Job, folders: Sequence[Path]) -> None:
         )
     elif job.first_iteration == job.n_iter:
         job.state = DONE
-
-
-def _flags_of(folder: Path) -> dict[str, Any]:
-    try:
-        return read_description(folder / CONFIG)["flags"]
-    except (OSError, ValueError):
-        return {}

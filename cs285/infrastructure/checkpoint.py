@@ -18,7 +18,8 @@ from cs285.infrastructure.run_folder import (
     CONFIG,
     PREVIOUS,
     checkpoint_name,
-    imports_modules,
+    flags_of,
+    modules_in,
     run_id,
 )
 
@@ -125,7 +126,7 @@ def read_checkpoint(
             iterations = earlier["counters"]["next_iteration"]
         except (UsageError, KeyError, TypeError):
             raise error from None
-        trust = " --trust" if imports_modules(folder) else ""
+        trust = " --trust" if modules_in(flags_of(folder)) else ""
         raise UsageError(
             f"{error}; {PREVIOUS} is intact: to continue from its iteration {iterations}, pass "
             f"--resume {folder}{trust} --checkpoint previous"

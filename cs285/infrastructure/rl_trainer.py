@@ -41,7 +41,7 @@ from cs285.infrastructure.run_folder import (
     CONFIG,
     PREVIOUS,
     PROGRESS,
-    WHICH,
+    has_checkpoint,
     run_id,
 )
 from cs285.infrastructure.unfinished import Unfinished
@@ -115,7 +115,7 @@ class RL_Trainer:
         self.interrupts = interrupts
         self.counters = Counters()
         log_state: dict[str, int] | None = None
-        if any((folder / name).exists() for name in WHICH.values()):
+        if has_checkpoint(folder):
             state = read_checkpoint(folder, device, which=which_checkpoint)
             self._restore(state)
             log_state = state.get("log")  # None before version 1.0

@@ -1,27 +1,23 @@
-"""The log folder of a run: its creation, its config.json, and its lock."""
+"""The log folder of a run: its creation, its config.json, and the names of its files."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import secrets
 import shutil
-import subprocess
-import sys
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import OtherFileError, read_json, reading
 from cs285.infrastructure.old_names import translate_flags
-from cs285.infrastructure.processor import processor_name
+from cs285.infrastructure.provenance import PACKAGE, describe_run, is_checkout, provenance
 from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.value_types import check_types
 
@@ -31,8 +27,9 @@ WHICH = {"last": CHECKPOINT, "previous": PREVIOUS}  # the checkpoints that a run
 BEST = "agent_best.pt"  # the weights that the policy needs to act, at the best evaluation
 FROM_PYTHON = "python/"  # beginning of --env_name if the task was a class or a function in Python
 UNFINISHED = "unfinished.pt"  # see infrastructure/unfinished.py
-LOCK, PREDICTIONS = ".lock", "itr_0_predictions.npz"
+PREDICTIONS = "itr_0_predictions.npz"
 MUST_BE = "the log folder of a run"
+MODULE_FLAGS = ("env_name", "env_wrappers")
 # The types of the keys that this package uses.
 _DESCRIPTION = {
     "flags": dict[str, Any],
@@ -53,21 +50,11 @@ _RESULT = {
     "ensemble_prediction_error": float,
     "final_evaluation": dict[str, Any],
 }
-_PACKAGE = Path(__file__).resolve().parents[1]
-_VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
-
-
-class HeldError(UsageError):
-    """Another process is running the run."""
 
 
 def default_data_dir() -> Path:
     """Return cs285/data in the checkout, or in the working folder for an installed package."""
-    return (_PACKAGE if _is_checkout() else Path.cwd() / "cs285") / "data"
-
-
-def _is_checkout() -> bool:
-    return (_PACKAGE.parent / "setup.py").exists()
+    return (PACKAGE if is_checkout() else Path.cwd() / "cs285") / "data"
 
 
 def create_run_folder(
@@ -111,32 +98,6 @@ def create_run_folder(
         raise UsageError(
             f"--data_dir {root}: cannot write to it ({error.strerror}); must be a writable folder"
         ) from error
-
-
-def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return what is needed to repeat this run: flags, command, versions, commit, machine."""
-    return {"script": script, "flags": flags, "command": ["python", *sys.argv], **provenance()}
-
-
-def provenance() -> dict[str, Any]:
-    """Return the time, the versions, the commit and the machine."""
-    import torch  # here, because it takes seconds and --help imports this module
-
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
-        "git": _git_state(),
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            # "bf16" if cpu_tuning.py set it: on this machine, products stay in float32
-            "matmul_precision": getattr(matmul, "fp32_precision", None),  # torch 2.9 and later
-        },
-    }
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -190,13 +151,18 @@ def run_id(folder: Path) -> str | None:
         return None
 
 
-def imports_modules(folder: Path) -> bool:
-    """Return whether the run in `folder` imports modules of its user, if known."""
+def flags_of(folder: Path) -> dict[str, Any]:
+    """Return the flags of the run in `folder`, or nothing if they cannot be read."""
     try:
-        flags = read_description(folder / CONFIG)["flags"]
+        return read_description(folder / CONFIG)["flags"]
     except (OSError, ValueError):
-        return False
-    return any(":" in str(flags.get(name, "")) for name in ("env_name", "env_wrappers"))
+        return {}
+
+
+def modules_in(flags: Mapping[str, Any]) -> list[str]:
+    """Return the words MODULE:NAME in flag values. A run imports them, which runs their code."""
+    words = [word for name in MODULE_FLAGS for word in str(flags.get(name, "")).split()]
+    return [word for word in words if ":" in word]
 
 
 def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:
@@ -225,54 +191,11 @@ def checkpoints_in(folder: Path) -> list[str]:
     return named + sorted(filter(str.isdecimal, iterations), key=int)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run has a checkpoint to resume from."""
+    return any((folder / name).exists() for name in WHICH.values())
+
+
 def has_results(folder: Path) -> bool:
     """Return whether a run has a checkpoint, a curve, or the predictions of question 1."""
     return any((folder / name).exists() for name in (CHECKPOINT, PROGRESS, PREDICTIONS))
-
-
-def open_lock(file: Path) -> TextIO:
-    """Open a lock file, and create it if necessary. Raises OSError: it is a link or a folder."""
-    # A FIFO that is opened for reading and writing does not block.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(file, flags, 0o666), "w")
-
-
-def lock_folder(folder: Path) -> TextIO:
-    """Lock `folder` while the returned file is open. Raises UsageError: it cannot be locked."""
-    with reading(f"log folder {folder}", "a writable log folder"):
-        lock = open_lock(folder / LOCK)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise HeldError(
-            f"--resume {folder}: another process is running it; must be a run that has stopped"
-        ) from error
-    except OSError:
-        pass  # the file system has no locks
-    return lock
-
-
-def is_held(folder: Path) -> bool:
-    """Return whether another process is running the run in `folder`."""
-    try:
-        lock_folder(folder).close()
-    except HeldError:
-        return True
-    except UsageError:  # the run itself reports the error
-        return False
-    return False
-
-
-def _git_state() -> dict[str, Any]:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_PACKAGE), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    if not _is_checkout():  # a repository around an installed package belongs to another project
-        return {"commit": None}
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(changed)}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None}

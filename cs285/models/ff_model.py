@@ -13,13 +13,13 @@ from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import losses
 from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
-from cs285.networks.ensemble_mlp import TORCH_GAIN, EnsembleMLP, LayerNorm, Masks
+from cs285.networks.ensemble_mlp import GAINS, EnsembleMLP, LayerNorm, Masks
 from cs285.networks.folded_tanh import planning_form
 
 VALIDATION_FLOOR = 1e-6  # keeps the logarithm of a column's MSE finite in early stopping
 COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
 # --model_init: gains of the hidden layers and of the output layer (docs/deviations.md)
-INITS = {"torch": (TORCH_GAIN, TORCH_GAIN), "lecun": (1.0, 0.1)}
+INITS = {name: (gain, gain) for name, gain in GAINS.items()} | {"lecun": (1.0, 0.1)}
 
 
 class FFModel(DynamicsModel):

@@ -28,7 +28,9 @@ ACTIVATIONS: dict[str, Function] = {  # in place if autograd allows it: new memo
     "swish": nn.functional.silu,
     "tanh": tanh_,
 }
-TORCH_GAIN = 3**-0.5  # initialises like torch.nn.Linear: uniform with variance 1 / (3 in_features)
+# Initial weights are uniform with variance gain^2 / in_features, as in torch.nn.Linear, LeCun et
+# al. 1998, or He et al. 2015 (arXiv:1502.01852).
+GAINS = {"torch": 3**-0.5, "lecun": 1.0, "he": 2**0.5}
 
 
 class LayerNorm(NamedTuple):
@@ -67,7 +69,7 @@ class EnsembleMLP(nn.Module):
         activation: str | Function,
         generator: torch.Generator,
         *,
-        gain: float = TORCH_GAIN,
+        gain: float = GAINS["torch"],
         output_gain: float | None = None,
         padded: bool = False,
         layer_norm: LayerNorm | None = None,

@@ -15,13 +15,13 @@ from cs285.cli.script import describe_os_error, fail, run_script, temporary_besi
 from cs285.config.flags import OneLineParser
 from cs285.infrastructure.errors import RunError, UsageError, printable
 from cs285.infrastructure.files import is_inside
+from cs285.infrastructure.lock import LOCK, lock_folder
 from cs285.infrastructure.recording.event_file import (
     CorruptRecordError,
     copy_without_media,
     is_event_file,
     read_records,
 )
-from cs285.infrastructure.run_folder import lock_folder
 
 SCRIPT = "filter_events.py"
 
@@ -196,7 +196,7 @@ def _hold(folder: Path) -> AbstractContextManager[Any]:
 
     Raises RunError: the run is active.
     """
-    if not (folder / ".lock").exists():
+    if not (folder / LOCK).exists():
         return nullcontext()
     try:
         return lock_folder(folder)

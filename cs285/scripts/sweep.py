@@ -33,7 +33,8 @@ from cs285.experiments.sweeps.trials import (
 )
 from cs285.experiments.sweeps.values import Choice, parse, varied_fields
 from cs285.infrastructure.errors import InterruptedRunError, UsageError, one_line, printable
-from cs285.infrastructure.run_folder import default_data_dir, lock_folder
+from cs285.infrastructure.lock import lock_folder
+from cs285.infrastructure.run_folder import MODULE_FLAGS, default_data_dir
 
 SCRIPT = "sweep.py"
 OWN = ("exp_name", "data_dir", "num_workers")  # flags of a run that cannot be varied
@@ -182,7 +183,7 @@ def _print_commands(sweep: Sweep) -> int:
 def _resumed(folder: Path, given: dict[str, Any]) -> Sweep:
     """Return the sweep in `folder`. The modules in the `given` flags need no trust."""
     words = [given.get("script", "")]
-    words += [given.get(name, "") for name in ("env_name", "env_wrappers")]
+    words += [given.get(name, "") for name in MODULE_FLAGS]
     named = {word for value in words for word in re.split("[, ;]", value)}
     return sweep_folder.read(folder, "trust" in given, named)
 
@@ -192,8 +193,8 @@ def _script_in(argv: Sequence[str]) -> str:
     parser = OneLineParser(prog=SCRIPT, add_help=False)
     parser.add_argument("--script", default=ABSENT)
     parser.add_argument("--resume", type=Path, default=ABSENT)
-    for name in ("--env_name", "--env_wrappers"):
-        parser.add_argument(name, default="")
+    for name in MODULE_FLAGS:
+        parser.add_argument(f"--{name}", default="")
     add_trust_flag(parser)
     found = vars(parser.parse_known_args(argv)[0])
     if "resume" in found:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cs285.infrastructure.run_folder import provenance
+from cs285.infrastructure.provenance import provenance
 from cs285.scripts import run_hw4_mb, run_hw4_mbpo
 from tests.cli.processes import events, only_folder
 from tests.conftest import TINY, TINY_MBPO, arguments, read_curve, same_checkpoint

@@ -13,7 +13,7 @@ import pytest
 
 from cs285.analysis.diagnosis import figures
 from cs285.infrastructure.errors import UsageError
-from cs285.infrastructure.run_folder import lock_folder
+from cs285.infrastructure.lock import lock_folder
 from cs285.scripts.diagnose import main
 from tests.cli.processes import start
 from tests.conftest import error_of

@@ -110,7 +110,8 @@ def test_column_nll_learns_the_other_columns_despite_noise_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_init", "gains"), [("torch", [3**-0.5] * 3), ("lecun", [1.0, 1.0, 0.1])]
+    ("model_init", "gains"),
+    [("torch", [3**-0.5] * 3), ("lecun", [1.0, 1.0, 0.1]), ("he", [2**0.5] * 3)],
 )
 def test_initial_weights_follow_the_fan_in_of_each_layer(
     model_init: str, gains: list[float]

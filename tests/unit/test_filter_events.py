@@ -13,8 +13,8 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.proto.tensor_pb2 import TensorProto
 from tensorboardX.record_writer import RecordWriter
 
+from cs285.infrastructure.lock import lock_folder
 from cs285.infrastructure.recording.event_file import EventFile, read_events, read_records
-from cs285.infrastructure.run_folder import lock_folder
 from cs285.scripts.filter_events import main
 from tests.conftest import exit_code_of
 

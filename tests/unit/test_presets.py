@@ -260,6 +260,7 @@ def test_dhmbpo_preset_has_the_numbers_of_the_paper() -> None:
         "homoscedastic", 8, 3, 256,
     )  # fmt: skip
     assert (model.activation, model.learning_rate) == ("swish", 1e-3)
+    assert (model.model_init, sac.sac_critic_init, sac.sac_policy_init) == ("he", "he", "lecun")
     assert (model.eps_by_layer, max(model.dropout_by_layer)) == ([1.0, 0.1, 0.01], 0.01)
     assert (model.decoupled_weight_decay, model.learned_reward) == (True, True)
     decay = list(map(float, model.weight_decay.split(",")))

@@ -31,8 +31,8 @@ from cs285.experiments.launchers.base import LOST, Node, Share, capacity
 from cs285.experiments.launchers.local import LocalLauncher, LocalProcess
 from cs285.experiments.queue import RunQueue
 from cs285.infrastructure.checkpoint import save_checkpoint
+from cs285.infrastructure.lock import lock_folder
 from cs285.infrastructure.logger import last_row
-from cs285.infrastructure.run_folder import lock_folder
 from tests.cli.processes import wait_until
 
 

@@ -150,12 +150,18 @@ def test_twins_have_different_weights_and_separate_gradients() -> None:
         assert part[1].abs().sum() == 0
 
 
-def test_initialisation_matches_torch_linear() -> None:
-    critic = SACCritic(60, 4, SACConfig(sac_size=64), make_generator(0, "t"))
-    for weight, bias in [[part.detach() for part in layer] for layer in critic.network.layers]:
-        bound = weight.shape[1] ** -0.5
-        assert 0.95 * bound < float(weight.abs().max()) <= bound
-        assert float(bias.abs().max()) <= bound
+def test_initial_weights() -> None:
+    """The default is the initialisation of torch.nn.Linear."""
+    for flags, policy_gain, critic_gain in (
+        ({}, 3**-0.5, 3**-0.5),
+        ({"sac_policy_init": "lecun", "sac_critic_init": "he"}, 1.0, 2**0.5),
+    ):
+        agent = make_agent(ob_dim=60, sac_size=64, **flags)
+        for part, gain in ((agent.policy, policy_gain), (agent.critic, critic_gain)):
+            for weight, bias in [[x.detach() for x in layer] for layer in part.network.layers]:
+                bound = gain * (3 / weight.shape[1]) ** 0.5
+                assert 0.95 * bound < float(weight.abs().max()) <= bound
+                assert float(bias.abs().max()) <= bound
 
 
 def test_unclipped_observations_keep_the_function_when_the_scaler_changes() -> None:

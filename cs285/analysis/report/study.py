@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cs285.infrastructure.files import read_json, read_table, reading
+from cs285.infrastructure.provenance import provenance
 from cs285.infrastructure.recording.figures import new_figure
-from cs285.infrastructure.run_folder import provenance
 from cs285.infrastructure.value_types import check_types
 
 MODEL_ERROR = "the output of results/model_error_study.py"

@@ -20,8 +20,9 @@ from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields,
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_json, read_table, reading
 from cs285.infrastructure.old_names import current_metric
+from cs285.infrastructure.provenance import describe_run
 from cs285.infrastructure.replacing import replacing
-from cs285.infrastructure.run_folder import describe_run
+from cs285.infrastructure.run_folder import MODULE_FLAGS, modules_in
 from cs285.infrastructure.value_types import check_types, shortened
 
 DESCRIPTION, TABLE = "sweep.json", "sweep.csv"
@@ -106,8 +107,8 @@ def read(folder: Path, trusted: bool = False, named: Container[str] = ()) -> Swe
 
 def modules_of(choices: Mapping[str, Any]) -> list[str]:
     """Return the words MODULE:NAME in the values of a sweep's flags."""
-    values = [*choices.get("env_name", ()), *choices.get("env_wrappers", ())]
-    return [word for value in values for word in str(value).split() if ":" in word]
+    flags = [{name: value} for name in MODULE_FLAGS for value in choices.get(name, ())]
+    return [word for each in flags for word in modules_in(each)]
 
 
 def _choice(field: dataclasses.Field, kind: type, there: Any) -> Choice:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cs285.infrastructure.errors import UsageError, one_line
-from cs285.infrastructure.run_folder import open_lock, read_config
+from cs285.infrastructure.lock import open_lock
+from cs285.infrastructure.run_folder import read_config
 
 PROJECT = "cs285"  # the wandb project and the MLflow experiment, unless the user has set another
 DISTRIBUTIONS = {"wandb": ("wandb",), "mlflow": ("mlflow-skinny", "sqlalchemy", "alembic")}
