@@ -56,7 +56,7 @@ def draw_curves(
     names = {"xlabel": AXIS_NAMES.get(x, x), "ylabel": AXIS_NAMES.get(y, y), "title": title}
     axes.set(**{key: plain(name) for key, name in names.items()})
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", framealpha=0.4)
 
 
 def draw_last_values(axes: Axes, groups: Groups) -> None:
@@ -98,7 +98,7 @@ def curves_figure(
         published = marks.get(title, {}).items()
         for marker, (label, points_of) in zip(cycle(MARKERS), published, strict=False):
             axes.plot(*np.transpose(points_of), marker, color="black", label=plain(label))
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", framealpha=0.4)
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
     return figure
