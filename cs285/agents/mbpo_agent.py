@@ -19,7 +19,6 @@ from cs285.config.sac import SACConfig
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.model_buffer import ModelBuffer, Recipe
-from cs285.infrastructure.old_names import current_metric
 from cs285.infrastructure.pytorch_util import make_generator, reset_moments, send
 from cs285.infrastructure.replay_buffer import Path, Transitions
 from cs285.models.rollouts import Rollouts, roll_out
@@ -268,7 +267,7 @@ class MBPOAgent(BaseAgent):
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.model_buffer.load_state_dict(state["model_buffer"], self._follow_again)
-        self.metrics = {current_metric(name): m for name, m in state["metrics"].items()}
+        self.metrics = state["metrics"]
         self.block = range(*state["block"])
         self.env_steps = state["env_steps"]
 

@@ -50,6 +50,7 @@ def evaluate(
     from cs285.collection.episodes import EpisodeKey, film
     from cs285.envs import make_env
     from cs285.envs.checked_env import close_env
+    from cs285.envs.env_watch import THIS_PROCESS
     from cs285.infrastructure.recording.progress import CollectionProgress
     from cs285.infrastructure.recording.video import write_video
 
@@ -75,16 +76,19 @@ def evaluate(
     backend = make_backend(env_factory, chosen.device, num_workers, episodes, config.env_timeout)
     collector = Collector(backend, seed, ep_len)
     try:
-        with CollectionProgress("evaluating", episodes * ep_len) as progress:
+        shown = CollectionProgress("evaluating", episodes * ep_len)
+        with THIS_PROCESS.watched(config.env_timeout), shown as progress:
             paths = collector.collect(chosen, 0, "evaluate", 0, progress, episodes).paths
     finally:
         collector.close()
     if video:
         env = make_env(config.task, config.ep_len, "rgb_array")
         try:
-            write_video(video, *film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0)))
+            with THIS_PROCESS.watched(config.env_timeout):
+                drawn = film(env, chosen, EpisodeKey(seed, "evaluate", 0, 0))
         finally:
             close_env(env)
+        write_video(video, *drawn)
     return Evaluation(
         np.array([path.total_reward for path in paths]),
         np.array([path.length for path in paths]),

@@ -335,5 +335,5 @@ def _make_collectors(run: Any, env_factory: Any, device: Any, ep_len: int) -> tu
     evaluator = Collector(backend, run.seed, ep_len)
     if run.continue_episodes:
         cores = planning_cores(device, run.num_workers)
-        return ContinuingCollector(env_factory, run.seed, cores, timeout), evaluator
+        return ContinuingCollector(env_factory, run.seed, cores), evaluator
     return evaluator, evaluator

@@ -16,7 +16,6 @@ from cs285.collection.episodes import EnvFactory, EpisodeKey, Progress, run_epis
 from cs285.collection.worker_pool import NoWorkersError, WorkerPool
 from cs285.config.run import RunConfig
 from cs285.envs.checked_env import close_env
-from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.errors import RunError
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.threads import one_thread
@@ -34,14 +33,8 @@ class InProcess:
 
     can_cancel = False  # `wait` completes every submitted episode
 
-    def __init__(
-        self,
-        env_factory: EnvFactory,
-        capacity: int,
-        cores: int = 1,
-        env_timeout: float = RunConfig.env_timeout,
-    ) -> None:
-        self.capacity, self.cores, self.env_timeout = capacity, cores, env_timeout
+    def __init__(self, env_factory: EnvFactory, capacity: int, cores: int = 1) -> None:
+        self.capacity, self.cores = capacity, cores
         self._envs: defaultdict[tuple[str, int], gym.Env]  # by purpose and index in the batch
         self._envs = defaultdict(env_factory)
         self._keys: list[EpisodeKey] = []
@@ -55,8 +48,7 @@ class InProcess:
     def wait(self, timeout: float) -> list[tuple[EpisodeKey, Path | RunError]]:
         keys, self._keys = self._keys, []
         envs = [self._envs[key.purpose, index] for index, key in enumerate(keys)]
-        watched = THIS_PROCESS.watched(self.env_timeout)
-        with watched, one_thread(planning_threads=self.cores):
+        with one_thread(planning_threads=self.cores):
             return list(zip(keys, run_episodes(envs, self._policy, keys, self._count), strict=True))
 
     def cancel(self) -> None:
@@ -116,7 +108,7 @@ class Collector:
             )
             pool = cast(WorkerPool, self.backend)
             pool.close()
-            self.backend = InProcess(pool.env_factory, 1, pool.cores, pool.env_timeout)
+            self.backend = InProcess(pool.env_factory, 1, pool.cores)
             return collect()
 
     def _collect(
@@ -196,14 +188,15 @@ def make_backend(
     `num_workers` None means one worker per core on a CPU, and no workers on a GPU. There are at
     most `max_episodes` workers, because a collection never needs more episodes. If fewer episodes
     run than there are `planning_cores`, each episode plans on several cores. A call of an
-    environment may take `env_timeout` seconds.
+    environment in a worker may take `env_timeout` seconds. `THIS_PROCESS.watched` limits calls in
+    this process.
     """
     if device.type != "cpu" and num_workers is None:
-        return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP, env_timeout=env_timeout)
+        return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP)
     workers = min(num_workers or available_cores(), max_episodes)
     cores = planning_cores(device, num_workers)
     if workers == 1:
-        return InProcess(env_factory, 1, cores, env_timeout)
+        return InProcess(env_factory, 1, cores)
     return WorkerPool(env_factory, workers, cores, env_timeout)
 
 

@@ -18,9 +18,7 @@ from cs285.collection.episodes import (
     decide,
     fresh_memory,
 )
-from cs285.config.run import RunConfig
 from cs285.envs.checked_env import close_env
-from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.pytorch_util import from_numpy, to_numpy
 from cs285.infrastructure.replay_buffer import Path
 from cs285.networks.threads import one_thread
@@ -33,15 +31,8 @@ class ContinuingCollector:
     On a CPU, planning uses `cores` threads. The data do not depend on their number.
     """
 
-    def __init__(
-        self,
-        env_factory: EnvFactory,
-        seed: int,
-        cores: int = 1,
-        env_timeout: float = RunConfig.env_timeout,
-    ) -> None:
+    def __init__(self, env_factory: EnvFactory, seed: int, cores: int = 1) -> None:
         self._env_factory, self.seed, self.cores = env_factory, seed, cores
-        self.env_timeout = env_timeout
         self._env: gym.Env | None = None
         self._episode: Episode | None = None
         self._kept: dict[str, Tensor] = {}  # what the policy keeps in the running episode
@@ -66,8 +57,7 @@ class ContinuingCollector:
             episode = self._episode or Episode(self._environment(), key)
             memory, first = fresh_memory(key, policy.device), len(episode.acs)
             memory.kept |= self._kept
-            watched = THIS_PROCESS.watched(self.env_timeout)
-            with watched, one_thread(planning_threads=self.cores):
+            with one_thread(planning_threads=self.cores):
                 while episode.running and taken < min_steps:
                     episode.step(decide(policy, [episode], [memory])[0])
                     taken += 1
@@ -105,10 +95,7 @@ class ContinuingCollector:
         if not state:
             return
         episode = Episode(self._environment(), EpisodeKey(*state["key"]))
-        for action in to_numpy(state["acs"]):
-            if not episode.running:
-                break
-            episode.step(action)
+        episode.execute(to_numpy(state["acs"]))
         if np.array_equal(episode.obs[-1], to_numpy(state["obs"])) and episode.running:
             self._episode, self._kept = episode, dict(state["kept"])
         else:

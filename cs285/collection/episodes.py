@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -52,6 +52,12 @@ class Episode:
         self.acs.append(np.array(action))
         self.terminated.append(outcome.terminated)
         self.running = not (outcome.terminated or outcome.truncated)
+
+    def execute(self, acs: Iterable[NDArray[np.float32]]) -> None:
+        """Take the actions `acs` until they are used up or the episode has ended."""
+        for action in acs:
+            if self.running:
+                self.step(action)
 
     def path(self, first: int = 0) -> Path:
         """Return the steps from index `first` on; there must be at least one."""

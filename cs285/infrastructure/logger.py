@@ -41,7 +41,7 @@ class Logger:
         """Open the log files in `folder`, and drop their rows from `first_iteration` on.
 
         `checksums` is the `state_dict` of the logger when it had logged those rows; None: the run
-        starts, or its checkpoint is from before version 1.0. `track` names an experiment tracker
+        starts. `track` names an experiment tracker
         that gets a copy. Raises UsageError: a file is damaged, or the tracker cannot start.
         """
         self.folder = folder

@@ -103,7 +103,7 @@ class ModelBuffer:
     ) -> None:
         """Restore what `state_dict` returned; `follow` imagines the rows of a recipe again."""
         self._replay = ReplayBuffer(state["capacity"], *self._shape)
-        recipes = state.get("recipes")
+        recipes = state["recipes"]
         if recipes is None:
             self._replay.load_state_dict(state["replay"])
             recipes = [None] * len(state["blocks"])

@@ -118,7 +118,7 @@ class RL_Trainer:
         if has_checkpoint(folder):
             state = read_checkpoint(folder, device, which=which_checkpoint)
             self._restore(state)
-            log_state = state.get("log")  # None before version 1.0
+            log_state = state["log"]
         elif len(read_rows(folder / PROGRESS)) > 1:  # iteration 0 is logged before its checkpoint
             raise UsageError(
                 f"--resume {folder}: its {CHECKPOINT} is missing, so the run would start again "

@@ -73,6 +73,7 @@ def diagnose(folder: Path, options: DiagnosisConfig, trusted: bool = False) -> N
     users_renderer = disable_renderer()
     from cs285.analysis.diagnosis import html_report
     from cs285.analysis.diagnosis.figures import picture_of
+    from cs285.envs.env_watch import THIS_PROCESS
     from cs285.policies.base_policy import is_planner
 
     run = rebuild(folder, trusted=trusted)
@@ -85,7 +86,8 @@ def diagnose(folder: Path, options: DiagnosisConfig, trusted: bool = False) -> N
             f"LOGDIR {folder}: its model has memory, which is not supported yet; must be the log "
             "folder of a run with a model without memory"
         )
-    found = measure(subject, run.task, run.env, options)
+    with THIS_PROCESS.watched(run.config.run.env_timeout):
+        found = measure(subject, run.task, run.env, options)
     facts = [
         ("task", env_name),
         ("run", f"{counters['next_iteration']} iterations, {counters['env_steps']} env steps"),

@@ -59,10 +59,7 @@ def export_run(folder: Path, target: Path, eval_episodes: int = 0, trusted: bool
         header = (read_table(folder / PROGRESS, is_growing=True) or [[]])[0] if has_curve else []
         # Rows that are newer than the checkpoint are not part of what the JSON file describes.
         rows = rows_before(folder / PROGRESS, counters.next_iteration)
-        # A run from before version 1.0 has no checksum.
-        if "log" in state and state["log"][PROGRESS] != progress_checksum(
-            folder, counters.next_iteration
-        ):
+        if state["log"][PROGRESS] != progress_checksum(folder, counters.next_iteration):
             raise ValueError(f"its {PROGRESS} is damaged or missing")
         steps = [] if has_curve else read_arrays(losses)[""].tolist()
         arrays = read_arrays(predictions) if has_predictions or not has_curve else {}

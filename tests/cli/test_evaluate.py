@@ -1,6 +1,7 @@
 """Tests of evaluate.py on tiny runs: episodes that depend only on the seed, or one-line errors."""
 
 import csv
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 import cs285
 from cs285.analysis.evaluation import evaluate
+from cs285.config.run import RunConfig
+from cs285.envs.env_watch import THIS_PROCESS
 from cs285.infrastructure.recording.video import stride
 from cs285.scripts import export_run
 from cs285.scripts.evaluate import main
@@ -117,6 +120,20 @@ def test_best_checkpoint_is_of_the_best_evaluation(
     error = error_of(main, [folder, "--checkpoint", 7, "--csv", folder / "new.csv"], capsys)
     assert "--checkpoint 7: must be best or 0 or 1 or 2 or 3 for the run in" in error
     assert not (folder / "new.csv").exists()
+
+
+def test_an_episode_that_is_drawn_has_the_time_limit_too(
+    run_tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def film(*arguments: object) -> tuple[list[np.ndarray], float]:
+        limits.append(THIS_PROCESS._timeout)
+        return [np.zeros((8, 8, 3), np.uint8)], 10.0
+
+    monkeypatch.setattr("cs285.collection.episodes.film", film)
+    evaluate(run_tiny(n_iter=1), 1, num_workers=1, video=tmp_path / "video.gif")
+    assert limits == [RunConfig.env_timeout] and math.isinf(THIS_PROCESS._timeout)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])

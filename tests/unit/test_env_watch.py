@@ -51,26 +51,28 @@ def task(**options: Any) -> TimeLimit:
 @pytest.mark.parametrize("in_reset", [False, True])
 @pytest.mark.parametrize("kind", [WorkerPool, InProcess])
 def test_a_call_that_takes_too_long_is_an_error(kind: Any, in_reset: bool) -> None:
-    backend = kind(partial(task, in_reset=in_reset), 2, env_timeout=SECONDS)
+    limit = {"env_timeout": SECONDS} if kind is WorkerPool else {}
+    backend = kind(partial(task, in_reset=in_reset), 2, **limit)
     where = "in reset" if in_reset else "at env step 2 of an episode"
     began = time.monotonic()
-    with pytest.raises(
-        TaskError, match=f"^the environment Hangs has not returned for . s, {where}; fix it"
-    ):
+    error = f"^the environment Hangs has not returned for . s, {where}; fix it"
+    with pytest.raises(TaskError, match=error), THIS_PROCESS.watched(SECONDS):
         Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0)
     assert time.monotonic() - began < 20
     backend.close()
 
 
 def test_continued_episodes_have_the_time_limit_too() -> None:
-    collector = ContinuingCollector(task, 1, env_timeout=SECONDS)
-    with pytest.raises(TaskError, match=r"has not returned for . s, at env step 2 of an episode"):
+    collector = ContinuingCollector(task, 1)
+    error = r"has not returned for . s, at env step 2 of an episode"
+    with pytest.raises(TaskError, match=error), THIS_PROCESS.watched(SECONDS):
         collector.collect(RANDOM, 5, "train", 0)
 
 
 def test_slow_steps_within_the_limit_are_no_error() -> None:
-    backend = InProcess(partial(task, seconds=2 * SECONDS), 1, env_timeout=10 * SECONDS)
-    (path,) = Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0).paths
+    backend = InProcess(partial(task, seconds=2 * SECONDS), 1)
+    with THIS_PROCESS.watched(10 * SECONDS):
+        (path,) = Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0).paths
     assert path.length == 5
 
 
@@ -89,8 +91,9 @@ class Deadlock(LinearReach):
         libc.pthread_mutex_lock(mutex)
         libc.pthread_mutex_lock(mutex)
 
-backend = InProcess(lambda: TimeLimit(Deadlock(), 5), 1, env_timeout=0.5)
-Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0)
+backend = InProcess(lambda: TimeLimit(Deadlock(), 5), 1)
+with THIS_PROCESS.watched(0.5):
+    Collector(backend, 1, 5).collect(RANDOM, 5, "train", 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -134,14 +134,10 @@ def execute_plan(
     """
     episode = Episode(env, key)
     rewards = np.full(len(acs), np.nan, np.float32)
-    for action in path.acs[:step]:
-        if episode.running:
-            episode.step(action)
+    episode.execute(path.acs[:step])
     if not (episode.running and np.array_equal(episode.obs[-1], path.obs[step])):
         return rewards
-    for action in acs:
-        if episode.running:
-            episode.step(action)
+    episode.execute(acs)
     acted = episode.rewards[step:]
     rewards[: len(acted)] = acted
     return rewards
