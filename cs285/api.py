@@ -30,16 +30,17 @@ from cs285.models.base_model import DynamicsModel
 from cs285.models.model_env import ModelEnv
 from cs285.policies.base_policy import Memory
 
+SEED = 1  # of the draws of `Agent.predict`
 Env = str | Callable[..., gym.Env]  # a Gymnasium id, or a class or function that creates the task
 
 
 class Agent:
     """A trained agent."""
 
-    def __init__(self, folder: Path, run: Rebuilt, seed: int = 1) -> None:
+    def __init__(self, folder: Path, run: Rebuilt) -> None:
         self.folder, self.config, self.task = folder, run.config, run.task
         self.env_steps = run.counters["env_steps"]  # of training
-        self.seed, self._run = seed, run
+        self._run = run
         self._episodes = itertools.count()  # numbers of the episodes, for their random draws
         self._memories: list[Memory] = []
 
@@ -112,7 +113,7 @@ class Agent:
     def _new_memory(self) -> Memory:
         agent = self._run.agent
         device = agent.eval_policies["Eval"].device
-        return Memory(make_generator(self.seed, "predict", next(self._episodes), device=device))
+        return Memory(make_generator(SEED, "predict", next(self._episodes), device=device))
 
 
 @float32_default()

@@ -23,7 +23,7 @@ import gymnasium as gym
 from stable_baselines3 import SAC, __version__
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from cs285.infrastructure.provenance import describe_run
+from cs285.infrastructure.provenance import describe_command
 
 EVERY, EPISODES = 5000, 5
 
@@ -61,7 +61,7 @@ def main() -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["Train_EnvstepsSoFar", "Eval_AverageReturn", "Eval_StdReturn"])
         writer.writerows(rows)
-    description = describe_run("results/sb3_sac.py", vars(arguments))
+    description = {"script": "results/sb3_sac.py", "flags": vars(arguments), **describe_command()}
     description["command"] = shlex.join(description["command"])
     description["versions"]["stable-baselines3"] = __version__
     description["run"] = {

@@ -40,10 +40,10 @@ def read(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     return read_toml(folder / f"{name}.toml")
 
 
-def flags_named_in(given: dict[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
+def flags_named_in(given: dict[str, Any]) -> dict[str, Any]:
     """Return the flags of the preset that `given` names, or {} if there is no such preset."""
     name = given.get("preset", "")
-    return read(name, folder)["flags"] if (folder / f"{name}.toml").exists() else {}
+    return read(name)["flags"] if (FOLDER / f"{name}.toml").exists() else {}
 
 
 def describe(agent: str, folder: Path = FOLDER) -> str:

@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS_OF = ("torch", "numpy", "gymnasium", "mujoco", "tensorboardX", "matplotlib")
 
 
-def describe_run(script: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return what is needed to repeat this run: flags, command, versions, commit, machine."""
-    return {"script": script, "flags": flags, "command": ["python", *sys.argv], **provenance()}
+def describe_command() -> dict[str, Any]:
+    """Return what is needed to repeat this command: its words, versions, commit, machine."""
+    return {"command": ["python", *sys.argv], **provenance()}
 
 
 def provenance() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import OtherFileError, read_json, reading
 from cs285.infrastructure.old_names import translate_flags
-from cs285.infrastructure.provenance import PACKAGE, describe_run, is_checkout, provenance
+from cs285.infrastructure.provenance import PACKAGE, describe_command, is_checkout, provenance
 from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.value_types import check_types
 
@@ -70,7 +70,8 @@ def create_run_folder(
     Raises UsageError: the data folder is not writable.
     """
     root = Path(data_dir) if data_dir is not None else default_data_dir()
-    about = {"agent": agent, "id": secrets.token_hex(8), **describe_run(script, flags)}
+    about = {"agent": agent, "id": secrets.token_hex(8), "script": script, "flags": flags}
+    about |= describe_command()
     fresh = root / f".new_{os.getpid()}_{time.time_ns()}"
     try:
         if root.is_symlink() and not root.exists():

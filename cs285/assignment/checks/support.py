@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cs285.assignment.blanks import WrongError
+from cs285.infrastructure.value_types import shortened
 from cs285.models.base_model import DynamicsModel, Prediction
 from cs285.policies.base_policy import Memory
 
@@ -88,8 +89,7 @@ def shown(value: Any) -> str:
     """Return a value as short text, with at most eight numbers."""
     array = _array(value)
     if array is None:
-        text = str(value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
+        return shortened(value)
     numbers = [f"{number:.5g}" for number in array.flatten()[:8]]
     if array.ndim == 0:
         return numbers[0]

@@ -20,7 +20,7 @@ from cs285.experiments.sweeps.values import Choice, Range, parse, varied_fields,
 from cs285.infrastructure.errors import UsageError
 from cs285.infrastructure.files import read_json, read_table, reading
 from cs285.infrastructure.old_names import current_metric
-from cs285.infrastructure.provenance import describe_run
+from cs285.infrastructure.provenance import describe_command
 from cs285.infrastructure.replacing import replacing
 from cs285.infrastructure.run_folder import MODULE_FLAGS, modules_in
 from cs285.infrastructure.value_types import check_types, shortened
@@ -51,8 +51,7 @@ def create(sweep: Sweep, data_dir: Path, script: str) -> Path:
         for name, choice in sweep.choices.items()
     }
     description = {**dataclasses.asdict(sweep), "choices": choices}
-    about = {"sweep": description, **describe_run(script, {})}
-    del about["flags"]  # describe_run() adds the flags of a run, which a sweep does not have
+    about = {"sweep": description, "script": script, **describe_command()}
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         while True:
