@@ -35,6 +35,7 @@ SEEDS, LAST = (1, 2, 3), 4  # the error is the mean over the last fits
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "--model_init torch": {"model_init": "torch"},
+    "--model_init he": {"model_init": "he"},
     "--learning_rate_schedule falling": {"learning_rate_schedule": "falling"},
     "--model_loss column_nll": {"model_loss": "column_nll"},
     "--preset sharp": {"learning_rate_schedule": "falling", "model_loss": "column_nll"},

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cs285.config.pilco import NONE, PilcoSettings, numbers
+from cs285.config.flags import numbers
+from cs285.config.pilco import NONE, PilcoSettings
 from cs285.envs.checked_env import CheckedEnv, close_env
 from cs285.envs.registration import TaskSpec, make_env
 from cs285.infrastructure.errors import UsageError

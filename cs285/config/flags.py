@@ -209,6 +209,11 @@ def flags_free_on_resume(config_class: type) -> set[str]:
     return {f.name for f in fields if f.metadata["free"]}
 
 
+def numbers(text: str) -> list[float]:
+    """Return the numbers of a list with commas. Raises ValueError: a part is not a number."""
+    return [float(part) for part in text.split(",")]
+
+
 def fits_float32(value: float) -> bool:
     """Return whether a number is far from the limits of float32."""
     return not value or 1e-30 <= abs(value) <= 1e30

@@ -99,7 +99,7 @@ class RolloutConfig:
         if self.mbpo_rollout_schedule is None:
             return
         try:
-            first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
+            first, last, low, high = self._schedule
             lengths_fit = min(low, high) >= 1 and STEPS.holds(max(low, high))
             is_line = 0 <= first < last <= LARGEST and lengths_fit
         except ValueError:
@@ -114,11 +114,16 @@ class RolloutConfig:
                 "--mbpo_rollout_length 0: must be a positive integer with --mbpo_rollout_schedule"
             )
 
+    @property
+    def _schedule(self) -> list[int]:
+        """The numbers FIRST,LAST,FROM,TO. Raises ValueError: one is not an integer."""
+        return list(map(int, (self.mbpo_rollout_schedule or "").split(",")))
+
     def length_at(self, env_steps: int) -> int:
         """Return the length of a model rollout after `env_steps`."""
         if self.mbpo_rollout_schedule is None:
             return self.mbpo_rollout_length
-        first, last, low, high = map(int, self.mbpo_rollout_schedule.split(","))
+        first, last, low, high = self._schedule
         share = min(max((env_steps - first) / (last - first), 0), 1)
         return int(low + share * (high - low))  # rounded down, as in the paper's code
 

@@ -16,6 +16,7 @@ from cs285.config.flags import (
     Check,
     fits_float32,
     flag,
+    numbers,
     one_of,
 )
 from cs285.config.ineffective import ineffective_if
@@ -219,7 +220,7 @@ class ModelConfig:
 
 def _by_layer(text: str, layers: int) -> list[float]:
     """Return the numbers of a flag value; a single number counts for all layers."""
-    values = [float(word) for word in text.split(",")]
+    values = numbers(text)
     return values * layers if len(values) == 1 else values
 
 

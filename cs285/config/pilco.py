@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cs285.config.flags import COUNT, FINITE, STEPS, Check, flag, one_of
+from cs285.config.flags import COUNT, FINITE, STEPS, Check, flag, numbers, one_of
 from cs285.config.ineffective import Rule, ineffective_if
 from cs285.config.run import RunConfig
 from cs285.infrastructure.errors import UsageError
@@ -28,11 +28,6 @@ def _are_positive(text: str) -> bool:
 
 def _are_dims(text: str) -> bool:
     return text == NONE or all(part.isdecimal() for part in text.split(","))
-
-
-def numbers(text: str) -> list[float]:
-    """Return the numbers of a list with commas. Raises ValueError: a part is not a number."""
-    return [float(part) for part in text.split(",")]
 
 
 NONE = "none"
