@@ -35,7 +35,7 @@ NO_CHILDREN = "daemonic processes are not allowed"  # multiprocessing's error, i
 _not_closed: set[str] = set()  # tasks whose `close` has failed in this process
 
 
-class Outcome(NamedTuple):
+class EnvStep(NamedTuple):
     """The result of one env step."""
 
     obs: NDArray[np.float32]  # (O,)
@@ -64,7 +64,7 @@ class CheckedEnv:
             raise self._bad(RESET, _described(returned), "a tuple (observation, info)")
         return self._obs(returned[0], RESET)
 
-    def step(self, action: NDArray[np.float32], number: int) -> Outcome:
+    def step(self, action: NDArray[np.float32], number: int) -> EnvStep:
         """Take env step `number` of the episode with an action (A,).
 
         The environment gets the action in the dtype of its action space, and inside its bounds,
@@ -83,7 +83,7 @@ class CheckedEnv:
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not (isinstance(flag, bool | np.bool_) or _is_truth_value(flag)):
                 raise self._bad(number, f"{name} {_short(flag)}", "True or False")
-        return Outcome(self._obs(obs, number), value.item(), bool(terminated), bool(truncated))
+        return EnvStep(self._obs(obs, number), value.item(), bool(terminated), bool(truncated))
 
     def _call(self, number: int, function: Callable[..., Any], *given: Any, **options: Any) -> Any:
         running = THIS_PROCESS.call

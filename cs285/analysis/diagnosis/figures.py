@@ -179,7 +179,7 @@ def draw_errors(loops: Mapping[str, OpenLoop], plan_horizon: int) -> Figure:
 
 def draw_dimensions(loops: Mapping[str, OpenLoop]) -> Figure:
     """Draw the error of each observation dimension against horizon, over members and starts."""
-    errors = {name: rms(loop.errors_by_member(), 0).T for name, loop in loops.items()}  # (O, H)
+    errors = {name: rms(loop.errors_by_dimension(), 0).T for name, loop in loops.items()}  # (O, H)
     O = len(next(iter(errors.values())))
     figure = Figure(figsize=(5.5, 0.6 + len(loops) * (0.7 + min(0.16 * O, 6))))
     figure.set_layout_engine("constrained")

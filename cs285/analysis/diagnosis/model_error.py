@@ -38,7 +38,7 @@ class OpenLoop(NamedTuple):
         """Return imagined minus real after 1 to H env steps, in units of the std: (M, S, H, O)."""
         return (self.imagined - self.real)[:, :, 1:] / self.unit
 
-    def errors_by_member(self) -> NDArray[np.float32]:
+    def errors_by_dimension(self) -> NDArray[np.float32]:
         """Return the root mean square of `errors` over the starts: (M, H, O)."""
         return rms(self.errors(), 1)
 

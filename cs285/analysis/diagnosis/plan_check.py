@@ -238,7 +238,7 @@ class Findings(NamedTuple):
             arrays |= {
                 f"{prefix}_starts": loop.starts,
                 f"{prefix}_unit": loop.unit,
-                f"{prefix}_errors": loop.errors_by_member(),
+                f"{prefix}_errors": loop.errors_by_dimension(),
                 f"{prefix}_errors_of_mean": loop.errors_of_mean(),
                 f"{prefix}_spreads": loop.spreads(),
                 f"{prefix}_errors_of_no_change": loop.errors_of_no_change(),
