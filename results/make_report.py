@@ -187,7 +187,8 @@ are too few. The effect on returns is not measured (`cause_obstacles_*`).
 ## Trained agents
 
 The folders in `agents/`, for `scripts/evaluate.py` and `cs285.load`. A folder has the weights of
-the run's best evaluation. "Return" is that evaluation's mean return.
+the run's best evaluation, whose mean return is in the table, or else the last weights. Some runs
+have old names ([history.md](history.md#names)).
 
 | folder | task | run | env steps | return | commit |
 |---|---|---|---|---|---|
@@ -247,8 +248,15 @@ def agent_row(folder: Path) -> str:
     config = read_config(folder)
     counters = load_checkpoint(folder / BEST, "cpu")["counters"]
     run, task = config["flags"]["exp_name"], config["flags"]["env_name"]
-    best = f"{counters['best_return']:.4g}" if "best_return" in counters else ""
-    cells = (folder.name, task, run, counters["env_steps"], best, commit_of(config))
+    best = counters.get("best_return")  # older runs lack it
+    cells = (
+        folder.name,
+        task,
+        run,
+        counters["env_steps"],
+        "" if best is None else f"{best:.4g}",
+        commit_of(config),
+    )
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -23,6 +23,7 @@ from cs285.cli.script import run_script
 from cs285.collection.collector import Collector, make_backend
 from cs285.config.flags import OneLineParser, whole_number
 from cs285.envs import make_env
+from cs285.envs.env_watch import THIS_PROCESS
 from cs285.policies.sac_policy import SACActor
 
 SCRIPT, TARGET = "policy_averaging_study.py", Path(__file__).parent / "study"
@@ -38,11 +39,12 @@ def compare(folder: Path, rate: float, seed: int) -> tuple[str, dict[str, list[f
     policies = {"last": SACActor(sac.policy, sac.device, True), "average": sac.eval_policy}
     ep_len = config.ep_len or run.task.ep_len
     env_factory = functools.partial(make_env, config.task, config.ep_len)
-    backend = make_backend(env_factory, sac.device, 1, EPISODES, config.env_timeout)
+    backend = make_backend(env_factory, sac.device, 1, EPISODES)
     collector, returns = Collector(backend, seed, ep_len), {}
     try:
         for name, policy in policies.items():
-            paths = collector.collect(policy, 0, "evaluate", 0, min_episodes=EPISODES).paths
+            with THIS_PROCESS.watched(config.env_timeout):
+                paths = collector.collect(policy, 0, "evaluate", 0, min_episodes=EPISODES).paths
             returns[name] = [round(path.total_reward, 3) for path in paths]
     finally:
         collector.close()

@@ -21,7 +21,7 @@ from cs285.config.pilco import PilcoConfig, PilcoSettings
 from cs285.envs.registration import TaskSpec
 from cs285.infrastructure.pytorch_util import make_generator, to_numpy
 from cs285.infrastructure.replay_buffer import REPLAY_CAPACITY, Path, ReplayBuffer, stack_paths
-from cs285.models.bfgs import Minimum, Search, minimise
+from cs285.models.bfgs import Minimum, SearchState, minimise
 from cs285.models.gp import Features, GPModel
 from cs285.models.task_model import TaskModel
 from cs285.networks.threads import one_thread
@@ -109,7 +109,7 @@ class PilcoAgent(BaseAgent):
         exploration = config.pilco_exploration
         found, progress = self._continued_search(iteration)
 
-        def report(progress: Search) -> None:
+        def report(progress: SearchState) -> None:
             if self.unfinished is not None:
                 ended = [list(minimum) for minimum in found]
                 self.unfinished.write(iteration, [ended, [list(progress.best), *progress[1:]]])
@@ -123,7 +123,7 @@ class PilcoAgent(BaseAgent):
             start = self.policy.vector.clone()
             if found:
                 start = self._random_vector(iteration + 1, len(found))
-            progress = progress or Search.at(start, config.pilco_line_searches)
+            progress = progress or SearchState.at(start, config.pilco_line_searches)
             minimum = minimise(
                 lambda vector: predict(self.policy.preliminary(vector), exploration).costs.sum(),
                 progress,
@@ -149,13 +149,13 @@ class PilcoAgent(BaseAgent):
             "Min Eigenvalue": torch.linalg.eigvalsh(predicted.cov).min()[None],
         }
 
-    def _continued_search(self, iteration: int) -> tuple[list[Minimum], Search | None]:
+    def _continued_search(self, iteration: int) -> tuple[list[Minimum], SearchState | None]:
         """Return the results so far and the progress of the search of an interrupted session."""
         saved = self.unfinished.read(iteration) if self.unfinished is not None else None
         if saved is None:
             return [], None
         found, (best, *rest) = saved
-        return [Minimum(*one) for one in found], Search(Minimum(*best), *rest)
+        return [Minimum(*one) for one in found], SearchState(Minimum(*best), *rest)
 
     def _predictor(self, iteration: int) -> Callable[[Preliminary, float], PredictedTrial]:
         """Return the function of a policy and an exploration weight that predicts a trial.

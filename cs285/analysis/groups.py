@@ -21,9 +21,9 @@ def group_seeds(runs: Iterable[Run], notify: Notify = silent) -> dict[str, list[
     """Return the runs by setting, in order of appearance.
 
     Runs belong to one setting if they have the same name without the seed at its end, the same
-    script, and no known flag with different values. If one name covers several settings, the
-    labels include the flags that differ. If a seed has several runs, the longest run is kept and
-    `notify` reports the others.
+    script and agent, and no known flag with different values. If one name covers several settings,
+    the labels include the flags that differ. If a seed has several runs, the longest run is kept
+    and `notify` reports the others.
     """
     settings: list[list[Run]] = []
     for run in runs:

@@ -54,6 +54,7 @@ def rebuild(
     """
     import_torch()
     from cs285.envs import inspect_task, make_env
+    from cs285.envs.env_watch import THIS_PROCESS
     from cs285.infrastructure.pytorch_util import select_device
     from cs285.networks.cpu_tuning import tune_cpu
 
@@ -61,9 +62,10 @@ def rebuild(
     entry, config = read_run(folder, trusted, checkpoint, **changed)
     tune_cpu()
     run, flags = config.run, flag_tools.to_flat(config)
-    task = inspect_task(run.task, flags.get("learned_reward", False))
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
-    agent = entry.build(config, task, device)
+    with THIS_PROCESS.watched(run.env_timeout):
+        task = inspect_task(run.task, flags.get("learned_reward", False))
+        agent = entry.build(config, task, device)
     restored = _restore(folder, agent, device, checkpoint)
     return Rebuilt(config, task, make_env(run.task, run.ep_len), agent, *restored)
 

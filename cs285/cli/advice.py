@@ -44,6 +44,12 @@ class Advice:
         if model is not None and TaskModel.of(task, model).learns_reward:
             self.get_reward = None
 
+    def start(self, rows: int) -> None:
+        """Continue a run that has collected `rows` transitions."""
+        self.rows = rows
+        if self.most_rows is not None and rows > self.most_rows:
+            self.most_rows = None  # an earlier session printed the hint
+
     def __call__(self, paths: list[Path], iteration: int) -> None:
         """Print the warnings for the paths of an iteration."""
         collected = sum(path.length for path in paths)

@@ -68,7 +68,8 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
         execute(entry, words)
         return 0
 
-    return run_script(entry.script, work, argv)
+    # An OSError that `one_line_errors` does not know may be a bug in the user's agent.
+    return run_script(entry.script, work, argv, shortens_os_errors=False)
 
 
 @float32_default()
@@ -312,7 +313,7 @@ def _train(
                 interrupts=interrupts,
                 get_success=task.get_success,
             )
-            advice.rows = trainer.counters.env_steps
+            advice.start(trainer.counters.env_steps)
             first = trainer.counters.next_iteration
             if resumed_from and first < run.n_iter:
                 record_resume(folder, flag_tools.to_flat(config), first)

@@ -25,9 +25,15 @@ from cs285.infrastructure.errors import (
 
 
 def run_script(
-    script: str, work: Callable[[Sequence[str]], int], argv: Sequence[str] | None
+    script: str,
+    work: Callable[[Sequence[str]], int],
+    argv: Sequence[str] | None,
+    shortens_os_errors: bool = True,
 ) -> int:
-    """Call `work` with the words of the command line and return the exit code of the script."""
+    """Call `work` with the words of the command line and return the exit code of the script.
+
+    `shortens_os_errors` prints an OSError in one line, without its traceback.
+    """
     prepare_output()
     try:
         with no_processes_left():
@@ -48,6 +54,8 @@ def run_script(
         drop_output()
         return fail(script, "stdout was closed", RunError.exit_code)
     except OSError as error:
+        if not shortens_os_errors:
+            raise
         if error.errno == errno.ENAMETOOLONG:  # from the first look at a path
             return fail(script, f"{describe_os_error(error)}; must be a path", UsageError.exit_code)
         return fail(script, describe_os_error(error), RunError.exit_code)

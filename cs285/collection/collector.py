@@ -188,8 +188,8 @@ def make_backend(
     `num_workers` None means one worker per core on a CPU, and no workers on a GPU. There are at
     most `max_episodes` workers, because a collection never needs more episodes. If fewer episodes
     run than there are `planning_cores`, each episode plans on several cores. A call of an
-    environment in a worker may take `env_timeout` seconds. `THIS_PROCESS.watched` limits calls in
-    this process.
+    environment in a worker may take `env_timeout` seconds. Callers limit the calls in this
+    process with `THIS_PROCESS.watched`.
     """
     if device.type != "cpu" and num_workers is None:
         return InProcess(env_factory, MAX_ENVS_IN_LOCKSTEP)

@@ -79,7 +79,7 @@ def _check_plain(value: Any, place: str) -> None:
         for key, inner in value.items():
             _check_plain(key, f"{place} key {key!r}")
             _check_plain(inner, f"{place}[{key!r}]")
-    elif type(value) in (list, tuple):
+    elif type(value) in (list, tuple, torch.Size):
         for number, inner in enumerate(value):
             _check_plain(inner, f"{place}[{number}]")
     elif type(value) not in PLAIN:

@@ -41,8 +41,8 @@ class Logger:
         """Open the log files in `folder`, and drop their rows from `first_iteration` on.
 
         `checksums` is the `state_dict` of the logger when it had logged those rows; None: the run
-        starts. `track` names an experiment tracker
-        that gets a copy. Raises UsageError: a file is damaged, or the tracker cannot start.
+        starts. `track` names an experiment tracker that gets a copy. Raises UsageError: a file is
+        damaged, or the tracker cannot start.
         """
         self.folder = folder
         self._csv = folder / PROGRESS

@@ -117,8 +117,7 @@ class RL_Trainer:
         log_state: dict[str, int] | None = None
         if has_checkpoint(folder):
             state = read_checkpoint(folder, device, which=which_checkpoint)
-            self._restore(state)
-            log_state = state["log"]
+            log_state = self._restore(state)
         elif len(read_rows(folder / PROGRESS)) > 1:  # iteration 0 is logged before its checkpoint
             raise UsageError(
                 f"--resume {folder}: its {CHECKPOINT} is missing, so the run would start again "
@@ -189,11 +188,12 @@ class RL_Trainer:
                 self._log_video(iteration)
         return scalars
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> dict[str, int]:
+        """Restore a checkpoint, and return the state of the log files."""
         try:
             self.agent.load_state_dict(state["agent"])
             self.counters = Counters(**state["counters"])
-            collected = state["collector"]
+            collected, logged = state["collector"], state["log"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"--resume {self.folder}: its {CHECKPOINT} does not match its {CONFIG}; must be a "
@@ -201,6 +201,7 @@ class RL_Trainer:
             ) from error
         # Outside the try block, because it steps the user's environment, which may raise, too.
         self.collector.load_state_dict(collected)
+        return logged
 
     def _collect(self, iteration: int) -> list[Path]:
         config = self.config

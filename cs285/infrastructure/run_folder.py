@@ -161,9 +161,12 @@ def flags_of(folder: Path) -> dict[str, Any]:
 
 
 def modules_in(flags: Mapping[str, Any]) -> list[str]:
-    """Return the words MODULE:NAME in flag values. A run imports them, which runs their code."""
-    words = [word for name in MODULE_FLAGS for word in str(flags.get(name, "")).split()]
-    return [word for word in words if ":" in word]
+    """Return what a run imports, as MODULE:NAME. That runs the code of the modules.
+
+    --env_name is one name, also if it contains spaces; --env_wrappers may have several.
+    """
+    task, wrappers = (str(flags.get(name, "")) for name in MODULE_FLAGS)
+    return [word for word in (task, *wrappers.split()) if ":" in word]
 
 
 def record_resume(folder: Path, flags: dict[str, Any], iteration: int) -> None:

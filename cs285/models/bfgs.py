@@ -24,7 +24,7 @@ class Minimum(NamedTuple):
     evaluations: int
 
 
-class Search(NamedTuple):
+class SearchState(NamedTuple):
     """A search between two blocks of line searches."""
 
     best: Minimum
@@ -33,15 +33,15 @@ class Search(NamedTuple):
     left: int  # line searches
 
     @staticmethod
-    def at(start: Tensor, line_searches: int) -> Search:
-        """Return the progress of a search that has not begun."""
-        return Search(Minimum(start.detach(), np.inf, 0), start.detach(), None, line_searches)
+    def at(start: Tensor, line_searches: int) -> SearchState:
+        """Return the state of a search that has not begun."""
+        return SearchState(Minimum(start.detach(), np.inf, 0), start.detach(), None, line_searches)
 
 
 def minimise(
     function: Callable[[Tensor], Tensor],
-    progress: Search,
-    report: Callable[[Search], None] = lambda progress: None,
+    progress: SearchState,
+    report: Callable[[SearchState], None] = lambda progress: None,
 ) -> Minimum:
     """Minimise `function` of a float64 vector (P,) -> (); continue a search from its `progress`.
 
@@ -87,7 +87,7 @@ def minimise(
         point, hessian = best.point, None
         if found.nit == block:
             point, hessian = best.point.new_tensor(found.x), _estimate(found.hess_inv, best.point)
-        progress = Search(
+        progress = SearchState(
             best._replace(evaluations=evaluations),
             point,
             hessian,

@@ -12,7 +12,7 @@ from torch import Tensor
 from cs285.infrastructure.pytorch_util import CONSTANT, TINY
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models.base_model import DynamicsModel, Prediction
-from cs285.models.bfgs import Minimum, Search, minimise
+from cs285.models.bfgs import Minimum, SearchState, minimise
 from cs285.models.moments import KernelSum, Moments, append, augment, kernel_sum_moments
 
 # A length-scale may differ from the std of its input by this factor, and the signal-to-noise ratio
@@ -288,5 +288,5 @@ def fit_hyperparameters(
             hyperparameters, std
         )
 
-    found = [minimise(loss, Search.at(start, line_searches)) for start in starts]
+    found = [minimise(loss, SearchState.at(start, line_searches)) for start in starts]
     return min(found, key=lambda minimum: minimum.value)

@@ -15,7 +15,7 @@ from cs285.experiments.sweeps import folder as sweep_folder
 from cs285.experiments.sweeps.definition import Sweep
 from cs285.infrastructure.errors import InterruptedRunError
 from cs285.infrastructure.recording.event_file import EventFile
-from cs285.infrastructure.run_folder import config_text
+from cs285.infrastructure.run_folder import config_text, modules_in
 from cs285.scripts import (
     diagnose,
     evaluate,
@@ -112,6 +112,11 @@ def test_modules_of_a_sweep_are_imported_only_with_trust(
     file.write_text(file.read_text().replace('"mb"', f'"{module}:mb"'))
     assert "--trust" in error_of(sweep.main, words, capsys)
     assert not is_imported(module)
+
+
+def test_the_name_of_a_task_is_one_module() -> None:
+    flags = {"env_name": "evil torch:Task", "env_wrappers": "a:B c:D"}
+    assert modules_in(flags) == ["evil torch:Task", "a:B", "c:D"]
 
 
 def test_wrapper_of_a_sweep_is_imported_only_with_trust(

@@ -171,8 +171,8 @@ def test_values_that_loading_would_refuse_are_not_saved(
     assert set(load_checkpoint(tmp_path / "c.pt", "cpu")) == set(STATE)
 
 
-def test_dictionaries_that_loading_knows(tmp_path: Path) -> None:
-    state = {"a": OrderedDict(b=1), "c": Counter("aab")}
+def test_subclasses_that_loading_knows(tmp_path: Path) -> None:
+    state = {"a": OrderedDict(b=1), "c": Counter("aab"), "shape": torch.ones(2, 3).shape}
     save_checkpoint(tmp_path / "c.pt", state)
     assert load_checkpoint(tmp_path / "c.pt", "cpu") == state
 

@@ -94,9 +94,9 @@ def test_error_of_a_wrong_rate_equals_the_closed_form() -> None:
             # One of two members is right, so the error of the mean and the std are half the error.
             assert loop.errors_of_mean()[start, k - 1] == pytest.approx(abs(wrong) / 2, abs=1e-4)
             assert loop.spreads()[start, k - 1] == pytest.approx(abs(wrong) / 2, abs=1e-4)
-    by_member = loop.errors_by_dimension()
-    assert by_member.shape == (2, 4, 1)
-    np.testing.assert_allclose(by_member[1, :, 0], np.sqrt((errors[1, ..., 0] ** 2).mean(0)))
+    by_dimension = loop.errors_by_dimension()
+    assert by_dimension.shape == (2, 4, 1)
+    np.testing.assert_allclose(by_dimension[1, :, 0], np.sqrt((errors[1, ..., 0] ** 2).mean(0)))
     np.testing.assert_allclose(loop.rank_correlation(), 1)  # here the spread equals the error
 
 

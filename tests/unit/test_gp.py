@@ -9,7 +9,7 @@ from sklearn import gaussian_process as gp
 from torch import Tensor
 
 from cs285.infrastructure.replay_buffer import Transitions
-from cs285.models.bfgs import Search, minimise
+from cs285.models.bfgs import SearchState, minimise
 from cs285.models.gp import (
     Features,
     GPModel,
@@ -207,7 +207,7 @@ def test_minimise_finds_a_minimum_and_survives_failures() -> None:
         value = (1 - x) ** 2 + 100 * (y - x**2) ** 2
         return value if x < 1.05 else value * torch.nan
 
-    found = minimise(rosenbrock, Search.at(double([-1.0, 1.0]), 200))
+    found = minimise(rosenbrock, SearchState.at(double([-1.0, 1.0]), 200))
     torch.testing.assert_close(found.point, double([1.0, 1.0]), atol=1e-5, rtol=0)
     assert found.value < 1e-9
 
@@ -216,12 +216,12 @@ def test_minimise_finds_a_minimum_and_survives_failures() -> None:
             torch.linalg.cholesky(-torch.eye(2))
         return (point[0] - 0.4) ** 2
 
-    assert minimise(fails, Search.at(double([-3.0]), 50)).point.item() == pytest.approx(
+    assert minimise(fails, SearchState.at(double([-3.0]), 50)).point.item() == pytest.approx(
         0.4, abs=1e-6
     )
-    nothing = minimise(lambda point: point.sum() * torch.nan, Search.at(double([1.0]), 5))
+    nothing = minimise(lambda point: point.sum() * torch.nan, SearchState.at(double([1.0]), 5))
     assert (nothing.value, nothing.point.item()) == (math.inf, 1.0)
-    assert minimise(rosenbrock, Search.at(double([-1.0, 1.0]), 0)).evaluations == 0
+    assert minimise(rosenbrock, SearchState.at(double([-1.0, 1.0]), 0)).evaluations == 0
 
 
 def test_minimise_leaves_a_flat_start() -> None:
@@ -232,7 +232,7 @@ def test_minimise_leaves_a_flat_start() -> None:
 
     start = double([0.0])
     assert 40 - well(start) < 2e-3
-    assert minimise(well, Search.at(start, 50)).point.item() == pytest.approx(4.5, abs=1e-4)
+    assert minimise(well, SearchState.at(start, 50)).point.item() == pytest.approx(4.5, abs=1e-4)
 
 
 def test_much_noise_gives_the_prior() -> None:

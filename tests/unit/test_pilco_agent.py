@@ -531,7 +531,7 @@ def test_searches_start_from_the_current_and_from_different_random_policies(
     agent = make_agent(pilco_restarts=3, pilco_exploration=-0.5)
     starts, explorations = list[Tensor](), list[float]()
 
-    def search(function: Any, progress: bfgs.Search, report: Any) -> bfgs.Minimum:
+    def search(function: Any, progress: bfgs.SearchState, report: Any) -> bfgs.Minimum:
         starts.append(progress.point)
         function(progress.point)
         return bfgs.Minimum(progress.point, float(len(starts)), 1)
