@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cs285.agents.registry import find_agent
 from cs285.analysis.rebuild import Rebuilt, best_if_alone, rebuild
 from cs285.cli.launch import execute
+from cs285.cli.script import no_processes_left, prepare_output
 from cs285.config import presets
 from cs285.envs import make_env
 from cs285.envs.checked_env import close_env
@@ -106,9 +107,8 @@ class Agent:
                 f"the agent of {self.folder} has no model; must be a checkpoint with a model"
             )
         run = self.config.run
-        ep_len = run.ep_len or self.task.ep_len
         env = make_env(run.task, run.ep_len)
-        return ModelEnv(parts.model, parts.task, self.task, env, ep_len, member)
+        return ModelEnv(parts.model, parts.task, self.task, env, member)
 
     def _new_memory(self) -> Memory:
         agent = self._run.agent
@@ -165,8 +165,9 @@ def train(
         flags.setdefault("num_workers", 1)
     words = words_of({name: value for name, value in flags.items() if value is not None})
     users_renderer = os.environ.get(VARIABLE)
+    prepare_output()
     try:
-        with _unchanged_on_failure(python_id):
+        with no_processes_left(), _unchanged_on_failure(python_id):
             words = ["--env_name", env_id_of(env, python_id), *words]
             folder = execute(entry, words, callback)
     finally:  # a run without videos disables rendering for its process

@@ -65,7 +65,7 @@ def study(argv: Sequence[str]) -> int:
         print(f"{name}: {np.mean(returns[name]):.4g}", flush=True)
     name = config.run.exp_name
     about = {
-        "env_steps_an_episode": config.run.ep_len or task.ep_len,
+        "env_steps_an_episode": task.ep_len,
         "horizon": horizon,
         "planners": {name: dict(flags) for name, flags in PLANNERS.items()},
         "returns": returns,

@@ -37,10 +37,9 @@ def compare(folder: Path, rate: float, seed: int) -> tuple[str, dict[str, list[f
     agent.train(run.counters["next_iteration"])
     sac, config = agent.sac_agent, run.config.run
     policies = {"last": SACActor(sac.policy, sac.device, True), "average": sac.eval_policy}
-    ep_len = config.ep_len or run.task.ep_len
     env_factory = functools.partial(make_env, config.task, config.ep_len)
     backend = make_backend(env_factory, sac.device, 1, EPISODES)
-    collector, returns = Collector(backend, seed, ep_len), {}
+    collector, returns = Collector(backend, seed, run.task.ep_len), {}
     try:
         for name, policy in policies.items():
             with THIS_PROCESS.watched(config.env_timeout):

@@ -59,7 +59,7 @@ class PilcoAgent(BaseAgent):
         super().__init__()
         settings = config.pilco
         self.task, self.config, self.seed, self.device = task, settings, config.run.seed, device
-        self.horizon = settings.pilco_horizon or config.run.ep_len or task.ep_len
+        self.horizon = settings.pilco_horizon or task.ep_len
         self.problem = describe_problem(config.run.task, task, settings, device)
         features = self.problem.features
         self.model = GPModel(

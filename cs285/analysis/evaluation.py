@@ -62,7 +62,6 @@ def evaluate(
     run = rebuild(folder, trusted=trusted, checkpoint=which, **changed)
     close_env(run.env)
     config = run.config.run
-    ep_len = config.ep_len or run.task.ep_len
     chosen = _choose(folder, run, policy)
     for flag, mode in (("--video", video and "rgb_array"), ("--render", render)):
         modes = run.env.metadata.get("render_modes", [])
@@ -74,9 +73,9 @@ def evaluate(
     env_factory = functools.partial(make_env, config.task, config.ep_len, render)
     num_workers = 1 if render else num_workers
     backend = make_backend(env_factory, chosen.device, num_workers, episodes, config.env_timeout)
-    collector = Collector(backend, seed, ep_len)
+    collector = Collector(backend, seed, run.task.ep_len)
     try:
-        shown = CollectionProgress("evaluating", episodes * ep_len)
+        shown = CollectionProgress("evaluating", episodes * run.task.ep_len)
         with THIS_PROCESS.watched(config.env_timeout), shown as progress:
             paths = collector.collect(chosen, 0, "evaluate", 0, progress, episodes).paths
     finally:

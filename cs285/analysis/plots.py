@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ AXIS_NAMES = {
 Groups = Mapping[str, Sequence[Run]]  # label -> the runs of its seeds
 Marks = Mapping[str, Sequence[Sequence[float]]]  # label -> points (x, y)
 MARKERS = "x+*o"  # of the labels in a panel, in turn
+LEGEND: dict[str, Any] = {"fontsize": "small", "framealpha": 0.4}
 
 
 def draw_curves(
@@ -56,7 +58,7 @@ def draw_curves(
     names = {"xlabel": AXIS_NAMES.get(x, x), "ylabel": AXIS_NAMES.get(y, y), "title": title}
     axes.set(**{key: plain(name) for key, name in names.items()})
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", framealpha=0.4)
+    axes.legend(**LEGEND)
 
 
 def draw_last_values(axes: Axes, groups: Groups) -> None:
@@ -98,7 +100,7 @@ def curves_figure(
         published = marks.get(title, {}).items()
         for marker, (label, points_of) in zip(cycle(MARKERS), published, strict=False):
             axes.plot(*np.transpose(points_of), marker, color="black", label=plain(label))
-            axes.legend(fontsize="small", framealpha=0.4)
+            axes.legend(**LEGEND)
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
     return figure

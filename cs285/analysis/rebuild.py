@@ -64,7 +64,7 @@ def rebuild(
     run, flags = config.run, flag_tools.to_flat(config)
     device = select_device(no_gpu or run.no_gpu, run.which_gpu)
     with THIS_PROCESS.watched(run.env_timeout):
-        task = inspect_task(run.task, flags.get("learned_reward", False))
+        task = inspect_task(run.task, run.ep_len, flags.get("learned_reward", False))
         agent = entry.build(config, task, device)
     restored = _restore(folder, agent, device, checkpoint)
     return Rebuilt(config, task, make_env(run.task, run.ep_len), agent, *restored)

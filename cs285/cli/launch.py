@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from cs285.agents.registry import AgentEntry, check_trust, expand_flags, find_agent
 from cs285.cli.messages import one_line_errors
-from cs285.cli.script import add_trust_flag, no_processes_left, prepare_output, run_script
+from cs285.cli.script import add_trust_flag, run_script
 from cs285.config import flags as flag_tools
 from cs285.config import presets
 from cs285.config.ineffective import describe_ineffective
@@ -47,7 +47,6 @@ class Prepared(NamedTuple):
 
     task: Any  # TaskSpec
     device: Any  # torch.device
-    ep_len: int  # maximum episode length
 
 
 Callback = Callable[[int, Mapping[str, float]], None]  # gets the iteration and its scalars
@@ -73,7 +72,6 @@ def launch(agent: str, argv: Sequence[str] | None) -> int:
 
 
 @float32_default()
-@no_processes_left()
 def execute(
     entry: AgentEntry, argv: Sequence[str] | None, callback: Callback | None = None
 ) -> Path | None:
@@ -83,7 +81,6 @@ def execute(
     `callback(iteration, scalars)` is called after each logged iteration. Raises RunError: the
     input is bad, or the run fails.
     """
-    prepare_output()
     given = flag_tools.parse_values(_parser(entry), argv)
     if given.get("preset") == presets.LIST:
         print(presets.describe(entry.name, entry.presets))
@@ -244,18 +241,19 @@ def _prepare(config: Any) -> Prepared:
     tune_cpu()
     flags = flag_tools.to_flat(config)  # an agent without a model lacks the flags below
     with THIS_PROCESS.watched(run.env_timeout):
-        task = inspect_task(run.task, flags.get("learned_reward", False), flags.get("termination"))
+        learned_reward, termination = flags.get("learned_reward", False), flags.get("termination")
+        task = inspect_task(run.task, run.ep_len, learned_reward, termination)
     if run.video_log_freq > 0:
         choose_renderer(run.task, chosen_renderer)
     device = select_device(run.no_gpu, run.which_gpu)
     if run.compile:
         check_compiler(device)
-    return Prepared(task, device, run.ep_len or task.ep_len)
+    return Prepared(task, device)
 
 
 def _build(entry: AgentEntry, config: Any) -> None:
     """Build the agent of a config, for a check. Raises RunError: that fails."""
-    task, device, _ = _prepare(config)
+    task, device = _prepare(config)
     from cs285.envs.env_watch import THIS_PROCESS
 
     try:
@@ -286,10 +284,10 @@ def _train(
     from cs285.infrastructure.rl_trainer import RL_Trainer
     from cs285.policies.base_policy import RandomPolicy
 
-    run, (task, device, ep_len) = config.run, prepared
+    run, (task, device) = config.run, prepared
     interrupts, trainer, advice = Interrupts(), None, Advice(config, task)
     env_factory = functools.partial(make_env, run.task, run.ep_len)
-    collector, evaluator = _make_collectors(run, env_factory, device, ep_len)
+    collector, evaluator = _make_collectors(run, env_factory, device, task.ep_len)
     try:
         with (
             one_line_errors(folder, lambda: trainer.unsaved_iterations if trainer else 0),

@@ -70,7 +70,7 @@ class TaskSpec:
     ac_low: NDArray[np.float32]  # (A,)
     ac_high: NDArray[np.float32]  # (A,)
     get_reward: RewardFunction | None
-    ep_len: int  # its own limit of an episode's length, in its own steps
+    ep_len: int  # limit of an episode, in env steps: --ep_len, or the task's own limit
     get_termination: TerminationFunction | None = None  # obs (..., O) -> terminated (...)
     get_success: SuccessFunction | None = None
 
@@ -228,7 +228,10 @@ def _wrapped(env: gym.Env, name: str) -> gym.Env:
 
 
 def inspect_task(
-    task: str | tuple[str, ...], learned_reward: bool = False, termination: str | None = None
+    task: str | tuple[str, ...],
+    ep_len: int | None = None,
+    learned_reward: bool = False,
+    termination: str | None = None,
 ) -> TaskSpec:
     """Create the task once and describe it.
 
@@ -237,7 +240,7 @@ def inspect_task(
     `get_reward` fails without `learned_reward`, or `termination` is "known" but the task has no
     termination function.
     """
-    env, env_name = make_env(task), TaskId.of(task).env_name
+    env, env_name = make_env(task, ep_len), TaskId.of(task).env_name
     try:
         if isinstance(env, gym.wrappers.FlattenObservation):
             kind = type(env.env.observation_space).__name__
@@ -272,7 +275,7 @@ def inspect_task(
             ac_high=ac_high,
             get_reward=get_reward,
             get_termination=get_termination,
-            ep_len=own_limit(env),
+            ep_len=ep_len or own_limit(env),
             get_success=get_success,
         )
     finally:

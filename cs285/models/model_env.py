@@ -24,7 +24,7 @@ class ModelEnv(gym.Env):
     """Episodes that start in the real environment and continue in the model.
 
     `member` is "mean" (the mean prediction of the elites), "random" (a random elite predicts and
-    samples each step), or the number of one elite. An episode is truncated after `ep_len` env
+    samples each step), or the number of one elite. An episode is truncated after `task.ep_len` env
     steps, or when the model predicts a non-finite state.
     """
 
@@ -34,7 +34,6 @@ class ModelEnv(gym.Env):
         task_model: TaskModel,
         task: TaskSpec,
         env: gym.Env,
-        ep_len: int,
         member: str | int = "mean",
     ) -> None:
         """Step `model` from states that `env` resets to.
@@ -47,7 +46,7 @@ class ModelEnv(gym.Env):
             )
         if member == "random" and model.has_memory:
             raise ValueError("member 'random': must be 'mean' or a number for a model with memory")
-        self.model, self.task_model, self.ep_len, self.member = model, task_model, ep_len, member
+        self.model, self.task_model, self.task, self.member = model, task_model, task, member
         self.real = CheckedEnv(env)
         self.steps: int | None = None  # of the episode; None: there was no reset
         self.observation_space = Box(-np.inf, np.inf, (task.ob_dim,), np.float32)
@@ -96,7 +95,7 @@ class ModelEnv(gym.Env):
             return self.obs.copy(), 0.0, False, True, {"diverged": True}
         self.obs = obs.copy()  # the caller may change the returned array
         is_terminated = terminated is not None and bool(terminated[0])
-        return obs, value, is_terminated, self.steps >= self.ep_len and not is_terminated, {}
+        return obs, value, is_terminated, self.steps >= self.task.ep_len and not is_terminated, {}
 
     def close(self) -> None:
         close_env(self.real.env)

@@ -30,7 +30,7 @@ class Jumps(DynamicsModel):
 
 def make_env(member: Any, ep_len: int = 4) -> ModelEnv:
     real, task = gym.make("LinearReach-v0"), TaskModel(LinearReach.get_reward)
-    return ModelEnv(Jumps(), task, inspect_task("LinearReach-v0"), real, ep_len, member)
+    return ModelEnv(Jumps(), task, inspect_task("LinearReach-v0", ep_len), real, member)
 
 
 @pytest.mark.parametrize(("member", "jump"), [(0, 0.0), (1, 10.0), (2, 20.0), ("mean", 10.0)])
