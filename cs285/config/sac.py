@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cs285.config.flags import COUNT, FINITE, LAYERS, NOT_NEGATIVE, RATE, UNIT, Check, flag, one_of
 from cs285.infrastructure.errors import UsageError
 
-INIT = one_of("torch", "lecun", "he")
+INIT = one_of("torch", "lecun", "he", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class SACConfig:
     sac_policy_init: str = flag(
         "torch",
         "initial weights of the policy: uniform with variance 1/3 (torch, as in torch.nn.Linear), "
-        "1 (lecun) or 2 (he) over the number of inputs",
+        "1 (lecun) or 2 (he) over the number of inputs, or orthogonal matrices with zero biases",
         check=INIT,
     )
     sac_critic_init: str = flag(
         "torch",
-        "initial weights of the Q networks: torch, lecun or he, as in --sac_policy_init; with "
-        "--sac_value_bounds, the last layer is zero",
+        "initial weights of the Q networks: torch, lecun, he or orthogonal, as in "
+        "--sac_policy_init; with --sac_value_bounds, the last layer is zero",
         check=INIT,
     )
     sac_policy_std: str = flag(

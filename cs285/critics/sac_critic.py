@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cs285.config.sac import SACConfig
 from cs285.critics.value_bounds import ValueBounds
-from cs285.networks.ensemble_mlp import GAINS, EnsembleMLP, LayerNorm, Masks
+from cs285.networks.ensemble_mlp import EnsembleMLP, LayerNorm, Masks
 
 
 class CriticDraws(NamedTuple):
@@ -42,8 +42,8 @@ class SACCritic(nn.Module):
             widths,
             config.sac_activation,
             generator,
-            gain=GAINS[config.sac_critic_init],
-            output_gain=0.0 if rate > 0 else None,
+            init=config.sac_critic_init,
+            output_scale=0.0 if rate > 0 else 1.0,
             layer_norm=LayerNorm(eps) if eps > 0 else None,
             dropout=config.sac_critic_dropout,
         )

@@ -13,13 +13,11 @@ from cs285.infrastructure.pytorch_util import Normalizer
 from cs285.infrastructure.replay_buffer import Transitions
 from cs285.models import losses
 from cs285.models.base_model import DynamicsModel, ModelLoss, Prediction, Step
-from cs285.networks.ensemble_mlp import GAINS, EnsembleMLP, LayerNorm, Masks
+from cs285.networks.ensemble_mlp import EnsembleMLP, LayerNorm, Masks
 from cs285.networks.folded_tanh import planning_form
 
 VALIDATION_FLOOR = 1e-6  # keeps the logarithm of a column's MSE finite in early stopping
 COVERAGE_LEVELS = (50, 80, 95)  # levels of the measured central intervals, in per cent
-# --model_init: gains of the hidden layers and of the output layer (docs/deviations.md)
-INITS = {name: (gain, gain) for name, gain in GAINS.items()} | {"lecun": (1.0, 0.1)}
 
 
 class FFModel(DynamicsModel):
@@ -64,12 +62,11 @@ class FFModel(DynamicsModel):
         self.target_stats = Normalizer(D)
         self.register_buffer("elites", torch.arange(self.members))
         out_dim = D * (1 + self.predicts_variance) + self.learns_termination
-        gain, output_gain = INITS[config.model_init]
         options: dict[str, Any] = {
             "widths": [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim],
             "activation": config.activation,
-            "gain": gain,
-            "output_gain": output_gain,
+            "init": config.model_init,
+            "output_scale": 0.1 if config.model_init == "lecun" else 1.0,
             "padded": not config.eps_by_layer,
             "layer_norm": LayerNorm(tuple(config.eps_by_layer)) if config.eps_by_layer else None,
             "dropout": config.dropout_by_layer,

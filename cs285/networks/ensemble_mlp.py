@@ -28,8 +28,9 @@ ACTIVATIONS: dict[str, Function] = {  # in place if autograd allows it: new memo
     "swish": nn.functional.silu,
     "tanh": tanh_,
 }
-# Initial weights are uniform with variance gain^2 / in_features, as in torch.nn.Linear, LeCun et
-# al. 1998, or He et al. 2015 (arXiv:1502.01852).
+# Initial weights and biases are uniform with variance gain^2 / in_features, as in torch.nn.Linear,
+# LeCun et al. 1998, or He et al. 2015 (arXiv:1502.01852). With "orthogonal", weights are random
+# orthogonal matrices (Saxe et al. 2014, arXiv:1312.6120), and biases are zero.
 GAINS = {"torch": 3**-0.5, "lecun": 1.0, "he": 2**0.5}
 
 
@@ -45,9 +46,8 @@ class EnsembleMLP(nn.Module):
 
     All P weights are one parameter `vector`, so an optimiser step and a target update are one
     operation each. Members share nothing. If a loss is summed over members, each member gets its
-    own gradient. Each member has its own initialisation: weights and biases are uniform with
-    variance gain^2 / in_features. (The initialisers of torch.nn would compute a wrong fan from the
-    three-dimensional tensor.)
+    own gradient. Each member has its own initial weights: `init` is a name in GAINS, or orthogonal.
+    In the last layer, they are multiplied by `output_scale`.
 
     `activation` is a name in ACTIVATIONS or any function. `dropout` is the share of hidden units
     that a forward pass with `masks` sets to zero: one for all hidden layers, or one per layer.
@@ -69,8 +69,8 @@ class EnsembleMLP(nn.Module):
         activation: str | Function,
         generator: torch.Generator,
         *,
-        gain: float = GAINS["torch"],
-        output_gain: float | None = None,
+        init: str = "torch",
+        output_scale: float = 1.0,
         padded: bool = False,
         layer_norm: LayerNorm | None = None,
         dropout: float | Sequence[float] = 0.0,
@@ -86,18 +86,16 @@ class EnsembleMLP(nn.Module):
         )
         if padded and (layer_norm or self.function(torch.zeros(1)) != 0):
             raise ValueError("padded: must be False with LayerNorm or if activation(0) is not 0")
-        gains = [gain] * hidden_layers + [gain if output_gain is None else output_gain]
+        scales = [1.0] * hidden_layers + [output_scale]
         least = int(activation == "tanh")
         padding = [least + -(width + least) % PADDED_TO if padded else 0 for width in widths[1:-1]]
         tensors: list[Tensor] = []
-        for (in_features, out_features), gain, (more_in, more_out) in zip(
-            pairwise(widths), gains, pairwise([0, *padding, 0]), strict=True
+        for (in_features, out_features), scale, (more_in, more_out) in zip(
+            pairwise(widths), scales, pairwise([0, *padding, 0]), strict=True
         ):
-            bound = gain * (3 / in_features) ** 0.5
             weight = torch.empty(ensemble_size, in_features, out_features)
             bias = torch.empty(ensemble_size, 1, out_features)
-            weight.uniform_(-bound, bound, generator=generator)
-            bias.uniform_(-bound, bound, generator=generator)
+            _draw(init, scale, weight, bias, generator)
             tensors.append(nn.functional.pad(weight, (0, more_out, 0, more_in)))
             tensors.append(nn.functional.pad(bias, (0, more_out)))
         if layer_norm and layer_norm.affine:
@@ -190,6 +188,21 @@ def draw_mask(shape: Sequence[int], share: float, generator: torch.Generator) ->
     mask = torch.full((count + 1,), 1 / (1 - share), device=device)
     mask[places.clamp(max=count)] = 0.0  # the spare last factor takes the places outside
     return mask[:count].view(*shape)
+
+
+def _draw(
+    init: str, scale: float, weight: Tensor, bias: Tensor, generator: torch.Generator
+) -> None:
+    """Draw the initial weight (E, in, out) and bias (E, 1, out) of a layer in place."""
+    if init == "orthogonal":
+        for member in weight:
+            nn.init.orthogonal_(member, scale, generator)
+        bias.zero_()
+        return
+    # The initialisers of torch.nn would compute a wrong fan from the three-dimensional tensor.
+    bound = GAINS[init] * scale * (3 / weight.shape[1]) ** 0.5
+    weight.uniform_(-bound, bound, generator=generator)
+    bias.uniform_(-bound, bound, generator=generator)
 
 
 def _per_layer(value: float | Sequence[float], layers: int) -> tuple[float, ...]:

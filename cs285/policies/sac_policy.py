@@ -18,7 +18,7 @@ from cs285.infrastructure.pytorch_util import (
     from_numpy,
     to_numpy,
 )
-from cs285.networks.ensemble_mlp import GAINS, EnsembleMLP
+from cs285.networks.ensemble_mlp import EnsembleMLP
 from cs285.policies.base_policy import Memory, draw_each
 
 OBS_CLIP = 5.0  # limit of scaled observations, in standard deviations
@@ -58,8 +58,8 @@ class SACPolicy(nn.Module):
         super().__init__()
         self.ac_dim = len(ac_low)
         widths = [ob_dim, *[config.sac_size] * config.sac_n_layers, 2 * self.ac_dim]
-        gain = GAINS[config.sac_policy_init]
-        self.network = EnsembleMLP(1, widths, config.sac_activation, generator, gain=gain)
+        init = config.sac_policy_init
+        self.network = EnsembleMLP(1, widths, config.sac_activation, generator, init=init)
         self.std_form = config.sac_policy_std
         self.scales_obs = config.sac_obs_scaling != "none"
         self.clips_obs = config.sac_obs_scaling == "data"

@@ -117,7 +117,7 @@ CHANGES_THE_MBPO_CURVE: dict[str, dict[str, Any]] = {
     "sac_n_layers": {"sac_n_layers": 1},
     "sac_size": {"sac_size": 17},
     "sac_activation": {"sac_activation": "swish"},
-    "sac_policy_init": {"sac_policy_init": "lecun"},
+    "sac_policy_init": {"sac_policy_init": "orthogonal"},
     "sac_critic_init": {"sac_critic_init": "he"},
     "sac_policy_std": {"sac_policy_std": "softplus"},
     "sac_policy_averaging": {"sac_policy_averaging": 0.1},

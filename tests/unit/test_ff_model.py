@@ -342,7 +342,7 @@ def make_kind(learns_reward: bool = False, **kind: Any) -> FFModel:
     network: dict[str, Any] = kind.pop("network", {})
     config = ModelConfig(**{"ensemble_size": E, "size": 6, **kind})
     generator = make_generator(1, "test")
-    model = FFModel(O, A, config, learns_reward, generator, output_gain=1.0, **network)
+    model = FFModel(O, A, config, learns_reward, generator, output_scale=1.0, **network)
     data = make_data(50)
     model.fit_statistics(data._replace(next_obs=data.obs + data.obs.flip(1)))
     if kind.get("num_elites"):

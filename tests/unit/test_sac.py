@@ -164,6 +164,16 @@ def test_initial_weights() -> None:
                 assert float(bias.abs().max()) <= bound
 
 
+@pytest.mark.parametrize("ob_dim", [5, 100])
+def test_orthogonal_initial_weights(ob_dim: int) -> None:
+    """Rows or columns are orthonormal, whichever are shorter, as torch.nn.init.orthogonal_ says."""
+    agent = make_agent(ob_dim=ob_dim, sac_size=64, sac_policy_init="orthogonal")
+    for weight, bias in agent.policy.network.layers:
+        matrix = weight[0].detach() if weight.shape[1] <= weight.shape[2] else weight[0].detach().T
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)), rtol=0, atol=1e-5)
+        assert not bias.any()
+
+
 def test_unclipped_observations_keep_the_function_when_the_scaler_changes() -> None:
     """The second data have another range; with clipping, far states would get other actions."""
     agent = make_agent(sac_n_iter=1, sac_obs_scaling="unclipped")
