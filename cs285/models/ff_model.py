@@ -66,6 +66,7 @@ class FFModel(DynamicsModel):
             "widths": [ob_dim + ac_dim, *[config.size] * config.n_layers, out_dim],
             "activation": config.activation,
             "init": config.model_init,
+            # The first predictions are close to the mean (docs/deviations.md).
             "output_scale": 0.1 if config.model_init == "lecun" else 1.0,
             "padded": not config.eps_by_layer,
             "layer_norm": LayerNorm(tuple(config.eps_by_layer)) if config.eps_by_layer else None,

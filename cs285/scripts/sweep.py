@@ -167,7 +167,7 @@ def _check_tasks(sweep: Sweep) -> None:
         for one in found
     ]
     for task, learned_reward, termination in dict.fromkeys(flags):
-        inspect_task(task, None, learned_reward, termination)
+        inspect_task(task, learned_reward=learned_reward, termination=termination)
 
 
 def _print_commands(sweep: Sweep) -> int:
